@@ -1,0 +1,86 @@
+"""The bottleneck network and how it is attached: as a child of its site, called by a forward hook.
+
+No module of the base is replaced, so the base keeps its parameter names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from pefttools.adapters.bottleneck.method import BottleneckConfig
+
+CHILD = "bottleneck"
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+class Bottleneck(nn.Module):
+    """``scale * up(act(down(x)))``, in float32 parameters; zero at the start, so that training begins at the base.
+
+    Args:
+        inputs: size of the last dimension of ``x[..., inputs]``.
+        outputs: size of the last dimension of the result.
+        config: width, activation, scale and dropout.
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: BottleneckConfig, device: torch.device) -> None:
+        super().__init__()
+        self.down = nn.Linear(inputs, config.size, device=device, dtype=torch.float32)
+        self.activation = _ACTIVATIONS[config.activation]()
+        self.dropout = nn.Dropout(config.dropout)
+        self.up = nn.Linear(config.size, outputs, device=device, dtype=torch.float32)
+        self.scale = config.scale
+        #: the sub-layer's input, between the two hooks of a parallel adapter
+        self.waiting: torch.Tensor | None = None
+        nn.init.normal_(self.down.weight, std=inputs**-0.5)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.down.weight.dtype)
+        result: torch.Tensor = self.up(self.dropout(self.activation(self.down(x)))) * self.scale
+        return result
+
+
+def attach_serial(site: nn.Module, size: int, config: BottleneckConfig) -> None:
+    """Add an adapter after the output of `site`, whose last dimension is `size`."""
+    site.add_module(CHILD, Bottleneck(size, size, config, _device(site)))
+    site.register_forward_hook(_add_serial)
+
+
+def attach_parallel(reader: nn.Module, writer: nn.Module, inputs: int, outputs: int, config: BottleneckConfig) -> None:
+    """Add an adapter from the input of `reader` to the output of `writer`, which runs after it."""
+    adapter = Bottleneck(inputs, outputs, config, _device(writer))
+    writer.add_module(CHILD, adapter)
+    # The reader must know the adapter without owning it, else its parameters would stand under two names.
+    object.__setattr__(reader, "parallel_bottleneck", adapter)
+    reader.register_forward_pre_hook(_keep_input)
+    writer.register_forward_hook(_add_parallel)
+
+
+def _add_serial(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    return output + site.get_submodule(CHILD)(output).to(output.dtype)
+
+
+def _keep_input(reader: nn.Module, args: tuple[Any, ...]) -> None:
+    adapter = reader.parallel_bottleneck
+    assert isinstance(adapter, Bottleneck)
+    adapter.waiting = args[0]
+
+
+def _add_parallel(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    adapter = site.get_submodule(CHILD)
+    assert isinstance(adapter, Bottleneck)
+    assert adapter.waiting is not None
+    x, adapter.waiting = adapter.waiting, None
+    return output + adapter(x).to(output.dtype)
+
+
+def _device(site: nn.Module) -> torch.device:
+    return next(site.parameters()).device

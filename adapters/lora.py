@@ -1,0 +1,125 @@
+"""LoRA and its relatives, by PEFT.
+
+    LoRA    y = W x + (alpha / r) B A x             https://arxiv.org/abs/2106.09685
+    rsLoRA  alpha / sqrt(r) instead of alpha / r    https://arxiv.org/abs/2312.03732
+    DoRA    magnitude and direction apart           https://arxiv.org/abs/2402.09353
+    PiSSA   starts at W's principal components      https://arxiv.org/abs/2404.02948
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from pefttools.adapters.peft_bridge import CONFIG, WEIGHTS, PeftMethod, refuse_pairs_of_options
+from pefttools.bases import BaseVariant
+from pefttools.errors import ConfigError
+from pefttools.files import canonical_json
+from pefttools.methods import Capabilities, MethodConfig, Target
+from pefttools.sites import ALL_LINEAR, ends, match_modules
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_INITIAL = "pissa_initial"
+
+
+class LoraConfig(MethodConfig):
+    """Options of LoRA."""
+
+    r: int = Field(8, ge=1, description="rank of the update")
+    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the update's input during training")
+    targets: list[str] = Field(
+        default_factory=lambda: [ALL_LINEAR],
+        min_length=1,
+        description="modules to adapt: names, ends of names, globs, or all-linear",
+    )
+    rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
+    dora: bool = Field(False, description="train magnitude and direction apart")
+    pissa: bool = Field(False, description="start at the principal components; needs a float32 base")
+
+
+class Lora(PeftMethod[LoraConfig]):
+    """Low-rank updates of linear layers."""
+
+    name = "lora"
+    summary = "low-rank updates; options rslora, dora, pissa"
+    paper = "https://arxiv.org/abs/2106.09685"
+    config = LoraConfig
+    capabilities = Capabilities(mergeable=True)
+    learning_rate = 2e-3
+
+    def check(self, config: LoraConfig, variant: BaseVariant, task: str) -> None:
+        super().check(config, variant, task)
+        refuse_pairs_of_options({"lora.dora": config.dora, "lora.pissa": config.pissa})
+        if config.pissa and variant.name != "float32":
+            raise ConfigError(
+                f"lora.pissa does not go with the base variant {variant.name!r}: it rewrites the base's weights",
+                hint="Use the variant float32, or leave pissa off.",
+            )
+
+    def peft_config(self, model: nn.Module, config: LoraConfig, target: Target) -> Any:
+        import peft
+
+        names = match_modules(model, config.targets, option="lora.targets")
+        heads = tuple(f"{name}." for name in target.head_modules)
+        names = [name for name in names if not f"{name}.".startswith(heads)]
+        return peft.LoraConfig(
+            r=config.r,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=ends(names, model),
+            use_rslora=config.rslora,
+            use_dora=config.dora,
+            init_lora_weights="pissa" if config.pissa else True,
+            task_type=target.peft_task_type,
+            modules_to_save=list(target.head_modules) or None,
+        )
+
+    def wrap(self, model: nn.Module, config: LoraConfig, target: Target) -> nn.Module:
+        wrapped = super().wrap(model, config, target)
+        if config.pissa:
+            # Needed at saving, to say the trained state as an update of the original base.
+            initial = {key: tensor.detach().cpu().clone() for key, tensor in _lora_state(wrapped).items()}
+            object.__setattr__(wrapped, _INITIAL, initial)
+        return wrapped
+
+    def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
+        super().save(model, folder, base_id)
+        initial = getattr(model, _INITIAL, None)
+        if initial is not None:
+            _rewrite_pissa(folder, initial)
+
+
+def _lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    import peft
+
+    state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {key: tensor for key, tensor in state.items() if key.endswith((".lora_A.weight", ".lora_B.weight"))}
+
+
+def _rewrite_pissa(folder: Path, initial: dict[str, torch.Tensor]) -> None:
+    """Turn PiSSA's files into a plain LoRA of rank 2r on the original base: ``B A - B0 A0 = [B, -B0] [A; A0]``."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / WEIGHTS)
+    for key, start in initial.items():
+        if key.endswith(".lora_A.weight"):
+            state[key] = torch.cat([state[key], start], dim=0)
+        else:
+            state[key] = torch.cat([state[key], -start], dim=1)
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # The scale of the update must stay alpha / r (or alpha / sqrt(r)) of the rank that was trained.
+    config["lora_alpha"] *= 2**0.5 if config["use_rslora"] else 2
+    config["r"] *= 2
+    config["init_lora_weights"] = True
+    path.write_text(canonical_json(config), encoding="utf-8")

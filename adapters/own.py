@@ -1,0 +1,73 @@
+"""What the methods that PEFT lacks have in common: their state is the parameters that they train, by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pefttools.errors import ArtifactError, TargetError
+from pefttools.files import canonical_json
+from pefttools.methods import Method, MethodConfig, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+class OwnMethod(Method[ConfigT]):
+    """A method whose trained state is exactly the parameters that require gradients after `wrap`."""
+
+    def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
+        from safetensors.torch import save_file
+
+        state = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        config = {"pefttools_method": self.name, "base_model_name_or_path": base_id}
+        (folder / CONFIG).write_text(canonical_json(config), encoding="utf-8")
+
+    def load(self, model: nn.Module, folder: Path, config: ConfigT, target: Target) -> nn.Module:
+        import torch
+        from safetensors.torch import load_file
+
+        written = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("pefttools_method")
+        if written != self.name:
+            raise ArtifactError(f"{folder / CONFIG} holds the method {written!r}, not {self.name!r}")
+        wrapped = self.wrap(model, config, target)
+        state = load_file(folder / WEIGHTS)
+        trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+        if state.keys() != trained.keys():
+            missing = sorted(trained.keys() - state.keys())[:5]
+            unknown = sorted(state.keys() - trained.keys())[:5]
+            raise ArtifactError(
+                f"{folder / WEIGHTS} does not fit the model: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                if parameter.shape != state[name].shape:
+                    raise ArtifactError(
+                        f"{folder / WEIGHTS}: {name} has shape {tuple(state[name].shape)}, "
+                        f"the model wants {tuple(parameter.shape)}"
+                    )
+                parameter.copy_(state[name])
+        return wrapped
+
+
+def train_heads(model: nn.Module, target: Target) -> None:
+    """Make the task head's modules inside the transformers model trainable, in float32."""
+    for name in target.head_modules:
+        module = model.get_submodule(name)
+        module.float()
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+
+
+def get_sites(model: nn.Module, names: list[str], option: str) -> list[nn.Module]:
+    """The modules called `names`; an empty list is an error."""
+    if not names:
+        raise TargetError(f"{option}: nothing in the model to act on")
+    return [model.get_submodule(name) for name in names]

@@ -1,0 +1,91 @@
+"""One bridge to all methods of the PEFT library: a method says only which PEFT configuration its options mean."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pefttools.errors import ArtifactError, ConfigError
+from pefttools.files import canonical_json
+from pefttools.methods import Method, MethodConfig, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+class PeftMethod(Method[ConfigT]):
+    """A method that PEFT trains; its files are PEFT's own, so that ``PeftModel.from_pretrained`` reads them."""
+
+    @abstractmethod
+    def peft_config(self, model: nn.Module, config: ConfigT, target: Target) -> Any:
+        """The PEFT configuration of these options on this model (a ``peft.PeftConfig``).
+
+        Raises:
+            TargetError: a module pattern that matches nothing.
+        """
+
+    def wrap(self, model: nn.Module, config: ConfigT, target: Target) -> nn.Module:
+        import peft
+
+        peft_config = self.peft_config(model, config, target)
+        wrapped: nn.Module = peft.get_peft_model(model, peft_config)
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return wrapped
+
+    def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
+        # "auto" would ask a hub whether the vocabulary has grown; pefttools never grows it.
+        model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
+        (folder / "README.md").unlink(missing_ok=True)  # the model card is the artifact's own
+        path = folder / CONFIG
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base_id
+        path.write_text(canonical_json(config), encoding="utf-8")
+
+    def load(self, model: nn.Module, folder: Path, config: ConfigT, target: Target) -> nn.Module:  # noqa: ARG002
+        import peft
+        from safetensors import safe_open
+
+        with warnings.catch_warnings():
+            # PEFT only warns of keys that fit nothing; here that is an error, below.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            wrapped: nn.Module = peft.PeftModel.from_pretrained(model, str(folder))
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        expected = {
+            name: tuple(tensor.shape)
+            for name, tensor in peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()
+        }
+        if stored != expected:
+            unlike = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
+            raise ArtifactError(
+                f"{folder / WEIGHTS} does not fit the model: {len(unlike)} tensors are missing, unknown or of another "
+                f"shape, e.g. {', '.join(unlike[:3])}"
+            )
+        return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        if not self.capabilities.mergeable:
+            return super().merge(model)
+        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
+        return merged
+
+
+def refuse_pairs_of_options(options: dict[str, bool]) -> None:
+    """Refuse two options that exclude each other.
+
+    Raises:
+        ConfigError: more than one is on.
+    """
+    on = [name for name, value in options.items() if value]
+    if len(on) > 1:
+        raise ConfigError(f"{' and '.join(on)} exclude each other", hint="Choose one.")

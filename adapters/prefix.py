@@ -1,0 +1,43 @@
+"""Prefix tuning, by PEFT: trained keys and values that every layer attends to.
+
+Li, Liang: Prefix-Tuning, https://arxiv.org/abs/2101.00190
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from pefttools.adapters.peft_bridge import PeftMethod
+from pefttools.methods import Capabilities, MethodConfig, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PrefixConfig(MethodConfig):
+    """Options of prefix tuning."""
+
+    length: int = Field(20, ge=1, description="number of virtual tokens")
+
+
+class PrefixTuning(PeftMethod[PrefixConfig]):
+    """Extra keys and values in every layer."""
+
+    name = "prefix"
+    summary = "trained keys and values in every layer"
+    paper = "https://arxiv.org/abs/2101.00190"
+    config = PrefixConfig
+    # Recomputing a block would run it without the cache that holds the prefix.
+    capabilities = Capabilities(mergeable=False, gradient_checkpointing=False, pairs=False)
+    learning_rate = 1e-2
+
+    def peft_config(self, model: nn.Module, config: PrefixConfig, target: Target) -> Any:  # noqa: ARG002
+        import peft
+
+        return peft.PrefixTuningConfig(
+            num_virtual_tokens=config.length,
+            task_type=target.peft_task_type,
+            modules_to_save=list(target.head_modules) or None,
+        )

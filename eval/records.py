@@ -1,0 +1,216 @@
+"""The record of one run: method x base variant x task x seed. Written atomically, read back with checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pefttools.errors import DataError
+from pefttools.files import canonical_json, write_text_atomic
+
+RECORD = "record.json"
+PREDICTIONS = "predictions.jsonl"
+ARTIFACT = "artifact"
+LOG = "log.txt"
+#: folder of all runs inside the folder of a comparison
+RUNS = "runs"
+
+Status = Literal["ok", "diverged", "oom", "failed"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Parts(_Part):
+    """Bytes by part, at the moment when they were most together.
+
+    `other` are activations and temporaries.
+    """
+
+    weights: int
+    gradients: int = 0
+    optimizer: int = 0
+    other: int = 0
+
+    @property
+    def peak(self) -> int:
+        """All parts together."""
+        return self.weights + self.gradients + self.optimizer + self.other
+
+
+class Memory(_Part):
+    """Memory of a run, in bytes.
+
+    Attributes:
+        device: ``cpu`` or the name of the GPU.
+        training: parts at the peak of a training step.
+        evaluation: parts at the peak of an evaluation step.
+        source: ``counted``: at tensor level, in a profiling step apart; ``allocator``: by CUDA's allocator.
+        batch: rows and tokens of the profiled batch.
+        peak_rss: largest resident size of the process up to the end of training.
+        cuda: ``max_memory_allocated`` and ``max_memory_reserved`` of training and of evaluation, on a GPU.
+    """
+
+    device: str
+    training: Parts
+    evaluation: Parts
+    source: Literal["counted", "allocator"]
+    batch: tuple[int, int]
+    peak_rss: int
+    cuda: dict[str, int] | None = None
+
+
+class Trial(_Part):
+    """One learning rate that was tried."""
+
+    learning_rate: float
+    status: Status
+    score: float | None = None
+    steps: int = 0
+    chosen: bool = False
+    error: str | None = None
+
+
+class ArtifactEntry(_Part):
+    """The artifact of a run."""
+
+    path: str
+    bytes: int
+    weights_bytes: int
+    storage: str
+    share_of_base: float
+
+
+class Failure(_Part):
+    """Why a run has no result."""
+
+    type: str
+    message: str
+    step: int | None = None
+
+
+class RunRecord(_Part):
+    """Everything that is known of one run.
+
+    Attributes:
+        id: folder of the run.
+        label: what the method is called in tables: its name, or the spec's own label.
+        base: id, model_type, structure, weights, size (bytes).
+        data: split -> sha256 of its rows; rows: split -> number of rows.
+        history: log entries in order; ``step`` with ``loss`` and ``learning_rate``, or with ``eval_*`` metrics.
+        validation: metrics on validation of the saved artifact.
+        test: metrics on test of the saved artifact; empty where there is no test split.
+        seconds: ``train`` (steps only), ``evaluation_in_training``, ``evaluation`` (final), ``total``.
+        samples: training rows seen; tokens: training tokens seen, without padding.
+        hardware: host facts, e.g. processor, cores, threads, memory, gpu.
+    """
+
+    schema_version: str = "1.0"
+    id: str
+    label: str
+    method: str
+    config: dict[str, Any]
+    variant: str
+    task: str
+    primary_metric: str
+    seed: int
+    base: dict[str, Any]
+    recipe: dict[str, Any]
+    recipe_hash: str
+    status: Status
+    error: Failure | None = None
+    data: dict[str, str] = Field(default_factory=dict)
+    rows: dict[str, int] = Field(default_factory=dict)
+    parameters: dict[str, int] = Field(default_factory=dict)
+    learning_rate: float | None = None
+    trials: list[Trial] = Field(default_factory=list)
+    history: list[dict[str, float]] = Field(default_factory=list)
+    validation: dict[str, float] = Field(default_factory=dict)
+    test: dict[str, float] = Field(default_factory=dict)
+    steps: int = 0
+    best_step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    seconds: dict[str, float] = Field(default_factory=dict)
+    memory: Memory | None = None
+    artifact: ArtifactEntry | None = None
+    packages: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    git_revision: str | None = None
+    created: str
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Test metrics, or those of validation where there is no test split."""
+        return self.test or self.validation
+
+    @property
+    def score(self) -> float | None:
+        """The primary metric."""
+        return self.metrics.get(self.primary_metric)
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Training rows per second of training."""
+        seconds = self.seconds.get("train")
+        return self.samples / seconds if seconds else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Training tokens, without padding, per second of training."""
+        seconds = self.seconds.get("train")
+        return self.tokens / seconds if seconds else None
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write a record; a killed writer leaves none or a whole one."""
+    write_text_atomic(folder / RECORD, canonical_json(record.model_dump(mode="json")))
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """The record of a run folder; None: there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / RECORD
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise DataError(f"{path} is no valid record: {error}", hint="Remove it, and run bench again.") from error
+
+
+def read_records(folder: Path) -> list[RunRecord]:
+    """All records of a comparison, by id.
+
+    Args:
+        folder: of the comparison; its runs lie below ``runs/``.
+
+    Raises:
+        DataError: no records there, or a damaged one.
+    """
+    found = [read_record(path) for path in sorted((folder / RUNS).glob("*")) if path.is_dir()]
+    records = [record for record in found if record is not None]
+    if not records:
+        raise DataError(f"{folder} holds no records", hint="Give the output folder of a `pefttools bench`.")
+    return records
+
+
+def write_predictions(folder: Path, predictions: list[dict[str, Any]]) -> None:
+    """One JSON object per test row, in the order of the data."""
+    lines = (json.dumps(entry, ensure_ascii=False) for entry in predictions)
+    write_text_atomic(folder / PREDICTIONS, "\n".join([*lines, ""]))
+
+
+def read_predictions(folder: Path) -> list[dict[str, Any]]:
+    """Predictions of a run, one per test row; empty where none were written."""
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

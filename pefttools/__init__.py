@@ -1,0 +1,46 @@
+"""pefttools: plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models.
+
+Importing this package is cheap; torch is loaded when a function is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pefttools.api import evaluate as evaluate
+    from pefttools.api import inspect as inspect
+    from pefttools.api import load as load
+    from pefttools.api import merge as merge
+    from pefttools.api import predict as predict
+    from pefttools.api import save as save
+    from pefttools.api import train as train
+    from pefttools.api import verify as verify
+    from pefttools.api import wrap as wrap
+    from pefttools.errors import PeftToolsError as PeftToolsError
+    from pefttools.recipe import Recipe as Recipe
+    from pefttools.tuned import TunedModel as TunedModel
+
+_HOMES = {
+    **dict.fromkeys(
+        ("evaluate", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"), "pefttools.api"
+    ),
+    "PeftToolsError": "pefttools.errors",
+    "Recipe": "pefttools.recipe",
+    "TunedModel": "pefttools.tuned",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pefttools' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,60 @@
+"""The model card of an artifact, written from its manifest."""
+
+from __future__ import annotations
+
+import json
+
+from pefttools.artifact.manifest import Manifest
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown with the front matter that model hubs read."""
+    base, method, task = manifest.base, manifest.method, manifest.task
+    # JSON strings are YAML strings: nothing in a name can break out of the front matter.
+    front = [
+        "---",
+        "library_name: peft" if method.name in ("lora", "ia3", "prefix", "prompt") else "library_name: pefttools",
+        f"base_model: {json.dumps(base.id, ensure_ascii=False)}",
+        f"tags: [pefttools, {json.dumps(method.name, ensure_ascii=False)}, {json.dumps(task.name, ensure_ascii=False)}]",
+        "---",
+    ]
+    options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"
+    lines = [
+        "",
+        f"# {_plain(method.name)} for {_plain(task.name)}",
+        "",
+        f"An adapter for `{_plain(base.id)}`, made with pefttools.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| method | {_plain(method.name)} ({_plain(options)}) |",
+        f"| base | {_plain(base.id)} ({_plain(base.model_type)}), trained on the variant {_plain(base.variant)} |",
+        f"| base weights | sha256 `{base.weights}` |",
+        f"| trained parameters | {manifest.parameters['trainable']:,} of {manifest.parameters['total']:,} |",
+        f"| stored as | {manifest.storage} |",
+    ]
+    if task.labels:
+        shown = ", ".join(_plain(label) for label in task.labels[:20])
+        more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""
+        lines.append(f"| labels | {shown}{more} |")
+    for split, metrics in manifest.metrics.items():
+        values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        lines.append(f"| {split} | {_plain(values)} |")
+    lines += [
+        "",
+        "```python",
+        "import pefttools",
+        "",
+        'model = pefttools.load("path/to/this/folder")',
+        'print(pefttools.predict(model, ["..."]))',
+        "```",
+        "",
+    ]
+    return "\n".join([*front, *lines])
+
+
+def _plain(text: str) -> str:
+    """Text that can't end a table cell or begin markup."""
+    for sign in ("\\", "|", "<", ">", "`", "[", "]"):
+        text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
+    return text.replace("\n", " ")

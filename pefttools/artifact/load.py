@@ -1,0 +1,114 @@
+"""Loading an artifact: everything is verified before anything is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
+from pefttools.artifact.save import HEAD
+from pefttools.bases import Base, locate_base, variants
+from pefttools.errors import ArtifactError, BaseModelError
+from pefttools.recipe import choose_method, choose_task
+from pefttools.tuned import TunedModel, assemble, check_combination
+
+
+def load_artifact(
+    folder: Path,
+    *,
+    base: str | None = None,
+    variant: str | None = None,
+    device: torch.device | None = None,
+) -> TunedModel:
+    """Load a saved adapter on its base.
+
+    Args:
+        folder: the artifact.
+        base: where the base lies; None: where the manifest says.
+        variant: number format of the base; None: the one that the adapter was trained on.
+        device: where the model goes; None: the accelerator, where there is one.
+
+    Raises:
+        ArtifactError: the artifact is damaged or too new.
+        BaseModelError: the base is another one, or can't be found.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    found = find_base(manifest, base)
+    return load_verified(folder, manifest, found, variant=variant, device=device)
+
+
+def load_verified(
+    folder: Path,
+    manifest: Manifest,
+    base: Base,
+    *,
+    variant: str | None = None,
+    device: torch.device | None = None,
+) -> TunedModel:
+    """Load an artifact whose files and base are known to be right."""
+    from pefttools.training.precision import default_device
+
+    method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, "the manifest's method")
+    task = choose_task({"name": manifest.task.name, **manifest.task.config}, "the manifest's task")
+    kind = variants.get(variant or manifest.base.variant)()
+    check_combination(method, config, kind, task.name)
+    device = device or default_device()
+    built = task.build(base, kind, manifest.task.labels, manifest.task.head)
+    wrapped = method.load(built.transformer.to(device), folder, config, built.target)
+    for parameter in wrapped.parameters():
+        parameter.requires_grad_(False)
+    if built.head is not None:
+        _load_head(built.head, folder / HEAD)
+    model = assemble(
+        built, wrapped, base, kind, method, config, task, manifest.task.labels, manifest.precision, device
+    )
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def find_base(manifest: Manifest, source: str | None = None) -> Base:
+    """The base that a manifest names, or the one at `source`, if it is the same.
+
+    Raises:
+        BaseModelError: not found, or another one; the message names both.
+    """
+    entry = manifest.base
+    try:
+        found = locate_base(source or entry.id, None if source else entry.revision)
+    except BaseModelError as error:
+        if source is None:
+            raise BaseModelError(error.message, hint="Say where the base lies now: --base PATH (base=PATH).") from error
+        raise
+    check_base(manifest, found)
+    return found
+
+
+def check_base(manifest: Manifest, found: Base) -> None:
+    """Refuse a base that the artifact does not belong to.
+
+    Raises:
+        BaseModelError: other structure or other weights.
+    """
+    entry = manifest.base
+    if found.structure != entry.structure:
+        raise BaseModelError(
+            f"the artifact belongs to the base {entry.id!r} ({entry.model_type}, structure {entry.structure[:12]}), "
+            f"but {found.id!r} is {found.model_type} with structure {found.structure[:12]}",
+            hint="Give the base that the adapter was trained on.",
+        )
+    if found.weights != entry.weights:
+        raise BaseModelError(
+            f"the artifact belongs to the base {entry.id!r} with weights {entry.weights[:12]}, but {found.id!r} has the "
+            f"same structure with other weights, {found.weights[:12]}",
+            hint="Give the base that the adapter was trained on, in the same revision.",
+        )
+
+
+def _load_head(head: torch.nn.Module, file: Path) -> None:
+    try:
+        head.load_state_dict(load_file(file))
+    except (RuntimeError, OSError) as error:
+        raise ArtifactError(f"{file} does not fit the task head: {error}") from error

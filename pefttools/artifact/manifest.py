@@ -1,0 +1,152 @@
+"""The manifest of an artifact: what it is, what it belongs to, and the size and digest of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pefttools.errors import ArtifactError
+from pefttools.files import canonical_json, sha256_file
+
+MANIFEST = "pefttools.json"
+#: a newer minor version adds fields; a newer major version can't be read
+SCHEMA = "1.0"
+
+
+class _Part(BaseModel):
+    # Fields of a newer minor schema are kept.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class FileEntry(_Part):
+    """One file of the artifact."""
+
+    size: int
+    sha256: str
+
+
+class BaseEntry(_Part):
+    """The base that the artifact belongs to."""
+
+    id: str
+    revision: str | None = None
+    model_type: str
+    structure: str
+    weights: str
+    variant: str
+    size: int
+
+
+class MethodEntry(_Part):
+    """The method, its options, and who provides it."""
+
+    name: str
+    config: dict[str, Any]
+    distribution: str
+    version: str
+
+
+class TaskEntry(_Part):
+    """The task, its options and label names, and which head was trained."""
+
+    name: str
+    config: dict[str, Any]
+    labels: list[str]
+    head: str
+    columns: dict[str, str] = Field(default_factory=dict)
+
+
+class Manifest(_Part):
+    """Content of ``pefttools.json``."""
+
+    schema_version: str = SCHEMA
+    created: str
+    method: MethodEntry
+    task: TaskEntry
+    base: BaseEntry
+    storage: str
+    precision: str
+    parameters: dict[str, int]
+    files: dict[str, FileEntry]
+    packages: dict[str, str]
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, with a digest over itself."""
+    content = manifest.model_dump(mode="json")
+    content["digest"] = _digest(content)
+    (folder / MANIFEST).write_text(canonical_json(content), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check a manifest; the other files are not looked at.
+
+    Raises:
+        ArtifactError: there is none, it was changed after it was written, or its schema is too new.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        what = "is no artifact: it has no" if folder.is_dir() else "does not exist or is no folder: no"
+        raise ArtifactError(f"{folder} {what} {MANIFEST}") from error
+    try:
+        content = json.loads(raw)
+        version = str(content["schema_version"])
+        major = int(version.partition(".")[0])
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", hint="Restore the artifact from a copy.") from error
+    if major > int(SCHEMA.partition(".")[0]):
+        raise ArtifactError(
+            f"{path} has the schema {version}; this version of pefttools reads up to {SCHEMA}",
+            hint="Install a newer pefttools.",
+        )
+    given = content.pop("digest", None)
+    # Also byte for byte what the writer writes, so that no flipped byte in white space goes by.
+    whole = canonical_json({**content, "digest": given}).encode() if given else b""
+    if given != _digest(content) or whole != raw:
+        raise ArtifactError(f"{path} was changed after it was written", hint="Restore the artifact from a copy.")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ArtifactError(f"{path} does not follow the schema {version}: {error}") from error
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Check size and sha256 of every file that the manifest lists.
+
+    Raises:
+        ArtifactError: a file is missing or differs; names all of them.
+    """
+    problems = []
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name:
+            problems.append(f"{name!r} is no plain file name")
+        elif not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != entry.size:
+            problems.append(f"{name} has {path.stat().st_size} bytes instead of {entry.size}")
+        elif sha256_file(path) != entry.sha256:
+            problems.append(f"{name} has another content (sha256)")
+    if problems:
+        raise ArtifactError(f"the artifact {folder} is damaged: {'; '.join(problems)}", hint="Restore it from a copy.")
+
+
+def list_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and digest of every file but the manifest."""
+    return {
+        path.name: FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

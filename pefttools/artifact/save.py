@@ -1,0 +1,148 @@
+"""Writing an artifact: whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pefttools.artifact.card import model_card
+from pefttools.artifact.manifest import (
+    BaseEntry,
+    Manifest,
+    MethodEntry,
+    TaskEntry,
+    list_files,
+    write_manifest,
+)
+from pefttools.errors import ConfigError
+from pefttools.files import folder_atomic
+from pefttools.methods import methods
+from pefttools.tuned import TunedModel
+
+HEAD = "head.safetensors"
+
+_PACKAGES = ("pefttools", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
+
+
+def save_artifact(model: TunedModel, folder: Path, *, storage: str = "float32", **notes: Any) -> Manifest:
+    """Save a tuned model's adapter and head.
+
+    Args:
+        model: what is saved.
+        folder: where; an artifact that stands there is replaced in one step.
+        storage: ``float32`` or ``float16``.
+        notes: see `draft_manifest`.
+
+    Raises:
+        ConfigError: the folder can't be written, or a weight is too large for float16.
+    """
+    draft = draft_manifest(model, **notes)
+    with folder_atomic(folder) as temporary:
+        write_weights(model, temporary)
+        if storage == "float16" and not to_float16(temporary):
+            raise ConfigError("a weight is too large for float16", hint="Use storage='float32'.")
+        return seal(temporary, draft, storage)
+
+
+def write_weights(model: TunedModel, folder: Path) -> None:
+    """The method's own files and the head, in float32."""
+    spec = model.spec
+    spec.method.save(model.transformer, folder, spec.base.id)
+    if model.head is not None:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
+        save_file(state, folder / HEAD, metadata={"format": "pt"})
+
+
+def draft_manifest(
+    model: TunedModel,
+    *,
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, dict[str, float]] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Manifest:
+    """The manifest of a model, but for the files.
+
+    Args:
+        model: what it describes.
+        training: summary of the training.
+        metrics: split -> metrics.
+        columns: role -> column name of the training data.
+    """
+    spec = model.spec
+    origin = methods.origin(spec.method.name)
+    count = model.count()
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        method=MethodEntry(
+            name=spec.method.name,
+            config=spec.method.describe(spec.config),
+            distribution=origin.distribution,
+            version=origin.version,
+        ),
+        task=TaskEntry(
+            name=spec.task.name,
+            config=spec.task.options.model_dump(mode="json"),
+            labels=list(spec.labels),
+            head=spec.head_kind,
+            columns=dict(columns or {}),
+        ),
+        base=BaseEntry(
+            id=spec.base.id,
+            revision=spec.base.revision,
+            model_type=spec.base.model_type,
+            structure=spec.base.structure,
+            weights=spec.base.weights,
+            variant=spec.variant.name,
+            size=spec.base.size,
+        ),
+        storage="float32",
+        precision="float32" if model.autocast is None else str(model.autocast).removeprefix("torch."),
+        parameters={"total": count.total, "trainable": count.trainable, "head": count.head},
+        files={},
+        packages=package_versions(_PACKAGES),
+        training=dict(training or {}),
+        metrics=dict(metrics or {}),
+    )
+
+
+def seal(folder: Path, draft: Manifest, storage: str, **changes: Any) -> Manifest:
+    """Add model card and manifest to the weights in `folder`."""
+    manifest = draft.model_copy(update={"storage": storage, **changes})
+    (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    manifest = manifest.model_copy(update={"files": list_files(folder)})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def to_float16(folder: Path) -> bool:
+    """Store all tensors as float16. False, and nothing is changed, where a value would not fit."""
+    converted: dict[Path, tuple[dict[str, torch.Tensor], dict[str, str] | None]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            notes = opened.metadata()
+        state = load_file(file)
+        half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        if any(not torch.isfinite(tensor).all() for tensor in half.values() if tensor.is_floating_point()):
+            return False
+        converted[file] = (half, notes)
+    for file, (state, notes) in converted.items():
+        save_file(state, file, metadata=notes)
+    return True
+
+
+def package_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions of distributions; those that are not installed are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,41 @@
+"""What a base variant is: one number format in which a base model's weights stand in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pefttools.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class BaseVariant(ABC):
+    """A number format of the base's weights. Importing a variant must not import torch."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    #: weights that can't be trained themselves, because they are stored in a few bits
+    quantized: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise `ConfigError` where this machine can't run the variant. Called before anything is loaded."""
+        return
+
+    @abstractmethod
+    def load_arguments(self, keep: list[str]) -> dict[str, Any]:
+        """Arguments for transformers' ``from_pretrained``.
+
+        Args:
+            keep: names of modules that must stay in float32 (freshly initialised heads).
+        """
+
+    def after_load(self, model: nn.Module) -> None:
+        """Mend what the loader leaves; does nothing by default."""
+        return
+
+
+variants: Registry[BaseVariant] = Registry(
+    "pefttools.bases", "base variant", base="pefttools.bases.base:BaseVariant"
+)

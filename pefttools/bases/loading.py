@@ -1,0 +1,103 @@
+"""Loading a transformers model in a variant, frozen, with what the variant needs kept out of quantization."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pefttools.bases.base import BaseVariant
+from pefttools.bases.locate import Base
+from pefttools.errors import BaseModelError
+from pefttools.sites import all_linear, is_linear
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load_transformer(auto: Any, base: Base, variant: BaseVariant, **config_changes: Any) -> tuple[nn.Module, list[str]]:
+    """Load a model through one of transformers' auto classes, all parameters frozen, in eval mode.
+
+    Returns:
+        The model, and the names of its parameters that the files did not hold (freshly initialised).
+
+    Raises:
+        BaseModelError: the files hold no such model.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base.folder, **config_changes)
+        model_class = auto._model_mapping[type(config)]
+        if isinstance(model_class, tuple):
+            model_class = model_class[0]
+        arguments: dict[str, Any] = {}
+        parameters = inspect.signature(model_class.__init__).parameters
+        if auto.__name__ == "AutoModel" and "add_pooling_layer" in parameters:
+            # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
+            arguments["add_pooling_layer"] = False
+        with torch.device("meta"):
+            skeleton = model_class(config, **arguments)
+        inside = set(all_linear(skeleton))
+        keep = [name for name, module in skeleton.named_modules() if is_linear(module) and name not in inside]
+        with quiet():
+            model, info = model_class.from_pretrained(
+                base.folder,
+                config=config,
+                output_loading_info=True,
+                use_safetensors=True,
+                **arguments,
+                **variant.load_arguments(keep),
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(
+            f"the base model {base.id!r} can't be loaded as {auto.__name__}: {str(error) or repr(error)}"
+        ) from error
+    variant.after_load(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.eval()
+    return model, sorted(info["missing_keys"])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' loading bars and reports; what matters of them is checked by the caller."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    library = logging.getLogger("bitsandbytes")
+    before = library.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        library.setLevel(before)
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The base's tokenizer, with a padding token.
+
+    Raises:
+        BaseModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"the base model {base.id!r} has no tokenizer that loads: {error}") from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise BaseModelError(f"the tokenizer of {base.id!r} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,127 @@
+"""From what a user writes as a base model to a folder on disk with its fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pefttools.bases.fingerprint import model_type, structure_fingerprint, weight_files, weights_fingerprint
+from pefttools.errors import BaseModelError, DataError
+from pefttools.files import cache_dir, folder_atomic, sha256_file
+from pefttools.packages import is_package_reference, package_path
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on disk.
+
+    Attributes:
+        id: what the user wrote: a hub id, a path or a ``package:`` reference.
+        folder: config, tokenizer and safetensors files.
+        revision: commit of the hub, where it came from there.
+    """
+
+    id: str
+    folder: Path
+    revision: str | None = None
+
+    @cached_property
+    def model_type(self) -> str:
+        """transformers' `model_type`."""
+        return model_type(self.folder)
+
+    @cached_property
+    def structure(self) -> str:
+        """Fingerprint of names and shapes."""
+        return structure_fingerprint(self.folder)
+
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the weights."""
+        return weights_fingerprint(self.folder)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weight files."""
+        return sum(file.stat().st_size for file in weight_files(self.folder))
+
+
+def locate_base(source: str, revision: str | None = None) -> Base:
+    """Find a base model; download it from the hub where it is a hub id.
+
+    Args:
+        source: a folder, a ``.gguf`` file, a ``package:`` reference to either, or a hub id.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        BaseModelError: nothing there, or nothing that is a model.
+    """
+    if is_package_reference(source):
+        try:
+            path = package_path(source)
+        except DataError as error:
+            raise BaseModelError(error.message, hint=error.hint) from error
+    else:
+        path = Path(source).expanduser()
+        if not path.exists():
+            if _looks_like_path(source):
+                raise BaseModelError(
+                    f"the base model {source!r} does not exist",
+                    hint="Give a folder with config.json and model.safetensors, a .gguf file, a package: reference "
+                    "or a hub id (ORG/NAME).",
+                )
+            return _from_hub(source, revision)
+    if path.suffix == ".gguf":
+        path = _from_gguf(path)
+    base = Base(source, path)
+    weight_files(path)
+    _ = base.model_type
+    return base
+
+
+def _looks_like_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.count("/") != 1 or source.endswith(".gguf")
+
+
+def _from_hub(source: str, revision: str | None) -> Base:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            source,
+            revision=revision,
+            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
+        )
+    except Exception as error:
+        raise BaseModelError(
+            f"the base model {source!r} is no folder here and the hub did not give it: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]}",
+            hint="Check the name and the network, or give a folder.",
+        ) from error
+    return Base(source, Path(folder), revision=Path(folder).name)
+
+
+def _from_gguf(file: Path) -> Path:
+    """Dequantize a GGUF file once into a folder of the cache (such a model can't be trained as it is)."""
+    folder = cache_dir("models") / f"{file.stem}-{sha256_file(file)[:16]}"
+    if folder.is_dir():
+        return folder
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise BaseModelError(f"reading {file.name} needs the package gguf", hint="pip install gguf") from error
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    with folder_atomic(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return folder

@@ -1,0 +1,26 @@
+"""The `data` part of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Split = Literal["train", "validation", "test"]
+
+
+class DataConfig(BaseModel):
+    """Where the rows come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: str | list[str] = Field(description="file, package: reference or hub data set; a list is read in turn")
+    validation: str | list[str] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="the same, or the share of train that is split off by the seed"
+    )
+    test: str | list[str] | None = Field(None, description="the same; looked at once, at the end")
+    columns: dict[str, str] = Field(default_factory=dict, description="role -> column name, e.g. text: sentence")
+    limit: dict[Split, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="at most so many rows of a split, drawn by the seed"
+    )
+    seed: int = Field(0, description="of the validation split and of limit; the same for every run of a comparison")

@@ -1,0 +1,220 @@
+"""One table of rows, and how it is read from csv, tsv, jsonl, parquet or a hub data set."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pefttools.errors import DataError, UnknownNameError
+from pefttools.packages import is_package_reference, package_path
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with the place that they came from.
+
+    Attributes:
+        source: file or data set, as the user wrote it.
+        rows: one dict per row, by the names of `columns`.
+        columns: role that a task gives a column -> name of the column in the source.
+        numbers: row number in the source (from 1), for messages.
+    """
+
+    source: str
+    rows: Sequence[Row]
+    columns: dict[str, str]
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def column(self, role: str) -> list[Any]:
+        """All values of the column that plays `role`."""
+        return [row[role] for row in self.rows]
+
+    def error(self, index: int, role: str, problem: str, *, hint: str | None = None) -> DataError:
+        """An error about one cell, with file, row and column."""
+        return DataError(
+            f"{self.source}, row {self.numbers[index]}, column {self.columns[role]!r}: {problem}", hint=hint
+        )
+
+    def take(self, indices: Sequence[int]) -> Table:
+        """The rows at `indices`, in that order."""
+        return Table(self.source, [self.rows[i] for i in indices], self.columns, [self.numbers[i] for i in indices])
+
+    def digest(self) -> str:
+        """sha256 over the rows."""
+        lines = (json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in self.rows)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, split: str = "train") -> Table:
+    """Read rows and give their columns the names of the task's roles.
+
+    Args:
+        source: a ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` or ``.parquet`` file, a ``package:`` reference to one, or a
+            hub data set ``ORG/NAME``, ``ORG/NAME:CONFIG`` or ``ORG/NAME:CONFIG@SPLIT``.
+        roles: role -> whether it must be there, e.g. ``{"text": True, "pair": False}``.
+        columns: role -> column name, where they differ.
+        split: split of a hub data set where the source names none.
+
+    Raises:
+        DataError: the file can't be read, or a column is missing.
+    """
+    for role in columns:
+        if role not in roles:
+            raise UnknownNameError("column role", role, roles, where="data.columns")
+    if is_package_reference(source):
+        rows = list(_read_file(package_path(source), source))
+    elif Path(source).expanduser().exists() or Path(source).suffix in _READERS or source.count("/") != 1:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise DataError(f"the data file {source!r} does not exist")
+        rows = list(_read_file(path, source))
+    else:
+        rows = _from_hub(source, split)
+    if not rows:
+        raise DataError(f"{source} has no rows")
+    return _with_roles(source, rows, roles, columns)
+
+
+def _with_roles(source: str, rows: list[Row], roles: dict[str, bool], columns: dict[str, str]) -> Table:
+    present = rows[0].keys()
+    chosen: dict[str, str] = {}
+    for role, required in roles.items():
+        name = columns.get(role, role)
+        if name in present:
+            chosen[role] = name
+        elif required or role in columns:
+            raise DataError(
+                f"{source} has no column {name!r} for the role {role!r}",
+                hint=f"It has: {', '.join(map(repr, present))}. Map one with data.columns.{role}=NAME.",
+            )
+    mapped = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            mapped.append({role: row[name] for role, name in chosen.items()})
+        except KeyError as error:
+            raise DataError(f"{source}, row {number}: no column {error.args[0]!r}") from error
+    return Table(source, mapped, chosen, range(1, len(mapped) + 1))
+
+
+def _read_file(path: Path, source: str) -> Iterator[Row]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{source}: files of the kind {path.suffix!r} can't be read", hint=f"Known: {', '.join(sorted(_READERS))}."
+        )
+    return reader(path, source)
+
+
+def _read_csv(path: Path, source: str, delimiter: str = ",") -> Iterator[Row]:
+    reader = csv.reader(_lines(path, source), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if not header:
+            return
+        for number, cells in enumerate((row for row in reader if row), start=1):
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{source}, row {number} (line {reader.line_num}): {len(cells)} cells, but the header names "
+                    f"{len(header)} columns"
+                )
+            yield dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{source}, line {reader.line_num}: {error}") from error
+
+
+def _read_tsv(path: Path, source: str) -> Iterator[Row]:
+    return _read_csv(path, source, delimiter="\t")
+
+
+def _read_jsonl(path: Path, source: str) -> Iterator[Row]:
+    number = 0
+    for line_number, line in enumerate(_lines(path, source), start=1):
+        if not line.strip():
+            continue
+        number += 1
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{source}, row {number} (line {line_number}): no valid JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{source}, row {number} (line {line_number}): a row must be an object, not {line[:40]!r}")
+        yield row
+
+
+def _read_json(path: Path, source: str) -> Iterator[Row]:
+    try:
+        rows = json.loads("".join(_lines(path, source)))
+    except ValueError as error:
+        raise DataError(f"{source}: no valid JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{source}: a .json file must hold a list of objects", hint="One object per line: call it .jsonl.")
+    yield from rows
+
+
+def _read_parquet(path: Path, source: str) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{source} is no readable parquet file: {error}") from error
+    yield from table.to_pylist()
+
+
+def _lines(path: Path, source: str) -> Iterator[str]:
+    """Lines of a UTF-8 file; says where one that is not UTF-8 goes wrong."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                # the signature that some editors put before the first character
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                before = line[: error.start]
+                column = before.count(b"\t" if path.suffix == ".tsv" else b",") + 1
+                row = "the header" if number == 1 and path.suffix in (".csv", ".tsv") else f"line {number}"
+                raise DataError(
+                    f"{source}, {row}, about column {column}: byte 0x{line[error.start]:02x} is not UTF-8",
+                    hint="Save the file as UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW).",
+                ) from error
+
+
+_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+
+
+def _from_hub(source: str, split: str) -> list[Row]:
+    from datasets import load_dataset
+
+    name, _, given = source.partition("@")
+    name, _, config = name.partition(":")
+    try:
+        loaded = load_dataset(name, config or None, split=given or split)
+    except Exception as error:
+        raise DataError(
+            f"{source!r} is no file here and the hub gave no such data set (split {given or split!r}): "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            hint="Check the name and the network, or give a file.",
+        ) from error
+    rows: list[Row] = loaded.to_list()
+    # Class labels are numbers in such a data set; a person wants their names.
+    for column, feature in loaded.features.items():
+        if hasattr(feature, "int2str"):
+            for row in rows:
+                row[column] = feature.int2str(row[column])
+    return rows

@@ -1,0 +1,145 @@
+"""Digests, atomic writes and the cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pefttools.errors import ConfigError
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+def cache_dir(*parts: str) -> Path:
+    """A folder below the cache (``$PEFTTOOLS_CACHE``, else ``~/.cache/pefttools``), created where missing."""
+    root = os.environ.get("PEFTTOOLS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "pefttools")
+    folder = Path(root).expanduser().joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """The one way in which pefttools writes JSON: keys as given, two spaces, a newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a killed writer, leaves the old content or the new, never a part."""
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def folder_atomic(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place, whole, when the block ends without an error.
+
+    An existing target is exchanged in one step where the system can (Linux), so that at every moment the name
+    holds the old folder or the new one.
+    """
+    with _writable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield folder
+        with _writable(target):
+            # mkdtemp makes folders that only their owner may enter
+            folder.chmod(0o777 & ~_umask())
+            for path in sorted(folder.rglob("*")):
+                _fsync_folder(path) if path.is_dir() else _fsync_file(path)
+            _fsync_folder(folder)
+            _move_folder(folder, target)
+            _fsync_folder(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_writable(target: Path) -> None:
+    """Fail before hours of work if `target` could not be written at the end.
+
+    Raises:
+        ConfigError: the folder can't be created or written.
+    """
+    with _writable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EEXIST):
+            raise ConfigError(
+                f"can't write {path}: {error.strerror}", hint="Choose another place, or free this one."
+            ) from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    """Put `source` in the place of `target`; what stood there ends up at `source`."""
+    if not target.exists():
+        source.rename(target)
+        return
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        rename = getattr(libc, "renameat2", None)
+        if rename is not None:
+            done = rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE)
+            if done == 0:
+                return
+    # No exchange on this system: the name is free for the time between two renames.
+    aside = source.with_name(f"{source.name}.old")
+    target.rename(aside)
+    source.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fsync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _fsync_folder(path: Path) -> None:
+    if os.name == "nt":  # folders can't be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,147 @@
+"""The contract of a tuning method.
+
+A method says what it is, how it wraps a model, and how its trained state is written, read and merged. Nothing else in
+pefttools knows a method by name. See docs/plugin-guide.md.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from pefttools.errors import ConfigError
+from pefttools.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pefttools.bases import BaseVariant
+
+
+class MethodConfig(BaseModel):
+    """Base of a method's options. Unknown keys are errors; defaults and ranges stand with the fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method can do. Checked before anything is loaded.
+
+    Attributes:
+        tasks: names of the tasks it can train; None: every task.
+        bases: names of the base variants it can stand on; None: every variant.
+        mergeable: its trained state can be folded into the base's own weights.
+        gradient_checkpointing: it trains with activations recomputed in the backward pass.
+        pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
+    """
+
+    tasks: frozenset[str] | None = None
+    bases: frozenset[str] | None = None
+    mergeable: bool = False
+    gradient_checkpointing: bool = True
+    pairs: bool = True
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a task asks of the wrapped model.
+
+    Attributes:
+        task: the task's name.
+        peft_task_type: PEFT's name of the model class, e.g. ``SEQ_CLS``.
+        head_modules: names of modules inside the transformers model that are trained whole: its own task head.
+    """
+
+    task: str
+    peft_task_type: str
+    head_modules: tuple[str, ...] = field(default=())
+
+
+class Method(ABC, Generic[ConfigT]):
+    """A tuning method. Importing its module must not import torch, so that listing methods stays fast."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    #: where the method was published
+    paper: ClassVar[str] = ""
+    config: ClassVar[type[MethodConfig]]
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    #: learning rate where the recipe gives none, and the middle of a search
+    learning_rate: ClassVar[float]
+
+    def check(self, config: ConfigT, variant: BaseVariant, task: str) -> None:
+        """Refuse a combination that can't work, before anything is loaded.
+
+        Raises:
+            ConfigError: this method, with these options, does not go with the variant or the task.
+        """
+        allowed = self.capabilities
+        if allowed.tasks is not None and task not in allowed.tasks:
+            raise ConfigError(
+                f"the method {self.name!r} can't train the task {task!r}",
+                hint=f"It can train: {', '.join(sorted(allowed.tasks))}.",
+            )
+        if allowed.bases is not None and variant.name not in allowed.bases:
+            raise ConfigError(
+                f"the method {self.name!r} does not go with the base variant {variant.name!r}",
+                hint=f"It goes with: {', '.join(sorted(allowed.bases))}.",
+            )
+
+    @abstractmethod
+    def wrap(self, model: nn.Module, config: ConfigT, target: Target) -> nn.Module:
+        """Make a transformers model trainable by this method.
+
+        Args:
+            model: a frozen transformers model; it may be changed in place.
+            config: validated options.
+            target: what the task asks.
+
+        Returns:
+            The model to train. Of its parameters only the method's own and those of `target.head_modules` require
+            gradients. Its forward takes and returns what the transformers model's does.
+
+        Raises:
+            TargetError: a module pattern that matches nothing.
+        """
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Called after every optimizer step; does nothing by default."""
+        return
+
+    @abstractmethod
+    def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
+        """Write the trained state of a wrapped model as files in `folder` (safetensors, never pickle)."""
+
+    @abstractmethod
+    def load(self, model: nn.Module, folder: Path, config: ConfigT, target: Target) -> nn.Module:
+        """Wrap a fresh base model with the state that `save` wrote.
+
+        Raises:
+            ArtifactError: the state does not fit the model.
+        """
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """Fold the trained state into the base and return the plain transformers model.
+
+        Raises:
+            ConfigError: the method declares ``mergeable=False``.
+        """
+        raise ConfigError(
+            f"the method {self.name!r} can't be merged: its effect is no change of the base's weights",
+            hint="Use the artifact as it is.",
+        )
+
+    def describe(self, config: ConfigT) -> dict[str, Any]:
+        """Options as they stand in a manifest."""
+        return config.model_dump(mode="json")
+
+
+methods: Registry[Method[Any]] = Registry("pefttools.methods", "method", base="pefttools.methods:Method")

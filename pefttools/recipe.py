@@ -1,0 +1,184 @@
+"""The recipe of one training run: YAML, validated; every field can be overridden on the command line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pefttools.data import DataConfig
+from pefttools.errors import ConfigError
+from pefttools.methods import Method, MethodConfig, methods
+from pefttools.tasks import Task, tasks
+from pefttools.training.config import TrainingConfig
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+#: a plugin by name, or by name with options
+Choice = str | dict[str, Any]
+
+
+class Recipe(BaseModel):
+    """What is trained on what, how, and where the artifact goes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str = Field(description="folder, .gguf file, package: reference or hub id of the base model")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    variant: str = Field("float32", description="number format of the base's weights; see `pefttools bases`")
+    method: Choice = Field(description="name, or a mapping with name and options; see `pefttools methods`")
+    task: Choice = Field("sequence-classification", description="name, or a mapping; see `pefttools tasks`")
+    data: DataConfig
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    seed: int = Field(0, description="of initialisation, order and dropout")
+    output: Path = Field(Path("artifacts/adapter"), description="folder of the artifact")
+    storage: str = Field(
+        "auto",
+        pattern="^(auto|float16|float32)$",
+        description="auto: float16 where the predictions on the validation rows stay as they are, else float32",
+    )
+
+    def chosen_method(self) -> tuple[Method[Any], MethodConfig]:
+        """The method and its validated options."""
+        return choose_method(self.method)
+
+    def chosen_task(self) -> Task[Any]:
+        """The task with its validated options."""
+        return choose_task(self.task)
+
+
+def choose_method(choice: Choice, where: str = "method") -> tuple[Method[Any], MethodConfig]:
+    """From ``"lora"`` or ``{"name": "lora", "r": 8}`` to the method and its options.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigError: no such option, or a value out of range.
+    """
+    name, options = _split(choice, where)
+    method = methods.get(name)()
+    return method, validate(method.config, options, where)
+
+
+def choose_task(choice: Choice, where: str = "task") -> Task[Any]:
+    """From a name, or a mapping with name and options, to the task."""
+    name, options = _split(choice, where)
+    task = tasks.get(name)
+    return task(validate(task.config, options, where))
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: YAML file.
+        overrides: ``field.field=value``, the value in YAML.
+
+    Raises:
+        ConfigError: no such file, or anything wrong in it.
+    """
+    return validate(Recipe, read_yaml(path, overrides), str(path))
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML mapping with overrides put in."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping, not {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    return content
+
+
+def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
+    """Validate through pydantic, with messages for people.
+
+    Raises:
+        ConfigError: names the field, what is wrong with it, and near names of a misspelt one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        lines, hints = [], []
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                known = _fields_at(model, problem["loc"][:-1])
+                lines.append(f"{place}: no such field")
+                near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=2, cutoff=0.5)
+                hints.append(
+                    f"{place}: did you mean {' or '.join(near)}?" if near else f"{place}: known are {', '.join(sorted(known))}."
+                )
+            else:
+                given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
+                lines.append(f"{place}: {problem['msg']}{given}")
+        raise ConfigError(f"{where}: " + "; ".join(lines), hint=" ".join(hints) or None) from error
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the model that stands at a place inside `model`."""
+    current: Any = model
+    for part in place:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return []
+        field = current.model_fields.get(str(part))
+        if field is None:
+            continue
+        current = field.annotation
+        if get_origin(current) in (Union, types.UnionType):
+            current = next((one for one in get_args(current) if isinstance(one, type)), None)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _split(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(choice, str):
+        return choice, {}
+    options = dict(choice)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: a mapping needs the field 'name'", hint="For example: {name: lora, r: 8}.")
+    return name, options
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    path, sign, text = override.partition("=")
+    if not sign or not path:
+        raise ConfigError(f"--set {override!r}: write it as field.field=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is no valid YAML: {error}") from error
+    *parents, last = path.split(".")
+    place = content
+    for parent in parents:
+        inner = place.get(parent)
+        if isinstance(inner, str) and parent in ("method", "task"):
+            inner = {"name": inner}  # the short form of a choice
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds no fields")
+        place[parent] = inner
+        place = inner
+    place[last] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as everyone expects."""
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node))
+
+
+_Loader.add_implicit_resolver("!exponent", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789"))
+_Loader.add_constructor("!exponent", _float)

@@ -1,0 +1,138 @@
+"""Named plugins, found through entry points. Listing names imports nothing of the plugins themselves."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from pefttools.errors import ConfigError, UnknownNameError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin comes from: its target `module:attribute` and the distribution that declares it."""
+
+    target: str
+    distribution: str
+    version: str
+
+
+class Registry(Generic[T]):
+    """Plugins of one kind, e.g. the tuning methods.
+
+    Args:
+        group: entry-point group, e.g. ``pefttools.methods``.
+        kind: what one plugin is called in messages, e.g. ``method``.
+        base: ``module:attribute`` of the class that a plugin must derive from; imported on first use.
+    """
+
+    def __init__(self, group: str, kind: str, base: str) -> None:
+        self.group = group
+        self.kind = kind
+        self._base = base
+        self._local: dict[str, type[T]] = {}
+        self._points: dict[str, list[EntryPoint]] | None = None
+
+    def names(self) -> list[str]:
+        """Names of all plugins, sorted."""
+        return sorted({*self._entry_points(), *self._local})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._local or name in self._entry_points()
+
+    def get(self, name: str) -> type[T]:
+        """The plugin class called `name`.
+
+        Raises:
+            UnknownNameError: no such plugin; the message suggests the nearest names.
+            ConfigError: two distributions declare the name, or the plugin can't be imported or is of another kind.
+        """
+        if name in self._local:
+            return self._local[name]
+        point = self._point(name)
+        try:
+            plugin: Any = point.load()
+        except Exception as error:
+            origin = _origin(point)
+            raise ConfigError(
+                f"the {self.kind} {name!r} of {origin.distribution} {origin.version} can't be imported "
+                f"from {origin.target}: {error}",
+                hint=f"Reinstall or remove {origin.distribution}.",
+            ) from error
+        return self._checked(name, plugin)
+
+    def origin(self, name: str) -> Origin:
+        """Which distribution the plugin comes from."""
+        if name in self._local:
+            plugin = self._local[name]
+            return Origin(f"{plugin.__module__}:{plugin.__qualname__}", "this process", "")
+        return _origin(self._point(name))
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator for use inside one process, e.g. a notebook.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+
+        def decorate(plugin: type[T]) -> type[T]:
+            taken = self._local.get(name)
+            if name in self._entry_points() or (taken is not None and taken.__qualname__ != plugin.__qualname__):
+                raise ConfigError(
+                    f"the {self.kind} {name!r} exists already (from {self.origin(name).distribution})",
+                    hint="Choose another name.",
+                )
+            self._local[name] = self._checked(name, plugin)
+            return plugin
+
+        return decorate
+
+    def unregister(self, name: str) -> None:
+        """Forget a plugin that `register` added."""
+        if name not in self._local:
+            raise UnknownNameError(f"registered {self.kind}", name, self._local)
+        del self._local[name]
+
+    def _entry_points(self) -> dict[str, list[EntryPoint]]:
+        if self._points is None:
+            found: dict[str, list[EntryPoint]] = {}
+            for point in entry_points(group=self.group):
+                found.setdefault(point.name, []).append(point)
+            self._points = found
+        return self._points
+
+    def _point(self, name: str) -> EntryPoint:
+        points = self._entry_points().get(name)
+        if not points:
+            raise UnknownNameError(self.kind, name, self.names())
+        # One distribution may be seen twice (an editable install beside its own metadata): that is no conflict.
+        owners = {(point.value, _origin(point).distribution) for point in points}
+        if len(owners) > 1:
+            listed = " and ".join(sorted(f"{owner} ({value})" for value, owner in owners))
+            raise ConfigError(
+                f"the {self.kind} {name!r} is declared by two distributions: {listed}",
+                hint="Uninstall one of them.",
+            )
+        return points[0]
+
+    def _checked(self, name: str, plugin: Any) -> type[T]:
+        module, _, attribute = self._base.partition(":")
+        base = getattr(importlib.import_module(module), attribute)
+        if not (isinstance(plugin, type) and issubclass(plugin, base)):
+            raise ConfigError(
+                f"the {self.kind} {name!r} is {plugin!r}, which is no subclass of {base.__module__}.{base.__qualname__}"
+            )
+        return plugin
+
+
+def _origin(point: EntryPoint) -> Origin:
+    dist = point.dist
+    return Origin(point.value, dist.name if dist else "an unknown distribution", dist.version if dist else "")

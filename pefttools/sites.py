@@ -1,0 +1,198 @@
+"""Where in a model a method acts: matching module patterns, and what the parts of a transformer block are called."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from pefttools.errors import TargetError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: pattern for every linear layer inside the repeated blocks; heads, poolers and embeddings are outside of them
+ALL_LINEAR = "all-linear"
+
+_IN_BLOCK = re.compile(r"(?:^|.*\.)\d+\.(?P<part>[^\d].*)")
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """Names of a transformer block's linear layers, relative to the block.
+
+    Attributes:
+        keys_values: projections to keys and values.
+        attention_output: the projection that ends the attention sub-layer.
+        feed_forward_input: the first projections of the feed-forward sub-layer.
+        feed_forward_output: the projection that ends the feed-forward sub-layer.
+    """
+
+    keys_values: tuple[str, ...]
+    attention_output: str
+    feed_forward_input: tuple[str, ...]
+    feed_forward_output: str
+
+
+#: By family; the first whose every part stands in the model is taken. Another family costs one line here.
+FAMILIES = {
+    "bert": BlockParts(
+        ("attention.self.key", "attention.self.value"), "attention.output.dense", ("intermediate.dense",), "output.dense"
+    ),
+    "vit": BlockParts(
+        ("attention.attention.key", "attention.attention.value"), "attention.output.dense", ("intermediate.dense",), "output.dense"
+    ),
+    "vit-5": BlockParts(("attention.k_proj", "attention.v_proj"), "attention.o_proj", ("mlp.fc1",), "mlp.fc2"),
+    "distilbert": BlockParts(("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2"),
+    "llama": BlockParts(
+        ("self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"
+    ),
+    "phi3": BlockParts(("self_attn.qkv_proj",), "self_attn.o_proj", ("mlp.gate_up_proj",), "mlp.down_proj"),
+    "phi": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.dense", ("mlp.fc1",), "mlp.fc2"),
+    "clip": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("mlp.fc1",), "mlp.fc2"),
+    "bart": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("fc1",), "fc2"),
+    "gpt2": BlockParts(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj"),
+    "gpt-neox": BlockParts(
+        ("attention.query_key_value",), "attention.dense", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"
+    ),
+    "bloom": BlockParts(
+        ("self_attention.query_key_value",), "self_attention.dense", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"
+    ),
+    "modernbert": BlockParts(("attn.Wqkv",), "attn.Wo", ("mlp.Wi",), "mlp.Wo"),
+    "t5": BlockParts(("SelfAttention.k", "SelfAttention.v"), "SelfAttention.o", ("DenseReluDense.wi",), "DenseReluDense.wo"),
+    "t5-gated": BlockParts(
+        ("SelfAttention.k", "SelfAttention.v"),
+        "SelfAttention.o",
+        ("DenseReluDense.wi_0", "DenseReluDense.wi_1"),
+        "DenseReluDense.wo",
+    ),
+}  # fmt: skip
+
+
+def block_parts(model: nn.Module) -> BlockParts:
+    """What the linear layers of this model's blocks are called.
+
+    Raises:
+        TargetError: no family in the table fits; the message lists the linear layers that do exist.
+    """
+    names = set(_linear_parts(model).values())
+    for parts in FAMILIES.values():
+        needed = {*parts.keys_values, parts.attention_output, *parts.feed_forward_input, parts.feed_forward_output}
+        if needed <= names:
+            return parts
+    raise TargetError(
+        "the parts of this model's blocks are not known",
+        hint=f"Name the modules in the method's options. Linear layers of its blocks: {', '.join(sorted(names)) or 'none'}.",
+    )
+
+
+def modules_at(model: nn.Module, part: str) -> list[str]:
+    """Full names of the block layers that are called exactly `part` within their block."""
+    return [name for name, inside in _linear_parts(model).items() if inside == part]
+
+
+def all_linear(model: nn.Module) -> list[str]:
+    """Full names of the linear layers inside the repeated blocks."""
+    return list(_linear_parts(model))
+
+
+def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, linear_only: bool = True) -> list[str]:
+    """Full names of the modules that match at least one pattern, in the model's order.
+
+    A pattern is a full name, the end of one (``query``, ``output.dense``), a glob (``*.layer.[01].*.value``), or
+    ``all-linear``.
+
+    Args:
+        model: the model whose modules are named.
+        patterns: what to match.
+        option: name of the option that holds the patterns, for the message.
+        linear_only: match only linear layers; else any module that has parameters.
+
+    Raises:
+        TargetError: a pattern, be it one of several, that matches nothing.
+    """
+    names = [name for name, module in model.named_modules() if name and _is_candidate(module, linear_only)]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = set(all_linear(model)) if pattern == ALL_LINEAR else {name for name in names if _matches(name, pattern)}
+        if not found:
+            raise TargetError(
+                f"{option}: the pattern {pattern!r} matches no {'linear layer' if linear_only else 'module'} of the model",
+                hint=_suggestion(pattern, names),
+            )
+        chosen |= found
+    return [name for name in names if name in chosen]
+
+
+def ends(names: Iterable[str], model: nn.Module) -> list[str]:
+    """The shortest list of name endings that means the same modules to PEFT, else the full names.
+
+    PEFT takes a target as a whole name or as its end after a dot, among all modules of the model.
+    """
+    chosen = set(names)
+    parts = sorted({_part(name) or name for name in chosen})
+    everything = [name for name, _ in model.named_modules()]
+    meant = {name for name in everything for part in parts if _matches(name, part)}
+    return parts if meant == chosen else sorted(chosen)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """A linear layer, quantized or not, or the transposed kind of GPT-2."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def output_size(module: nn.Module) -> int:
+    """Size of a linear layer's output."""
+    size = getattr(module, "out_features", None) or getattr(module, "nf", None)
+    if not isinstance(size, int):
+        raise TargetError(f"{type(module).__name__} is no linear layer")
+    return size
+
+
+def input_size(module: nn.Module) -> int:
+    """Size of a linear layer's input."""
+    size = getattr(module, "in_features", None) or getattr(module, "nx", None)
+    if not isinstance(size, int):
+        raise TargetError(f"{type(module).__name__} is no linear layer")
+    return size
+
+
+def _linear_parts(model: nn.Module) -> dict[str, str]:
+    found = {}
+    for name, module in model.named_modules():
+        part = _part(name)
+        if part and is_linear(module):
+            found[name] = part
+    return found
+
+
+def _part(name: str) -> str | None:
+    match = _IN_BLOCK.fullmatch(name)
+    return match["part"] if match else None
+
+
+def _is_candidate(module: nn.Module, linear_only: bool) -> bool:
+    if linear_only:
+        return is_linear(module)
+    return next(module.parameters(), None) is not None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if any(sign in pattern for sign in "*?["):
+        return fnmatchcase(name, pattern)
+    return name == pattern or name.endswith(f".{pattern}")
+
+
+def _suggestion(pattern: str, names: list[str]) -> str:
+    short = sorted({_part(name) or name for name in names})
+    tails = {tail: None for name in short for tail in (name, name.rpartition(".")[2])}
+    near = difflib.get_close_matches(pattern, tails, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    listed = ", ".join(short[:40]) + (f" and {len(short) - 40} more" if len(short) > 40 else "")
+    return f"{hint}The model has: {listed}."

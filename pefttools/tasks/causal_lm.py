@@ -1,0 +1,253 @@
+"""Causal language modelling: learn completions of prompts, or the last answer of a chat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import Field
+
+from pefttools.data import Table
+from pefttools.errors import ConfigError, DataError
+from pefttools.methods import Target
+from pefttools.tasks.batches import in_length_order
+from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base, BaseVariant
+    from pefttools.tuned import TunedModel
+
+IGNORE = -100
+
+
+class CausalLMConfig(TaskConfig):
+    """Options of causal language modelling."""
+
+    max_length: int = Field(512, ge=8, description="longest prompt and completion together, in tokens")
+    template: Literal["auto", "chat", "none"] = Field(
+        "auto", description="chat: the tokenizer's chat template; none: texts as they are; auto: chat where there is one"
+    )
+    system: str | None = Field(None, description="system message before every chat")
+    max_new_tokens: int = Field(32, ge=1, description="longest generated answer")
+    generate: bool = Field(True, description="generate answers at evaluation, for exact match")
+
+
+class CausalLM(Task[CausalLMConfig]):
+    """Columns `prompt` and `completion`, or `messages` (a list of role and content).
+
+    The loss stands on the completion only.
+    """
+
+    name = "causal-lm"
+    summary = "completions of prompts, or chats; loss on the completion only"
+    config = CausalLMConfig
+    roles = {"prompt": False, "completion": False, "messages": False}  # noqa: RUF012
+    inputs = frozenset({"prompt", "messages"})
+    primary_metric = "exact_match"
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__(config)
+        if not config.generate:
+            # More is better for whatever chooses the best model.
+            self.primary_metric = "token_accuracy"  # type: ignore[misc]
+
+    def labels(self, train: Table) -> list[str]:  # noqa: ARG002
+        return []
+
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:  # noqa: ARG002
+        columns = table.columns.keys()
+        if "messages" not in columns and not ({"prompt", "completion"} if labelled else {"prompt"}) <= columns:
+            raise DataError(
+                f"{table.source}: the task causal-lm needs the columns prompt and completion, or messages",
+                hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. Map with data.columns.prompt=NAME.",
+            )
+        for index, row in enumerate(table.rows):
+            if "messages" in row:
+                _check_messages(table, index, row["messages"], labelled)
+                continue
+            for role in ("prompt", "completion") if labelled else ("prompt",):
+                if not (isinstance(row[role], str) and row[role].strip()):
+                    raise table.error(index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row.")
+
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:  # noqa: ARG002
+        from transformers import AutoModelForCausalLM
+
+        from pefttools.bases.loading import load_tokenizer, load_transformer
+
+        tokenizer = load_tokenizer(base)
+        if self.options.template == "chat" and tokenizer.chat_template is None:
+            raise ConfigError(f"task.template=chat, but the tokenizer of {base.id!r} has no chat template")
+        transformer, missing = load_transformer(AutoModelForCausalLM, base, variant)
+        if missing:
+            raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
+        return Built(transformer, None, "model", Target(self.name, "CAUSAL_LM"), tokenizer)
+
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:  # noqa: ARG002
+        labelled = "completion" in table.columns or "messages" in table.columns
+        return [self._example(row, tokenizer, labelled) for row in table.rows]
+
+    def _example(self, row: dict[str, Any], tokenizer: Any, labelled: bool) -> Example:
+        prompt, completion, reference = self._texts(row, tokenizer, labelled)
+        # Apart, so that the cut between them is where generation will start.
+        special = not self._chat(tokenizer)
+        prompt_ids = tokenizer(prompt, add_special_tokens=special)["input_ids"]
+        if special and tokenizer.eos_token_id is not None and prompt_ids[-1:] == [tokenizer.eos_token_id]:
+            prompt_ids = prompt_ids[:-1]
+        completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"] if labelled else []
+        if labelled and special and tokenizer.eos_token_id is not None:
+            completion_ids = [*completion_ids, tokenizer.eos_token_id]
+        # The end of a prompt says more about the answer than its beginning.
+        room = self.options.max_length - min(len(completion_ids), self.options.max_length // 2)
+        prompt_ids = prompt_ids[-room:]
+        ids = (prompt_ids + completion_ids)[: self.options.max_length]
+        example: Example = {"input_ids": ids, "prompt_ids": prompt_ids, "reference": reference}
+        if labelled:
+            example["labels"] = ([IGNORE] * len(prompt_ids) + completion_ids)[: self.options.max_length]
+        return example
+
+    def _chat(self, tokenizer: Any) -> bool:
+        return self.options.template != "none" and tokenizer.chat_template is not None
+
+    def _texts(self, row: dict[str, Any], tokenizer: Any, labelled: bool) -> tuple[str, str, str]:
+        """Prompt, completion with its end signs, and the bare answer."""
+        messages = list(row.get("messages") or [])
+        if not messages:
+            messages = [{"role": "user", "content": row["prompt"]}]
+            if labelled:
+                messages.append({"role": "assistant", "content": row["completion"]})
+        reference = str(messages[-1]["content"]) if labelled else ""
+        before = messages[:-1] if labelled else messages
+        if not self._chat(tokenizer):
+            return "\n".join(str(message["content"]) for message in before), reference, reference
+        start = [{"role": "system", "content": self.options.system}] if self.options.system else []
+        prompt = tokenizer.apply_chat_template(start + before, tokenize=False, add_generation_prompt=True)
+        if not labelled:
+            return prompt, "", ""
+        whole = tokenizer.apply_chat_template(start + messages, tokenize=False)
+        if not whole.startswith(prompt):
+            raise ConfigError(
+                "the tokenizer's chat template does not put an answer after its prompt",
+                hint="Set task.template=none and give prompt and completion.",
+            )
+        return prompt, whole[len(prompt) :], reference
+
+    def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
+        import torch
+
+        longest = max(len(example["input_ids"]) for example in examples)
+        ids = torch.full((len(examples), longest), int(tokenizer.pad_token_id))
+        mask = torch.zeros(len(examples), longest, dtype=torch.long)
+        for index, example in enumerate(examples):
+            ids[index, : len(example["input_ids"])] = torch.tensor(example["input_ids"])
+            mask[index, : len(example["input_ids"])] = 1
+        batch: Batch = {"input_ids": ids, "attention_mask": mask}
+        if "labels" in examples[0]:
+            labels = torch.full((len(examples), longest), IGNORE)
+            for index, example in enumerate(examples):
+                labels[index, : len(example["labels"])] = torch.tensor(example["labels"])
+            # Position t predicts token t + 1: shifted here, so that everyone counts the same labels.
+            batch["labels"] = torch.cat([labels[:, 1:], torch.full((len(examples), 1), IGNORE)], dim=1)
+        return batch
+
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:  # noqa: ARG002
+        logits: torch.Tensor = transformer(**batch, use_cache=False).logits
+        return logits[:, -batch["input_ids"].shape[1] :]
+
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        # Rows of the vocabulary's size are large: take only those that count.
+        wanted = labels != IGNORE
+        total = cross_entropy(logits[wanted].float(), labels[wanted], reduction="sum")
+        return total / (wanted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+    def evaluate(
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        from pefttools.tasks.metrics import named_metric, text_metrics
+
+        steps = 2 if self.options.generate else 1
+        forced = in_length_order(examples, batch_size, lambda batch: self._forced(model, batch), _part(progress, 0, steps))
+        losses, rights, counts = (sum(values) for values in zip(*forced, strict=True))
+        metrics = {
+            "loss": losses / max(counts, 1),
+            "perplexity": math.exp(min(losses / max(counts, 1), 700.0)),
+            "token_accuracy": rights / max(counts, 1),
+        }
+        references = [str(example["reference"]) for example in examples]
+        if not self.options.generate:
+            entries = [
+                {"prediction": right, "reference": count, "correct": right == count} for _, right, count in forced
+            ]
+            return Evaluation(metrics, entries)
+        answers = self._answers(model, examples, batch_size, _part(progress, 1, steps))
+        metrics.update(text_metrics(answers, references))
+        for name in self.options.metrics:
+            metrics.update(named_metric(name, answers, references))
+        entries = [
+            {"prediction": answer, "reference": reference, "correct": answer.strip() == reference.strip()}
+            for answer, reference in zip(answers, references, strict=True)
+        ]
+        return Evaluation(metrics, entries)
+
+    def predict(
+        self, model: TunedModel, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+    ) -> list[dict[str, Any]]:
+        return [{"prediction": answer} for answer in self._answers(model, examples, batch_size, progress)]
+
+    def _forced(self, model: TunedModel, batch: list[Example]) -> list[tuple[float, int, int]]:
+        """Per row: summed loss, right tokens and all tokens of the completion, given its true beginning."""
+        from torch.nn.functional import cross_entropy
+
+        tensors = self.collate(batch, model.tokenizer)
+        labels = tensors.pop("labels").to(model.device)
+        logits = model.run_batch(tensors)
+        found = []
+        for row, wanted in zip(logits, labels, strict=True):
+            chosen = wanted != IGNORE
+            scores, truth = row[chosen].float(), wanted[chosen]
+            loss = float(cross_entropy(scores, truth, reduction="sum")) if len(truth) else 0.0
+            found.append((loss, int((scores.argmax(-1) == truth).sum()), len(truth)))
+        return found
+
+    def _answers(
+        self, model: TunedModel, examples: Sequence[Example], batch_size: int, progress: Progress | None
+    ) -> list[str]:
+        def run(batch: list[Example]) -> list[str]:
+            prompts = [{"input_ids": example["prompt_ids"]} for example in batch]
+            inputs = model.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
+            new = model.generate(dict(inputs), max_new_tokens=self.options.max_new_tokens)
+            return cast("list[str]", model.tokenizer.batch_decode(new, skip_special_tokens=True))
+
+        prompts = [{"input_ids": example["prompt_ids"], **example} for example in examples]
+        return [answer.strip() for answer in in_length_order(prompts, batch_size, run, progress)]
+
+
+def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(step * total + done, steps * total)
+
+
+def _check_messages(table: Table, index: int, messages: Any, labelled: bool) -> None:
+    good = isinstance(messages, list) and all(
+        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
+        for one in messages
+    )
+    if not good or not messages:
+        raise table.error(index, "messages", "a list of objects with role and content is needed")
+    if labelled and (messages[-1]["role"] != "assistant" or len(messages) < 2):
+        raise table.error(index, "messages", "a chat must end with an answer of the role 'assistant'")
+    if any(not one["content"].strip() for one in messages):
+        raise table.error(index, "messages", "a message is empty")

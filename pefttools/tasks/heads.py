@@ -1,0 +1,44 @@
+"""Task heads of our own: pooling and one linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class PoolingHead(nn.Module):
+    """Pools hidden states and classifies.
+
+    Args:
+        pooling: ``mean`` over the tokens, ``cls`` (the first token) or ``last`` (the last one that is no padding).
+        hidden: size of a hidden state.
+        labels: number of classes.
+        dropout: on the pooled vector, in training.
+    """
+
+    def __init__(self, pooling: str, hidden: int, labels: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(hidden, labels)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits ``[rows, labels]`` from states ``[rows, tokens, hidden]`` and mask ``[rows, tokens]``."""
+        logits: torch.Tensor = self.linear(self.dropout(pool(states.float(), mask, self.pooling)))
+        return logits
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector per row, ``[rows, hidden]``."""
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "last":
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = (positions * mask).argmax(1)
+        return states[torch.arange(len(states), device=states.device), last]
+    raise ValueError(f"unknown pooling {pooling!r}")

@@ -1,0 +1,213 @@
+"""Classification of a text, or of a pair of texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import Field
+
+from pefttools.data import Table
+from pefttools.errors import ConfigError, DataError, UnknownNameError
+from pefttools.methods import Target
+from pefttools.tasks.batches import in_length_order
+from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base, BaseVariant
+    from pefttools.tuned import TunedModel
+
+HeadKind = Literal["auto", "mean", "cls", "last", "model"]
+
+
+class ClassificationConfig(TaskConfig):
+    """Options of sequence classification."""
+
+    head: HeadKind = Field(
+        "auto",
+        description="mean, cls, last: pool the states and add one linear layer; model: the model's own head; "
+        "auto: what the base's files say, else the model's own",
+    )
+
+
+class SequenceClassification(Task[ClassificationConfig]):
+    """One label per row; columns `text`, optionally `pair`, and `label`."""
+
+    name = "sequence-classification"
+    summary = "one label for a text or a pair of texts"
+    config = ClassificationConfig
+    roles = {"text": True, "pair": False, "label": True}  # noqa: RUF012
+    inputs = frozenset({"text", "pair"})
+    primary_metric = "accuracy"
+
+    def labels(self, train: Table) -> list[str]:
+        names = sorted({str(value) for value in train.column("label") if value is not None})
+        if len(names) < 2:
+            raise DataError(f"{train.source}: column {train.columns['label']!r} has {len(names)} label; two are needed")
+        return names
+
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
+        known = set(labels)
+        for index, row in enumerate(table.rows):
+            for role in ("text", "pair"):
+                if role in row and not (isinstance(row[role], str) and row[role].strip()):
+                    raise table.error(index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row.")
+            if not labelled:
+                continue
+            if row["label"] is None or not str(row["label"]).strip():
+                raise table.error(index, "label", "the label is empty", hint="Fill it or drop the row.")
+            if str(row["label"]) not in known:
+                near = UnknownNameError("label", str(row["label"]), known)
+                hint = near.hint if len(known) <= 30 else (near.hint or "").partition("Known:")[0]
+                raise table.error(
+                    index, "label", f"the label {row['label']!r} does not occur in the training rows", hint=hint or None
+                )
+
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
+        from transformers import AutoModel, AutoModelForSequenceClassification
+
+        from pefttools.bases.loading import load_tokenizer, load_transformer
+        from pefttools.tasks.heads import PoolingHead
+
+        kind = head_kind or self.options.head
+        if kind == "auto":
+            kind = _head_of(base)
+        tokenizer = load_tokenizer(base)
+        if kind != "model":
+            transformer, missing = load_transformer(AutoModel, base, variant)
+            if missing:
+                raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
+            head = PoolingHead(kind, transformer.config.hidden_size, len(labels))  # type: ignore[union-attr,arg-type]
+            return Built(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), tokenizer)
+        transformer, missing = load_transformer(
+            AutoModelForSequenceClassification,
+            base,
+            variant,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        heads = _own_head_modules(transformer, missing)
+        return Built(transformer, None, kind, Target(self.name, "SEQ_CLS", heads), tokenizer)
+
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
+        pairs = table.column("pair") if "pair" in table.columns else None
+        encoded = tokenizer(
+            table.column("text"), pairs, truncation=True, max_length=self.options.max_length
+        )
+        # Without pairs all token types are the same, and several methods can't pass them on.
+        names = [name for name in encoded if name != "token_type_ids" or pairs is not None]
+        examples: list[Example] = [{name: encoded[name][index] for name in names} for index in range(len(table))]
+        if "label" in table.columns:
+            numbers = {label: index for index, label in enumerate(labels)}
+            for example, label in zip(examples, table.column("label"), strict=True):
+                example["labels"] = numbers[str(label)]
+        return examples
+
+    def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
+        import torch
+
+        features = [{key: value for key, value in example.items() if key != "labels"} for example in examples]
+        batch: Batch = dict(tokenizer.pad(features, padding_side="right", return_tensors="pt"))
+        if "labels" in examples[0]:
+            batch["labels"] = torch.tensor([example["labels"] for example in examples])
+        return batch
+
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        outputs = transformer(**batch)
+        if head is None:
+            return cast("torch.Tensor", outputs.logits)
+        # Methods that put virtual tokens before the input give states for them too.
+        states = outputs.last_hidden_state[:, -batch["attention_mask"].shape[1] :]
+        return cast("torch.Tensor", head(states, batch["attention_mask"]))
+
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        total = cross_entropy(logits.float(), labels, reduction="sum")
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def evaluate(
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        from pefttools.tasks.metrics import classification_metrics, named_metric
+
+        scores = self._scores(model, examples, batch_size, progress)
+        references = [int(example["labels"]) for example in examples]
+        predictions = [max(range(len(row)), key=row.__getitem__) for row in scores]
+        metrics = classification_metrics(predictions, references)
+        losses = [-_log(row[reference]) for row, reference in zip(scores, references, strict=True)]
+        metrics["loss"] = sum(losses) / len(losses)
+        for name in self.options.metrics:
+            metrics.update(named_metric(name, predictions, references))
+        entries = [
+            {
+                "prediction": model.labels[prediction],
+                "reference": model.labels[reference],
+                "correct": prediction == reference,
+                "score": round(row[prediction], 6),
+            }
+            for row, prediction, reference in zip(scores, predictions, references, strict=True)
+        ]
+        return Evaluation(metrics, entries)
+
+    def predict(
+        self, model: TunedModel, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+    ) -> list[dict[str, Any]]:
+        found = []
+        for row in self._scores(model, examples, batch_size, progress):
+            best = max(range(len(row)), key=row.__getitem__)
+            found.append({"prediction": model.labels[best], "score": round(row[best], 6)})
+        return found
+
+    def _scores(
+        self, model: TunedModel, examples: Sequence[Example], batch_size: int, progress: Progress | None
+    ) -> list[list[float]]:
+        """Class probabilities, one list per example."""
+
+        def run(batch: list[Example]) -> list[list[float]]:
+            inputs = [{key: value for key, value in example.items() if key != "labels"} for example in batch]
+            probabilities: list[list[float]] = model.run(inputs).float().softmax(-1).tolist()
+            return probabilities
+
+        return in_length_order(examples, batch_size, run, progress)
+
+
+def _log(probability: float) -> float:
+    import math
+
+    return math.log(max(probability, 1e-30))
+
+
+def _head_of(base: Base) -> str:
+    """The head that the base's own files ask for: sentence-transformers says how it pools."""
+    pooling = base.folder / "1_Pooling" / "config.json"
+    if (base.folder / "modules.json").is_file() and pooling.is_file():
+        config = json.loads(pooling.read_text(encoding="utf-8"))
+        for key, kind in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
+            if config.get(f"pooling_mode_{key}") or config.get("pooling_mode") == kind:
+                return kind
+    return "model"
+
+
+def _own_head_modules(model: nn.Module, missing: list[str]) -> tuple[str, ...]:
+    """Modules outside the backbone, and any other that the base's files held no weights for."""
+    backbone = getattr(model, "base_model_prefix", "")
+    heads = [
+        name for name, child in model.named_children() if name != backbone and next(child.parameters(), None) is not None
+    ]
+    fresh = {parameter.rpartition(".")[0] for parameter in missing}
+    heads += sorted(name for name in fresh if not any(f"{name}.".startswith(f"{head}.") for head in heads))
+    return tuple(heads)

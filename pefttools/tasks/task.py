@@ -1,0 +1,162 @@
+"""The contract of a task. Importing a task must not import torch, so that listing tasks stays fast."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pefttools.data import Table
+from pefttools.methods import Target
+from pefttools.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base, BaseVariant
+    from pefttools.tuned import TunedModel
+
+Example = dict[str, Any]
+Batch = dict[str, "torch.Tensor"]
+#: called with the number of examples done and of all
+Progress = Callable[[int, int], None]
+
+
+class TaskConfig(BaseModel):
+    """Options that every task has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut")
+    metrics: list[str] = Field(
+        default_factory=list, description="further metrics of the evaluate library, by name or path"
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A base model made ready for a task.
+
+    Attributes:
+        transformer: the transformers model, frozen.
+        head: the task head, where it is ours.
+        head_kind: name of the head, kept in the manifest.
+        target: what the task asks of a method.
+        tokenizer: transformers' tokenizer.
+    """
+
+    transformer: nn.Module
+    head: nn.Module | None
+    head_kind: str
+    target: Target
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a model on a table, with one prediction per row, in the table's order.
+
+    Each prediction has ``prediction``, ``reference`` and ``correct``.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[dict[str, Any]]
+
+    def answers(self) -> list[Any]:
+        """The predictions alone."""
+        return [entry["prediction"] for entry in self.predictions]
+
+
+class Task(ABC, Generic[ConfigT]):
+    """A task, with its options."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    config: ClassVar[type[TaskConfig]]
+    #: role of a column -> whether the data must have it for training
+    roles: ClassVar[dict[str, bool]]
+    #: roles that a prediction needs
+    inputs: ClassVar[frozenset[str]]
+    #: metric that chooses the best model and heads a comparison; more is better
+    primary_metric: ClassVar[str]
+
+    def __init__(self, config: ConfigT) -> None:
+        self.options: ConfigT = config
+
+    def predict_roles(self) -> dict[str, bool]:
+        """Roles of a table that is only to be predicted."""
+        return {role: required and role in self.inputs for role, required in self.roles.items()}
+
+    @abstractmethod
+    def labels(self, train: Table) -> list[str]:
+        """Label names, in the order of the head's outputs; empty where the task has none."""
+
+    @abstractmethod
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
+        """Look at every row.
+
+        Raises:
+            DataError: an empty text, an unknown label; names file, row and column.
+        """
+
+    @abstractmethod
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
+        """Load the base for this task.
+
+        Args:
+            base: where it lies.
+            variant: number format of its weights.
+            labels: label names.
+            head_kind: of a saved artifact; None: as the options say.
+        """
+
+    @abstractmethod
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
+        """One example per row, with ``input_ids`` and, where the table has them, ``labels``."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
+        """Pad examples to one batch of tensors ``[rows, tokens]``."""
+
+    @abstractmethod
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        """Run the model on a batch without its labels."""
+
+    @abstractmethod
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Training loss.
+
+        Args:
+            logits: what the model gave.
+            labels: -100 where nothing is to be predicted.
+            num_items_in_batch: divisor, where several batches make one step; None: the labels of this batch.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Metrics and predictions on labelled examples."""
+
+    @abstractmethod
+    def predict(
+        self, model: TunedModel, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+    ) -> list[dict[str, Any]]:
+        """Predictions for examples without labels."""
+
+
+tasks: Registry[Task[Any]] = Registry("pefttools.tasks", "task", base="pefttools.tasks.task:Task")

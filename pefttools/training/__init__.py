@@ -1,0 +1,1 @@
+"""Training: the recipe's settings, batches, the loop on transformers' Trainer."""

@@ -1,0 +1,33 @@
+"""The `training` part of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingConfig(BaseModel):
+    """How a model is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(3, gt=0, description="passes over the training rows")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
+    batch_size: int = Field(32, ge=1, description="rows of one optimizer step, over all processes")
+    gradient_accumulation: int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
+    eval_batch_size: int = Field(64, ge=1, description="rows of one batch at evaluation")
+    learning_rate: float | None = Field(None, gt=0, description="none: the method's own default")
+    head_learning_rate: float | None = Field(None, gt=0, description="of the task head; none: the larger of 1e-3 and learning_rate")
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("linear")
+    max_gradient_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast where the hardware is fast at it"
+    )
+    evaluations: int = Field(0, ge=0, description="evaluations on validation during training; 0: one per epoch")
+    keep_best: bool = Field(True, description="end with the model that was best on validation")
+    checkpoints: bool = Field(True, description="write a checkpoint at every evaluation, to resume from")
+    report_to: list[str] = Field(default_factory=list, description="trackers: tensorboard, wandb, mlflow, ...")

@@ -1,0 +1,199 @@
+"""transformers' Trainer with the task's loss and evaluation, batches of similar length, and small checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from pefttools.errors import DivergedError
+from pefttools.progress import Advance
+from pefttools.tasks.task import Example
+from pefttools.training.checkpoints import BEST, STATE, mark_complete, put_state, read_state, write_state
+from pefttools.training.config import TrainingConfig
+from pefttools.training.sampler import LengthWindowSampler
+from pefttools.tuned import TunedModel
+
+
+class Examples(torch.utils.data.Dataset[Example]):
+    """Encoded examples for a data loader."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+class TuningTrainer(Trainer):  # type: ignore[misc]
+    """Trains a `TunedModel`.
+
+    Args:
+        model: what is trained.
+        arguments: of transformers.
+        config: of the recipe.
+        learning_rate: of the method's parameters.
+        train: encoded training examples.
+        validation: encoded validation examples.
+        advance: told of every step.
+
+    Attributes:
+        best_step: step of the best evaluation so far, 0 before the first.
+        history: every log entry and evaluation, in order.
+    """
+
+    def __init__(
+        self,
+        model: TunedModel,
+        arguments: TrainingArguments,
+        config: TrainingConfig,
+        learning_rate: float,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        advance: Advance,
+    ) -> None:
+        self.tuned = model
+        self.config = config
+        self.base_learning_rate = learning_rate
+        self.validation = validation
+        self.best_step = 0
+        self.best_score = -math.inf
+        self.best_state: dict[str, torch.Tensor] = {}
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=Examples(train),
+            eval_dataset=Examples(validation),
+            data_collator=lambda examples: model.spec.task.collate(_inputs(examples), model.tokenizer),
+            compute_loss_func=model.spec.task.loss,
+            callbacks=[_Advance(advance, model)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Log entries and evaluations, in order."""
+        return list(self.state.log_history)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:  # noqa: ARG002
+        """The optimizer, with a learning rate of its own for the task head."""
+        if self.optimizer is None:
+            head_rate = self.config.head_learning_rate or max(1e-3, self.base_learning_rate)
+            groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+            for name, parameter in self.tuned.named_parameters():
+                if parameter.requires_grad:
+                    rate = head_rate if self._in_head(name) else self.base_learning_rate
+                    decay = self.config.weight_decay if parameter.ndim > 1 else 0.0
+                    groups.setdefault((rate, decay), []).append(parameter)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.tuned)
+            self.optimizer = kind(
+                [
+                    {"params": parameters, "lr": rate, "weight_decay": decay}
+                    for (rate, decay), parameters in groups.items()
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def _in_head(self, name: str) -> bool:
+        own = (f"transformer.{module}" for module in self.tuned.spec.target.head_modules)
+        # PEFT keeps its trained copy of a module below the module's own name.
+        return name.startswith("head.") or any(f".{module.partition('.')[2]}." in name for module in own)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:  # noqa: ARG002
+        lengths = [len(example["input_ids"]) for example in self.train_dataset.examples]
+        # One batch of all processes together: the same batches, however many share them.
+        size = self.args.per_device_train_batch_size * self.args.world_size
+        return LengthWindowSampler(lengths, size, self.args.data_seed or 0)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise DivergedError(self.state.global_step + 1, float(loss))
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ARG002
+        """Metrics on the validation examples; remembers the best state. Process 0 computes, all get the result."""
+        metrics: dict[str, float] = {}
+        if self.args.process_index == 0:
+            evaluation = self.tuned.spec.task.evaluate(
+                self.tuned, self.validation, batch_size=self.config.eval_batch_size
+            )
+            metrics = {f"eval_{name}": value for name, value in evaluation.metrics.items()}
+        if self.args.world_size > 1:
+            shared = [metrics]
+            torch.distributed.broadcast_object_list(shared, src=0)
+            metrics = shared[0]
+        score = metrics[f"eval_{self.tuned.spec.task.primary_metric}"]
+        # Of equal scores the later one has seen more.
+        if score >= self.best_score:
+            self.best_score, self.best_step = score, self.state.global_step
+            self.best_state = {name: p.cpu().clone() for name, p in self.tuned.trainable_state().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def restore_best(self) -> None:
+        """Go back to the best state, where there was an evaluation."""
+        if self.best_state:
+            put_state(self.tuned, self.best_state, "the best state")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        write_state(folder / STATE, self.tuned.trainable_state())
+        notes = {"step": str(self.best_step), "score": repr(self.best_score)}
+        write_state(folder / BEST, self.best_state, **notes)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if self.args.should_save:
+            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+        folder = Path(resume_from_checkpoint)
+        put_state(self.tuned, read_state(folder / STATE)[0], str(folder))
+        self.best_state, notes = read_state(folder / BEST)
+        self.best_step, self.best_score = int(notes["step"]), float(notes["score"])
+
+
+class _Advance(TrainerCallback):  # type: ignore[misc]
+    """Tells the progress bar, and the method, of every step."""
+
+    def __init__(self, advance: Advance, model: TunedModel) -> None:
+        self.advance = advance
+        self.model = model
+        self.note = ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self.model.spec.method.after_step(self.model.transformer, state.global_step)
+        self.advance(state.global_step, state.max_steps, self.note)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+        if logs and "loss" in logs:
+            self.note = f"loss {logs['loss']:.3f}"
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+        name = self.model.spec.task.primary_metric
+        self.note = f"validation {name} {metrics[f'eval_{name}']:.4f}"
+
+
+def _inputs(examples: Sequence[Example]) -> list[Example]:
+    """Examples without what only an evaluation needs."""
+    return [
+        {key: value for key, value in example.items() if key not in ("prompt_ids", "reference")} for example in examples
+    ]

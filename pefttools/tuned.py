@@ -1,0 +1,214 @@
+"""A base model wrapped by a method for a task: what is trained, saved, loaded and asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from pefttools.bases import Base, BaseVariant, variants
+from pefttools.errors import ConfigError
+from pefttools.methods import Method, MethodConfig, Target
+from pefttools.tasks import Built, Task
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a tuned model is made of; everything that an artifact's manifest needs to build it again."""
+
+    base: Base
+    variant: BaseVariant
+    method: Method[Any]
+    config: MethodConfig
+    task: Task[Any]
+    labels: tuple[str, ...]
+    head_kind: str
+    target: Target
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of parameters: of the base, and of what is trained, head and method apart."""
+
+    total: int
+    trainable: int
+    head: int
+
+
+class TunedModel(nn.Module):
+    """A wrapped model with its tokenizer.
+
+    Args:
+        transformer: the wrapped transformers model.
+        head: the task head, where it is ours.
+        spec: what it is made of.
+        tokenizer: transformers' tokenizer.
+        autocast: dtype of mixed precision; None: computes in the dtype of the weights.
+    """
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        head: nn.Module | None,
+        spec: Spec,
+        tokenizer: Any,
+        autocast: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.head = head
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.autocast = autocast
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names, in the order of the logits."""
+        return self.spec.labels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, **batch: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch; its labels are ignored."""
+        batch.pop("labels", None)
+        with self._precision():
+            return self.spec.task.logits(self.transformer, self.head, batch)
+
+    def run(self, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
+        """Logits of encoded examples, in eval mode and without gradients."""
+        return self.run_batch(self.spec.task.collate(examples, self.tokenizer))
+
+    def run_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits of a batch, in eval mode and without gradients."""
+        with self._asking():
+            return cast("torch.Tensor", self(**{key: value.to(self.device) for key, value in batch.items()}))
+
+    def generate(self, inputs: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
+        """Greedy continuation of left-padded prompts: the new tokens only, ``[rows, new]``."""
+        with self._asking(), self._precision():
+            inputs = {key: value.to(self.device) for key, value in inputs.items()}
+            tokens = self.transformer.generate(  # type: ignore[operator]
+                **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, **options
+            )
+        return cast("torch.Tensor", tokens[:, inputs["input_ids"].shape[1] :])
+
+    def count(self) -> ParameterCount:
+        """Parameters of the whole model, by use. Quantized weights count as the weights that they stand for."""
+        head = 0 if self.head is None else sum(p.numel() for p in self.head.parameters())
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        for name, parameter in self.transformer.named_parameters():
+            inside = any(f".{module}." in f".{name}" for module in self.spec.target.head_modules)
+            if parameter.requires_grad and inside:
+                head += parameter.numel()
+        return ParameterCount(sum(_size(p) for p in self.parameters()), trainable, head)
+
+    def trainable_state(self) -> dict[str, torch.Tensor]:
+        """The parameters that are trained, by name."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(training)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
+
+def check_combination(method: Method[Any], config: MethodConfig, variant: BaseVariant, task: str) -> None:
+    """Refuse what can't go together, before anything is loaded.
+
+    Raises:
+        ConfigError: see `Method.check`, `BaseVariant.check`.
+    """
+    variant.check()
+    method.check(config, variant, task)
+
+
+def build(
+    base: Base,
+    variant_name: str,
+    method: Method[Any],
+    config: MethodConfig,
+    task: Task[Any],
+    labels: Sequence[str],
+    *,
+    precision: str,
+    seed: int,
+    pairs: bool = False,
+    gradient_checkpointing: bool = False,
+    device: torch.device | None = None,
+) -> TunedModel:
+    """Load a base, add the task's head and wrap it: a model ready to be trained.
+
+    Raises:
+        ConfigError: a combination that can't work, a pattern that matches nothing, nothing to train.
+    """
+    variant = variants.get(variant_name)()
+    check_combination(method, config, variant, task.name)
+    if gradient_checkpointing and not method.capabilities.gradient_checkpointing:
+        raise ConfigError(
+            f"the method {method.name!r} can't train with gradient checkpointing",
+            hint="Set training.gradient_checkpointing=false for it.",
+        )
+    torch.manual_seed(seed)
+    built = task.build(base, variant, labels)
+    if pairs and not method.capabilities.pairs and "token_type_ids" in built.tokenizer.model_input_names:
+        raise ConfigError(
+            f"the method {method.name!r} can't tell the two texts of a pair apart on this model: it drops token types",
+            hint="Choose another method, or join the texts in one column.",
+        )
+    transformer = built.transformer
+    if gradient_checkpointing:
+        transformer.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    if device is not None:
+        transformer = transformer.to(device)
+    wrapped = method.wrap(transformer, config, built.target)
+    model = assemble(built, wrapped, base, variant, method, config, task, labels, precision, device)
+    if model.head is not None:
+        model.head.requires_grad_(True)
+    if model.count().trainable == 0:
+        raise ConfigError(f"the method {method.name!r} trains nothing on this model with these options")
+    return model
+
+
+def assemble(
+    built: Built,
+    wrapped: nn.Module,
+    base: Base,
+    variant: BaseVariant,
+    method: Method[Any],
+    config: MethodConfig,
+    task: Task[Any],
+    labels: Sequence[str],
+    precision: str,
+    device: torch.device | None,
+) -> TunedModel:
+    """Put the parts together."""
+    from pefttools.training.precision import autocast_dtype
+
+    spec = Spec(base, variant, method, config, task, tuple(labels), built.head_kind, built.target)
+    head = built.head if device is None or built.head is None else built.head.to(device)
+    model = TunedModel(wrapped, head, spec, built.tokenizer, None)
+    model.autocast = autocast_dtype(precision, variant.name, model.device)
+    return model
+
+
+def _size(parameter: torch.Tensor) -> int:
+    """Number of weights, also where several are packed in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
