@@ -1,3 +1,48 @@
-"""placeholder"""
-def bench() -> None: ...
-def report() -> None: ...
+"""``pefttools bench`` and ``pefttools report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def bench(
+    spec: Path = typer.Argument(help="YAML file: methods, base, data."),
+    overrides: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at the same time, as far as memory reaches."),
+) -> None:
+    """Compare methods; started again after a kill, it goes on where it stopped."""
+    from pefttools.eval.spec import load_spec
+
+    settings = load_spec(spec, overrides)
+
+    from rich.console import Console
+
+    from pefttools.eval.bench import bench as run
+    from pefttools.eval.report import load_report, print_table
+    from pefttools.progress import default_reporter
+
+    outcome = run(settings, jobs=jobs, reporter=default_reporter())
+    print_table(load_report(outcome.folder), Console())
+    _show_files(outcome.report)
+    print(f"runs       {outcome.folder / 'runs'}  (per run: record.json, predictions.jsonl, log.txt, artifact/)")
+
+
+def report(
+    runs: Path = typer.Argument(help="Output folder of a `pefttools bench`.", metavar="RUNS_DIR"),
+    output: Path | None = typer.Option(None, "--output", help="Folder of the report; default: RUNS_DIR/report."),
+) -> None:
+    """Write the report of a comparison again: HTML, Markdown, CSV, JSON."""
+    from rich.console import Console
+
+    from pefttools.eval.report import load_report, print_table, write_report
+
+    files = write_report(runs, output)
+    print_table(load_report(runs), Console())
+    _show_files(files)
+
+
+def _show_files(files: dict[str, Path]) -> None:
+    for name, path in files.items():
+        print(f"{name:10} {path}")

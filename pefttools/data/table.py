@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,18 +71,26 @@ def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, 
     for role in columns:
         if role not in roles:
             raise UnknownNameError("column role", role, roles, where="data.columns")
-    if is_package_reference(source):
-        rows = list(_read_file(package_path(source), source))
-    elif Path(source).expanduser().exists() or Path(source).suffix in _READERS or source.count("/") != 1:
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise DataError(f"the data file {source!r} does not exist")
-        rows = list(_read_file(path, source))
-    else:
-        rows = _from_hub(source, split)
+    rows = list(_rows(source, split))
     if not rows:
         raise DataError(f"{source} has no rows")
     return _with_roles(source, rows, roles, columns)
+
+
+def column_names(source: str) -> list[str]:
+    """Names of the columns of a data source, from its first row."""
+    return list(next(iter(_rows(source, "test")), {}))
+
+
+def _rows(source: str, split: str) -> Iterable[Row]:
+    if is_package_reference(source):
+        return _read_file(package_path(source), source)
+    path = Path(source).expanduser()
+    if path.exists() or path.suffix in _READERS or source.count("/") != 1:
+        if not path.is_file():
+            raise DataError(f"the data file {source!r} does not exist")
+        return _read_file(path, source)
+    return _from_hub(source, split)
 
 
 def _with_roles(source: str, rows: list[Row], roles: dict[str, bool], columns: dict[str, str]) -> Table:

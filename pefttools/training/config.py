@@ -18,7 +18,9 @@ class TrainingConfig(BaseModel):
     gradient_accumulation: int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
     eval_batch_size: int = Field(64, ge=1, description="rows of one batch at evaluation")
     learning_rate: float | None = Field(None, gt=0, description="none: the method's own default")
-    head_learning_rate: float | None = Field(None, gt=0, description="of the task head; none: the larger of 1e-3 and learning_rate")
+    head_learning_rate: float = Field(
+        1e-2, gt=0, description="of the task head, the same for every method; not part of a search"
+    )
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("linear")

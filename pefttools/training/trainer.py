@@ -86,7 +86,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:  # noqa: ARG002
         """The optimizer, with a learning rate of its own for the task head."""
         if self.optimizer is None:
-            head_rate = self.config.head_learning_rate or max(1e-3, self.base_learning_rate)
+            head_rate = self.config.head_learning_rate
             groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
             for name, parameter in self.tuned.named_parameters():
                 if parameter.requires_grad:

@@ -1,0 +1,251 @@
+"""A comparison: every run in a process of its own, records that are kept, and a report at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pefttools.errors import ConfigError, TrainingError
+from pefttools.files import canonical_json, check_writable, write_text_atomic
+from pefttools.progress import Advance, Reporter, SilentReporter
+from pefttools.recipe import validate
+
+from .pipe import parse
+from .records import LOG, RUNS, Failure, RunRecord, read_record, write_record
+from .spec import BenchSpec, PlannedRun, load_spec, plan
+
+SUMMARY = "bench.json"
+_GIB = 2**30
+
+
+@dataclass
+class Outcome:
+    """What a comparison gave: its folder, its records by run id, and the files of its report."""
+
+    folder: Path
+    records: dict[str, RunRecord]
+    report: dict[str, Path] = field(default_factory=dict)
+
+
+def bench(
+    spec: BenchSpec | str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    jobs: int = 1,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Run a comparison, or what is left of it.
+
+    Args:
+        spec: a `BenchSpec`, the path of a YAML file, or a mapping of the same form.
+        overrides: ``field.field=value`` on a YAML file.
+        jobs: runs at the same time, as far as memory reaches; the processor's threads are shared among them.
+        reporter: shows progress.
+
+    Raises:
+        ConfigError: anything wrong with the spec or with one of its runs; nothing has been run then.
+        TrainingError: not one run ended well.
+    """
+    if isinstance(spec, str | Path):
+        spec = load_spec(Path(spec), overrides)
+    elif not isinstance(spec, BenchSpec):
+        spec = validate(BenchSpec, dict(spec), "spec")
+    reporter = reporter or SilentReporter()
+    runs = plan(spec)
+    if spec.baseline not in {run.label for run in runs}:
+        reporter.event(f"no method is labelled {spec.baseline!r}: nothing is compared with a baseline")
+    check_writable(spec.output / SUMMARY)
+    hashes = check_runs(runs)
+    write_text_atomic(spec.output / SUMMARY, canonical_json(spec.model_dump(mode="json")))
+
+    records = {}
+    waiting = []
+    for run in runs:
+        folder = spec.output / RUNS / run.id
+        record = read_record(folder)
+        # A crash may have been the machine's fault; a divergence is a result.
+        if record is not None and record.recipe_hash == hashes[run.id] and record.status in ("ok", "diverged"):
+            records[run.id] = record
+        else:
+            waiting.append(run)
+    if records:
+        reporter.event(f"{len(records)} of {len(runs)} runs are done already")
+    records |= _Pool(spec.output, waiting, jobs, reporter, len(runs)).run()
+
+    from .report import write_report
+
+    outcome = Outcome(spec.output, {run.id: records[run.id] for run in runs})
+    if not any(record.status == "ok" for record in outcome.records.values()):
+        first = next(iter(outcome.records.values()))
+        raise TrainingError(
+            f"no run ended well; the first, {first.id}: {first.error.message if first.error else first.status}",
+            hint=f"See {spec.output / RUNS / first.id / LOG}.",
+        )
+    outcome.report = write_report(spec.output)
+    return outcome
+
+
+def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """Check every run before the first begins.
+
+    Returns:
+        Run id -> hash of all that decides its result.
+
+    Raises:
+        PeftToolsError: a run that could not work.
+    """
+    from pefttools.training.run import prepare
+
+    hashes = {}
+    for run in runs:
+        prepared = prepare(run.recipe)
+        hashes[run.id] = run.hash({**prepared.splits.digests(), "base": prepared.base.weights})
+    return hashes
+
+
+@dataclass
+class _Worker:
+    run: PlannedRun
+    process: subprocess.Popen[str]
+    log: IO[str]
+    started: float
+    state: str = "starting"
+
+
+class _Pool:
+    """Workers side by side, bounded by number and by memory."""
+
+    def __init__(self, output: Path, waiting: list[PlannedRun], jobs: int, reporter: Reporter, total: int) -> None:
+        if jobs < 1:
+            raise ConfigError(f"--jobs {jobs}: at least 1")
+        self.output = output
+        self.waiting = list(waiting)
+        self.jobs = jobs
+        self.reporter = reporter
+        self.total = total
+        self.workers: list[_Worker] = []
+        self.records: dict[str, RunRecord] = {}
+        self.selector = selectors.DefaultSelector()
+        self.largest = 0
+
+    def run(self) -> dict[str, RunRecord]:
+        """All waiting runs' records."""
+        before = self.total - len(self.waiting)
+        with self.reporter.step("comparison", "runs") as advance:
+            try:
+                while self.waiting or self.workers:
+                    while self.waiting and len(self.workers) < self.jobs and self._room():
+                        self._start(self.waiting.pop(0))
+                    self._listen()
+                    self._reap()
+                    self._show(advance, before)
+            finally:
+                for worker in self.workers:
+                    worker.process.kill()
+                    worker.process.wait()
+                    worker.log.close()
+        return self.records
+
+    def _room(self) -> bool:
+        """Whether memory reaches for one more; a first run may always try."""
+        import psutil
+
+        if not self.workers:
+            return True
+        from pefttools.bases import locate_base
+
+        recipe = self.waiting[0].recipe
+        guess = self.largest or 4 * locate_base(recipe.base, recipe.revision).size + _GIB
+        return bool(psutil.virtual_memory().available > 1.2 * guess)
+
+    def _start(self, run: PlannedRun) -> None:
+        folder = self.output / RUNS / run.id
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pefttools.eval.worker", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdin is not None and process.stdout is not None
+        # Left open: a worker ends when it is closed, which happens when this process ends, however it ends.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(run.model_dump_json() + "\n")
+            process.stdin.flush()
+        worker = _Worker(run, process, (folder / LOG).open("w", encoding="utf-8"), time.monotonic())
+        self.workers.append(worker)
+        self.selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self.reporter.event(f"{run.id}: started")
+
+    def _listen(self) -> None:
+        for key, _ in self.selector.select(timeout=0.5):
+            line = key.fileobj.readline()  # type: ignore[union-attr]
+            worker: _Worker = key.data
+            if not line:
+                self.selector.unregister(key.fileobj)
+                continue
+            progress, text = parse(line)
+            if progress is not None:
+                worker.state = progress
+            elif text is not None:
+                worker.log.write(text)
+                worker.log.flush()
+
+    def _reap(self) -> None:
+        for worker in list(self.workers):
+            code = worker.process.poll()
+            registered = worker.process.stdout in [key.fileobj for key in self.selector.get_map().values()]
+            if code is None or registered:
+                continue
+            self.workers.remove(worker)
+            worker.log.close()
+            folder = self.output / RUNS / worker.run.id
+            record = read_record(folder)
+            if record is None:
+                record = _lost(worker, code)
+                write_record(folder, record)
+            self.records[worker.run.id] = record
+            if record.memory is not None:
+                self.largest = max(self.largest, record.memory.peak_rss)
+            self.reporter.event(f"{worker.run.id}: {_summary(record)}")
+
+    def _show(self, advance: Advance, before: int) -> None:
+        note = "; ".join(f"{worker.run.label} ({worker.run.recipe.variant}): {worker.state}" for worker in self.workers)
+        advance(before + len(self.records), self.total, note)
+
+
+def _lost(worker: _Worker, code: int) -> RunRecord:
+    """The record of a worker that left none."""
+    from .worker import describe
+
+    killed = code == -9
+    message = (
+        "the process was killed by signal 9, most likely by the system for want of memory"
+        if killed
+        else f"the process ended with code {code} and left no record"
+    )
+    return describe(worker.run, "oom" if killed else "failed", Failure(type="Lost", message=message))
+
+
+def _summary(record: RunRecord) -> str:
+    if record.status != "ok":
+        return f"{record.status}: {record.error.message.splitlines()[0] if record.error else ''}"
+    parts = [f"{record.primary_metric} {record.score:.4f}" if record.score is not None else "no score"]
+    parts.append(f"{record.seconds.get('train', 0):.0f} s of training")
+    if record.memory is not None:
+        parts.append(f"peak {record.memory.training.peak / 2**20:.0f} MiB counted")
+    return ", ".join(parts)

@@ -1,0 +1,210 @@
+"""Peak memory by parts, counted at tensor level. See docs/memory.md.
+
+A dispatch mode sees every tensor that an operation returns and follows its storage until it dies; views share a
+storage and count once. Weights, gradients and optimizer state are told apart by where they hang; whatever else lives
+is an activation or a temporary.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pefttools.tasks.task import Example
+from pefttools.training.sampler import LengthWindowSampler
+from pefttools.tuned import TunedModel
+
+from .records import Memory, Parts
+
+Kind = Literal["weights", "gradients", "optimizer", "other"]
+
+
+class StorageCounter(TorchDispatchMode):
+    """Counts the bytes of living storages by kind, and keeps the parts of the moment with the largest sum."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device_type = device.type
+        self.now: Counter[Kind] = Counter()
+        self.peak: Counter[Kind] = Counter()
+        self._kinds: dict[int, tuple[Kind, int]] = {}
+        self._references: dict[int, weakref.ref[Any]] = {}
+
+    def track(self, tensor: torch.Tensor, kind: Kind) -> None:
+        """Count a tensor's storage as `kind`, also where it was counted as something else."""
+        if tensor.device.type != self.device_type or tensor.layout != torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        size = storage.nbytes()
+        before = self._kinds.get(key)
+        if before is not None:
+            if before[0] != kind and kind != "other":
+                self._kinds[key] = (kind, before[1])
+                self.now[before[0]] -= before[1]
+                self.now[kind] += before[1]
+            return
+        self._kinds[key] = (kind, size)
+        self._references[key] = weakref.ref(storage, lambda _: self._forget(key))
+        self.now[kind] += size
+        if self.now.total() > self.peak.total():
+            self.peak = self.now.copy()
+
+    def reset_peak(self) -> None:
+        """Begin anew from what lives now."""
+        self.peak = self.now.copy()
+
+    def parts(self) -> Parts:
+        """The parts at the peak."""
+        return Parts(**{kind: self.peak[kind] for kind in ("weights", "gradients", "optimizer", "other")})
+
+    def _forget(self, key: int) -> None:
+        kind, size = self._kinds.pop(key)
+        del self._references[key]
+        self.now[kind] -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.track(leaf, "other")
+        return result
+
+
+def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, accumulation: int, eval_batch_size: int,
+            evaluation_examples: Sequence[Example], rss: int) -> Memory:  # fmt: skip
+    """Peak memory of a training step and of an evaluation step, by parts.
+
+    Args:
+        model: as it was built for training; it is changed by two steps.
+        examples: encoded training examples; the step with the most tokens of an epoch is measured.
+        batch_size: rows of one forward pass in training.
+        accumulation: forward passes per step.
+        eval_batch_size: rows of one forward pass in evaluation.
+        evaluation_examples: encoded validation examples; the longest are measured.
+        rss: peak resident size of the process that trained.
+    """
+    device = model.device
+    batch = _largest_batch(examples, batch_size)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-8)
+    counter = StorageCounter(device)
+    for tensor in weights_of(model):
+        counter.track(tensor, "weights")
+    hooks = [
+        p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients"))
+        for p in model.parameters()
+        if p.requires_grad
+    ]
+    model.train()
+    # The first step creates the optimizer's state; a step in the middle of training is the one to measure.
+    _step(model, batch, accumulation, optimizer, counter)
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                counter.track(value, "optimizer")
+    counter.reset_peak()
+    allocator = _Allocator(device)
+    _step(model, batch, accumulation, optimizer, counter)
+    training = allocator.correct(counter.parts())
+    optimizer.state.clear()
+    for hook in hooks:
+        hook.remove()
+    for parameter in model.parameters():
+        parameter.grad = None
+
+    longest = sorted(evaluation_examples, key=lambda example: -len(example["input_ids"]))[:eval_batch_size]
+    counter.reset_peak()
+    allocator = _Allocator(device)
+    with counter:
+        model.run([{key: value for key, value in one.items() if key not in _UNUSED} for one in longest])
+    evaluation = allocator.correct(counter.parts())
+    return Memory(
+        device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+        training=training,
+        evaluation=evaluation,
+        source="counted" if device.type == "cpu" else "allocator",
+        batch=(len(batch), max(len(example["input_ids"]) for example in batch)),
+        peak_rss=rss,
+    )
+
+
+def peak_rss() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def weights_of(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and buffers, with what quantized layers keep beside them."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield tensor
+        state = getattr(tensor, "quant_state", None)
+        yield from _tensors_of(state)
+    for module in model.modules():
+        yield from _tensors_of(getattr(module, "state", None))
+
+
+def _tensors_of(state: Any) -> Iterator[torch.Tensor]:
+    for value in vars(state).values() if hasattr(state, "__dict__") else ():
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value).__name__ == "QuantState":  # double quantization keeps a second state
+            yield from _tensors_of(value)
+
+
+_UNUSED = ("labels", "prompt_ids", "reference")
+
+
+class _Allocator:
+    """What CUDA's allocator says of a step, from its construction on; nothing on other devices."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def correct(self, parts: Parts) -> Parts:
+        """The parts, with everything that the allocator saw beyond them counted as `other`."""
+        if self.device.type != "cuda":
+            return parts
+        torch.cuda.synchronize(self.device)
+        beyond = torch.cuda.max_memory_allocated(self.device) - parts.peak
+        return parts.model_copy(update={"other": max(0, parts.other + beyond)})
+
+
+def _largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
+    """The batch of an epoch that has the most tokens, padding included."""
+    lengths = [len(example["input_ids"]) for example in examples]
+    order = list(LengthWindowSampler(lengths, batch_size, seed=0))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    largest = max(batches, key=lambda batch: len(batch) * max(lengths[index] for index in batch))
+    return [examples[index] for index in largest]
+
+
+def _step(
+    model: TunedModel,
+    examples: Sequence[Example],
+    accumulation: int,
+    optimizer: torch.optim.Optimizer,
+    counter: StorageCounter,
+) -> None:
+    task = model.spec.task
+    with counter:
+        for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
+            inputs = [{k: v for k, v in one.items() if k not in ("prompt_ids", "reference")} for one in examples]
+            batch = {key: value.to(model.device) for key, value in task.collate(inputs, model.tokenizer).items()}
+            labels = batch.pop("labels")
+            task.loss(model(**batch), labels).backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()

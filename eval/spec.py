@@ -1,0 +1,142 @@
+"""The spec of a comparison, and the runs that it means."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pefttools.data import DataConfig
+from pefttools.errors import ConfigError
+from pefttools.files import canonical_json
+from pefttools.recipe import Choice, Recipe, read_yaml, validate
+from pefttools.training.config import TrainingConfig
+
+
+class Search(BaseModel):
+    """How many learning rates each method may try."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: int = Field(1, ge=1, le=9, description="trials, spread around the method's own default")
+    factor: float = Field(3.0, gt=1, description="ratio between neighbouring learning rates")
+
+    def rates(self, default: float) -> list[float]:
+        """Learning rates to try: the default in the middle, its neighbours by `factor`."""
+        first = -(self.learning_rate // 2)
+        return [default * self.factor ** (first + index) for index in range(self.learning_rate)]
+
+
+class BenchSpec(BaseModel):
+    """Which methods are compared on what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("comparison", description="title of the report")
+    base: str
+    revision: str | None = None
+    variants: list[str] = Field(default_factory=lambda: ["float32"], min_length=1)
+    methods: list[Choice] = Field(
+        min_length=1,
+        description="names, or mappings with name, options, and optionally label, variants and training",
+    )
+    task: Choice = "sequence-classification"
+    data: DataConfig
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
+    baseline: str = Field("full", description="label of the method that the others are compared with")
+    search: Search = Field(default_factory=Search)
+    storage: str = "auto"
+    output: Path = Path("runs/comparison")
+
+
+class PlannedRun(BaseModel):
+    """One run: a recipe with its label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    label: str
+    recipe: Recipe
+    search: Search
+
+    def hash(self, digests: dict[str, str]) -> str:
+        """sha256 of all that decides the result: the resolved recipe, the search, base and data by content."""
+        content = self.recipe.model_dump(mode="json", exclude={"output"})
+        content |= {"search": self.search.model_dump(mode="json"), "digests": digests}
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> BenchSpec:
+    """Read a spec from YAML.
+
+    Raises:
+        ConfigError: anything wrong in it.
+    """
+    return validate(BenchSpec, read_yaml(path, overrides), str(path))
+
+
+def plan(spec: BenchSpec) -> list[PlannedRun]:
+    """All runs of a spec, the first seed of every method before the second of any.
+
+    Raises:
+        ConfigError: two runs of one name, or a repeated seed.
+    """
+    runs = [
+        _planned(spec, choice, index, variant, seed)
+        for seed in spec.seeds
+        for index, choice in enumerate(spec.methods)
+        for variant in _variants(spec, choice, index)
+    ]
+    ids = [run.id for run in runs]
+    double = next((one for one in ids if ids.count(one) > 1), None)
+    if double is not None:
+        raise ConfigError(
+            f"two runs would be called {double!r}", hint="Give one of the methods a label of its own: {name: ..., label: ...}."
+        )
+    return runs
+
+
+def _variants(spec: BenchSpec, choice: Choice, index: int) -> list[str]:
+    variants = spec.variants if isinstance(choice, str) else choice.get("variants", spec.variants)
+    if not isinstance(variants, list) or not all(isinstance(one, str) for one in variants):
+        raise ConfigError(f"methods.{index}.variants: a list of names is needed, not {variants!r}")
+    return variants
+
+
+def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: int) -> PlannedRun:
+    options: dict[str, Any] = {"name": choice} if isinstance(choice, str) else dict(choice)
+    options.pop("variants", None)
+    label = str(options.pop("label", options.get("name", "?")))
+    changes = options.pop("training", {})
+    if not isinstance(changes, dict):
+        raise ConfigError(f"methods.{index}.training: a mapping is needed, not {changes!r}")
+    name = "-".join((_slug(label), _slug(variant), f"seed{seed}"))
+    training = {**spec.training.model_dump(mode="json"), **changes, "checkpoints": False}
+    recipe = {
+        "base": spec.base,
+        "revision": spec.revision,
+        "variant": variant,
+        "method": options,
+        "task": spec.task,
+        "data": spec.data.model_dump(mode="json"),
+        "training": training,
+        "seed": seed,
+        "output": spec.output / "runs" / name / "artifact",
+        "storage": spec.storage,
+    }
+    return PlannedRun(
+        id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search
+    )
+
+
+def _slug(text: str) -> str:
+    """A name that is safe as a folder; what was replaced stays distinguishable by a short digest."""
+    plain = re.sub(r"[^A-Za-z0-9_.=]+", "-", text).strip("-.")
+    if plain == text:
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")

@@ -1,0 +1,170 @@
+"""``pefttools evaluate | predict | inspect | verify | merge``: what can be done with a saved artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
+BASE = typer.Option(None, "--base", help="Where the base model lies, if not where the manifest says.")
+VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
+COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column that plays a role, e.g. text=sentence.")
+BATCH = typer.Option(64, "--batch-size", min=1, help="Rows at a time.")
+
+
+def evaluate(
+    artifact: Path = ARTIFACT,
+    data: str = typer.Option(..., "--data", help="Labelled rows: file, package: reference or hub data set."),
+    base: str | None = BASE,
+    variant: str | None = VARIANT,
+    column: list[str] = COLUMN,
+    batch_size: int = BATCH,
+    predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Measure a saved artifact on labelled rows."""
+    from pefttools import api
+    from pefttools.files import write_text_atomic
+    from pefttools.progress import default_reporter
+
+    manifest = api.inspect(artifact)
+    columns = {**_remembered(manifest, data), **_columns(column)}
+    model = api.load(artifact, base=base, variant=variant)
+    found = api.evaluate(model, data, columns=columns, batch_size=batch_size, reporter=default_reporter())
+    if predictions is not None:
+        lines = (json.dumps(entry, ensure_ascii=False) for entry in found.predictions)
+        write_text_atomic(predictions, "\n".join([*lines, ""]))
+    if as_json:
+        print(json.dumps(found.metrics, indent=2))
+    else:
+        for name, value in found.metrics.items():
+            print(f"{name:20} {value:.4f}")
+
+
+def predict(
+    artifact: Path = ARTIFACT,
+    text: list[str] = typer.Option([], "--text", help="A text; may be given several times."),
+    data: str | None = typer.Option(None, "--data", help="Rows: file, package: reference or hub data set."),
+    base: str | None = BASE,
+    variant: str | None = VARIANT,
+    column: list[str] = COLUMN,
+    batch_size: int = BATCH,
+) -> None:
+    """Print one JSON object per text or row."""
+    from pefttools import api
+    from pefttools.data import read_table
+    from pefttools.errors import ConfigError
+    from pefttools.progress import default_reporter
+    from pefttools.tasks import tasks
+
+    if bool(text) == bool(data):
+        raise ConfigError("give --text (once or more) or --data, one of them")
+    manifest = api.inspect(artifact)
+    inputs: Any = text
+    if data is not None:
+        task = tasks.get(manifest.task.name)
+        roles = {role: required and role in task.inputs for role, required in task.roles.items()}
+        inputs = read_table(data, roles, {**_remembered(manifest, data), **_columns(column)}, split="test")
+    model = api.load(artifact, base=base, variant=variant)
+    for entry in api.predict(model, inputs, batch_size=batch_size, reporter=default_reporter()):
+        print(json.dumps(entry, ensure_ascii=False))
+
+
+def inspect(
+    artifact: Path = ARTIFACT,
+    as_json: bool = typer.Option(False, "--json", help="Print the manifest as JSON."),
+) -> None:
+    """Show what an artifact is and what it belongs to."""
+    from pefttools.artifact.manifest import read_manifest
+
+    manifest = read_manifest(artifact)
+    if as_json:
+        print(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        return
+    total = sum(entry.size for entry in manifest.files.values())
+    weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".safetensors"))
+    counts = manifest.parameters
+    rows = [
+        ("method", f"{manifest.method.name} {json.dumps(manifest.method.config)}"),
+        ("provided by", f"{manifest.method.distribution} {manifest.method.version}"),
+        ("task", f"{manifest.task.name}, head {manifest.task.head}, {len(manifest.task.labels)} labels"),
+        ("base", f"{manifest.base.id} ({manifest.base.model_type})"),
+        ("base weights", manifest.base.weights),
+        ("base structure", manifest.base.structure),
+        ("trained on", f"{manifest.base.variant}, computed in {manifest.precision}"),
+        ("parameters", f"{counts['trainable']:,} trained of {counts['total']:,}, {counts['head']:,} of them the head"),
+        ("size", f"{total:,} bytes, {weights:,} of weights as {manifest.storage}: "
+                 f"{weights / manifest.base.size:.2%} of the base"),
+        ("created", manifest.created),
+        ("packages", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())),
+    ]  # fmt: skip
+    rows += [
+        (split, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        for split, metrics in manifest.metrics.items()
+    ]
+    rows += [(name, f"{entry.size:,} bytes, sha256 {entry.sha256}") for name, entry in manifest.files.items()]
+    _table(str(artifact), rows)
+
+
+def verify(
+    artifact: Path = ARTIFACT,
+    base: str | None = BASE,
+    files_only: bool = typer.Option(False, "--files-only", help="Don't look for the base."),
+) -> None:
+    """Check every file of an artifact, and that its base is the one it was trained on."""
+    from pefttools.artifact.load import find_base
+    from pefttools.artifact.manifest import read_manifest, verify_files
+
+    manifest = read_manifest(artifact)
+    verify_files(artifact, manifest)
+    print(f"{len(manifest.files) + 1} files are as they were written")
+    if not files_only:
+        found = find_base(manifest, base)
+        print(f"the base {found.id} is the one that the adapter was trained on (weights {found.weights[:12]})")
+
+
+def merge(
+    artifact: Path = ARTIFACT,
+    output: Path = typer.Option(..., "--output", help="Folder of the merged model."),
+    base: str | None = BASE,
+) -> None:
+    """Fold an adapter into its base: a plain transformers model."""
+    from pefttools import api
+
+    print(api.merge(artifact, output, base=base))
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    from pefttools.errors import ConfigError
+
+    found = {}
+    for pair in pairs:
+        role, sign, name = pair.partition("=")
+        if not sign or not role or not name:
+            raise ConfigError(f"--column {pair!r}: write it as role=name")
+        found[role] = name
+    return found
+
+
+def _remembered(manifest: Any, data: str) -> dict[str, str]:
+    """Column names of the training data, where this data has them too."""
+    from pefttools.data.table import column_names
+
+    present = column_names(data)
+    return {role: name for role, name in manifest.task.columns.items() if name in present and name != role}
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    Console().print(table)

@@ -1,0 +1,154 @@
+"""``pefttools methods | bases | tasks | schema``: what is installed, and what each can do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from pefttools.errors import PeftToolsError
+
+
+def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List the tuning methods and what each can do."""
+    from pefttools.methods import methods as registry
+
+    rows = []
+    for name in registry:
+        method = _get(registry, name)
+        if isinstance(method, str):
+            rows.append({"name": name, "error": method})
+            continue
+        can = method.capabilities
+        rows.append(
+            {
+                "name": name,
+                "summary": method.summary,
+                "tasks": sorted(can.tasks) if can.tasks is not None else ["all"],
+                "bases": sorted(can.bases) if can.bases is not None else ["all"],
+                "can": [
+                    word
+                    for word, able in (
+                        ("be merged", can.mergeable),
+                        ("gradient checkpointing", can.gradient_checkpointing),
+                        ("text pairs with token types", can.pairs),
+                    )
+                    if able
+                ],
+                "learning rate": method.learning_rate,
+                "options": _options(method.config),
+                "paper": method.paper,
+                "from": registry.origin(name).distribution,
+            }
+        )
+    _show("Tuning methods", rows, as_json)
+
+
+def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List the base variants."""
+    from pefttools.bases import variants as registry
+
+    rows = []
+    for name in registry:
+        variant = _get(registry, name)
+        if isinstance(variant, str):
+            rows.append({"name": name, "error": variant})
+        else:
+            origin = registry.origin(name).distribution
+            rows.append(
+                {"name": name, "summary": variant.summary, "quantized": variant.quantized, "from": origin}
+            )
+    _show("Base variants", rows, as_json)
+
+
+def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List the tasks, their columns and options."""
+    from pefttools.tasks import tasks as registry
+
+    rows = []
+    for name in registry:
+        task = _get(registry, name)
+        if isinstance(task, str):
+            rows.append({"name": name, "error": task})
+            continue
+        columns = ", ".join(role if required else f"[{role}]" for role, required in task.roles.items())
+        rows.append(
+            {
+                "name": name,
+                "summary": task.summary,
+                "columns": columns,
+                "chosen by": task.primary_metric,
+                "options": _options(task.config),
+                "from": registry.origin(name).distribution,
+            }
+        )
+    _show("Tasks, with their columns (in brackets: optional)", rows, as_json)
+
+
+def schema(
+    what: str = typer.Argument("recipe", help="recipe, or method:NAME or task:NAME for the options of a plugin."),
+) -> None:
+    """Print a JSON schema, for editors."""
+    from pefttools.errors import UnknownNameError
+
+    kind, _, name = what.partition(":")
+    model: Any
+    if what == "recipe":
+        from pefttools.recipe import Recipe as model
+    elif kind == "method" and name:
+        from pefttools.methods import methods as registry
+
+        model = registry.get(name).config
+    elif kind == "task" and name:
+        from pefttools.tasks import tasks as task_registry
+
+        model = task_registry.get(name).config
+    else:
+        raise UnknownNameError("schema", what, ("recipe", "method:NAME", "task:NAME"))
+    print(json.dumps(model.model_json_schema(), indent=2))
+
+
+def _get(registry: Any, name: str) -> Any:
+    """The plugin, or why it can't be had: one broken package must not hide the others."""
+    try:
+        return registry.get(name)
+    except PeftToolsError as error:
+        return str(error)
+
+
+def _options(config: Any) -> list[str]:
+    """Options with their defaults."""
+    found = []
+    for name, field in config.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        found.append(f"{name}={default if isinstance(default, str) else json.dumps(default)}")
+    return found
+
+
+def _show(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 1, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        text = Text(str(row.get("summary") or row.get("error")))
+        for key, value in row.items():
+            if key in ("name", "summary", "error") or value in ("", []):
+                continue
+            text.append(f"\n{key}: ", style="dim")
+            text.append(_cell(value))
+        table.add_row(Text(row["name"]), text)
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,77 @@
+"""The command line. It holds no logic: every command is a function of the public API."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from pefttools.cli.artifacts import evaluate, inspect, merge, predict, verify
+from pefttools.cli.listing import bases, methods, schema, tasks
+from pefttools.cli.training import train
+from pefttools.errors import PeftToolsError
+
+DEBUG = "--debug"
+
+
+def build_app() -> typer.Typer:
+    """All commands, those of other packages too (entry points ``pefttools.commands``)."""
+    app = typer.Typer(
+        name="pefttools",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def main(
+        debug: bool = typer.Option(False, DEBUG, help="Show tracebacks."),  # noqa: ARG001
+    ) -> None:
+        """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
+
+    for command in (train, evaluate, predict, inspect, verify, merge, methods, bases, tasks, schema):
+        app.command()(command)
+    for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
+        app.command(point.name)(point.load())
+    return app
+
+
+def run() -> None:
+    """Entry point of the program: exit code 2 for wrong input, 1 for failed work."""
+    from pefttools.logs import quiet_libraries
+
+    debug = DEBUG in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    quiet_libraries()
+    try:
+        build_app()(arguments)
+    except PeftToolsError as error:
+        if debug:
+            raise
+        _show(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        _show(
+            f"{type(error).__name__}: {error}",
+            "This is unexpected. Run again with --debug for the traceback, and report it.",
+        )
+        sys.exit(1)
+
+
+def _show(message: str, hint: str | None) -> None:
+    from rich.console import Console, Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    parts = [Text(message)]
+    if hint:
+        parts.append(Text(hint, style="dim"))
+    Console(stderr=True).print(Panel(Group(*parts), title="error", border_style="red", title_align="left"))

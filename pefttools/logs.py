@@ -1,0 +1,18 @@
+"""Keeping other libraries' chatter off a terminal, for programs (never on import)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Show errors of the libraries below, but not their notices, which a user can do nothing about."""
+    for name in ("bitsandbytes", "transformers", "accelerate", "datasets", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        for module in ("transformers", "peft", "torch", "bitsandbytes", "accelerate"):
+            warnings.filterwarnings("ignore", category=category, module=rf"{module}(\..*)?")
