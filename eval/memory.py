@@ -94,32 +94,11 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
         rss: peak resident size of the process that trained.
     """
     device = model.device
-    batch = _largest_batch(examples, batch_size)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-8)
     counter = StorageCounter(device)
     for tensor in weights_of(model):
         counter.track(tensor, "weights")
-    hooks = [
-        p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients"))
-        for p in model.parameters()
-        if p.requires_grad
-    ]
-    model.train()
-    # The first step creates the optimizer's state; a step in the middle of training is the one to measure.
-    _step(model, batch, accumulation, optimizer, counter)
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, torch.Tensor):
-                counter.track(value, "optimizer")
-    counter.reset_peak()
-    allocator = _Allocator(device)
-    _step(model, batch, accumulation, optimizer, counter)
-    training = allocator.correct(counter.parts())
-    optimizer.state.clear()
-    for hook in hooks:
-        hook.remove()
-    for parameter in model.parameters():
-        parameter.grad = None
+    batch = _largest_batch(examples, batch_size)
+    training = _training_parts(model, batch, accumulation, counter)
 
     longest = sorted(evaluation_examples, key=lambda example: -len(example["input_ids"]))[:eval_batch_size]
     counter.reset_peak()
@@ -135,6 +114,28 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
         batch=(len(batch), max(len(example["input_ids"]) for example in batch)),
         peak_rss=rss,
     )
+
+
+def _training_parts(model: TunedModel, batch: Sequence[Example], accumulation: int, counter: StorageCounter) -> Parts:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        return counter.parts()
+    optimizer = torch.optim.AdamW(trained, lr=1e-8)
+    hooks = [p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained]
+    model.train()
+    # The first step creates the optimizer's state; a step in the middle of training is the one to measure.
+    _step(model, batch, accumulation, optimizer, counter)
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                counter.track(value, "optimizer")
+    counter.reset_peak()
+    allocator = _Allocator(model.device)
+    _step(model, batch, accumulation, optimizer, counter)
+    parts = allocator.correct(counter.parts())
+    for hook in hooks:
+        hook.remove()
+    return parts
 
 
 def peak_rss() -> int:

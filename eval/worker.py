@@ -120,7 +120,8 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     best_state: dict[str, Any] = {}
     failure: DivergedError | None = None
     default = recipe.training.learning_rate or prepared.method.learning_rate
-    for rate in planned.search.rates(default):
+    rates = planned.search.rates(default) if prepared.method.capabilities.trains else [default]
+    for rate in rates:
         with tempfile.TemporaryDirectory() as work:
             try:
                 fitted = fit(prepared, reporter, Path(work), learning_rate=rate)
@@ -136,7 +137,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         if best is None or score > best.validation.metrics[task.primary_metric]:
             best = fitted
             best_state = {name: p.cpu().clone() for name, p in fitted.model.trainable_state().items()}
-        if len(planned.search.rates(default)) > 1:
+        if len(rates) > 1:
             fitted.release()
     if best is None:
         assert failure is not None

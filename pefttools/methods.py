@@ -40,6 +40,7 @@ class Capabilities:
         bases: names of the base variants it can stand on; None: every variant.
         mergeable: its trained state can be folded into the base's own weights.
         gradient_checkpointing: it trains with activations recomputed in the backward pass.
+        trains: there is something to train; False for the base as it is.
         pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
     """
 
@@ -48,6 +49,7 @@ class Capabilities:
     mergeable: bool = False
     gradient_checkpointing: bool = True
     pairs: bool = True
+    trains: bool = True
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def build(
     model = assemble(built, wrapped, base, variant, method, config, task, labels, precision, device)
     if model.head is not None:
         model.head.requires_grad_(True)
-    if model.count().trainable == 0:
+    if model.count().trainable == 0 and method.capabilities.trains:
         raise ConfigError(f"the method {method.name!r} trains nothing on this model with these options")
     return model
 

@@ -18,8 +18,13 @@ class DataConfig(BaseModel):
     validation: str | list[str] | Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="the same, or the share of train that is split off by the seed"
     )
-    test: str | list[str] | None = Field(None, description="the same; looked at once, at the end")
-    columns: dict[str, str] = Field(default_factory=dict, description="role -> column name, e.g. text: sentence")
+    test: str | list[str] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="the same; looked at once, at the end"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="role -> column name, e.g. text: sentence; or a text with columns in it: '{passage} {question}'",
+    )
     limit: dict[Split, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="at most so many rows of a split, drawn by the seed"
     )

@@ -31,11 +31,15 @@ def load_splits(config: DataConfig, roles: dict[str, bool]) -> Splits:
         DataError: see `read_table`.
     """
     train = _read(config.train, roles, config, "train")
+    test = None
+    if isinstance(config.test, float):
+        train, test = _divide(train, config.test, config.seed)
+    elif config.test is not None:
+        test = _read(config.test, roles, config, "test")
     if isinstance(config.validation, float):
         train, validation = _divide(train, config.validation, config.seed)
     else:
         validation = _read(config.validation, roles, config, "validation")
-    test = None if config.test is None else _read(config.test, roles, config, "test")
     return Splits(
         _limited(train, config, "train"),
         _limited(validation, config, "validation"),

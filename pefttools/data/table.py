@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from pefttools.errors import DataError, UnknownNameError
 from pefttools.packages import is_package_reference, package_path
 
 Row = dict[str, Any]
+
+#: a column inside a text that joins several, e.g. "{passage} {question}"
+_COLUMN_IN_TEXT = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -96,22 +100,34 @@ def _rows(source: str, split: str) -> Iterable[Row]:
 def _with_roles(source: str, rows: list[Row], roles: dict[str, bool], columns: dict[str, str]) -> Table:
     present = rows[0].keys()
     chosen: dict[str, str] = {}
+    parts: dict[str, list[str]] = {}
     for role, required in roles.items():
         name = columns.get(role, role)
-        if name in present:
+        needed = [name] if name in present else _COLUMN_IN_TEXT.findall(name) or [name]
+        missing = [column for column in needed if column not in present]
+        if not missing:
             chosen[role] = name
+            parts[role] = needed
         elif required or role in columns:
             raise DataError(
-                f"{source} has no column {name!r} for the role {role!r}",
+                f"{source} has no column {missing[0]!r} for the role {role!r}",
                 hint=f"It has: {', '.join(map(repr, present))}. Map one with data.columns.{role}=NAME.",
             )
     mapped = []
     for number, row in enumerate(rows, start=1):
         try:
-            mapped.append({role: row[name] for role, name in chosen.items()})
+            mapped.append({role: _value(row, name, parts[role]) for role, name in chosen.items()})
         except KeyError as error:
             raise DataError(f"{source}, row {number}: no column {error.args[0]!r}") from error
     return Table(source, mapped, chosen, range(1, len(mapped) + 1))
+
+
+def _value(row: Row, name: str, parts: list[str]) -> Any:
+    """A cell, or several in a text."""
+    if parts == [name]:
+        return row[name]
+    cells = {part: str(row[part]) for part in parts}
+    return _COLUMN_IN_TEXT.sub(lambda match: cells[match[1]], name)
 
 
 def _read_file(path: Path, source: str) -> Iterator[Row]:

@@ -144,6 +144,8 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     )
     train = task.encode(prepared.splits.train, model.tokenizer, prepared.labels)
     validation = task.encode(prepared.splits.validation, model.tokenizer, prepared.labels)
+    if not prepared.method.capabilities.trains:
+        return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
         arguments = _arguments(recipe, len(train), rate, work)
         trainer = TuningTrainer(model, arguments, settings, rate, train, validation, advance)
@@ -175,6 +177,14 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         tokens=round(passes * sum(len(example["input_ids"]) for example in train)),
         learning_rate=rate,
     )
+
+
+def _as_it_is(
+    model: TunedModel, task: Task[Any], validation: list[Example], batch_size: int, reporter: Reporter
+) -> Fitted:
+    with reporter.step("evaluating on validation", "rows") as advance:
+        evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance)
+    return Fitted(model, evaluation, validation, [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
 
 
 def build_model(prepared: Prepared) -> TunedModel:

@@ -1,0 +1,31 @@
+"""The base as it is: what every method must beat where no head has to be trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pefttools.adapters.own import OwnMethod
+from pefttools.methods import Capabilities, MethodConfig, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class UntunedConfig(MethodConfig):
+    """Options of the untuned base: none."""
+
+
+class Untuned(OwnMethod[UntunedConfig]):
+    """Trains nothing."""
+
+    name = "untuned"
+    summary = "the base as it is, for comparison"
+    config = UntunedConfig
+    capabilities = Capabilities(tasks=frozenset({"causal-lm"}), mergeable=True, trains=False)
+    learning_rate = 0.0
+
+    def wrap(self, model: nn.Module, config: UntunedConfig, target: Target) -> nn.Module:  # noqa: ARG002
+        return model
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        return model
