@@ -1,0 +1,44 @@
+"""Norm tuning: only the normalization layers are trained (https://arxiv.org/abs/2312.11420)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pefttools.adapters.own import OwnMethod, train_heads
+from pefttools.errors import TargetError
+from pefttools.methods import Capabilities, MethodConfig, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class NormConfig(MethodConfig):
+    """Options of norm tuning."""
+
+    biases: bool = Field(True, description="train the biases of the layers too")
+
+
+class NormTuning(OwnMethod[NormConfig]):
+    """Trains weights (and biases) of every LayerNorm and RMSNorm."""
+
+    name = "norm"
+    summary = "the normalization layers"
+    paper = "https://arxiv.org/abs/2312.11420"
+    config = NormConfig
+    capabilities = Capabilities(bases=frozenset({"float32"}), mergeable=True)
+    learning_rate = 3e-3
+
+    def wrap(self, model: nn.Module, config: NormConfig, target: Target) -> nn.Module:
+        norms = [module for module in model.modules() if type(module).__name__.endswith(("LayerNorm", "RMSNorm"))]
+        if not norms:
+            raise TargetError("norm: the model has no normalization layers")
+        for module in norms:
+            for name, parameter in module.named_parameters(recurse=False):
+                parameter.requires_grad_(name == "weight" or config.biases)
+        train_heads(model, target)
+        return model
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        return model

