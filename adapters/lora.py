@@ -63,6 +63,12 @@ class Lora(PeftMethod[LoraConfig]):
                 hint="Use the variant float32, or leave pissa off.",
             )
 
+        if config.dora and variant.name == "int8":
+            raise ConfigError(
+                "lora.dora does not go with the base variant 'int8': reading the weights' norms breaks bitsandbytes' state",
+                hint="Use the variant nf4, or leave dora off.",
+            )
+
     def peft_config(self, model: nn.Module, config: LoraConfig, target: Target) -> Any:
         import peft
 

@@ -32,7 +32,8 @@ class PromptTuning(PeftMethod[PromptConfig]):
     summary = "trained embeddings before the input"
     paper = "https://arxiv.org/abs/2104.08691"
     config = PromptConfig
-    capabilities = Capabilities(mergeable=False, pairs=False)
+    # With padding between prompt and text, PEFT's second token already has another position than it was trained with.
+    capabilities = Capabilities(mergeable=False, pairs=False, padded_generation=False)
     learning_rate = 3e-2
 
     def peft_config(self, model: nn.Module, config: PromptConfig, target: Target) -> Any:  # noqa: ARG002

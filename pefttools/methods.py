@@ -40,6 +40,7 @@ class Capabilities:
         bases: names of the base variants it can stand on; None: every variant.
         mergeable: its trained state can be folded into the base's own weights.
         gradient_checkpointing: it trains with activations recomputed in the backward pass.
+        padded_generation: it generates for prompts of different lengths in one batch.
         trains: there is something to train; False for the base as it is.
         pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
     """
@@ -49,6 +50,7 @@ class Capabilities:
     mergeable: bool = False
     gradient_checkpointing: bool = True
     pairs: bool = True
+    padded_generation: bool = True
     trains: bool = True
 
 

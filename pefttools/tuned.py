@@ -91,7 +91,16 @@ class TunedModel(nn.Module):
             return cast("torch.Tensor", self(**{key: value.to(self.device) for key, value in batch.items()}))
 
     def generate(self, inputs: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
-        """Greedy continuation of left-padded prompts: the new tokens only, ``[rows, new]``."""
+        """Greedy continuation of left-padded prompts: the new tokens only, ``[rows, new]``.
+
+        Raises:
+            ConfigError: prompts of different lengths, which the method can't take in one batch.
+        """
+        if not self.spec.method.capabilities.padded_generation and not inputs["attention_mask"].all():
+            raise ConfigError(
+                f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
+                hint="Give prompts of one length at a time.",
+            )
         with self._asking(), self._precision():
             inputs = {key: value.to(self.device) for key, value in inputs.items()}
             tokens = self.transformer.generate(  # type: ignore[operator]

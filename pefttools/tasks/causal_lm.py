@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -224,13 +225,22 @@ class CausalLM(Task[CausalLMConfig]):
     def _answers(
         self, model: TunedModel, examples: Sequence[Example], batch_size: int, progress: Progress | None
     ) -> list[str]:
+        padded = model.spec.method.capabilities.padded_generation
+
         def run(batch: list[Example]) -> list[str]:
+            if padded:
+                return generate(batch)
+            groups = itertools.groupby(batch, key=lambda example: len(example["prompt_ids"]))
+            return [answer for _, group in groups for answer in generate(list(group))]
+
+        def generate(batch: list[Example]) -> list[str]:
             prompts = [{"input_ids": example["prompt_ids"]} for example in batch]
             inputs = model.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
             new = model.generate(dict(inputs), max_new_tokens=self.options.max_new_tokens)
             return cast("list[str]", model.tokenizer.batch_decode(new, skip_special_tokens=True))
 
-        prompts = [{"input_ids": example["prompt_ids"], **example} for example in examples]
+        # Batches are formed by the length of the prompt here, not of the whole example.
+        prompts = [{**example, "input_ids": example["prompt_ids"]} for example in examples]
         return [answer.strip() for answer in in_length_order(prompts, batch_size, run, progress)]
 
 
