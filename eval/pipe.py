@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pefttools.progress import Advance, Reporter
+from pefttools.progress import Advance, Reporter, pace
 
 SIGN = "@progress "
 
@@ -31,8 +31,7 @@ class PipeReporter(Reporter):
             if done < total and now - shown < 0.5:
                 return
             shown = now
-            left = (now - start) / max(done, 1) * (total - done)
-            text = f"{name} {done}/{total} {unit}, {done / max(now - start, 1e-9):.1f}/s, {left:.0f} s left"
+            text = f"{name} {done}/{total} {unit}, {pace(done, total, now - start)}"
             print(SIGN + json.dumps(f"{text}, {note}" if note else text), flush=True)
 
         self.event(f"{name}: started")

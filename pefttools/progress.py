@@ -64,11 +64,8 @@ class LineReporter(Reporter):
             now = time.monotonic()
             if now - shown >= self.seconds:
                 shown = now
-                rate = done / max(now - start, 1e-9)
-                left = (total - done) / rate if rate else 0.0
-                self.event(
-                    f"{name}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {_clock(left)} left{_note(note)}"
-                )
+                speed = pace(done, total, now - start)
+                self.event(f"{name}: {done}/{total} {unit}{speed and f', {speed}'}{_note(note)}")
 
         yield advance
         spent = time.monotonic() - start
@@ -91,23 +88,22 @@ class TerminalReporter(Reporter):
     def step(self, name: str, unit: str) -> Iterator[Advance]:
         """A bar."""
         from rich.markup import escape
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(f"{unit}  {{task.fields[rate]}}"),
-            TimeRemainingColumn(),
+            TextColumn(f"{unit}  {{task.fields[speed]}}"),
             TextColumn("{task.fields[note]}"),
         )
         start = time.monotonic()
         with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(escape(name), total=None, rate="", note="")
+            task = progress.add_task(escape(name), total=None, speed="", note="")
 
             def advance(done: int, total: int, note: str = "") -> None:
-                rate = done / max(time.monotonic() - start, 1e-9)
-                progress.update(task, completed=done, total=total, rate=f"{rate:.1f}/s", note=escape(note))
+                speed = pace(done, total, time.monotonic() - start)
+                progress.update(task, completed=done, total=total, speed=speed, note=escape(note))
 
             yield advance
 
@@ -115,6 +111,15 @@ class TerminalReporter(Reporter):
 def default_reporter() -> Reporter:
     """Bars where stderr is a terminal, else lines."""
     return TerminalReporter() if sys.stderr.isatty() else LineReporter()
+
+
+def pace(done: int, total: int, seconds: float) -> str:
+    """Rate and time left in words; empty before anything is done."""
+    if done <= 0 or seconds <= 0:
+        return ""
+    rate = done / seconds
+    shown = f"{rate:.1f}/s" if rate >= 0.1 else f"{60 * rate:.1f}/min"
+    return f"{shown}, {_clock((total - done) / rate)} left"
 
 
 def _clock(seconds: float) -> str:

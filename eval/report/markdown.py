@@ -1,0 +1,41 @@
+"""The report as Markdown, for a README or an issue."""
+
+from __future__ import annotations
+
+from . import words
+from .data import ReportData, Row
+
+
+def to_markdown(data: ReportData) -> str:
+    """Table, findings and notes."""
+    metric = data.metric
+    heads = ["method", metric, "95 % interval", f"difference to {data.baseline} (points)", "verdict", "trained parameters",
+             data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "rows/s"]  # fmt: skip
+    lines = [f"# {_plain(data.title)}", "", "| " + " | ".join(map(_plain, heads)) + " |", "|---" * len(heads) + "|"]
+    lines += ["| " + " | ".join(map(_plain, _cells(row, metric))) + " |" for row in data.rows]
+    lines += ["", *(f"- {_plain(text)}" for text in words.findings(data)), "", _plain(words.memory_note(data)), ""]
+    return "\n".join(lines)
+
+
+def _cells(row: Row, metric: str) -> list[str]:
+    artifact = row.first.artifact
+    rate = row.mean(lambda run: run.samples_per_second)
+    return [
+        row.name,
+        words.score(row.score, metric),
+        words.spread(row, metric),
+        words.difference(row),
+        row.verdict,
+        f"{words.count(row.trained)} ({words.percent(row.share_trained)})",
+        words.bytes_(row.memory.training.peak if row.memory else None),
+        f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})" if artifact else "–",
+        words.seconds(row.mean(lambda run: run.seconds.get("train"))),
+        f"{rate:.0f}" if rate else "–",
+    ]
+
+
+def _plain(text: str) -> str:
+    """Text that can neither end a cell nor begin markup."""
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\["), ("\n", " ")):
+        text = text.replace(sign, safe)
+    return text

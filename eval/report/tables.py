@@ -1,0 +1,88 @@
+"""The report as CSV and JSON: plain numbers for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from pefttools.files import canonical_json
+
+from .data import ReportData, Row
+from .words import findings
+
+
+def flat(row: Row, metric: str) -> dict[str, Any]:
+    """One row of the table as names and plain values."""
+    memory, against, artifact = row.memory, row.against, row.first.artifact
+    return {
+        "label": row.label,
+        "variant": row.variant,
+        "method": row.method,
+        "seeds": len(row.done),
+        "status": row.first.status,
+        metric: row.score,
+        "interval_low": row.interval.low if row.interval else None,
+        "interval_high": row.interval.high if row.interval else None,
+        "interval_over": row.interval_kind or None,
+        "difference": against.difference if against else None,
+        "difference_low": against.interval.low if against else None,
+        "difference_high": against.interval.high if against else None,
+        "p": against.p if against else None,
+        "p_holm": against.p_holm if against else None,
+        "verdict": row.verdict,
+        "trained_parameters": row.trained,
+        "trained_share": row.share_trained,
+        "training_peak_bytes": memory.training.peak if memory else None,
+        "training_weights_bytes": memory.training.weights if memory else None,
+        "training_gradients_bytes": memory.training.gradients if memory else None,
+        "training_optimizer_bytes": memory.training.optimizer if memory else None,
+        "training_other_bytes": memory.training.other if memory else None,
+        "evaluation_peak_bytes": memory.evaluation.peak if memory else None,
+        "peak_rss_bytes": memory.peak_rss if memory else None,
+        "memory_source": memory.source if memory else None,
+        "artifact_bytes": artifact.bytes if artifact else None,
+        "artifact_share_of_base": artifact.share_of_base if artifact else None,
+        "storage": artifact.storage if artifact else None,
+        "train_seconds": row.mean(lambda run: run.seconds.get("train")),
+        "samples_per_second": row.mean(lambda run: run.samples_per_second),
+        "tokens_per_second": row.mean(lambda run: run.tokens_per_second),
+        "learning_rate": row.first.learning_rate,
+        "pareto_memory": row.pareto_memory,
+        "pareto_parameters": row.pareto_parameters,
+        "error": row.first.error.message if row.first.error else None,
+        **{f"metric_{name}": value for name, value in row.metrics.items() if name != metric},
+    }
+
+
+def to_csv(data: ReportData) -> str:
+    """One line per method and variant."""
+    rows = [flat(row, data.metric) for row in data.rows]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return stream.getvalue()
+
+
+def to_json(data: ReportData) -> str:
+    """The table, the findings and all records."""
+    return canonical_json(
+        {
+            "title": data.title,
+            "baseline": data.baseline,
+            "metric": data.metric,
+            "test_rows": data.test_rows,
+            "seeds": data.seeds,
+            "findings": findings(data),
+            "rows": [flat(row, data.metric) for row in data.rows],
+            "runs": [record.model_dump(mode="json") for record in data.records],
+        }
+    )
+
+
+def _cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula is marked as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -1,0 +1,23 @@
+for (const [name, figure] of Object.entries(figures)) {
+  Plotly.newPlot(`figure-${name}`, figure.data, figure.layout, { responsive: true, displaylogo: false });
+}
+
+const table = document.getElementById("results");
+const heads = [...table.tHead.rows[0].cells];
+
+function sortBy(index) {
+  const head = heads[index];
+  const descending = head.getAttribute("aria-sort") !== "descending";
+  const value = (row) => row.cells[index].dataset.value;
+  const rows = [...table.tBodies[0].rows];
+  const numeric = rows.every((row) => value(row) !== "" && !Number.isNaN(Number(value(row))));
+  rows.sort((a, b) => {
+    const order = numeric ? Number(value(a)) - Number(value(b)) : value(a).localeCompare(value(b));
+    return descending ? -order : order;
+  });
+  heads.forEach((other) => other.setAttribute("aria-sort", "none"));
+  head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+  table.tBodies[0].append(...rows);
+}
+
+heads.forEach((head, index) => head.firstElementChild.addEventListener("click", () => sortBy(index)));

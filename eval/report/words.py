@@ -1,0 +1,121 @@
+"""Numbers and findings in words, the same in every output."""
+
+from __future__ import annotations
+
+from .data import ReportData, Row
+
+_SHARES = ("accuracy", "precision", "recall", "f1", "exact_match")
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 and reads best in percent."""
+    return metric.startswith(_SHARES) or metric.endswith(("_accuracy",))
+
+
+def score(value: float | None, metric: str) -> str:
+    """A metric's value."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
+
+
+def spread(row: Row, metric: str) -> str:
+    """The interval of a row's score."""
+    if row.interval is None:
+        return ""
+    scale, form = (100, ".1f") if is_share(metric) else (1, ".4g")
+    return f"{scale * row.interval.low:{form}} to {scale * row.interval.high:{form}}"
+
+
+def difference(row: Row) -> str:
+    """Difference to the baseline in points, with its interval."""
+    if row.against is None:
+        return ""
+    against = row.against
+    low, high = 100 * against.interval.low, 100 * against.interval.high
+    return f"{100 * against.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def count(value: float | None) -> str:
+    """A large whole number."""
+    if value is None:
+        return "–"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def bytes_(value: float | None) -> str:
+    """A size."""
+    if value is None:
+        return "–"
+    for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}" if value < 100 * size else f"{value / size:.0f} {unit}"
+    return f"{value:.0f} B"
+
+
+def percent(value: float | None) -> str:
+    """A share."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if value < 0.1 else f"{100 * value:.0f} %"
+
+
+def seconds(value: float | None) -> str:
+    """A duration."""
+    if value is None:
+        return "–"
+    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def findings(data: ReportData) -> list[str]:
+    """What the comparison shows, one sentence each, and where it shows nothing."""
+    found = []
+    baseline = next((row for row in data.rows if row.is_baseline), None)
+    scored = [row for row in data.rows if row.score is not None]
+    if baseline is None:
+        found.append(f"There is no result of the baseline {data.baseline!r}: nothing is compared.")
+    for row in scored:
+        if row.against is None or baseline is None:
+            continue
+        points = f"difference {difference(row)} points, 95 % interval in brackets"
+        if row.against.verdict == "no call":
+            text = f"{row.name} and {baseline.name} can't be told apart on {row.against.rows:,} rows: {points}."
+            if row.against.too_wide:
+                text += " The interval is too wide to call a winner; more test rows or seeds are needed."
+            else:
+                text += " They are equal to within a point."
+        else:
+            text = f"{row.name} is {row.against.verdict} than {baseline.name}: {points}, p = {row.against.p_holm:.2g}."
+        found.append(text)
+    measured = [row for row in scored if row.memory is not None]
+    if measured and baseline is not None and baseline.memory is not None:
+        least = min(measured, key=lambda row: row.memory.training.peak if row.memory else 0)
+        assert least.memory is not None
+        if least is not baseline:
+            ratio = least.memory.training.peak / baseline.memory.training.peak
+            found.append(
+                f"{least.name} trains in the least memory: {bytes_(least.memory.training.peak)}, "
+                f"{ratio:.2f} times that of {baseline.name}."
+            )
+    for row in data.rows:
+        if row.score is None:
+            error = row.first.error
+            reason = error.message.splitlines()[0] if error else "no reason is known"
+            found.append(f"{row.name} gave no result ({row.first.status}): {reason}")
+    if len(data.seeds) == 1:
+        found.append("One seed: intervals stand for other test rows, not for other seeds.")
+    return found
+
+
+def memory_note(data: ReportData) -> str:
+    """How memory was measured."""
+    if data.on_gpu:
+        return "Memory: peak of the CUDA allocator, by parts; training and evaluation apart."
+    return (
+        "Memory: every tensor's storage counted in a profiling step apart (the largest batch of an epoch), by parts; "
+        "training and evaluation apart. Peak RSS is that of the whole process, Python and libraries included. "
+        "No figure here was measured on a graphics card."
+    )

@@ -1,0 +1,189 @@
+"""The harness: plans, records, resume after kill -9, failures as rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pefttools.artifact.manifest import read_manifest, verify_files
+from pefttools.errors import ConfigError, TrainingError
+from pefttools.eval.bench import bench
+from pefttools.eval.records import RunRecord, read_predictions, read_records
+from pefttools.eval.spec import BenchSpec, Search, plan
+from pefttools.eval.worker import classify
+
+
+def _spec(base: str, data: dict[str, str], output: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "base": base,
+        "methods": ["full", {"name": "lora", "r": 2}],
+        "task": {"name": "sequence-classification", "head": "mean"},
+        "data": dict(data),
+        "training": {"epochs": 1, "batch_size": 16},
+        "output": str(output),
+        **changes,
+    }
+
+
+def _stable(record: RunRecord) -> dict[str, Any]:
+    """A record without times, memory and host."""
+    content = record.model_dump(mode="json", exclude={"seconds", "memory", "hardware", "created", "git_revision"})
+    content["history"] = [{k: v for k, v in entry.items() if "_per_second" not in k and "runtime" not in k}
+                          for entry in content["history"]]  # fmt: skip
+    return content
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str, intents: dict[str, str]) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    bench(_spec(tiny_bert, intents, folder))
+    return folder
+
+
+def test_records(unbroken: Path, intents: dict[str, str]) -> None:
+    records = {record.label: record for record in read_records(unbroken)}
+    assert records.keys() == {"full", "lora"}
+    full, lora = records["full"], records["lora"]
+    assert full.status == lora.status == "ok"
+    assert full.data == lora.data and full.rows == {"train": 160, "validation": 40, "test": 80}
+    assert full.samples == lora.samples == 160
+    assert lora.parameters["trainable"] < full.parameters["trainable"] / 10
+    assert full.memory is not None and lora.memory is not None
+    assert full.memory.cuda is None and full.memory.source == "counted"
+    # Adam keeps two numbers for each trained one.
+    assert full.memory.training.optimizer >= 2 * 4 * full.parameters["trainable"]
+    assert lora.memory.training.optimizer < full.memory.training.optimizer / 10
+    assert len(read_predictions(unbroken / "runs" / lora.id)) == 80
+    artifact = unbroken / "runs" / lora.id / "artifact"
+    verify_files(artifact, read_manifest(artifact))
+    assert lora.artifact is not None
+    assert lora.artifact.bytes == sum(file.stat().st_size for file in artifact.iterdir())
+    for name in ("index.html", "report.md", "report.csv", "report.json"):
+        assert (unbroken / "report" / name).is_file()
+
+
+def test_done_runs_are_not_done_again(unbroken: Path, tiny_bert: str, intents: dict[str, str]) -> None:
+    before = {record.id: record.created for record in read_records(unbroken)}
+    stamps = {path: path.stat().st_mtime_ns for path in (unbroken / "runs").glob("*/record.json")}
+    bench(_spec(tiny_bert, intents, unbroken))
+    assert {record.id: record.created for record in read_records(unbroken)} == before
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_killed_at_random_points_it_ends_with_the_same_records(
+    tmp_path: Path, unbroken: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(_spec(tiny_bert, intents, tmp_path / "out")))
+    program = [str(Path(sys.executable).with_name("pefttools")), "bench", str(path)]
+    generator = random.Random(2)
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=generator.uniform(6, 16))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)  # the parent alone: its workers must end by themselves
+            process.wait()
+            killed += 1
+        for record in (tmp_path / "out" / "runs").glob("*/record.json"):
+            RunRecord.model_validate_json(record.read_bytes())
+    assert killed
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    broken = [_stable(record) for record in read_records(tmp_path / "out")]
+    assert broken == [_stable(record) for record in read_records(unbroken)]
+    for one in read_records(unbroken):
+        mine, theirs = (root / "runs" / one.id / "predictions.jsonl" for root in (tmp_path / "out", unbroken))
+        assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_a_run_that_diverges_is_a_row_and_the_suite_goes_on(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    wild = {"name": "lora", "label": "wild", "training": {"learning_rate": 1e30, "head_learning_rate": 1e30}}
+    outcome = bench(_spec(tiny_bert, intents, tmp_path, methods=[wild, "head"], baseline="head"), jobs=2)
+    records = {record.label: record for record in outcome.records.values()}
+    assert records["head"].status == "ok"
+    assert records["wild"].status == "diverged"
+    assert records["wild"].error is not None and records["wild"].error.step is not None
+    assert "diverged" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_search_gives_everyone_the_same_trials(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
+    outcome = bench(
+        _spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora", search={"learning_rate": 3})
+    )
+    (record,) = outcome.records.values()
+    rates = [trial.learning_rate for trial in record.trials]
+    assert rates == pytest.approx([2e-3 / 3, 2e-3, 6e-3])
+    (chosen,) = [trial for trial in record.trials if trial.chosen]
+    assert chosen.score == max(trial.score for trial in record.trials if trial.score is not None)
+    assert record.learning_rate == chosen.learning_rate
+    manifest = read_manifest(tmp_path / "runs" / record.id / "artifact")
+    assert manifest.training["learning_rate"] == chosen.learning_rate
+    assert record.validation["accuracy"] == pytest.approx(chosen.score)
+
+
+def test_nothing_runs_where_one_run_could_not(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
+    spec = _spec(tiny_bert, intents, tmp_path / "out", methods=["lora", {"name": "full", "variants": ["nf4"]}])
+    with pytest.raises(ConfigError, match="'full' does not go with the base variant 'nf4'"):
+        bench(spec)
+    assert not (tmp_path / "out" / "runs").exists() or not list((tmp_path / "out" / "runs").glob("*/record.json"))
+
+
+def test_a_worker_that_dies_is_a_row(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nkill -9 $$\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with pytest.raises(TrainingError, match="no run ended well"):
+        bench(_spec(tiny_bert, intents, tmp_path / "out", methods=["head"], baseline="head"))
+    (record,) = read_records(tmp_path / "out")
+    assert record.status == "oom" and record.error is not None and "signal 9" in record.error.message
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError("x"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "oom"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "oom"),
+        (RuntimeError("shapes differ"), "failed"),
+    ],
+)
+def test_kinds_of_failure(error: Exception, status: str) -> None:
+    assert classify(error)[0] == status
+
+
+def test_plans() -> None:
+    spec = BenchSpec.model_validate(
+        {
+            "base": "b", "data": {"train": "t.csv"}, "seeds": [0, 1], "variants": ["float32", "nf4"],
+            "methods": ["lora", {"name": "full", "variants": ["float32"], "training": {"learning_rate": 0.5}}],
+        }
+    )  # fmt: skip
+    runs = plan(spec)
+    assert [run.id for run in runs] == [
+        "lora-float32-seed0", "lora-nf4-seed0", "full-float32-seed0",
+        "lora-float32-seed1", "lora-nf4-seed1", "full-float32-seed1",
+    ]  # fmt: skip
+    assert runs[2].recipe.training.learning_rate == 0.5
+    assert runs[0].hash({}) != runs[3].hash({})
+    assert runs[0].hash({"base": "1"}) != runs[0].hash({"base": "2"})
+    assert json.dumps(Search(learning_rate=2, factor=2.0).rates(1.0)) == "[0.5, 1.0]"
+    twice = spec.model_copy(update={"methods": ["lora", {"name": "lora", "r": 4}]})
+    with pytest.raises(ConfigError, match="label of its own"):
+        plan(twice)

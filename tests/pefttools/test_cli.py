@@ -1,0 +1,128 @@
+"""The command line as a person meets it: one clear message, exit code 2 for wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+def _run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("pefttools")
+    return subprocess.run(
+        [str(program), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "400"},
+    )
+
+
+def _recipe(folder: Path, base: str, intents: dict[str, str], **changes: Any) -> Path:
+    recipe = {
+        "base": base,
+        "method": "lora",
+        "task": {"name": "sequence-classification", "head": "mean"},
+        "data": dict(intents),
+        "training": {"epochs": 1, "batch_size": 16},
+        "output": str(folder / "artifact"),
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("method=lorra", ["unknown method 'lorra'", "'lora'"]),
+        ("method.rank=4", ["rank: no such field", "known are"]),
+        ("training.learning_rte=1", ["learning_rte", "did you mean learning_rate"]),
+        ("training.epochs=-1", ["training.epochs", "greater than 0"]),
+        ("method.targets=[qwery]", ["lora.targets", "'qwery' matches no linear layer", "query"]),
+        ("method.targets=[query, nothing]", ["'nothing' matches no linear layer"]),
+        ("data.columns.label=intent", ["no column 'intent'", "'label'"]),
+        ("base=./no/such/base", ["base model './no/such/base' does not exist"]),
+        ("variant=int9", ["unknown base variant 'int9'", "int8"]),
+        ("output=/proc/nothing/artifact", ["can't write"]),
+        ("task=translation", ["unknown task 'translation'"]),
+    ],
+)
+def test_wrong_input(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str], override: str, expected: list[str]
+) -> None:
+    done = _run("train", _recipe(tmp_path, tiny_bert, intents), "--set", override)
+    assert done.returncode == 2, done.stderr
+    for part in expected:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("─ error ─") == 1
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_method_and_a_variant_that_do_not_go_together(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    recipe = _recipe(tmp_path, tiny_bert, intents)
+    done = _run("train", recipe, "--set", "method=full", "--set", "variant=nf4", "--set", "base=./no/such")
+    assert done.returncode == 2
+    # said before anything is looked for
+    assert "'full' does not go with the base variant 'nf4'" in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = _run("--debug", "inspect", tmp_path)
+    assert "Traceback" in done.stderr and "is no artifact" in done.stderr
+
+
+def test_the_whole_way(tmp_path: Path, tiny_bert: str, tiny_llama: str, intents: dict[str, str]) -> None:
+    done = _run("train", _recipe(tmp_path, tiny_bert, intents))
+    assert done.returncode == 0, done.stderr
+    artifact = Path(done.stdout.strip())
+    assert artifact == tmp_path / "artifact"
+    assert "test accuracy" in done.stderr
+
+    shown = _run("inspect", artifact)
+    assert "lora" in shown.stdout and "sha256" in shown.stdout
+    manifest = json.loads(_run("inspect", artifact, "--json").stdout)
+
+    verified = _run("verify", artifact)
+    assert verified.returncode == 0 and "files are as they were written" in verified.stdout
+    refused = _run("verify", artifact, "--base", tiny_llama)
+    assert refused.returncode == 2 and "belongs to the base" in refused.stderr
+
+    measured = json.loads(_run("evaluate", artifact, "--data", intents["test"], "--json").stdout)
+    assert measured == pytest.approx(manifest["metrics"]["test"], abs=1e-6)
+
+    texts = _run("predict", artifact, "--text", "where is my card", "--text", "what rate do I get")
+    answers = [json.loads(line) for line in texts.stdout.splitlines()]
+    assert len(answers) == 2 and all(one["prediction"] in manifest["task"]["labels"] for one in answers)
+    rows = _run("predict", artifact, "--data", intents["test"])
+    assert len(rows.stdout.splitlines()) == 80
+
+    merged = _run("merge", artifact, "--output", tmp_path / "merged")
+    assert merged.returncode == 0 and (tmp_path / "merged" / "model.safetensors").is_file()
+
+    damaged = shutil.copytree(artifact, tmp_path / "damaged")
+    with (damaged / "adapter_model.safetensors").open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\x55")
+    assert _run("predict", damaged, "--text", "x").returncode == 2
+
+
+def test_listing_and_schema() -> None:
+    found = {entry["name"]: entry for entry in json.loads(_run("methods", "--json").stdout)}
+    assert found["full"]["bases"] == ["float32"]
+    assert {one["name"] for one in json.loads(_run("bases", "--json").stdout)} == {"float32", "bfloat16", "int8", "nf4"}
+    assert "sequence-classification" in _run("tasks").stdout
+    schema = json.loads(_run("schema").stdout)
+    assert schema["properties"]["training"]
+    assert json.loads(_run("schema", "method:lora").stdout)["properties"]["r"]["default"] == 8

@@ -1,0 +1,137 @@
+"""What the tasks compute, against known values."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import pefttools
+from pefttools.data import Table, read_table
+from pefttools.errors import ConfigError, DataError
+from pefttools.tasks import tasks
+from pefttools.tasks.heads import pool
+from pefttools.tasks.metrics import classification_metrics, named_metric, text_metrics
+from tests.conftest import MINILM
+
+
+def test_pooling() -> None:
+    states = torch.tensor([[[1.0], [3.0], [100.0]], [[5.0], [7.0], [9.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    assert pool(states, mask, "mean").flatten().tolist() == [2.0, 7.0]
+    assert pool(states, mask, "cls").flatten().tolist() == [1.0, 5.0]
+    assert pool(states, mask, "last").flatten().tolist() == [3.0, 9.0]
+
+
+def test_metrics_against_counting() -> None:
+    found = classification_metrics([0, 0, 1, 2], [0, 1, 1, 1])
+    assert found["accuracy"] == 0.5
+    assert found["precision_macro"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert found["recall_macro"] == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert found["f1_weighted"] == pytest.approx((1 * (2 / 3) + 3 * 0.5) / 4)
+    assert text_metrics([" 9 apples", "8"], ["9 apples", "9"]) == {"exact_match": 0.5}
+
+
+def test_a_metric_of_the_users_own(tmp_path: Path) -> None:
+    script = tmp_path / "always_seven.py"
+    script.write_text(
+        "import datasets, evaluate\n"
+        "class AlwaysSeven(evaluate.Metric):\n"
+        "    def _info(self):\n"
+        "        value = datasets.Value('int64')\n"
+        "        return evaluate.MetricInfo(description='', citation='', inputs_description='',\n"
+        "            features=datasets.Features({'predictions': value, 'references': value}))\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'seven': 7.0}\n"
+    )
+    assert named_metric(str(script), [0, 1], [0, 1]) == {"seven": 7.0}
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        named_metric(str(tmp_path / "nothing.py"), [0], [0])
+
+
+def test_the_base_says_that_it_pools() -> None:
+    model = pefttools.wrap(MINILM, "head", labels=["a", "b"])
+    assert model.spec.head_kind == "mean"
+    assert "pooler" not in dict(model.transformer.named_children()) or model.transformer.pooler is None
+
+
+def test_pairs(tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], task={"name": "sequence-classification", "head": "mean"})
+    rows = [{"text": "one", "pair": "two"}, {"text": "two", "pair": "one"}]
+    table = Table("t", rows, {"text": "text", "pair": "pair"}, range(1, 3))
+    first = model.spec.task.encode(table, model.tokenizer, model.labels)[0]
+    assert first["token_type_ids"] == [0, 0, 0, 1, 1]
+    answers = pefttools.predict(model, rows)
+    assert answers[0]["score"] != answers[1]["score"]
+
+
+def test_pairs_are_refused_by_methods_that_drop_token_types(tiny_bert: str, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("text,pair,label\n" + "".join(f"a {i},b {i},{'xy'[i % 2]}\n" for i in range(20)))
+    with pytest.raises(ConfigError, match="can't tell the two texts of a pair apart"):
+        pefttools.train(
+            {"base": tiny_bert, "method": "prefix", "data": {"train": str(path)}, "output": str(tmp_path / "a"),
+             "task": {"name": "sequence-classification", "head": "mean"}}
+        )  # fmt: skip
+
+
+def _lm(base: str, **options: object) -> pefttools.TunedModel:
+    return pefttools.wrap(base, "lora", task={"name": "causal-lm", **options}, precision="float32")
+
+
+def test_the_loss_stands_on_the_completion_only(tiny_llama: str) -> None:
+    model = _lm(tiny_llama)
+    task = model.spec.task
+    table = Table("t", [{"prompt": "how many apples", "completion": "nine"}], {"prompt": "p", "completion": "c"}, [1])
+    (example,) = task.encode(table, model.tokenizer, [])
+    labelled = [token for token in example["labels"] if token != -100]
+    # the answer and the end sign, nothing of the prompt
+    assert model.tokenizer.convert_ids_to_tokens(labelled) == ["nine", "[SEP]"]
+    batch = task.collate([example], model.tokenizer)
+    loss = task.loss(model.run_batch({k: v for k, v in batch.items() if k != "labels"}), batch["labels"])
+    logits = model.transformer(input_ids=torch.tensor([example["input_ids"]])).logits[0]
+    size = len(example["prompt_ids"])
+    expected = torch.nn.functional.cross_entropy(logits[size - 1 : size + 1], torch.tensor(labelled))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_perplexity_and_exact_match(tiny_llama: str) -> None:
+    model = _lm(tiny_llama, max_new_tokens=3)
+    rows = [{"prompt": f"question {n}", "completion": "an answer"} for n in range(5)]
+    table = Table("t", rows, {"prompt": "prompt", "completion": "completion"}, range(1, 6))
+    found = pefttools.evaluate(model, table, batch_size=2)
+    assert found.metrics["perplexity"] == pytest.approx(math.exp(found.metrics["loss"]))
+    assert found.metrics["exact_match"] == 0.0
+    answers = pefttools.predict(model, [row["prompt"] for row in rows])
+    assert [one["prediction"] for one in answers] == found.answers()
+    own = Table("t", [{**row, "completion": a["prediction"] or "x"} for row, a in zip(rows, answers, strict=True)],
+                table.columns, range(1, 6))  # fmt: skip
+    assert pefttools.evaluate(model, own).metrics["exact_match"] == 1.0
+
+
+def test_chats_use_the_template(tiny_llama: str) -> None:
+    model = _lm(tiny_llama)
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }} [SEP] {% endfor %}"
+        "{% if add_generation_prompt %}<assistant> {% endif %}"
+    )
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    table = Table("t", [{"messages": chat}], {"messages": "messages"}, [1])
+    model.spec.task.check(table, [])
+    (example,) = model.spec.task.encode(table, model.tokenizer, [])
+    labelled = [token for token in example["labels"] if token != -100]
+    assert model.tokenizer.convert_ids_to_tokens(labelled) == ["hello", "[SEP]"]
+    bad = Table("t", [{"messages": chat[:1]}], {"messages": "messages"}, [7])
+    with pytest.raises(DataError, match=r"row 7, column 'messages': a chat must end"):
+        model.spec.task.check(bad, [])
+
+
+def test_causal_lm_columns_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer\na,b\n")
+    kind = tasks.get("causal-lm")
+    task = kind(kind.config())
+    with pytest.raises(DataError, match="needs the columns prompt and completion"):
+        task.check(read_table(str(path), task.roles, {}), [])
