@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pefttools.adapters.own import OwnMethod, get_sites, train_heads
 from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import match_modules
+
+from .own import OwnMethod, get_sites, train_heads
 
 if TYPE_CHECKING:
     import torch
@@ -88,5 +89,5 @@ class BitFit(OwnMethod[BitFitConfig]):
         return model
 
 
-def _add_delta(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+def _add_delta(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
     return output + module.get_parameter(PARAMETER).to(output.dtype)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pefttools.adapters.own import OwnMethod
 from pefttools.methods import Capabilities, MethodConfig, Target
+
+from .own import OwnMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ class FullFineTuning(OwnMethod[FullConfig]):
     capabilities = Capabilities(bases=frozenset({"float32"}), mergeable=True)
     learning_rate = 1e-4
 
-    def wrap(self, model: nn.Module, config: FullConfig, target: Target) -> nn.Module:  # noqa: ARG002
+    def wrap(self, model: nn.Module, config: FullConfig, target: Target) -> nn.Module:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         return model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pefttools.adapters.own import OwnMethod, train_heads
 from pefttools.methods import Capabilities, MethodConfig, Target
+
+from .own import OwnMethod, train_heads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ class HeadOnly(OwnMethod[HeadConfig]):
     capabilities = Capabilities(tasks=frozenset({"sequence-classification"}), mergeable=True)
     learning_rate = 1e-2
 
-    def wrap(self, model: nn.Module, config: HeadConfig, target: Target) -> nn.Module:  # noqa: ARG002
+    def wrap(self, model: nn.Module, config: HeadConfig, target: Target) -> nn.Module:
         train_heads(model, target)
         return model
 

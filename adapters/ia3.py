@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pefttools.adapters.peft_bridge import PeftMethod
 from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import block_parts, ends, match_modules, modules_at
+
+from .peft_bridge import PeftMethod
 
 if TYPE_CHECKING:
     from torch import nn

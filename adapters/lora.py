@@ -1,9 +1,9 @@
 """LoRA and its relatives, by PEFT.
 
-    LoRA    y = W x + (alpha / r) B A x             https://arxiv.org/abs/2106.09685
-    rsLoRA  alpha / sqrt(r) instead of alpha / r    https://arxiv.org/abs/2312.03732
-    DoRA    magnitude and direction apart           https://arxiv.org/abs/2402.09353
-    PiSSA   starts at W's principal components      https://arxiv.org/abs/2404.02948
+LoRA    y = W x + (alpha / r) B A x             https://arxiv.org/abs/2106.09685
+rsLoRA  alpha / sqrt(r) instead of alpha / r    https://arxiv.org/abs/2312.03732
+DoRA    magnitude and direction apart           https://arxiv.org/abs/2402.09353
+PiSSA   starts at W's principal components      https://arxiv.org/abs/2404.02948
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pefttools.adapters.peft_bridge import CONFIG, WEIGHTS, PeftMethod, refuse_pairs_of_options
 from pefttools.bases import BaseVariant
 from pefttools.errors import ConfigError
 from pefttools.files import canonical_json
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import ALL_LINEAR, ends, match_modules
+
+from .peft_bridge import CONFIG, WEIGHTS, PeftMethod, refuse_pairs_of_options
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ class Lora(PeftMethod[LoraConfig]):
 
         if config.dora and variant.name == "int8":
             raise ConfigError(
-                "lora.dora does not go with the base variant 'int8': reading the weights' norms breaks bitsandbytes' state",
+                "lora.dora does not go with the base variant 'int8': its norms break bitsandbytes' state",
                 hint="Use the variant nf4, or leave dora off.",
             )
 
@@ -120,7 +121,11 @@ def _rewrite_pissa(folder: Path, initial: dict[str, torch.Tensor]) -> None:
             state[key] = torch.cat([state[key], start], dim=0)
         else:
             state[key] = torch.cat([state[key], -start], dim=1)
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {key: tensor.contiguous() for key, tensor in state.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
 
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))

@@ -44,7 +44,8 @@ class OwnMethod(Method[ConfigT]):
             missing = sorted(trained.keys() - state.keys())[:5]
             unknown = sorted(state.keys() - trained.keys())[:5]
             raise ArtifactError(
-                f"{folder / WEIGHTS} does not fit the model: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+                f"{folder / WEIGHTS} does not fit the model: "
+                f"missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
             )
         with torch.no_grad():
             for name, parameter in trained.items():

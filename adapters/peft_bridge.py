@@ -51,7 +51,7 @@ class PeftMethod(Method[ConfigT]):
         config["base_model_name_or_path"] = base_id
         path.write_text(canonical_json(config), encoding="utf-8")
 
-    def load(self, model: nn.Module, folder: Path, config: ConfigT, target: Target) -> nn.Module:  # noqa: ARG002
+    def load(self, model: nn.Module, folder: Path, config: ConfigT, target: Target) -> nn.Module:
         import peft
         from safetensors import safe_open
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pefttools.adapters.peft_bridge import PeftMethod
 from pefttools.methods import Capabilities, MethodConfig, Target
+
+from .peft_bridge import PeftMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,7 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
     capabilities = Capabilities(mergeable=False, gradient_checkpointing=False, pairs=False)
     learning_rate = 1e-2
 
-    def peft_config(self, model: nn.Module, config: PrefixConfig, target: Target) -> Any:  # noqa: ARG002
+    def peft_config(self, model: nn.Module, config: PrefixConfig, target: Target) -> Any:
         import peft
 
         return peft.PrefixTuningConfig(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pefttools.adapters.peft_bridge import PeftMethod
 from pefttools.methods import Capabilities, MethodConfig, Target
+
+from .peft_bridge import PeftMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,7 @@ class PromptTuning(PeftMethod[PromptConfig]):
     capabilities = Capabilities(mergeable=False, pairs=False, padded_generation=False)
     learning_rate = 3e-2
 
-    def peft_config(self, model: nn.Module, config: PromptConfig, target: Target) -> Any:  # noqa: ARG002
+    def peft_config(self, model: nn.Module, config: PromptConfig, target: Target) -> Any:
         import peft
 
         start = peft.PromptTuningInit.SAMPLE_VOCAB if config.start == "vocabulary" else peft.PromptTuningInit.RANDOM

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pefttools.adapters.own import OwnMethod
 from pefttools.methods import Capabilities, MethodConfig, Target
+
+from .own import OwnMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ class Untuned(OwnMethod[UntunedConfig]):
     capabilities = Capabilities(tasks=frozenset({"causal-lm"}), mergeable=True, trains=False)
     learning_rate = 0.0
 
-    def wrap(self, model: nn.Module, config: UntunedConfig, target: Target) -> nn.Module:  # noqa: ARG002
+    def wrap(self, model: nn.Module, config: UntunedConfig, target: Target) -> nn.Module:
         return model
 
     def merge(self, model: nn.Module) -> nn.Module:

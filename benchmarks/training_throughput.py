@@ -80,7 +80,10 @@ def plain(rows: int, epochs: int, rank: int, same_head: bool) -> dict[str, float
 
     splits = load_splits(
         DataConfig(
-            train=f"{DATA}train.tsv", validation=f"{DATA}dev.tsv", test=f"{DATA}test.tsv", limit={"train": rows}
+            train=f"{DATA}train.tsv",
+            validation=f"{DATA}dev.tsv",
+            test=f"{DATA}test.tsv",
+            limit={"train": rows},
         ),
         {"text": True, "label": True},
     )
@@ -97,9 +100,7 @@ def plain(rows: int, epochs: int, rank: int, same_head: bool) -> dict[str, float
         model = _with_loss(pefttools.wrap(BASE, "lora", r=rank, labels=labels, precision="float32"))
     else:
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels))
-        model = get_peft_model(
-            model, LoraConfig(r=rank, lora_alpha=16, target_modules=targets, task_type="SEQ_CLS")
-        )
+        model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=16, target_modules=targets, task_type="SEQ_CLS"))
 
     def encode(table: Any) -> Dataset:
         known = [row for row in table.rows if row["label"] in labels]
@@ -125,7 +126,10 @@ def plain(rows: int, epochs: int, rank: int, same_head: bool) -> dict[str, float
             trainer.create_optimizer()
             head = {id(p) for p in model.inner.head.parameters()}
             groups = [
-                {"params": [p for p in model.parameters() if p.requires_grad and (id(p) in head) is own], "lr": rate}
+                {
+                    "params": [p for p in model.parameters() if p.requires_grad and (id(p) in head) is own],
+                    "lr": rate,
+                }
                 for own, rate in ((True, 1e-2), (False, 2e-3))
             ]
             trainer.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
@@ -172,7 +176,10 @@ def main() -> None:
             print(f"{number + 1}/{options.repeat} {side:5} {runs[-1]['samples_per_second']:7.1f} rows/s, "
                   f"accuracy {runs[-1]['accuracy']:.4f}", flush=True)  # fmt: skip
     ratios = [a["samples_per_second"] / b["samples_per_second"] for a, b in zip(*found.values(), strict=True)]
-    print(f"ratio, median of {len(ratios)} pairs: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+    print(
+        f"ratio, median of {len(ratios)} pairs: {statistics.median(ratios):.2f} "
+        f"(from {min(ratios):.2f} to {max(ratios):.2f})"
+    )
     if options.json:
         print(json.dumps({"rows": found, "ratios": ratios, "median_ratio": statistics.median(ratios)}))
 

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pefttools.eval.bench import bench as bench
-    from pefttools.eval.records import RunRecord as RunRecord
-    from pefttools.eval.report import write_report as report
+    from .bench import bench as bench
+    from .records import RunRecord as RunRecord
+    from .report import write_report as report  # noqa: F401
 
 _HOMES = {
     "bench": ("pefttools.eval.bench", "bench"),

@@ -13,15 +13,16 @@ def bench(
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at the same time, as far as memory reaches."),
 ) -> None:
     """Compare methods; started again after a kill, it goes on where it stopped."""
-    from pefttools.eval.spec import load_spec
+    from .spec import load_spec
 
     settings = load_spec(spec, overrides)
 
     from rich.console import Console
 
-    from pefttools.eval.bench import bench as run
-    from pefttools.eval.report import load_report, print_table
     from pefttools.progress import default_reporter
+
+    from .bench import bench as run
+    from .report import load_report, print_table
 
     outcome = run(settings, jobs=jobs, reporter=default_reporter())
     print_table(load_report(outcome.folder), Console())
@@ -36,7 +37,7 @@ def report(
     """Write the report of a comparison again: HTML, Markdown, CSV, JSON."""
     from rich.console import Console
 
-    from pefttools.eval.report import load_report, print_table, write_report
+    from .report import load_report, print_table, write_report
 
     files = write_report(runs, output)
     print_table(load_report(runs), Console())

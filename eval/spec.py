@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
-from pefttools.files import canonical_json
 from pefttools.recipe import Choice, Recipe, read_yaml, validate
 from pefttools.training.config import TrainingConfig
 
@@ -46,10 +46,10 @@ class BenchSpec(BaseModel):
     )
     task: Choice = "sequence-classification"
     data: DataConfig
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
     baseline: str = Field("full", description="label of the method that the others are compared with")
-    search: Search = Field(default_factory=Search)
+    search: Search = Field(default_factory=lambda: Search())
     storage: str = "auto"
     output: Path = Path("runs/comparison")
 
@@ -68,7 +68,8 @@ class PlannedRun(BaseModel):
         """sha256 of all that decides the result: the resolved recipe, the search, base and data by content."""
         content = self.recipe.model_dump(mode="json", exclude={"output"})
         content |= {"search": self.search.model_dump(mode="json"), "digests": digests}
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        # The order in which a file names its fields decides nothing.
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> BenchSpec:
@@ -96,7 +97,8 @@ def plan(spec: BenchSpec) -> list[PlannedRun]:
     double = next((one for one in ids if ids.count(one) > 1), None)
     if double is not None:
         raise ConfigError(
-            f"two runs would be called {double!r}", hint="Give one of the methods a label of its own: {name: ..., label: ...}."
+            f"two runs would be called {double!r}",
+            hint="Give one of the methods a label of its own: {name: ..., label: ...}.",
         )
     return runs
 
@@ -129,9 +131,7 @@ def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: in
         "output": spec.output / "runs" / name / "artifact",
         "storage": spec.storage,
     }
-    return PlannedRun(
-        id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search
-    )
+    return PlannedRun(id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search)
 
 
 def _slug(text: str) -> str:

@@ -119,9 +119,7 @@ def wilson_interval(right: int, rows: int, level: float = LEVEL) -> Interval:
     return Interval(max(0.0, min(center - half, share)), min(1.0, max(center + half, share)))
 
 
-def compare(
-    method: Mapping[int, Answers], baseline: Mapping[int, Answers], rng_seed: int = 0
-) -> Comparison | None:
+def compare(method: Mapping[int, Answers], baseline: Mapping[int, Answers], rng_seed: int = 0) -> Comparison | None:
     """Paired comparison over the seeds that both have with equally many rows.
 
     Args:

@@ -86,7 +86,16 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
         status=status,
         error=failure,
         packages=package_versions(
-            ("pefttools", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate")
+            (
+                "pefttools",
+                "torch",
+                "transformers",
+                "peft",
+                "bitsandbytes",
+                "accelerate",
+                "datasets",
+                "evaluate",
+            )
         ),
         hardware=hardware(),
         git_revision=git_revision(),
@@ -171,9 +180,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         examples = task.encode(splits.test, stored.model.tokenizer, prepared.labels)
         begin = time.perf_counter()
         with reporter.step("evaluating on test", "rows") as advance:
-            test = task.evaluate(
-                stored.model, examples, batch_size=recipe.training.eval_batch_size, progress=advance
-            )
+            test = task.evaluate(stored.model, examples, batch_size=recipe.training.eval_batch_size, progress=advance)
         facts["seconds"]["evaluation"] = round(time.perf_counter() - begin, 3)
         facts["test"] = test.metrics
         write_predictions(folder, test.predictions)

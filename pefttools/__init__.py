@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(
-        ("evaluate", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"), "pefttools.api"
+        ("evaluate", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"),
+        "pefttools.api",
     ),
     "PeftToolsError": "pefttools.errors",
     "Recipe": "pefttools.recipe",
     "TunedModel": "pefttools.tuned",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 

@@ -19,6 +19,15 @@ from pefttools.errors import ConfigError
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.EEXIST,
+    errno.ENOENT,
+)
 
 
 def cache_dir(*parts: str) -> Path:
@@ -98,7 +107,15 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EEXIST):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.ENOSPC,
+            errno.EEXIST,
+            errno.ENOENT,
+        ):
             raise ConfigError(
                 f"can't write {path}: {error.strerror}", hint="Choose another place, or free this one."
             ) from error

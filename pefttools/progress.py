@@ -36,7 +36,7 @@ class SilentReporter(Reporter):
         """Nothing."""
 
     @contextmanager
-    def step(self, name: str, unit: str) -> Iterator[Advance]:  # noqa: ARG002
+    def step(self, name: str, unit: str) -> Iterator[Advance]:
         """Nothing."""
         yield lambda done, total, note="": None
 

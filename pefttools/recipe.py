@@ -34,7 +34,7 @@ class Recipe(BaseModel):
     method: Choice = Field(description="name, or a mapping with name and options; see `pefttools methods`")
     task: Choice = Field("sequence-classification", description="name, or a mapping; see `pefttools tasks`")
     data: DataConfig
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     seed: int = Field(0, description="of initialisation, order and dropout")
     output: Path = Field(Path("artifacts/adapter"), description="folder of the artifact")
     storage: str = Field(
@@ -115,9 +115,8 @@ def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
                 known = _fields_at(model, problem["loc"][:-1])
                 lines.append(f"{place}: no such field")
                 near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=2, cutoff=0.5)
-                hints.append(
-                    f"{place}: did you mean {' or '.join(near)}?" if near else f"{place}: known are {', '.join(sorted(known))}."
-                )
+                meant = f"did you mean {' or '.join(near)}? " if near else ""
+                hints.append(f"{place}: {meant}known are {', '.join(sorted(known))}.")
             else:
                 given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
                 lines.append(f"{place}: {problem['msg']}{given}")

@@ -40,10 +40,16 @@ class BlockParts:
 #: By family; the first whose every part stands in the model is taken. Another family costs one line here.
 FAMILIES = {
     "bert": BlockParts(
-        ("attention.self.key", "attention.self.value"), "attention.output.dense", ("intermediate.dense",), "output.dense"
+        ("attention.self.key", "attention.self.value"),
+        "attention.output.dense",
+        ("intermediate.dense",),
+        "output.dense",
     ),
     "vit": BlockParts(
-        ("attention.attention.key", "attention.attention.value"), "attention.output.dense", ("intermediate.dense",), "output.dense"
+        ("attention.attention.key", "attention.attention.value"),
+        "attention.output.dense",
+        ("intermediate.dense",),
+        "output.dense",
     ),
     "vit-5": BlockParts(("attention.k_proj", "attention.v_proj"), "attention.o_proj", ("mlp.fc1",), "mlp.fc2"),
     "distilbert": BlockParts(("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2"),
@@ -62,14 +68,16 @@ FAMILIES = {
         ("self_attention.query_key_value",), "self_attention.dense", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"
     ),
     "modernbert": BlockParts(("attn.Wqkv",), "attn.Wo", ("mlp.Wi",), "mlp.Wo"),
-    "t5": BlockParts(("SelfAttention.k", "SelfAttention.v"), "SelfAttention.o", ("DenseReluDense.wi",), "DenseReluDense.wo"),
+    "t5": BlockParts(
+        ("SelfAttention.k", "SelfAttention.v"), "SelfAttention.o", ("DenseReluDense.wi",), "DenseReluDense.wo"
+    ),
     "t5-gated": BlockParts(
         ("SelfAttention.k", "SelfAttention.v"),
         "SelfAttention.o",
         ("DenseReluDense.wi_0", "DenseReluDense.wi_1"),
         "DenseReluDense.wo",
     ),
-}  # fmt: skip
+}
 
 
 def block_parts(model: nn.Module) -> BlockParts:
@@ -80,12 +88,18 @@ def block_parts(model: nn.Module) -> BlockParts:
     """
     names = set(_linear_parts(model).values())
     for parts in FAMILIES.values():
-        needed = {*parts.keys_values, parts.attention_output, *parts.feed_forward_input, parts.feed_forward_output}
+        needed = {
+            *parts.keys_values,
+            parts.attention_output,
+            *parts.feed_forward_input,
+            parts.feed_forward_output,
+        }
         if needed <= names:
             return parts
     raise TargetError(
         "the parts of this model's blocks are not known",
-        hint=f"Name the modules in the method's options. Linear layers of its blocks: {', '.join(sorted(names)) or 'none'}.",
+        hint="Name the modules in the method's options. "
+        f"Linear layers of its blocks: {', '.join(sorted(names)) or 'none'}.",
     )
 
 
@@ -119,8 +133,9 @@ def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, lin
     for pattern in patterns:
         found = set(all_linear(model)) if pattern == ALL_LINEAR else {name for name in names if _matches(name, pattern)}
         if not found:
+            kind = "linear layer" if linear_only else "module"
             raise TargetError(
-                f"{option}: the pattern {pattern!r} matches no {'linear layer' if linear_only else 'module'} of the model",
+                f"{option}: the pattern {pattern!r} matches no {kind} of the model",
                 hint=_suggestion(pattern, names),
             )
         chosen |= found

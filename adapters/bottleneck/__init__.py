@@ -1,5 +1,5 @@
 """Bottleneck adapters: small two-layer networks inside every block."""
 
-from pefttools.adapters.bottleneck.method import BottleneckAdapters, BottleneckConfig
+from .method import BottleneckAdapters, BottleneckConfig
 
 __all__ = ["BottleneckAdapters", "BottleneckConfig"]

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pefttools.adapters.own import OwnMethod, train_heads
 from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import block_parts, input_size, match_modules, modules_at, output_size
+
+from ..own import OwnMethod, train_heads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +62,7 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
     learning_rate = 2e-3
 
     def wrap(self, model: nn.Module, config: BottleneckConfig, target: Target) -> nn.Module:
-        from pefttools.adapters.bottleneck.module import attach_parallel, attach_serial
+        from .module import attach_parallel, attach_serial
 
         if config.placement == "parallel":
             for read, write in _parallel_sites(model, config):
@@ -95,7 +96,10 @@ def _parallel_sites(model: nn.Module, config: BottleneckConfig) -> list[tuple[st
         writes = match_modules(model, config.targets, option="bottleneck.targets")
     else:
         parts = block_parts(model)
-        reads, writes = modules_at(model, parts.feed_forward_input[0]), modules_at(model, parts.feed_forward_output)
+        reads, writes = (
+            modules_at(model, parts.feed_forward_input[0]),
+            modules_at(model, parts.feed_forward_output),
+        )
     if len(reads) != len(writes):
         raise TargetError(
             f"bottleneck: {len(reads)} inputs for {len(writes)} targets",

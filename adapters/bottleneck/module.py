@@ -11,11 +11,16 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from pefttools.adapters.bottleneck.method import BottleneckConfig
+    from .method import BottleneckConfig
 
 CHILD = "bottleneck"
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
 
 
 class Bottleneck(nn.Module):
@@ -64,8 +69,9 @@ def attach_parallel(reader: nn.Module, writer: nn.Module, inputs: int, outputs: 
     writer.register_forward_hook(_add_parallel)
 
 
-def _add_serial(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
-    return output + site.get_submodule(CHILD)(output).to(output.dtype)
+def _add_serial(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    added: torch.Tensor = site.get_submodule(CHILD)(output)
+    return output + added.to(output.dtype)
 
 
 def _keep_input(reader: nn.Module, args: tuple[Any, ...]) -> None:
@@ -74,12 +80,13 @@ def _keep_input(reader: nn.Module, args: tuple[Any, ...]) -> None:
     adapter.waiting = args[0]
 
 
-def _add_parallel(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+def _add_parallel(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
     adapter = site.get_submodule(CHILD)
     assert isinstance(adapter, Bottleneck)
     assert adapter.waiting is not None
     x, adapter.waiting = adapter.waiting, None
-    return output + adapter(x).to(output.dtype)
+    added: torch.Tensor = adapter(x)
+    return output + added.to(output.dtype)
 
 
 def _device(site: nn.Module) -> torch.device:

@@ -41,7 +41,8 @@ class Row:
     @property
     def name(self) -> str:
         """Label, and the variant where it is not the plain one."""
-        return self.label if self.variant == "float32" else f"{self.label} ({self.variant})"
+        said = self.variant == "float32" or self.variant in self.label
+        return self.label if said else f"{self.label} ({self.variant})"
 
     @property
     def done(self) -> tuple[RunRecord, ...]:
@@ -134,7 +135,7 @@ def build(folder: Path) -> ReportData:
     correct = {key: _correct(folder, runs) for key, runs in groups.items()}
     base_key = _baseline_key(groups, baseline)
     comparisons = judge(
-        [None if base_key in (None, key) else compare(correct[key], correct[base_key]) for key in groups]  # type: ignore[index]
+        [None if base_key in (None, key) else compare(correct[key], correct[base_key]) for key in groups]
     )
     rows = [
         _row(key, runs, correct[key], against, key == base_key)
@@ -142,7 +143,11 @@ def build(folder: Path) -> ReportData:
     ]
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.name))
     return ReportData(
-        str(spec.get("name", folder.name)), baseline, records[0].primary_metric, tuple(_with_fronts(rows)), tuple(records)
+        str(spec.get("name", folder.name)),
+        baseline,
+        records[0].primary_metric,
+        tuple(_with_fronts(rows)),
+        tuple(records),
     )
 
 

@@ -10,7 +10,18 @@ from . import words
 from .data import ReportData, Row
 
 #: colours that stay apart for most kinds of colour blindness (Okabe and Ito), then two more
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F", "#B8A200", "#17A2A2")
+_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C564B",
+    "#7F7F7F",
+    "#B8A200",
+    "#17A2A2",
+)
 
 
 def figures(data: ReportData) -> list[tuple[str, str, str]]:
@@ -63,13 +74,13 @@ def _scatter(
             }  # fmt: skip
         traces.append(
             {
-                "type": "scatter", "mode": "markers+text", "name": html.escape(row.name), "x": [cost], "y": [value],
-                "text": [html.escape(row.name)], "textposition": "top center", "hoverinfo": "x+y+name",
+                "type": "scatter", "mode": "markers", "name": html.escape(row.name), "x": [cost], "y": [value],
+                "hoverinfo": "x+y+name",
                 "marker": {"size": 11, "color": colours[row.name], "line": {"width": 1, "color": "#fff"}}, **errors,
             }
         )  # fmt: skip
     unit = ", %" if scale == 100.0 else ""
-    return {"data": traces, "layout": _layout(f"{_title(data.metric)}{unit}", legend=False)}
+    return {"data": traces, "layout": _layout(f"{_title(data.metric)}{unit}", legend=True)}
 
 
 def _curves(data: ReportData, key: str, colours: dict[str, str]) -> dict[str, Any]:
@@ -114,7 +125,8 @@ def _layout(y: str, *, legend: bool) -> dict[str, Any]:
         "paper_bgcolor": "#fff", "plot_bgcolor": "#fff", "hovermode": "closest",
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#333"},
         "legend": {"orientation": "h", "y": -0.25},
-        "xaxis": {"gridcolor": "#eee", "zeroline": False}, "yaxis": {"gridcolor": "#eee", "zeroline": False, "title": {"text": y}},
+        "xaxis": {"gridcolor": "#eee", "zeroline": False},
+        "yaxis": {"gridcolor": "#eee", "zeroline": False, "title": {"text": y}},
     }  # fmt: skip
 
 

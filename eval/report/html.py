@@ -20,7 +20,11 @@ def to_html(data: ReportData) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html").render(
         data=data,
@@ -60,14 +64,25 @@ def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
         (row.name, row.name),
         (words.score(row.score, metric), number(row.score)),
         (interval, number(row.interval.low if row.interval else None)),
-        (words.difference(row), row.against.difference if row.against else (0.0 if row.is_baseline else -1.0)),
+        (
+            words.difference(row),
+            row.against.difference if row.against else (0.0 if row.is_baseline else -1.0),
+        ),
         (row.verdict, row.verdict),
         (f"{words.count(row.trained)} ({words.percent(row.share_trained)})", number(row.trained)),
-        (words.bytes_(memory.training.peak if memory else None), number(memory.training.peak if memory else None)),
-        (words.bytes_(memory.evaluation.peak if memory else None), number(memory.evaluation.peak if memory else None)),
+        (
+            words.bytes_(memory.training.peak if memory else None),
+            number(memory.training.peak if memory else None),
+        ),
+        (
+            words.bytes_(memory.evaluation.peak if memory else None),
+            number(memory.evaluation.peak if memory else None),
+        ),
         (words.bytes_(memory.peak_rss if memory else None), number(memory.peak_rss if memory else None)),
         (
-            f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)} of the base)" if artifact else "–",
+            f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)} of the base)"
+            if artifact
+            else "–",
             number(artifact.bytes if artifact else None),
         ),
         (words.seconds(train), number(train)),
@@ -98,4 +113,8 @@ def _run(record: Any) -> dict[str, Any]:
         "recipe hash": record.recipe_hash,
         "created": record.created,
     }
-    return {"id": record.id, "facts": facts, "recipe": json.dumps(record.recipe, indent=2, ensure_ascii=False)}
+    return {
+        "id": record.id,
+        "facts": facts,
+        "recipe": json.dumps(record.recipe, indent=2, ensure_ascii=False),
+    }

@@ -9,11 +9,23 @@ from .data import ReportData, Row
 def to_markdown(data: ReportData) -> str:
     """Table, findings and notes."""
     metric = data.metric
-    heads = ["method", metric, "95 % interval", f"difference to {data.baseline} (points)", "verdict", "trained parameters",
+    heads = ["method", metric, "95 % interval", f"difference to {data.baseline} (points)", "verdict",
+             "trained parameters",
              data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "rows/s"]  # fmt: skip
-    lines = [f"# {_plain(data.title)}", "", "| " + " | ".join(map(_plain, heads)) + " |", "|---" * len(heads) + "|"]
+    lines = [
+        f"# {_plain(data.title)}",
+        "",
+        "| " + " | ".join(map(_plain, heads)) + " |",
+        "|---" * len(heads) + "|",
+    ]
     lines += ["| " + " | ".join(map(_plain, _cells(row, metric))) + " |" for row in data.rows]
-    lines += ["", *(f"- {_plain(text)}" for text in words.findings(data)), "", _plain(words.memory_note(data)), ""]
+    lines += [
+        "",
+        *(f"- {_plain(text)}" for text in words.findings(data)),
+        "",
+        _plain(words.memory_note(data)),
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -36,6 +48,14 @@ def _cells(row: Row, metric: str) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that can neither end a cell nor begin markup."""
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\["), ("\n", " ")):
+    for sign, safe in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "\\|"),
+        ("`", "\\`"),
+        ("[", "\\["),
+        ("\n", " "),
+    ):
         text = text.replace(sign, safe)
     return text

@@ -18,8 +18,8 @@ def show(data: ReportData, console: Console) -> None:
     from rich.text import Text
 
     table = Table(title=Text(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    memory = "peak GPU memory" if data.on_gpu else "peak memory (counted)"
-    table.add_column("method", style="bold", overflow="fold")
+    memory = "GPU peak" if data.on_gpu else "peak *"
+    table.add_column("method", style="bold", overflow="fold", min_width=10)
     for heading in (data.metric, "95 %", f"vs {data.baseline}", "trained", memory, "adapter", "time"):
         table.add_column(Text(heading), justify="right")
     for row in data.rows:
@@ -39,6 +39,7 @@ def show(data: ReportData, console: Console) -> None:
         )
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
-    console.print(Text("~ no winner can be called", style="dim"))
+    notes = "~ no winner can be called" + ("" if data.on_gpu else "   * training memory, counted tensors")
+    console.print(Text(notes, style="dim"))
     for text in words.findings(data):
         console.print(Text(f"- {text}"))

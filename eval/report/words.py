@@ -24,7 +24,7 @@ def spread(row: Row, metric: str) -> str:
     if row.interval is None:
         return ""
     scale, form = (100, ".1f") if is_share(metric) else (1, ".4g")
-    return f"{scale * row.interval.low:{form}} to {scale * row.interval.high:{form}}"
+    return f"{scale * row.interval.low:{form}}–{scale * row.interval.high:{form}}"
 
 
 def difference(row: Row) -> str:
@@ -77,19 +77,26 @@ def findings(data: ReportData) -> list[str]:
     scored = [row for row in data.rows if row.score is not None]
     if baseline is None:
         found.append(f"There is no result of the baseline {data.baseline!r}: nothing is compared.")
-    for row in scored:
-        if row.against is None or baseline is None:
-            continue
-        points = f"difference {difference(row)} points, 95 % interval in brackets"
-        if row.against.verdict == "no call":
-            text = f"{row.name} and {baseline.name} can't be told apart on {row.against.rows:,} rows: {points}."
-            if row.against.too_wide:
-                text += " The interval is too wide to call a winner; more test rows or seeds are needed."
-            else:
-                text += " They are equal to within a point."
-        else:
-            text = f"{row.name} is {row.against.verdict} than {baseline.name}: {points}, p = {row.against.p_holm:.2g}."
-        found.append(text)
+    compared = [(row, row.against) for row in scored if row.against is not None and baseline is not None]
+    for row, against in compared:
+        if against.verdict != "no call":
+            found.append(
+                f"{row.name} is {against.verdict} than {data.baseline}: difference {difference(row)} points, "
+                f"p = {against.p_holm:.2g}."
+            )
+    for wide, ending in (
+        (True, "These intervals are too wide to call a winner; more test rows or seeds are needed."),
+        (False, "These are equal to within a point."),
+    ):
+        alike = [row for row, against in compared if against.verdict == "no call" and against.too_wide == wide]
+        if alike:
+            listed = "; ".join(f"{row.name} {difference(row)}" for row in alike)
+            found.append(f"Not to be told apart from {data.baseline}, by points: {listed}. {ending}")
+    if compared:
+        rows = compared[0][1].rows
+        found.append(
+            f"Differences are paired on {rows:,} rows; 95 % intervals in brackets; p values corrected by Holm."
+        )
     measured = [row for row in scored if row.memory is not None]
     if measured and baseline is not None and baseline.memory is not None:
         least = min(measured, key=lambda row: row.memory.training.peak if row.memory else 0)

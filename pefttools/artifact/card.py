@@ -15,7 +15,7 @@ def model_card(manifest: Manifest) -> str:
         "---",
         "library_name: peft" if method.name in ("lora", "ia3", "prefix", "prompt") else "library_name: pefttools",
         f"base_model: {json.dumps(base.id, ensure_ascii=False)}",
-        f"tags: [pefttools, {json.dumps(method.name, ensure_ascii=False)}, {json.dumps(task.name, ensure_ascii=False)}]",
+        f"tags: {json.dumps(['pefttools', method.name, task.name], ensure_ascii=False)}",
         "---",
     ]
     options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"

@@ -62,9 +62,7 @@ def load_verified(
         parameter.requires_grad_(False)
     if built.head is not None:
         _load_head(built.head, folder / HEAD)
-    model = assemble(
-        built, wrapped, base, kind, method, config, task, manifest.task.labels, manifest.precision, device
-    )
+    model = assemble(built, wrapped, base, kind, method, config, task, manifest.task.labels, manifest.precision, device)
     model.requires_grad_(False)
     return model.eval()
 
@@ -101,8 +99,8 @@ def check_base(manifest: Manifest, found: Base) -> None:
         )
     if found.weights != entry.weights:
         raise BaseModelError(
-            f"the artifact belongs to the base {entry.id!r} with weights {entry.weights[:12]}, but {found.id!r} has the "
-            f"same structure with other weights, {found.weights[:12]}",
+            f"the artifact belongs to the base {entry.id!r} with weights {entry.weights[:12]}, but {found.id!r} has "
+            f"the same structure with other weights, {found.weights[:12]}",
             hint="Give the base that the adapter was trained on, in the same revision.",
         )
 

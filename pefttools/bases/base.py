@@ -36,6 +36,4 @@ class BaseVariant(ABC):
         return
 
 
-variants: Registry[BaseVariant] = Registry(
-    "pefttools.bases", "base variant", base="pefttools.bases.base:BaseVariant"
-)
+variants: Registry[BaseVariant] = Registry("pefttools.bases", "base variant", base="pefttools.bases.base:BaseVariant")

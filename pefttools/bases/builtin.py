@@ -16,7 +16,7 @@ class Float32(BaseVariant):
     name = "float32"
     summary = "full precision, 4 bytes per weight"
 
-    def load_arguments(self, keep: list[str]) -> dict[str, Any]:  # noqa: ARG002
+    def load_arguments(self, keep: list[str]) -> dict[str, Any]:
         import torch
 
         return {"dtype": torch.float32}
@@ -28,7 +28,7 @@ class BFloat16(BaseVariant):
     name = "bfloat16"
     summary = "half the memory, 2 bytes per weight"
 
-    def load_arguments(self, keep: list[str]) -> dict[str, Any]:  # noqa: ARG002
+    def load_arguments(self, keep: list[str]) -> dict[str, Any]:
         import torch
 
         return {"dtype": torch.bfloat16}
@@ -48,9 +48,7 @@ class Int8(BaseVariant):
         import torch
         from transformers import BitsAndBytesConfig
 
-        config = BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=keep or None
-        )
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=keep or None)
         return {"dtype": torch.float32, "quantization_config": config}
 
     def after_load(self, model: nn.Module) -> None:

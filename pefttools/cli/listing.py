@@ -14,7 +14,7 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
     """List the tuning methods and what each can do."""
     from pefttools.methods import methods as registry
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in registry:
         method = _get(registry, name)
         if isinstance(method, str):
@@ -49,16 +49,14 @@ def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
     """List the base variants."""
     from pefttools.bases import variants as registry
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in registry:
         variant = _get(registry, name)
         if isinstance(variant, str):
             rows.append({"name": name, "error": variant})
         else:
             origin = registry.origin(name).distribution
-            rows.append(
-                {"name": name, "summary": variant.summary, "quantized": variant.quantized, "from": origin}
-            )
+            rows.append({"name": name, "summary": variant.summary, "quantized": variant.quantized, "from": origin})
     _show("Base variants", rows, as_json)
 
 
@@ -66,7 +64,7 @@ def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
     """List the tasks, their columns and options."""
     from pefttools.tasks import tasks as registry
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in registry:
         task = _get(registry, name)
         if isinstance(task, str):

@@ -28,7 +28,7 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def main(
-        debug: bool = typer.Option(False, DEBUG, help="Show tracebacks."),  # noqa: ARG001
+        debug: bool = typer.Option(False, DEBUG, help="Show tracebacks."),
     ) -> None:
         """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
 

@@ -55,7 +55,9 @@ def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, s
     first = tables[0]
     for table in tables[1:]:
         if table.columns.keys() != first.columns.keys():
-            raise DataError(f"{table.source} has the columns {sorted(table.columns)}, {first.source} {sorted(first.columns)}")
+            raise DataError(
+                f"{table.source} has the columns {sorted(table.columns)}, {first.source} {sorted(first.columns)}"
+            )
     if len(tables) == 1:
         return first
     return Table(

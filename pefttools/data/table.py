@@ -134,7 +134,8 @@ def _read_file(path: Path, source: str) -> Iterator[Row]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{source}: files of the kind {path.suffix!r} can't be read", hint=f"Known: {', '.join(sorted(_READERS))}."
+            f"{source}: files of the kind {path.suffix!r} can't be read",
+            hint=f"Known: {', '.join(sorted(_READERS))}.",
         )
     return reader(path, source)
 
@@ -181,7 +182,9 @@ def _read_json(path: Path, source: str) -> Iterator[Row]:
     except ValueError as error:
         raise DataError(f"{source}: no valid JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{source}: a .json file must hold a list of objects", hint="One object per line: call it .jsonl.")
+        raise DataError(
+            f"{source}: a .json file must hold a list of objects", hint="One object per line: call it .jsonl."
+        )
     yield from rows
 
 

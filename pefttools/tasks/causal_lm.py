@@ -30,7 +30,8 @@ class CausalLMConfig(TaskConfig):
 
     max_length: int = Field(512, ge=8, description="longest prompt and completion together, in tokens")
     template: Literal["auto", "chat", "none"] = Field(
-        "auto", description="chat: the tokenizer's chat template; none: texts as they are; auto: chat where there is one"
+        "auto",
+        description="chat: the tokenizer's chat template; none: texts as they are; auto: chat where there is one",
     )
     system: str | None = Field(None, description="system message before every chat")
     max_new_tokens: int = Field(32, ge=1, description="longest generated answer")
@@ -56,10 +57,10 @@ class CausalLM(Task[CausalLMConfig]):
             # More is better for whatever chooses the best model.
             self.primary_metric = "token_accuracy"  # type: ignore[misc]
 
-    def labels(self, train: Table) -> list[str]:  # noqa: ARG002
+    def labels(self, train: Table) -> list[str]:
         return []
 
-    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:  # noqa: ARG002
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         columns = table.columns.keys()
         if "messages" not in columns and not ({"prompt", "completion"} if labelled else {"prompt"}) <= columns:
             raise DataError(
@@ -72,9 +73,11 @@ class CausalLM(Task[CausalLMConfig]):
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
                 if not (isinstance(row[role], str) and row[role].strip()):
-                    raise table.error(index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row.")
+                    raise table.error(
+                        index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row."
+                    )
 
-    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:  # noqa: ARG002
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         from transformers import AutoModelForCausalLM
 
         from pefttools.bases.loading import load_tokenizer, load_transformer
@@ -87,7 +90,7 @@ class CausalLM(Task[CausalLMConfig]):
             raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
         return Built(transformer, None, "model", Target(self.name, "CAUSAL_LM"), tokenizer)
 
-    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:  # noqa: ARG002
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
         labelled = "completion" in table.columns or "messages" in table.columns
         return [self._example(row, tokenizer, labelled) for row in table.rows]
 
@@ -154,7 +157,7 @@ class CausalLM(Task[CausalLMConfig]):
             batch["labels"] = torch.cat([labels[:, 1:], torch.full((len(examples), 1), IGNORE)], dim=1)
         return batch
 
-    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:  # noqa: ARG002
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = transformer(**batch, use_cache=False).logits
         return logits[:, -batch["input_ids"].shape[1] :]
 
@@ -179,7 +182,9 @@ class CausalLM(Task[CausalLMConfig]):
         from pefttools.tasks.metrics import named_metric, text_metrics
 
         steps = 2 if self.options.generate else 1
-        forced = in_length_order(examples, batch_size, lambda batch: self._forced(model, batch), _part(progress, 0, steps))
+        forced = in_length_order(
+            examples, batch_size, lambda batch: self._forced(model, batch), _part(progress, 0, steps)
+        )
         losses, rights, counts = (sum(values) for values in zip(*forced, strict=True))
         metrics = {
             "loss": losses / max(counts, 1),
@@ -203,7 +208,12 @@ class CausalLM(Task[CausalLMConfig]):
         return Evaluation(metrics, entries)
 
     def predict(
-        self, model: TunedModel, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         return [{"prediction": answer} for answer in self._answers(model, examples, batch_size, progress)]
 

@@ -55,7 +55,9 @@ class SequenceClassification(Task[ClassificationConfig]):
         for index, row in enumerate(table.rows):
             for role in ("text", "pair"):
                 if role in row and not (isinstance(row[role], str) and row[role].strip()):
-                    raise table.error(index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row.")
+                    raise table.error(
+                        index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row."
+                    )
             if not labelled:
                 continue
             if row["label"] is None or not str(row["label"]).strip():
@@ -64,7 +66,10 @@ class SequenceClassification(Task[ClassificationConfig]):
                 near = UnknownNameError("label", str(row["label"]), known)
                 hint = near.hint if len(known) <= 30 else (near.hint or "").partition("Known:")[0]
                 raise table.error(
-                    index, "label", f"the label {row['label']!r} does not occur in the training rows", hint=hint or None
+                    index,
+                    "label",
+                    f"the label {row['label']!r} does not occur in the training rows",
+                    hint=hint or None,
                 )
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
@@ -97,9 +102,7 @@ class SequenceClassification(Task[ClassificationConfig]):
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
         pairs = table.column("pair") if "pair" in table.columns else None
-        encoded = tokenizer(
-            table.column("text"), pairs, truncation=True, max_length=self.options.max_length
-        )
+        encoded = tokenizer(table.column("text"), pairs, truncation=True, max_length=self.options.max_length)
         # Without pairs all token types are the same, and several methods can't pass them on.
         names = [name for name in encoded if name != "token_type_ids" or pairs is not None]
         examples: list[Example] = [{name: encoded[name][index] for name in names} for index in range(len(table))]
@@ -164,7 +167,12 @@ class SequenceClassification(Task[ClassificationConfig]):
         return Evaluation(metrics, entries)
 
     def predict(
-        self, model: TunedModel, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         found = []
         for row in self._scores(model, examples, batch_size, progress):
@@ -206,7 +214,9 @@ def _own_head_modules(model: nn.Module, missing: list[str]) -> tuple[str, ...]:
     """Modules outside the backbone, and any other that the base's files held no weights for."""
     backbone = getattr(model, "base_model_prefix", "")
     heads = [
-        name for name, child in model.named_children() if name != backbone and next(child.parameters(), None) is not None
+        name
+        for name, child in model.named_children()
+        if name != backbone and next(child.parameters(), None) is not None
     ]
     fresh = {parameter.rpartition(".")[0] for parameter in missing}
     heads += sorted(name for name in fresh if not any(f"{name}.".startswith(f"{head}.") for head in heads))

@@ -154,7 +154,12 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def predict(
-        self, model: TunedModel, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         """Predictions for examples without labels."""
 

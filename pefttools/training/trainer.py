@@ -67,6 +67,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.best_step = 0
         self.best_score = -math.inf
         self.best_state: dict[str, torch.Tensor] = {}
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.control: Any
         super().__init__(
             model=model,
             args=arguments,
@@ -83,7 +85,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         """Log entries and evaluations, in order."""
         return list(self.state.log_history)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:  # noqa: ARG002
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer, with a learning rate of its own for the task head."""
         if self.optimizer is None:
             head_rate = self.config.head_learning_rate
@@ -108,7 +110,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         # PEFT keeps its trained copy of a module below the module's own name.
         return name.startswith("head.") or any(f".{module.partition('.')[2]}." in name for module in own)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:  # noqa: ARG002
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = [len(example["input_ids"]) for example in self.train_dataset.examples]
         # One batch of all processes together: the same batches, however many share them.
         size = self.args.per_device_train_batch_size * self.args.world_size
@@ -125,7 +127,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             raise DivergedError(self.state.global_step + 1, float(loss))
         return loss
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ARG002
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics on the validation examples; remembers the best state. Process 0 computes, all get the result."""
         metrics: dict[str, float] = {}
         if self.args.process_index == 0:
@@ -151,7 +153,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         if self.best_state:
             put_state(self.tuned, self.best_state, "the best state")
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
@@ -164,7 +166,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         put_state(self.tuned, read_state(folder / STATE)[0], str(folder))
         self.best_state, notes = read_state(folder / BEST)
@@ -179,15 +181,15 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
         self.model = model
         self.note = ""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.model.spec.method.after_step(self.model.transformer, state.global_step)
         self.advance(state.global_step, state.max_steps, self.note)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             self.note = f"loss {logs['loss']:.3f}"
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         name = self.model.spec.task.primary_metric
         self.note = f"validation {name} {metrics[f'eval_{name}']:.4f}"
 

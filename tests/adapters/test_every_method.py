@@ -101,7 +101,12 @@ def test_every_registered_method_is_tested_here() -> None:
 @pytest.mark.parametrize("choice", CHOICES, ids=_id)
 @pytest.mark.parametrize(("family", "head"), [("bert", "mean"), ("bert", "model"), ("llama", "lm"), ("gpt2", "lm")])
 def test_train_save_load(
-    choice: dict[str, Any], family: str, head: str, variant: str, tmp_path: Path, request: pytest.FixtureRequest
+    choice: dict[str, Any],
+    family: str,
+    head: str,
+    variant: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     base = request.getfixturevalue(f"tiny_{family}")
     if family == "gpt2" and variant in ("int8", "nf4"):
@@ -159,14 +164,15 @@ def _check_plain_peft(artifact: Path, base: str, head: str, loaded: TunedModel) 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=_id)
 @pytest.mark.parametrize(("family", "head"), [("bert", "mean"), ("bert", "model"), ("llama", "lm"), ("gpt2", "lm")])
-def test_merge(
-    choice: dict[str, Any], family: str, head: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_merge(choice: dict[str, Any], family: str, head: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     base = request.getfixturevalue(f"tiny_{family}")
     allowed = methods.get(choice["name"]).capabilities
-    if (allowed.tasks and _tasks(head)["name"] not in allowed.tasks) or (choice["name"], family) == ("bitfit", "llama"):
+    if (allowed.tasks and _tasks(head)["name"] not in allowed.tasks) or (choice["name"], family) == (
+        "bitfit",
+        "llama",
+    ):
         return  # refused: see above
     model = _wrap(base, choice, head)
     if allowed.trains:
@@ -184,9 +190,7 @@ def test_merge(
     plain = copy.copy(model.spec)
     again = TunedModel(merged, model.head, plain, model.tokenizer, None).eval()
     expected = _logits(model)
-    torch.testing.assert_close(
-        _logits(again), expected, atol=1e-4 * max(1.0, float(expected.abs().max())), rtol=0
-    )
+    torch.testing.assert_close(_logits(again), expected, atol=1e-4 * max(1.0, float(expected.abs().max())), rtol=0)
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=_id)

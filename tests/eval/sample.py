@@ -15,6 +15,7 @@ from pefttools.eval.records import (
     write_predictions,
     write_record,
 )
+
 from pefttools.files import canonical_json, write_text_atomic
 
 EVIL = "<script>document.title='run'</script>"
@@ -23,7 +24,11 @@ EVIL = "<script>document.title='run'</script>"
 def write_sample(folder: Path, *, rows: int = 2000, seeds: int = 1, baseline: str = "full") -> None:
     """A comparison of three methods and one that failed; one label tries to be a script."""
     write_text_atomic(folder / "bench.json", canonical_json({"name": f"Sample {EVIL}", "baseline": baseline}))
-    for label, trained, share, weights in (("full", 22_000_000, 0.93, 90), ("lora", 360_000, 0.925, 90), (EVIL, 16_000, 0.80, 50)):
+    for label, trained, share, weights in (
+        ("full", 22_000_000, 0.93, 90),
+        ("lora", 360_000, 0.925, 90),
+        (EVIL, 16_000, 0.80, 50),
+    ):
         for seed in range(seeds):
             generator = random.Random(f"{label}-{seed}")
             right = [generator.random() < share for _ in range(rows)]
@@ -56,21 +61,32 @@ def write_sample(folder: Path, *, rows: int = 2000, seeds: int = 1, baseline: st
                 seconds={"train": 20.0, "total": 30.0},
                 memory=Memory(
                     device="cpu",
-                    training=Parts(weights=weights * 2**20, gradients=trained * 4, optimizer=trained * 8, other=200 * 2**20),
+                    training=Parts(
+                        weights=weights * 2**20, gradients=trained * 4, optimizer=trained * 8, other=200 * 2**20
+                    ),
                     evaluation=Parts(weights=weights * 2**20, other=60 * 2**20),
                     source="counted",
                     batch=(32, 40),
                     peak_rss=10**9,
                 ),
-                artifact=ArtifactEntry(path="artifact", bytes=trained * 2, weights_bytes=trained * 2, storage="float16", share_of_base=0.01),
+                artifact=ArtifactEntry(
+                    path="artifact", bytes=trained * 2, weights_bytes=trained * 2, storage="float16", share_of_base=0.01
+                ),
                 created="2026-01-01T00:00:00+00:00",
-            )  # fmt: skip
+            )
             write_record(folder / "runs" / name, record)
             write_predictions(folder / "runs" / name, [{"correct": one} for one in right])
     failed = record.model_copy(
         update={
-            "id": "broken-seed0", "label": "=broken", "status": "oom", "validation": {}, "test": {}, "memory": None,
-            "artifact": None, "error": Failure(type="MemoryError", message=f"no room {EVIL}"), "history": [],
+            "id": "broken-seed0",
+            "label": "=broken",
+            "status": "oom",
+            "validation": {},
+            "test": {},
+            "memory": None,
+            "artifact": None,
+            "error": Failure(type="MemoryError", message=f"no room {EVIL}"),
+            "history": [],
         }
-    )  # fmt: skip
+    )
     write_record(folder / "runs" / "broken-seed0", failed)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
 from pefttools.eval.report import write_report
+
 from tests.eval.sample import EVIL, write_sample
 
 
@@ -41,9 +40,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def _column(page: Any, index: int) -> list[str]:
-    return page.eval_on_selector_all(
-        "#results tbody tr", f"rows => rows.map(row => row.cells[{index}].dataset.value)"
-    )
+    return page.eval_on_selector_all("#results tbody tr", f"rows => rows.map(row => row.cells[{index}].dataset.value)")
 
 
 def test_the_table_sorts(page: Any) -> None:
@@ -81,5 +78,5 @@ def test_a_label_that_is_a_script_is_shown_not_run(page: Any) -> None:
     assert page.title().startswith("Sample <script>")
     assert EVIL in page.locator("#results").inner_text()
     assert EVIL in page.locator("h1").inner_text()
-    drawn = page.locator("#figure-memory .textpoint").all_inner_texts()
+    drawn = page.locator("#figure-memory .legendtext").all_text_contents()
     assert any("<script>" in text for text in drawn)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
-
 from pefttools.eval.statistics import compare, holm, judge, mean_interval, sign_flip_p, wilson_interval
+from scipy import stats
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))

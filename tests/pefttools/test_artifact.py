@@ -28,7 +28,9 @@ LABELS = ["yes", "no", "<script>"]
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str) -> Path:
-    model = pefttools.wrap(tiny_bert, "lora", r=2, labels=LABELS, task={"name": "sequence-classification", "head": "mean"})
+    model = pefttools.wrap(
+        tiny_bert, "lora", r=2, labels=LABELS, task={"name": "sequence-classification", "head": "mean"}
+    )
     folder = tmp_path_factory.mktemp("artifact") / "one"
     pefttools.save(model, folder)
     return folder
@@ -83,9 +85,7 @@ def test_a_missing_file_is_named(artifact: Path, tmp_path: Path) -> None:
         pefttools.load(copy)
 
 
-def test_a_base_of_the_same_shape_with_other_weights_is_refused(
-    artifact: Path, tiny_bert: str, tmp_path: Path
-) -> None:
+def test_a_base_of_the_same_shape_with_other_weights_is_refused(artifact: Path, tiny_bert: str, tmp_path: Path) -> None:
     other = Path(shutil.copytree(tiny_bert, tmp_path / "other"))
     state = load_file(other / "model.safetensors")
     name = sorted(state)[0]

@@ -121,7 +121,12 @@ def test_the_whole_way(tmp_path: Path, tiny_bert: str, tiny_llama: str, intents:
 def test_listing_and_schema() -> None:
     found = {entry["name"]: entry for entry in json.loads(_run("methods", "--json").stdout)}
     assert found["full"]["bases"] == ["float32"]
-    assert {one["name"] for one in json.loads(_run("bases", "--json").stdout)} == {"float32", "bfloat16", "int8", "nf4"}
+    assert {one["name"] for one in json.loads(_run("bases", "--json").stdout)} == {
+        "float32",
+        "bfloat16",
+        "int8",
+        "nf4",
+    }
     assert "sequence-classification" in _run("tasks").stdout
     schema = json.loads(_run("schema").stdout)
     assert schema["properties"]["training"]

@@ -55,6 +55,8 @@ def test_nobody_imports_the_command_line() -> None:
     ],
 )
 def test_no_torch_for_help_and_listing(program: str) -> None:
-    check = "import sys; heavy = {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules); assert not heavy, heavy"
+    check = (
+        "import sys; heavy = {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules); assert not heavy, heavy"
+    )
     done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -81,7 +81,8 @@ import sys
 sys.path.insert(0, {str(site)!r})
 import pefttools
 stored = pefttools.train({{
-    "base": {tiny_bert!r}, "method": {{"name": "norm", "biases": False}}, "task": {{"name": "sequence-classification", "head": "mean"}},
+    "base": {tiny_bert!r}, "method": {{"name": "norm", "biases": False}},
+    "task": {{"name": "sequence-classification", "head": "mean"}},
     "data": {{"train": {intents["train"]!r}, "validation": {intents["validation"]!r}}},
     "training": {{"epochs": 1}}, "output": {str(tmp_path / "artifact")!r}}})
 assert stored.manifest.method.distribution == "pefttools-norm", stored.manifest.method

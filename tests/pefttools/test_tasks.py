@@ -37,7 +37,7 @@ def test_metrics_against_counting() -> None:
 def test_a_metric_of_the_users_own(tmp_path: Path) -> None:
     script = tmp_path / "always_seven.py"
     script.write_text(
-        "import datasets, evaluate\n"
+        "import datasets\nimport evaluate\n"
         "class AlwaysSeven(evaluate.Metric):\n"
         "    def _info(self):\n"
         "        value = datasets.Value('int64')\n"
@@ -58,7 +58,9 @@ def test_the_base_says_that_it_pools() -> None:
 
 
 def test_pairs(tiny_bert: str) -> None:
-    model = pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], task={"name": "sequence-classification", "head": "mean"})
+    model = pefttools.wrap(
+        tiny_bert, "lora", labels=["a", "b"], task={"name": "sequence-classification", "head": "mean"}
+    )
     rows = [{"text": "one", "pair": "two"}, {"text": "two", "pair": "one"}]
     table = Table("t", rows, {"text": "text", "pair": "pair"}, range(1, 3))
     first = model.spec.task.encode(table, model.tokenizer, model.labels)[0]

@@ -53,7 +53,11 @@ def test_it_learns(tmp_path: Path, intents: dict[str, str]) -> None:
 def test_resumed_training_ends_where_unbroken_training_ends(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str], accumulation: int
 ) -> None:
-    settings = {"precision": "float32", "gradient_accumulation": accumulation, "schedule": "constant_with_warmup"}
+    settings = {
+        "precision": "float32",
+        "gradient_accumulation": accumulation,
+        "schedule": "constant_with_warmup",
+    }
     whole = Recipe.model_validate(_recipe(tiny_bert, intents, tmp_path / "a", epochs=2, **settings))
     fitted = fit(prepare(whole), SilentReporter(), tmp_path / "whole")
     expected = fitted.model.trainable_state()
@@ -106,7 +110,9 @@ def test_divergence_is_told_with_its_step(tmp_path: Path, tiny_bert: str, intent
 
 
 def test_the_best_state_is_kept(tmp_path: Path, intents: dict[str, str]) -> None:
-    recipe = Recipe.model_validate(_recipe(MINILM, intents, tmp_path / "a", epochs=2, evaluations=6, head_learning_rate=0.5))
+    recipe = Recipe.model_validate(
+        _recipe(MINILM, intents, tmp_path / "a", epochs=2, evaluations=6, head_learning_rate=0.5)
+    )
     fitted = fit(prepare(recipe), SilentReporter(), tmp_path / "work")
     scores = {int(e["step"]): e["eval_accuracy"] for e in fitted.history if "eval_accuracy" in e}
     assert fitted.validation.metrics["accuracy"] == pytest.approx(max(scores.values()))
@@ -139,7 +145,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path, intents: dict[str, str]
     # 80 rows: one row is 1.25 points, the standard error about 3 points
     assert abs(manifest.metrics["test"]["accuracy"] - one.test.metrics["accuracy"]) < 0.06
     # The same batches and nearly the same steps: dropout alone differs.
-    first, second = (load_file(tmp_path / name / "head.safetensors")["linear.weight"].float() for name in ("one", "two"))
+    first, second = (
+        load_file(tmp_path / name / "head.safetensors")["linear.weight"].float() for name in ("one", "two")
+    )
     similarity = torch.nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0)
     assert similarity > 0.95
 
@@ -153,7 +161,9 @@ def test_kill_9_leaves_no_half_artifact_and_resume_ends_well(
     program = [str(Path(sys.executable).with_name("pefttools")), "train", str(path), "--resume"]
     killed = 0
     for _ in range(4):
-        process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             process.wait(timeout=generator.uniform(5, 12))
         except subprocess.TimeoutExpired:

@@ -15,9 +15,7 @@ class _ClassMetric(evaluate.Metric):  # type: ignore[misc]
             description=type(self).__doc__ or "",
             citation="",
             inputs_description="predictions and references: class numbers",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
 
