@@ -21,8 +21,8 @@ def bench(
 
     from pefttools.progress import default_reporter
 
-    from .bench import bench as run
-    from .report import load_report, print_table
+    from .comparison import bench as run
+    from .reporting import load_report, print_table
 
     outcome = run(settings, jobs=jobs, reporter=default_reporter())
     print_table(load_report(outcome.folder), Console())
@@ -37,7 +37,7 @@ def report(
     """Write the report of a comparison again: HTML, Markdown, CSV, JSON."""
     from rich.console import Console
 
-    from .report import load_report, print_table, write_report
+    from .reporting import load_report, print_table, write_report
 
     files = write_report(runs, output)
     print_table(load_report(runs), Console())

@@ -20,9 +20,10 @@ def train(
     settings = load_recipe(recipe, overrides)
 
     from pefttools.api import train as run
-    from pefttools.progress import default_reporter
+    from pefttools.progress import SilentReporter, default_reporter
+    from pefttools.training.run import is_main_process
 
-    reporter = default_reporter()
+    reporter = default_reporter() if is_main_process() else SilentReporter()
     stored = run(settings, resume=resume, reporter=reporter)
     if stored is None:
         return

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pefttools.eval.bench import bench
+from pefttools.eval.comparison import bench
 from pefttools.eval.records import RunRecord, read_predictions, read_records
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 import pytest
-from pefttools.eval.report import load_report, print_table, write_report
-from pefttools.eval.report.words import findings
+from pefttools.eval.reporting import load_report, print_table, write_report
+from pefttools.eval.reporting.words import findings
 from rich.console import Console
 
 from pefttools.errors import DataError

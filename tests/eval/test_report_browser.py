@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pefttools.eval.report import write_report
+from pefttools.eval.reporting import write_report
 
 from tests.eval.sample import EVIL, write_sample
 

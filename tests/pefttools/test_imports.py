@@ -60,3 +60,16 @@ def test_no_torch_for_help_and_listing(program: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_functions_are_not_hidden_by_modules_of_their_names() -> None:
+    program = """
+import importlib, pkgutil, pefttools, pefttools.eval
+for package in (pefttools, pefttools.eval):
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for name in package.__all__:
+        assert callable(getattr(package, name)), (package, name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -81,7 +81,7 @@ def bench(
         reporter.event(f"{len(records)} of {len(runs)} runs are done already")
     records |= _Pool(spec.output, waiting, jobs, reporter, len(runs)).run()
 
-    from .report import write_report
+    from .reporting import write_report
 
     outcome = Outcome(spec.output, {run.id: records[run.id] for run in runs})
     if not any(record.status == "ok" for record in outcome.records.values()):
