@@ -109,6 +109,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     from pefttools.training.checkpoints import put_state
     from pefttools.training.run import Fitted, build_model, fit, prepare, store
 
+    from .gpu import GpuPeaks
     from .memory import peak_rss, profile
 
     reporter = PipeReporter()
@@ -128,6 +129,8 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     best: Fitted | None = None
     best_state: dict[str, Any] = {}
     failure: DivergedError | None = None
+    gpu = GpuPeaks()
+    gpu.begin()
     default = recipe.training.learning_rate or prepared.method.learning_rate
     rates = planned.search.rates(default) if prepared.method.capabilities.trains else [default]
     for rate in rates:
@@ -155,6 +158,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         trial.model_copy(update={"chosen": trial.learning_rate == best.learning_rate}) for trial in trials
     ]
     rss = peak_rss()
+    gpu.end("training")
     if len(trials) > 1:
         best.model = build_model(prepared)
         put_state(best.model, best_state, "the chosen trial")
@@ -178,10 +182,12 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     facts["artifact"] = _artifact(recipe.output, folder, base.size, stored.manifest.storage)
     if splits.test is not None:
         examples = task.encode(splits.test, stored.model.tokenizer, prepared.labels)
+        gpu.begin()
         begin = time.perf_counter()
         with reporter.step("evaluating on test", "rows") as advance:
             test = task.evaluate(stored.model, examples, batch_size=recipe.training.eval_batch_size, progress=advance)
         facts["seconds"]["evaluation"] = round(time.perf_counter() - begin, 3)
+        gpu.end("evaluation")
         facts["test"] = test.metrics
         write_predictions(folder, test.predictions)
     else:
@@ -198,7 +204,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         settings.eval_batch_size,
         validation_examples,
         rss,
-    )
+    ).model_copy(update={"cuda": gpu.result})
 
 
 def _artifact(path: Path, folder: Path, base_size: int, storage: str) -> ArtifactEntry:

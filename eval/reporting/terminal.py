@@ -17,11 +17,11 @@ def show(data: ReportData, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     memory = "GPU peak" if data.on_gpu else "peak *"
     table.add_column("method", style="bold", overflow="fold", min_width=10)
     for heading in (data.metric, "95 %", f"vs {data.baseline}", "trained", memory, "adapter", "time"):
-        table.add_column(Text(heading), justify="right")
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for row in data.rows:
         artifact = row.first.artifact
         against = "baseline" if row.is_baseline else words.difference(row).partition(" (")[0]

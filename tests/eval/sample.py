@@ -15,7 +15,6 @@ from pefttools.eval.records import (
     write_predictions,
     write_record,
 )
-
 from pefttools.files import canonical_json, write_text_atomic
 
 EVIL = "<script>document.title='run'</script>"

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+
+from pefttools.artifact.manifest import read_manifest, verify_files
+from pefttools.errors import ConfigError, TrainingError
 from pefttools.eval.comparison import bench
 from pefttools.eval.records import RunRecord, read_predictions, read_records
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
-
-from pefttools.artifact.manifest import read_manifest, verify_files
-from pefttools.errors import ConfigError, TrainingError
 
 
 def _spec(base: str, data: dict[str, str], output: Path, **changes: Any) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pefttools.eval.memory import StorageCounter, profile, weights_of
 from torch import nn
 
 import pefttools
+from pefttools.eval.memory import StorageCounter, profile, weights_of
 
 CPU = torch.device("cpu")
 

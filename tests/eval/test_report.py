@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
-from pefttools.eval.reporting import load_report, print_table, write_report
-from pefttools.eval.reporting.words import findings
 from rich.console import Console
 
 from pefttools.errors import DataError
+from pefttools.eval.reporting import load_report, print_table, write_report
+from pefttools.eval.reporting.words import findings
 from tests.eval.sample import EVIL, write_sample
 
 

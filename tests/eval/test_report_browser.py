@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pefttools.eval.reporting import write_report
 
+from pefttools.eval.reporting import write_report
 from tests.eval.sample import EVIL, write_sample
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pefttools.eval.statistics import compare, holm, judge, mean_interval, sign_flip_p, wilson_interval
 from scipy import stats
+
+from pefttools.eval.statistics import compare, holm, judge, mean_interval, sign_flip_p, wilson_interval
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pefttools.adapters.own import OwnMethod, train_heads
 from pydantic import Field
 
+from pefttools.adapters.own import OwnMethod, train_heads
 from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 
