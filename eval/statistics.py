@@ -151,6 +151,11 @@ def bootstrap_interval(signs: NDArray[np.int64], rng_seed: int = 0, level: float
     """
     rng = np.random.default_rng(rng_seed)
     seeds, rows = signs.shape
+    if not signs.any():
+        # Nothing to resample from: as many rows without a difference bound how often one can occur
+        # (Clopper and Pearson 1934; about 3 / rows).
+        bound = 1.0 - (1.0 - level) ** (1.0 / rows)
+        return Interval(-bound, bound)
     # Rows with equal signs in all seeds are interchangeable: drawing how often each kind occurs is the same.
     kinds, counts = np.unique(signs, axis=1, return_counts=True)
     drawn_rows = rng.multinomial(rows, counts / rows, size=RESAMPLES)

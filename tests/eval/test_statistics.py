@@ -75,6 +75,8 @@ def test_verdicts() -> None:
     first, same = judge([compare({0: better}, {0: base}), compare({0: base}, {0: base})])
     assert first is not None and first.verdict == "better" and not first.too_wide
     assert same is not None and same.verdict == "no call" and not same.too_wide
+    alike = compare({0: base[:20]}, {0: base[:20]})
+    assert alike is not None and alike.too_wide, "no difference on 20 rows is no proof of equality"
     few = compare({0: base[:20]}, {0: better[:20]})
     assert few is not None and few.verdict == "no call" and few.too_wide
     assert compare({0: base}, {1: base}) is None
