@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pefttools.eval.statistics import compare, holm, judge, mean_interval, sign_flip_p, wilson_interval
+from pefttools.eval.statistics import (
+    bootstrap_interval,
+    compare,
+    holm,
+    judge,
+    mean_interval,
+    sign_flip_p,
+    wilson_interval,
+)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
@@ -89,3 +97,53 @@ def test_holm(values: list[float]) -> None:
     order = sorted(range(len(values)), key=values.__getitem__)
     assert [found[i] for i in order] == sorted(found)
     assert found[order[0]] == pytest.approx(min(1.0, len(values) * values[order[0]]))
+
+
+def test_one_seed_has_a_mean_and_no_interval() -> None:
+    assert mean_interval([0.25]) == (0.25, None)
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval([])
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 0), (3, 2), (-1, 2)])
+def test_impossible_counts_are_refused(right: int, rows: int) -> None:
+    with pytest.raises(ValueError, match="rows right"):
+        wilson_interval(right, rows)
+
+
+def test_holm_is_the_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_an_uncorrected_winner_may_be_none_among_many() -> None:
+    base = {0: [False] * 7 + [True] * 93}
+    method = {0: [True] * 100}
+    (alone,) = judge([compare(method, base)])
+    assert alone is not None and alone.p == pytest.approx(2**-6) and alone.verdict == "better"
+    first, *_ = judge([compare(method, base)] * 4)
+    assert first is not None and first.p_holm == pytest.approx(4 * 2**-6) and first.verdict == "no call"
+
+
+def test_only_seeds_with_as_many_rows_are_paired() -> None:
+    a = {0: [True] * 5, 1: [True] * 5, 2: [True] * 4, 3: [True] * 5}
+    b = {0: [False] * 5, 1: [False] * 4, 2: [False] * 4, 3: [False] * 5}
+    found = compare(a, b)
+    assert found is not None and found.seeds == (0, 3) and found.rows == 5 and found.difference == 1.0
+    assert compare({0: []}, {0: []}) is None
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    alike = np.tile(rng.choice([-1, 0, 1], p=[0.05, 0.85, 0.1], size=500), (4, 1))
+    apart = alike.copy()
+    apart[:2], apart[2:] = 0, 2 * alike[2:]  # the same mean; all of it in two of four seeds
+    same, different = bootstrap_interval(alike), bootstrap_interval(apart)
+    assert different.high - different.low > 1.2 * (same.high - same.low)
+    assert same == bootstrap_interval(alike), "a fixed seed gives the same interval again"
+
+
+def test_equal_answers_bound_the_difference_by_the_number_of_rows() -> None:
+    interval = bootstrap_interval(np.zeros((1, 300), dtype=np.int64))
+    # (1 - x)^300 = 0.05: a rate above x would have shown itself at least once in 19 of 20 samples
+    assert interval.high == pytest.approx(1 - 0.05 ** (1 / 300)) and interval.low == -interval.high
