@@ -6,8 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..records import RUNS, Memory, RunRecord, read_predictions, read_records
+from pefttools.errors import DataError
+
+from ..records import PREDICTIONS, RUNS, Memory, RunRecord, read_predictions, read_records
 from ..statistics import Comparison, Interval, compare, judge, mean_interval, wilson_interval
 
 
@@ -48,6 +51,11 @@ class Row:
     def done(self) -> tuple[RunRecord, ...]:
         """Runs that ended well."""
         return tuple(run for run in self.runs if run.status == "ok")
+
+    @property
+    def lost(self) -> tuple[RunRecord, ...]:
+        """Runs that gave no result."""
+        return tuple(run for run in self.runs if run.status != "ok")
 
     @property
     def first(self) -> RunRecord:
@@ -112,8 +120,15 @@ class ReportData:
         return bool(known) and all(memory.cuda is not None for memory in known)
 
     @property
+    def mixed_memory(self) -> bool:
+        """Whether some memory figures come from a GPU and some were counted: they can't be compared."""
+        return len({row.memory.source for row in self.rows if row.memory is not None}) > 1
+
+    @property
     def memory_title(self) -> str:
         """Heading of the training memory; "GPU" stands only on what a GPU gave."""
+        if self.mixed_memory:
+            return "Peak training memory (differs in kind: see the note)"
         return "Peak GPU memory, training" if self.on_gpu else "Peak training memory (counted tensors)"
 
 
@@ -124,10 +139,7 @@ def build(folder: Path) -> ReportData:
         DataError: no records there.
     """
     records = read_records(folder)
-    try:
-        spec = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        spec = {}
+    spec = _spec(folder)
     baseline = str(spec.get("baseline", "full"))
     groups: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
@@ -135,7 +147,12 @@ def build(folder: Path) -> ReportData:
     correct = {key: _correct(folder, runs) for key, runs in groups.items()}
     base_key = _baseline_key(groups, baseline)
     comparisons = judge(
-        [None if base_key in (None, key) else compare(correct[key], correct[base_key]) for key in groups]
+        [
+            None
+            if base_key is None or key == base_key
+            else compare(_on_same_rows(runs, groups[base_key], correct[key]), correct[base_key])
+            for key, runs in groups.items()
+        ]
     )
     rows = [
         _row(key, runs, correct[key], against, key == base_key)
@@ -156,13 +173,39 @@ def _baseline_key(groups: dict[tuple[str, str], list[RunRecord]], baseline: str)
     return min(keys, key=lambda key: key[1] != "float32") if keys else None
 
 
+def _spec(folder: Path) -> dict[str, Any]:
+    try:
+        spec = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return spec if isinstance(spec, dict) else {}
+
+
 def _correct(folder: Path, runs: Sequence[RunRecord]) -> dict[int, list[bool]]:
     found = {}
     for run in runs:
         if run.status == "ok":
-            entries = read_predictions(folder / RUNS / run.id)
-            found[run.seed] = [bool(entry["correct"]) for entry in entries]
+            place = folder / RUNS / run.id
+            try:
+                found[run.seed] = [bool(entry["correct"]) for entry in read_predictions(place)]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{place / PREDICTIONS} is damaged: {error!r}", hint="Remove its folder, and run bench again."
+                ) from error
     return found
+
+
+def _on_same_rows(
+    runs: Sequence[RunRecord], base: Sequence[RunRecord], correct: dict[int, list[bool]]
+) -> dict[int, list[bool]]:
+    """Seeds that were tested on the very rows of the baseline: a folder may hold runs on older data."""
+    tested = {run.seed: _tested_on(run) for run in base}
+    same = {run.seed for run in runs if run.seed in tested and tested[run.seed] == _tested_on(run)}
+    return {seed: answers for seed, answers in correct.items() if seed in same}
+
+
+def _tested_on(run: RunRecord) -> str | None:
+    return run.data.get("test" if run.test else "validation")
 
 
 def _row(

@@ -86,16 +86,20 @@ def _scatter(
 def _curves(data: ReportData, key: str, colours: dict[str, str]) -> dict[str, Any]:
     traces = []
     for row in data.rows:
-        for number, run in enumerate(row.done):
+        shown = False
+        # A run that diverged has the most telling curve: it is drawn too, dotted.
+        for run in row.runs:
             points = [(entry["step"], entry[key]) for entry in run.history if key in entry and "step" in entry]
             if points:
                 traces.append(
                     {
                         "type": "scatter", "mode": "lines+markers" if len(points) < 12 else "lines",
-                        "name": html.escape(row.name), "legendgroup": html.escape(row.name), "showlegend": number == 0,
-                        "x": [x for x, _ in points], "y": [y for _, y in points], "line": {"color": colours[row.name]},
+                        "name": html.escape(row.name), "legendgroup": html.escape(row.name), "showlegend": not shown,
+                        "x": [x for x, _ in points], "y": [y for _, y in points],
+                        "line": {"color": colours[row.name], "dash": "solid" if run.status == "ok" else "dot"},
                     }
                 )  # fmt: skip
+                shown = True
     layout = _layout(_title(key.removeprefix("eval_")), legend=True)
     layout["xaxis"]["title"] = {"text": "Step"}
     return {"data": traces, "layout": layout}
@@ -115,7 +119,7 @@ def _parts(rows: list[Row]) -> dict[str, Any]:
     layout = _layout("", legend=True)
     layout |= {"barmode": "stack"}
     layout["xaxis"]["title"] = {"text": "MiB at the peak"}
-    layout["yaxis"] |= {"autorange": "reversed", "automargin": True}
+    layout["yaxis"] |= {"type": "category", "autorange": "reversed", "automargin": True}
     return {"data": traces, "layout": layout}
 
 

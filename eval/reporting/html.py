@@ -43,7 +43,8 @@ def to_html(data: ReportData) -> str:
 
 def _columns(data: ReportData) -> list[str]:
     metric = data.metric.replace("_", " ")
-    return ["Method", metric.capitalize(), "95 % interval", f"Difference to {data.baseline}, points", "Verdict",
+    return ["Method", metric.capitalize(), "95 % interval",
+            f"Difference to {data.baseline}{words.compared_in(data)}, points", "Verdict", "Runs",
             "Trained parameters", data.memory_title, "Peak at evaluation", "Peak RSS of the process", "Adapter on disk",
             "Training time", "Rows/s", "Tokens/s", "Learning rate"]  # fmt: skip
 
@@ -69,6 +70,7 @@ def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
             row.against.difference if row.against else (0.0 if row.is_baseline else -1.0),
         ),
         (row.verdict, row.verdict),
+        (words.runs(row), float(len(row.done))),
         (f"{words.count(row.trained)} ({words.percent(row.share_trained)})", number(row.trained)),
         (
             words.bytes_(memory.training.peak if memory else None),
@@ -86,8 +88,8 @@ def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
             number(artifact.bytes if artifact else None),
         ),
         (words.seconds(train), number(train)),
-        (f"{samples:.0f}" if samples else "–", number(samples)),
-        (f"{tokens:,.0f}" if tokens else "–", number(tokens)),
+        (words.rate(samples), number(samples)),
+        (words.rate(tokens), number(tokens)),
         (f"{rate:g}" if rate else "–", number(rate)),
     ]
 

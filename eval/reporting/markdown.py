@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from . import words
 from .data import ReportData, Row
 
@@ -9,7 +11,8 @@ from .data import ReportData, Row
 def to_markdown(data: ReportData) -> str:
     """Table, findings and notes."""
     metric = data.metric
-    heads = ["method", metric, "95 % interval", f"difference to {data.baseline} (points)", "verdict",
+    heads = ["method", metric, "95 % interval",
+             f"difference to {data.baseline}{words.compared_in(data)} (points)", "verdict", "runs",
              "trained parameters",
              data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "rows/s"]  # fmt: skip
     lines = [
@@ -31,31 +34,26 @@ def to_markdown(data: ReportData) -> str:
 
 def _cells(row: Row, metric: str) -> list[str]:
     artifact = row.first.artifact
-    rate = row.mean(lambda run: run.samples_per_second)
     return [
         row.name,
         words.score(row.score, metric),
         words.spread(row, metric),
         words.difference(row),
         row.verdict,
+        words.runs(row),
         f"{words.count(row.trained)} ({words.percent(row.share_trained)})",
         words.bytes_(row.memory.training.peak if row.memory else None),
         f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})" if artifact else "–",
         words.seconds(row.mean(lambda run: run.seconds.get("train"))),
-        f"{rate:.0f}" if rate else "–",
+        words.rate(row.mean(lambda run: run.samples_per_second)),
     ]
 
 
 def _plain(text: str) -> str:
     """Text that can neither end a cell nor begin markup."""
-    for sign, safe in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ("|", "\\|"),
-        ("`", "\\`"),
-        ("[", "\\["),
-        ("\n", " "),
-    ):
+    text = " ".join(text.splitlines())
+    # An underscore inside a word, as in exact_match, is no emphasis.
+    text = re.sub(r"([\\`*\[\]~#]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
         text = text.replace(sign, safe)
     return text

@@ -9,7 +9,7 @@ from typing import Any
 from pefttools.files import canonical_json
 
 from .data import ReportData, Row
-from .words import findings
+from .words import findings, reason
 
 
 def flat(row: Row, metric: str) -> dict[str, Any]:
@@ -20,6 +20,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "variant": row.variant,
         "method": row.method,
         "seeds": len(row.done),
+        "runs": len(row.runs),
         "status": row.first.status,
         metric: row.score,
         "interval_low": row.interval.low if row.interval else None,
@@ -50,7 +51,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "learning_rate": row.first.learning_rate,
         "pareto_memory": row.pareto_memory,
         "pareto_parameters": row.pareto_parameters,
-        "error": row.first.error.message if row.first.error else None,
+        "error": "; ".join(f"seed {run.seed}: {run.status}, {reason(run)}" for run in row.lost) or None,
         **{f"metric_{name}": value for name, value in row.metrics.items() if name != metric},
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from . import words
 from .data import ReportData
@@ -12,16 +13,19 @@ if TYPE_CHECKING:
 
 
 def show(data: ReportData, console: Console) -> None:
-    """Table and findings. Names are data: no markup in them is followed."""
+    """Table and findings. Names are data: neither markup nor control codes in them reach the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    def plain(text: str, style: str = "") -> Text:
+        return Text("".join("\N{REPLACEMENT CHARACTER}" if category(sign)[0] == "C" else sign for sign in text), style)
+
+    table = Table(title=plain(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     memory = "GPU peak" if data.on_gpu else "peak *"
     table.add_column("method", style="bold", overflow="fold", min_width=10)
     for heading in (data.metric, "95 %", f"vs {data.baseline}", "trained", memory, "adapter", "time"):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
+        table.add_column(plain(heading), justify="right", no_wrap=True)
     for row in data.rows:
         artifact = row.first.artifact
         against = "baseline" if row.is_baseline else words.difference(row).partition(" (")[0]
@@ -37,9 +41,10 @@ def show(data: ReportData, console: Console) -> None:
             words.bytes_(artifact.bytes if artifact else None),
             words.seconds(row.mean(lambda run: run.seconds.get("train"))),
         )
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(plain(cell) for cell in cells))
     console.print(table)
-    notes = "~ no winner can be called" + ("" if data.on_gpu else "   * training memory, counted tensors")
-    console.print(Text(notes, style="dim"))
+    kind = "of different kinds, not comparable" if data.mixed_memory else "counted tensors"
+    notes = "~ no winner can be called" + ("" if data.on_gpu else f"   * training memory, {kind}")
+    console.print(plain(notes, "dim"))
     for text in words.findings(data):
-        console.print(Text(f"- {text}"))
+        console.print(plain(f"- {text}"))

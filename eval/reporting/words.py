@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..records import RunRecord
 from .data import ReportData, Row
 
+#: metrics that are the share of rows answered rightly, which is what is paired
+_OF_ROWS = ("accuracy", "exact_match")
 _SHARES = ("accuracy", "precision", "recall", "f1", "exact_match")
 
 
@@ -34,6 +37,30 @@ def difference(row: Row) -> str:
     against = row.against
     low, high = 100 * against.interval.low, 100 * against.interval.high
     return f"{100 * against.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def compared_in(data: ReportData) -> str:
+    """What the difference to the baseline is a difference of, where it isn't the metric itself."""
+    return "" if data.metric in _OF_ROWS else " in rows right"
+
+
+def runs(row: Row) -> str:
+    """How many runs the figures of a row stand on."""
+    return f"{len(row.done)} of {len(row.runs)}"
+
+
+def reason(run: RunRecord) -> str:
+    """Why a run gave no result, in one line."""
+    if run.error is None:
+        return "no reason is known"
+    return next(iter(run.error.message.splitlines()), "") or run.error.type
+
+
+def rate(value: float | None) -> str:
+    """Things per second."""
+    if not value:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def count(value: float | None) -> str:
@@ -97,21 +124,24 @@ def findings(data: ReportData) -> list[str]:
         found.append(
             f"Differences are paired on {rows:,} rows; 95 % intervals in brackets; p values corrected by Holm."
         )
+        if compared_in(data):
+            found.append(f"Differences and verdicts are of the share of rows right, not of {data.metric}.")
     measured = [row for row in scored if row.memory is not None]
     if measured and baseline is not None and baseline.memory is not None:
         least = min(measured, key=lambda row: row.memory.training.peak if row.memory else 0)
         assert least.memory is not None
-        if least is not baseline:
+        if least is not baseline and not data.mixed_memory:
             ratio = least.memory.training.peak / baseline.memory.training.peak
             found.append(
                 f"{least.name} trains in the least memory: {bytes_(least.memory.training.peak)}, "
                 f"{ratio:.2f} times that of {baseline.name}."
             )
     for row in data.rows:
-        if row.score is None:
-            error = row.first.error
-            reason = error.message.splitlines()[0] if error else "no reason is known"
-            found.append(f"{row.name} gave no result ({row.first.status}): {reason}")
+        if not row.done:
+            found.append(f"{row.name} gave no result ({row.first.status}): {reason(row.first)}")
+        elif row.lost:
+            listed = "; ".join(f"seed {run.seed} {run.status}, {reason(run)}" for run in row.lost)
+            found.append(f"{row.name} stands on {runs(row)} runs, the others gave no result: {listed}")
     if len(data.seeds) == 1:
         found.append("One seed: intervals stand for other test rows, not for other seeds.")
     return found
@@ -119,6 +149,12 @@ def findings(data: ReportData) -> list[str]:
 
 def memory_note(data: ReportData) -> str:
     """How memory was measured."""
+    if data.mixed_memory:
+        counted = [row.name for row in data.rows if row.memory is not None and row.memory.source == "counted"]
+        return (
+            f"Memory: counted at tensor level for {', '.join(counted)}; of the CUDA allocator for the others. "
+            "The two can't be compared, nor can a Pareto front over both."
+        )
     if data.on_gpu:
         return "Memory: peak of the CUDA allocator, by parts; training and evaluation apart."
     return (

@@ -6,13 +6,16 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from pefttools.errors import DataError
+from pefttools.eval.records import RUNS, Failure, read_record, write_predictions, write_record
 from pefttools.eval.reporting import load_report, print_table, write_report
-from pefttools.eval.reporting.words import findings
+from pefttools.eval.reporting.figures import figures
+from pefttools.eval.reporting.words import findings, memory_note
 from tests.eval.sample import EVIL, write_sample
 
 
@@ -21,6 +24,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder)
     return folder
+
+
+def change(folder: Path, run: str, **fields: Any) -> None:
+    record = read_record(folder / RUNS / run)
+    assert record is not None
+    write_record(folder / RUNS / run, record.model_copy(update=fields))
+
+
+def shown(folder: Path, width: int = 200) -> str:
+    stream = io.StringIO()
+    print_table(load_report(folder), Console(file=stream, width=width, force_terminal=True, color_system=None))
+    return stream.getvalue()
 
 
 def test_rows_and_verdicts(folder: Path) -> None:
@@ -94,3 +109,106 @@ def test_texts_are_escaped(folder: Path) -> None:
 def test_no_records(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no records"):
         load_report(tmp_path)
+
+
+def test_a_seed_that_gave_no_result_is_said_everywhere(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=100, seeds=3)
+    lost = {"status": "oom", "test": {}, "validation": {}, "memory": None, "artifact": None}
+    change(tmp_path, "lora-seed2", **lost, error=Failure(type="MemoryError", message="no room left"))
+    files = write_report(tmp_path)
+    page = files["html"].read_text(encoding="utf-8")
+    for text in (
+        page[: page.index("What each run was made with")],
+        files["markdown"].read_text(encoding="utf-8"),
+        files["csv"].read_text(encoding="utf-8"),
+        shown(tmp_path),
+    ):
+        assert "no room left" in text
+    assert "| 2 of 3 |" in files["markdown"].read_text(encoding="utf-8")
+
+
+def test_an_error_without_words_is_named_by_its_type(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    change(tmp_path, "broken-seed0", error=Failure(type="MemoryError", message=""))
+    assert any(text.endswith("(oom): MemoryError") for text in findings(load_report(tmp_path)))
+
+
+def test_runs_on_other_test_rows_are_not_paired(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50, seeds=2)
+    change(tmp_path, "lora-seed1", data={"test": "2" * 64})
+    lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+    assert lora.against is not None and lora.against.seeds == (0,)
+    change(tmp_path, "lora-seed0", data={"test": "2" * 64})
+    lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+    assert lora.against is None and lora.verdict == "not compared"
+
+
+def test_a_metric_that_is_no_share_of_rows_is_not_mixed_up_with_the_difference(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    for run in (tmp_path / RUNS).iterdir():
+        change(tmp_path, run.name, primary_metric="f1_macro")
+    text = write_report(tmp_path)["markdown"].read_text(encoding="utf-8")
+    assert "difference to full in rows right (points)" in text
+    assert "of the share of rows right, not of f1_macro" in text
+
+
+def test_counted_and_allocated_memory_are_not_compared(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    record = read_record(tmp_path / RUNS / "lora-seed0")
+    assert record is not None and record.memory is not None
+    of_gpu = {"device": "a card", "source": "allocator", "cuda": {"training_allocated": 1}}
+    change(tmp_path, "lora-seed0", memory=record.memory.model_copy(update=of_gpu))
+    data = load_report(tmp_path)
+    assert "differs in kind" in data.memory_title and "GPU" not in data.memory_title
+    assert memory_note(data).startswith("Memory: counted at tensor level for full")
+    assert "can't be compared" in memory_note(data)
+    assert not any("least memory" in text for text in findings(data))
+
+
+@pytest.mark.parametrize("label", ["a\\|b", "a|b", "a\rb", "a\nb", "a\u2028b"])
+def test_a_label_can_not_leave_its_markdown_cell(tmp_path: Path, label: str) -> None:
+    write_sample(tmp_path, rows=50)
+    change(tmp_path, "lora-seed0", label=label)
+    text = write_report(tmp_path)["markdown"].read_bytes().decode()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4 and {row.count("|") for row in rows} == {rows[0].count("|")}
+
+
+def test_control_codes_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    change(tmp_path, "lora-seed0", label="lo\x1b[2J\x1b]0;title\x07ra")
+    change(tmp_path, "broken-seed0", error=Failure(type="x", message="bad\x1b[8mhidden"))
+    text = shown(tmp_path)
+    assert "\x1b[2J" not in text and "\x1b]0" not in text and "\x1b[8m" not in text
+    assert "hidden" in text
+
+
+@pytest.mark.parametrize("content", ['{"correct": tr', '{"other": 1}', "[]"])
+def test_damaged_predictions_are_named(tmp_path: Path, content: str) -> None:
+    write_sample(tmp_path, rows=50)
+    (tmp_path / RUNS / "lora-seed0" / "predictions.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"lora-seed0.predictions\.jsonl is damaged"):
+        load_report(tmp_path)
+
+
+def test_without_predictions_nothing_is_compared(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    write_predictions(tmp_path / RUNS / "lora-seed0", [])
+    lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+    assert lora.score is not None and lora.interval is None and lora.verdict == "not compared"
+
+
+def test_a_summary_of_another_form_is_no_hindrance(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    (tmp_path / "bench.json").write_text("[]", encoding="utf-8")
+    assert load_report(tmp_path).baseline == "full"
+
+
+def test_numbers_as_labels_are_categories_and_a_diverged_run_keeps_its_curve(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    change(tmp_path, "lora-seed0", label="16")
+    change(tmp_path, "broken-seed0", status="diverged", history=[{"step": 1, "loss": 9.0}])
+    drawn = {name: json.loads(text) for name, _, text in figures(load_report(tmp_path))}
+    assert drawn["parts"]["layout"]["yaxis"]["type"] == "category"
+    curve = next(trace for trace in drawn["loss"]["data"] if trace["name"].startswith("=broken"))
+    assert curve["y"] == [9.0] and curve["line"]["dash"] == "dot" and curve["showlegend"]
