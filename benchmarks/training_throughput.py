@@ -29,7 +29,8 @@ def ours(rows: int, epochs: int, rank: int) -> dict[str, float]:
     """One training by pefttools with its defaults."""
     from pefttools.progress import SilentReporter
     from pefttools.recipe import Recipe, validate
-    from pefttools.training.run import fit, prepare
+    from pefttools.training.fit import fit
+    from pefttools.training.prepare import prepare
 
     recipe = validate(
         Recipe,

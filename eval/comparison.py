@@ -103,7 +103,7 @@ def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
     Raises:
         PeftToolsError: a run that could not work.
     """
-    from pefttools.training.run import prepare
+    from pefttools.training.prepare import prepare
 
     hashes = {}
     for run in runs:
@@ -115,10 +115,11 @@ def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
 @dataclass
 class _Worker:
     run: PlannedRun
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     log: IO[str]
     started: float
     state: str = "starting"
+    rest: bytes = b""
 
 
 class _Pool:
@@ -177,14 +178,12 @@ class _Pool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
         )
         assert process.stdin is not None and process.stdout is not None
         # Left open: a worker ends when it is closed, which happens when this process ends, however it ends.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(run.model_dump_json() + "\n")
+            process.stdin.write(run.model_dump_json().encode() + b"\n")
             process.stdin.flush()
         worker = _Worker(run, process, (folder / LOG).open("w", encoding="utf-8"), time.monotonic())
         self.workers.append(worker)
@@ -193,17 +192,19 @@ class _Pool:
 
     def _listen(self) -> None:
         for key, _ in self.selector.select(timeout=0.5):
-            line = key.fileobj.readline()  # type: ignore[union-attr]
             worker: _Worker = key.data
-            if not line:
+            # Not readline: what it buffers would be out of the selector's sight.
+            content = os.read(key.fd, 1 << 16)
+            if not content:
                 self.selector.unregister(key.fileobj)
-                continue
-            progress, text = parse(line)
-            if progress is not None:
-                worker.state = progress
-            elif text is not None:
-                worker.log.write(text)
-                worker.log.flush()
+            *lines, worker.rest = (worker.rest + content).split(b"\n")
+            for line in lines if content else [*lines, worker.rest]:
+                progress, text = parse(line.decode("utf-8", errors="replace"))
+                if progress is not None:
+                    worker.state = progress
+                elif text:
+                    worker.log.write(f"{text}\n")
+                    worker.log.flush()
 
     def _reap(self) -> None:
         for worker in list(self.workers):

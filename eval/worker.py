@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -106,11 +105,12 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
 
 def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     """Train, choose, save, measure; fills `facts` as it goes, so that a failure keeps what was known."""
-    from pefttools.training.checkpoints import put_state
-    from pefttools.training.run import Fitted, build_model, fit, prepare, store
+    from pefttools.training.prepare import build_model, prepare
+    from pefttools.training.store import store
 
     from .gpu import GpuPeaks
     from .memory import peak_rss, profile
+    from .search import search
 
     reporter = PipeReporter()
     recipe = planned.recipe
@@ -125,43 +125,13 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     }  # fmt: skip
     facts["recipe_hash"] = planned.hash({**splits.digests(), "base": base.weights})
 
-    trials: list[Trial] = []
-    best: Fitted | None = None
-    best_state: dict[str, Any] = {}
-    failure: DivergedError | None = None
     gpu = GpuPeaks()
     gpu.begin()
-    default = recipe.training.learning_rate or prepared.method.learning_rate
-    rates = planned.search.rates(default) if prepared.method.capabilities.trains else [default]
-    for rate in rates:
-        with tempfile.TemporaryDirectory() as work:
-            try:
-                fitted = fit(prepared, reporter, Path(work), learning_rate=rate)
-            except DivergedError as error:
-                reporter.event(str(error))
-                trials.append(Trial(learning_rate=rate, status="diverged", steps=error.step, error=error.message))
-                facts["trials"] = trials
-                failure = error
-                continue
-        score = fitted.validation.metrics[task.primary_metric]
-        trials.append(Trial(learning_rate=rate, status="ok", score=score, steps=fitted.steps))
-        facts["trials"] = trials
-        if best is None or score > best.validation.metrics[task.primary_metric]:
-            best = fitted
-            best_state = {name: p.cpu().clone() for name, p in fitted.model.trainable_state().items()}
-        if len(rates) > 1:
-            fitted.release()
-    if best is None:
-        assert failure is not None
-        raise failure
-    facts["trials"] = [
-        trial.model_copy(update={"chosen": trial.learning_rate == best.learning_rate}) for trial in trials
-    ]
+    trials: list[Trial] = []
+    facts["trials"] = trials
+    best = search(prepared, planned.search, reporter, trials)
     rss = peak_rss()
     gpu.end("training")
-    if len(trials) > 1:
-        best.model = build_model(prepared)
-        put_state(best.model, best_state, "the chosen trial")
     count = best.model.count()
     train_examples = task.encode(splits.train, best.model.tokenizer, prepared.labels)
     facts |= {

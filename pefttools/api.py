@@ -15,8 +15,8 @@ from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation
 from pefttools.training.precision import default_device
-from pefttools.training.run import Stored
 from pefttools.training.run import train as _train
+from pefttools.training.store import Stored
 from pefttools.tuned import TunedModel, build
 
 PathLike = str | Path

@@ -21,7 +21,7 @@ def train(
 
     from pefttools.api import train as run
     from pefttools.progress import SilentReporter, default_reporter
-    from pefttools.training.run import is_main_process
+    from pefttools.training.processes import is_main_process
 
     reporter = default_reporter() if is_main_process() else SilentReporter()
     stored = run(settings, resume=resume, reporter=reporter)

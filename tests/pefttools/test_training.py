@@ -22,7 +22,9 @@ from pefttools.errors import DivergedError
 from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe
 from pefttools.training.checkpoints import latest_checkpoint
-from pefttools.training.run import fit, prepare, train
+from pefttools.training.fit import fit
+from pefttools.training.prepare import prepare
+from pefttools.training.run import train
 from tests.conftest import MINILM
 
 

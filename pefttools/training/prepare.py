@@ -1,0 +1,77 @@
+"""From a recipe to its parts, found and checked, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pefttools.bases import Base, locate_base, variants
+from pefttools.data import Splits, load_splits
+from pefttools.errors import ConfigError
+from pefttools.files import check_writable
+from pefttools.methods import Method, MethodConfig
+from pefttools.recipe import Recipe
+from pefttools.tasks.task import Task
+from pefttools.training.precision import default_device
+from pefttools.training.processes import world_size
+from pefttools.tuned import TunedModel, build, check_combination
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose parts were found and checked; nothing heavy is loaded yet."""
+
+    recipe: Recipe
+    base: Base
+    method: Method[Any]
+    config: MethodConfig
+    task: Task[Any]
+    splits: Splits
+    labels: list[str]
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Check all that can be checked before a model is loaded.
+
+    Raises:
+        PeftToolsError: anything wrong with names, options, their combination, the data or the output folder.
+    """
+    method, config = recipe.chosen_method()
+    task = recipe.chosen_task()
+    check_combination(method, config, variants.get(recipe.variant)(), task.name)
+    if recipe.training.gradient_checkpointing and not method.capabilities.gradient_checkpointing:
+        raise ConfigError(
+            f"the method {method.name!r} can't train with gradient checkpointing",
+            hint="Set training.gradient_checkpointing=false for it.",
+        )
+    if recipe.training.batch_size % (recipe.training.gradient_accumulation * world_size()):
+        raise ConfigError(
+            f"training.batch_size={recipe.training.batch_size} can't be divided by gradient_accumulation="
+            f"{recipe.training.gradient_accumulation} times {world_size()} processes"
+        )
+    check_writable(recipe.output)
+    base = locate_base(recipe.base, recipe.revision)
+    splits = load_splits(recipe.data, task.roles)
+    labels = task.labels(splits.train)
+    for table in (splits.train, splits.validation, splits.test):
+        if table is not None:
+            task.check(table, labels)
+    return Prepared(recipe, base, method, config, task, splits, labels)
+
+
+def build_model(prepared: Prepared) -> TunedModel:
+    """The model of a recipe, ready to be trained."""
+    recipe = prepared.recipe
+    return build(
+        prepared.base,
+        recipe.variant,
+        prepared.method,
+        prepared.config,
+        prepared.task,
+        prepared.labels,
+        precision=recipe.training.precision,
+        seed=recipe.seed,
+        pairs="pair" in prepared.splits.train.columns,
+        gradient_checkpointing=recipe.training.gradient_checkpointing,
+        device=default_device(),
+    )

@@ -1,0 +1,80 @@
+"""Saving what was trained, as small as changes no prediction, and measuring what was saved."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pefttools.artifact.load import load_verified
+from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weights
+from pefttools.files import folder_atomic
+from pefttools.progress import Reporter
+from pefttools.tasks.task import Evaluation
+from pefttools.training.fit import Fitted
+from pefttools.training.prepare import Prepared
+from pefttools.tuned import TunedModel
+
+
+@dataclass
+class Stored:
+    """An artifact on disk and the model that was loaded from it, with its evaluations."""
+
+    model: TunedModel
+    manifest: Manifest
+    validation: Evaluation
+    test: Evaluation | None = None
+
+
+def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) -> Stored:
+    """Save the artifact, load it again on a fresh base, and measure that: what is reported is what was saved.
+
+    float16 is kept where the loaded model gives the same predictions on the validation rows. The trained model in
+    `fitted` is released before the other is loaded, so that memory need not hold two.
+    """
+    recipe, task, splits = prepared.recipe, prepared.task, prepared.splits
+    draft = draft_manifest(
+        fitted.model,
+        training={
+            "seed": recipe.seed,
+            "learning_rate": fitted.learning_rate,
+            "settings": recipe.training.model_dump(mode="json"),
+            "rows": {"train": len(splits.train), "validation": len(splits.validation)},
+            "data": splits.digests(),
+            "steps": fitted.steps,
+            "best_step": fitted.best_step,
+            "seconds": round(fitted.train_seconds, 3),
+        },
+        columns=splits.train.columns,
+    )
+
+    def check(folder: Path, storage: str) -> tuple[TunedModel, Evaluation, int]:
+        loaded = load_verified(folder, seal(folder, draft, storage), prepared.base)
+        with reporter.step(f"evaluating the artifact as {storage}", "rows") as advance:
+            evaluation = task.evaluate(
+                loaded, fitted.examples, batch_size=recipe.training.eval_batch_size, progress=advance
+            )
+        pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
+        return loaded, evaluation, sum(now != before for now, before in pairs)
+
+    with folder_atomic(output) as folder:
+        write_weights(fitted.model, folder)
+        fitted.release()
+        storage = "float32"
+        with tempfile.TemporaryDirectory() as spare:
+            originals = shutil.copytree(folder, Path(spare, "float32"))
+            if recipe.storage != "float32" and to_float16(folder):
+                loaded, evaluation, changed = check(folder, "float16")
+                if recipe.storage == "float16" or changed == 0:
+                    storage = "float16"
+                else:
+                    reporter.event(f"float16 changes {changed} predictions on validation: stored as float32")
+                    del loaded
+                    shutil.copytree(originals, folder, dirs_exist_ok=True)
+            if storage == "float32":
+                loaded, evaluation, changed = check(folder, "float32")
+        summary = {**draft.training, "predictions_changed_by_reload": changed}
+        manifest = seal(folder, draft, storage, training=summary, metrics={"validation": evaluation.metrics})
+    return Stored(loaded, manifest, evaluation)
