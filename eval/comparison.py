@@ -8,7 +8,6 @@ import selectors
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +116,6 @@ class _Worker:
     run: PlannedRun
     process: subprocess.Popen[bytes]
     log: IO[str]
-    started: float
     state: str = "starting"
     rest: bytes = b""
 
@@ -185,7 +183,7 @@ class _Pool:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(run.model_dump_json().encode() + b"\n")
             process.stdin.flush()
-        worker = _Worker(run, process, (folder / LOG).open("w", encoding="utf-8"), time.monotonic())
+        worker = _Worker(run, process, (folder / LOG).open("w", encoding="utf-8"))
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
         self.reporter.event(f"{run.id}: started")
