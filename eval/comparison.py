@@ -64,7 +64,8 @@ def bench(
         reporter.event(f"no method is labelled {spec.baseline!r}: nothing is compared with a baseline")
     check_writable(spec.output / SUMMARY)
     hashes = check_runs(runs)
-    write_text_atomic(spec.output / SUMMARY, canonical_json(spec.model_dump(mode="json")))
+    summary = {**spec.model_dump(mode="json"), "runs": [run.id for run in runs]}
+    write_text_atomic(spec.output / SUMMARY, canonical_json(summary))
 
     records = {}
     waiting = []

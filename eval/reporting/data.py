@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from pefttools.errors import DataError
-
-from ..records import PREDICTIONS, RUNS, Memory, RunRecord, read_predictions, read_records
+from ..records import Memory, RunRecord, read_records
 from ..statistics import Comparison, Interval, compare, judge, mean_interval, wilson_interval
+from .reading import check, planned, read_summary, right_rows
+
+_SHARES = ("accuracy", "precision", "recall", "f1", "exact_match")
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 and reads best in percent."""
+    return metric.startswith(_SHARES) or metric.endswith(("_accuracy",))
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,10 @@ class Row:
 
     Attributes:
         score: mean of the primary metric; None where no run ended well.
-        interval: 95 % interval of the score; `interval_kind` says of what: ``seeds`` or ``test rows``.
+        name: label, and the variant where it is not the plain one; no two rows share it.
+        interval: 95 % interval of the score; `interval_kind` says of what: ``seeds``, ``test rows`` or
+            ``validation rows``.
+        unpaired: seeds measured on other rows than the baseline.
         against: paired comparison with the baseline; None for the baseline itself and where nothing can be paired.
         memory: of the first seed: parts are exact and do not vary.
         pareto_memory: no other row is better at both score and training memory.
@@ -29,6 +36,7 @@ class Row:
 
     label: str
     variant: str
+    name: str
     method: str
     runs: tuple[RunRecord, ...]
     score: float | None
@@ -36,16 +44,11 @@ class Row:
     interval_kind: str
     metrics: dict[str, float]
     against: Comparison | None
+    unpaired: tuple[int, ...]
     is_baseline: bool
     memory: Memory | None
     pareto_memory: bool = False
     pareto_parameters: bool = False
-
-    @property
-    def name(self) -> str:
-        """Label, and the variant where it is not the plain one."""
-        said = self.variant == "float32" or self.variant in self.label
-        return self.label if said else f"{self.label} ({self.variant})"
 
     @property
     def done(self) -> tuple[RunRecord, ...]:
@@ -56,6 +59,11 @@ class Row:
     def lost(self) -> tuple[RunRecord, ...]:
         """Runs that gave no result."""
         return tuple(run for run in self.runs if run.status != "ok")
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """Of the runs that ended well: each seed chooses its own."""
+        return sorted({run.learning_rate for run in self.done if run.learning_rate is not None})
 
     @property
     def first(self) -> RunRecord:
@@ -99,14 +107,18 @@ class ReportData:
     metric: str
     rows: tuple[Row, ...]
     records: tuple[RunRecord, ...]
+    #: runs in the folder that the spec does not mean any more
+    left_out: int = 0
 
     @property
-    def test_rows(self) -> int | None:
-        """Rows of the test split (of validation, where there is none)."""
-        for record in self.records:
-            if record.rows:
-                return record.rows.get("test", record.rows.get("validation"))
-        return None
+    def split(self) -> str:
+        """What was measured on: ``test``, or ``validation`` where there is no test split."""
+        return "test" if any("test" in record.rows or record.test for record in self.records) else "validation"
+
+    @property
+    def measured_rows(self) -> int | None:
+        """Rows of that split."""
+        return next((record.rows[self.split] for record in self.records if self.split in record.rows), None)
 
     @property
     def seeds(self) -> list[int]:
@@ -136,35 +148,41 @@ def build(folder: Path) -> ReportData:
     """From the folder of a comparison.
 
     Raises:
-        DataError: no records there.
+        DataError: no records there, a damaged one, or such as are no comparison.
     """
-    records = read_records(folder)
-    spec = _spec(folder)
-    baseline = str(spec.get("baseline", "full"))
+    found = read_records(folder)
+    records = planned(folder, found)
+    check(folder, records)
+    title, baseline = read_summary(folder)
     groups: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
         groups.setdefault((record.label, record.variant), []).append(record)
-    correct = {key: _correct(folder, runs) for key, runs in groups.items()}
+    correct = {key: right_rows(folder, runs) for key, runs in groups.items()}
     base_key = _baseline_key(groups, baseline)
+    base = groups[base_key] if base_key is not None else []
+    unpaired = {key: _on_other_rows(runs, base) for key, runs in groups.items()}
     comparisons = judge(
         [
             None
             if base_key is None or key == base_key
-            else compare(_on_same_rows(runs, groups[base_key], correct[key]), correct[base_key])
-            for key, runs in groups.items()
+            else compare({s: c for s, c in correct[key].items() if s not in unpaired[key]}, correct[base_key])
+            for key in groups
         ]
     )
     rows = [
-        _row(key, runs, correct[key], against, key == base_key)
+        replace(
+            _row(key, runs, correct[key], against, key == base_key), name=_name(key, groups), unpaired=unpaired[key]
+        )
         for (key, runs), against in zip(groups.items(), comparisons, strict=True)
     ]
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.name))
     return ReportData(
-        str(spec.get("name", folder.name)),
+        title,
         baseline,
         records[0].primary_metric,
         tuple(_with_fronts(rows)),
         tuple(records),
+        len(found) - len(records),
     )
 
 
@@ -173,38 +191,25 @@ def _baseline_key(groups: dict[tuple[str, str], list[RunRecord]], baseline: str)
     return min(keys, key=lambda key: key[1] != "float32") if keys else None
 
 
-def _spec(folder: Path) -> dict[str, Any]:
-    try:
-        spec = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return spec if isinstance(spec, dict) else {}
+def _name(key: tuple[str, str], groups: dict[tuple[str, str], list[RunRecord]]) -> str:
+    label, variant = key
+    alone = sum(other == label for other, _ in groups) == 1
+    return label if variant == "float32" or (alone and variant in label) else f"{label} ({variant})"
 
 
-def _correct(folder: Path, runs: Sequence[RunRecord]) -> dict[int, list[bool]]:
-    found = {}
-    for run in runs:
-        if run.status == "ok":
-            place = folder / RUNS / run.id
-            try:
-                found[run.seed] = [bool(entry["correct"]) for entry in read_predictions(place)]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{place / PREDICTIONS} is damaged: {error!r}", hint="Remove its folder, and run bench again."
-                ) from error
-    return found
+def _on_other_rows(runs: Sequence[RunRecord], base: Sequence[RunRecord]) -> tuple[int, ...]:
+    """Seeds that were measured on other rows than the baseline's: a folder may hold runs on older data."""
+    measured = {run.seed: _measured_on(run) for run in base if run.status == "ok"}
+    return tuple(
+        sorted(
+            run.seed
+            for run in runs
+            if run.status == "ok" and run.seed in measured and measured[run.seed] != _measured_on(run)
+        )
+    )
 
 
-def _on_same_rows(
-    runs: Sequence[RunRecord], base: Sequence[RunRecord], correct: dict[int, list[bool]]
-) -> dict[int, list[bool]]:
-    """Seeds that were tested on the very rows of the baseline: a folder may hold runs on older data."""
-    tested = {run.seed: _tested_on(run) for run in base}
-    same = {run.seed for run in runs if run.seed in tested and tested[run.seed] == _tested_on(run)}
-    return {seed: answers for seed, answers in correct.items() if seed in same}
-
-
-def _tested_on(run: RunRecord) -> str | None:
+def _measured_on(run: RunRecord) -> str | None:
     return run.data.get("test" if run.test else "validation")
 
 
@@ -225,7 +230,11 @@ def _row(
         share = sum(answers) / len(answers) if answers else None
         # Right only where the metric is the share of right rows; any other has no interval with one seed.
         if interval is None and share is not None and abs(share - scores[0]) < 1e-9:
-            interval, kind = wilson_interval(sum(answers), len(answers)), "test rows"
+            split = "test" if done[0].test else "validation"
+            interval, kind = wilson_interval(sum(answers), len(answers)), f"{split} rows"
+        elif interval is not None and is_share(done[0].primary_metric):
+            # The t interval of two seeds is easily wider than what is possible.
+            interval = Interval(max(0.0, interval.low), min(1.0, interval.high))
     names = dict.fromkeys(name for run in done for name in run.metrics)
     metrics = {
         name: sum(run.metrics[name] for run in done if name in run.metrics) / sum(name in run.metrics for run in done)
@@ -233,15 +242,14 @@ def _row(
     }
     memory = next((run.memory for run in done if run.memory is not None), None)
     return Row(
-        label=key[0], variant=key[1], method=runs[0].method, runs=tuple(sorted(runs, key=lambda run: run.seed)),
-        score=score, interval=interval, interval_kind=kind if interval else "", metrics=metrics, against=against,
-        is_baseline=is_baseline, memory=memory,
+        label=key[0], variant=key[1], name=key[0], method=runs[0].method,
+        runs=tuple(sorted(runs, key=lambda run: run.seed)), score=score, interval=interval,
+        interval_kind=kind if interval else "", metrics=metrics, against=against,
+        unpaired=(), is_baseline=is_baseline, memory=memory,
     )  # fmt: skip
 
 
 def _with_fronts(rows: list[Row]) -> list[Row]:
-    from dataclasses import replace
-
     memory = _front(rows, lambda row: row.memory.training.peak if row.memory else None)
     parameters = _front(rows, lambda row: row.trained)
     return [

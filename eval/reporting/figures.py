@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from typing import Any
 
-from . import words
-from .data import ReportData, Row
+from .data import ReportData, Row, is_share
 
 #: colours that stay apart for most kinds of colour blindness (Okabe and Ito), then two more
 _COLOURS = (
@@ -54,7 +54,7 @@ def figures(data: ReportData) -> list[tuple[str, str, str]]:
 def _scatter(
     rows: list[Row], costs: list[float], front: list[bool], data: ReportData, colours: dict[str, str]
 ) -> dict[str, Any]:
-    scale = 100.0 if words.is_share(data.metric) else 1.0
+    scale = 100.0 if is_share(data.metric) else 1.0
     traces: list[dict[str, Any]] = []
     points = sorted((cost, scale * (row.score or 0.0)) for row, cost, on in zip(rows, costs, front, strict=True) if on)
     traces.append(
@@ -89,7 +89,7 @@ def _curves(data: ReportData, key: str, colours: dict[str, str]) -> dict[str, An
         shown = False
         # A run that diverged has the most telling curve: it is drawn too, dotted.
         for run in row.runs:
-            points = [(entry["step"], entry[key]) for entry in run.history if key in entry and "step" in entry]
+            points = [(e["step"], e[key]) for e in run.history if "step" in e and math.isfinite(e.get(key, math.nan))]
             if points:
                 traces.append(
                     {

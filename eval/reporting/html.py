@@ -56,7 +56,6 @@ def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
     tokens = row.mean(lambda run: run.tokens_per_second)
     train = row.mean(lambda run: run.seconds.get("train"))
     interval = f"{words.spread(row, metric)} ({row.interval_kind})" if row.interval else ""
-    rate = row.first.learning_rate
 
     def number(value: float | None) -> float:
         return -1.0 if value is None else float(value)
@@ -90,7 +89,7 @@ def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
         (words.seconds(train), number(train)),
         (words.rate(samples), number(samples)),
         (words.rate(tokens), number(tokens)),
-        (f"{rate:g}" if rate else "–", number(rate)),
+        (words.learning_rates(row), number(row.learning_rates[0] if row.learning_rates else None)),
     ]
 
 

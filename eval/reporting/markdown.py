@@ -53,7 +53,7 @@ def _plain(text: str) -> str:
     """Text that can neither end a cell nor begin markup."""
     text = " ".join(text.splitlines())
     # An underscore inside a word, as in exact_match, is no emphasis.
-    text = re.sub(r"([\\`*\[\]~#]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    text = re.sub(r"([\\`*\[\]~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
     for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
         text = text.replace(sign, safe)
     return text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import Any
 
 from pefttools.files import canonical_json
 
 from .data import ReportData, Row
-from .words import findings, reason
+from .words import findings, learning_rates, reason
 
 
 def flat(row: Row, metric: str) -> dict[str, Any]:
@@ -48,7 +49,9 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "train_seconds": row.mean(lambda run: run.seconds.get("train")),
         "samples_per_second": row.mean(lambda run: run.samples_per_second),
         "tokens_per_second": row.mean(lambda run: run.tokens_per_second),
-        "learning_rate": row.first.learning_rate,
+        # one number where all seeds used the same
+        "learning_rate": row.learning_rates[0] if len(row.learning_rates) == 1 else None,
+        "learning_rates": learning_rates(row),
         "pareto_memory": row.pareto_memory,
         "pareto_parameters": row.pareto_parameters,
         "error": "; ".join(f"seed {run.seed}: {run.status}, {reason(run)}" for run in row.lost) or None,
@@ -70,20 +73,29 @@ def to_csv(data: ReportData) -> str:
 
 def to_json(data: ReportData) -> str:
     """The table, the findings and all records."""
-    return canonical_json(
-        {
-            "title": data.title,
-            "baseline": data.baseline,
-            "metric": data.metric,
-            "test_rows": data.test_rows,
-            "seeds": data.seeds,
-            "findings": findings(data),
-            "rows": [flat(row, data.metric) for row in data.rows],
-            "runs": [record.model_dump(mode="json") for record in data.records],
-        }
-    )
+    content = {
+        "title": data.title,
+        "baseline": data.baseline,
+        "metric": data.metric,
+        "split": data.split,
+        "measured_rows": data.measured_rows,
+        "seeds": data.seeds,
+        "findings": findings(data),
+        "rows": [flat(row, data.metric) for row in data.rows],
+        "runs": [record.model_dump(mode="json") for record in data.records],
+    }
+    return canonical_json(_finite(content))
 
 
 def _cell(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula is marked as text."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from ..records import RunRecord
-from .data import ReportData, Row
+from .data import ReportData, Row, is_share
 
 #: metrics that are the share of rows answered rightly, which is what is paired
 _OF_ROWS = ("accuracy", "exact_match")
-_SHARES = ("accuracy", "precision", "recall", "f1", "exact_match")
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric lies between 0 and 1 and reads best in percent."""
-    return metric.startswith(_SHARES) or metric.endswith(("_accuracy",))
 
 
 def score(value: float | None, metric: str) -> str:
@@ -54,6 +48,16 @@ def reason(run: RunRecord) -> str:
     if run.error is None:
         return "no reason is known"
     return next(iter(run.error.message.splitlines()), "") or run.error.type
+
+
+def chance(p: float) -> str:
+    """A p value; how far below one in ten thousand it lies says no more about the methods."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def learning_rates(row: Row) -> str:
+    """All that the seeds of a row used."""
+    return ", ".join(f"{rate:g}" for rate in row.learning_rates) or "–"
 
 
 def rate(value: float | None) -> str:
@@ -109,16 +113,27 @@ def findings(data: ReportData) -> list[str]:
         if against.verdict != "no call":
             found.append(
                 f"{row.name} is {against.verdict} than {data.baseline}: difference {difference(row)} points, "
-                f"p = {against.p_holm:.2g}."
+                f"{chance(against.p_holm)}."
             )
     for wide, ending in (
         (True, "These intervals are too wide to call a winner; more test rows or seeds are needed."),
-        (False, "These are equal to within a point."),
+        (False, "These models are equal to within a point."),
     ):
-        alike = [row for row, against in compared if against.verdict == "no call" and against.too_wide == wide]
+        alike = [
+            row
+            for row, against in compared
+            if against.verdict == "no call" and against.interval.contains_zero and against.too_wide == wide
+        ]
         if alike:
             listed = "; ".join(f"{row.name} {difference(row)}" for row in alike)
             found.append(f"Not to be told apart from {data.baseline}, by points: {listed}. {ending}")
+    close = [row for row, against in compared if against.verdict == "no call" and not against.interval.contains_zero]
+    if close:
+        listed = "; ".join(f"{row.name} {difference(row)}" for row in close)
+        found.append(
+            f"Close calls against {data.baseline}, by points: {listed}. Each interval leaves out 0, but among "
+            f"{len(compared)} comparisons that is no sure difference (Holm)."
+        )
     if compared:
         rows = compared[0][1].rows
         found.append(
@@ -142,8 +157,24 @@ def findings(data: ReportData) -> list[str]:
         elif row.lost:
             listed = "; ".join(f"seed {run.seed} {run.status}, {reason(run)}" for run in row.lost)
             found.append(f"{row.name} stands on {runs(row)} runs, the others gave no result: {listed}")
+        if row.unpaired:
+            seeds = ", ".join(map(str, row.unpaired))
+            found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
+    seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
+    if len(seen) > 1:
+        found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
+    if data.split == "validation":
+        found.append(
+            "There is no test split: the figures are from validation, which also chose the best step and learning "
+            "rate, and flatter every method."
+        )
+    if data.left_out:
+        found.append(f"{data.left_out} runs in the folder are of an older spec and are left out.")
     if len(data.seeds) == 1:
-        found.append("One seed: intervals stand for other test rows, not for other seeds.")
+        found.append(
+            "One seed: verdicts and intervals are about these trained models on other rows. Other seeds may differ by "
+            "more than that; compare methods with several."
+        )
     return found
 
 

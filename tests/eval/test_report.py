@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from pefttools.errors import DataError
-from pefttools.eval.records import RUNS, Failure, read_record, write_predictions, write_record
+from pefttools.eval.records import RUNS, Failure, read_predictions, read_record, write_predictions, write_record
 from pefttools.eval.reporting import load_report, print_table, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.words import findings, memory_note
@@ -141,6 +141,8 @@ def test_runs_on_other_test_rows_are_not_paired(tmp_path: Path) -> None:
     change(tmp_path, "lora-seed0", data={"test": "2" * 64})
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
     assert lora.against is None and lora.verdict == "not compared"
+    said = "lora, seed 0, 1: measured on other rows than full, and not paired."
+    assert said in findings(load_report(tmp_path))
 
 
 def test_a_metric_that_is_no_share_of_rows_is_not_mixed_up_with_the_difference(tmp_path: Path) -> None:
@@ -212,3 +214,110 @@ def test_numbers_as_labels_are_categories_and_a_diverged_run_keeps_its_curve(tmp
     assert drawn["parts"]["layout"]["yaxis"]["type"] == "category"
     curve = next(trace for trace in drawn["loss"]["data"] if trace["name"].startswith("=broken"))
     assert curve["y"] == [9.0] and curve["line"]["dash"] == "dot" and curve["showlegend"]
+
+
+def test_one_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    record = read_record(tmp_path / RUNS / "lora-seed0")
+    assert record is not None
+    write_record(tmp_path / RUNS / "copy", record.model_copy(update={"id": "copy"}))
+    with pytest.raises(DataError, match="one run twice: copy and lora-seed0"):
+        load_report(tmp_path)
+
+
+def test_two_tasks_are_no_comparison(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    change(tmp_path, "lora-seed0", task="causal-lm", primary_metric="exact_match")
+    with pytest.raises(DataError, match=r"more than one task: causal-lm \(exact_match\)"):
+        load_report(tmp_path)
+
+
+def test_unequal_training_is_said(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    assert not any("training rows" in text for text in findings(load_report(tmp_path)))
+    change(tmp_path, "lora-seed0", samples=9000)
+    assert any("training rows: from 3,000 to 9,000" in text for text in findings(load_report(tmp_path)))
+
+
+def test_validation_is_not_called_test(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=200)
+    for run in (tmp_path / RUNS).iterdir():
+        right = [entry["correct"] for entry in read_predictions(run)]
+        score = {"accuracy": sum(right) / len(right)} if right else {}
+        change(tmp_path, run.name, test={}, validation=score, rows={"train": 1000, "validation": 200})
+    data = load_report(tmp_path)
+    lora = next(row for row in data.rows if row.label == "lora")
+    assert lora.interval_kind == "validation rows" and data.measured_rows == 200
+    assert any("There is no test split" in text for text in findings(data))
+    page = write_report(tmp_path)["html"].read_text(encoding="utf-8")
+    assert "200 validation rows" in page and "200 test rows" not in page
+
+
+def test_an_interval_stays_within_what_is_possible(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=100, seeds=2)
+    for seed, score in enumerate((0.8, 1.0)):
+        change(tmp_path, f"lora-seed{seed}", test={"accuracy": score})
+    interval = next(row for row in load_report(tmp_path).rows if row.label == "lora").interval
+    assert interval is not None and (interval.low, interval.high) == (0, 1)
+
+
+def test_rows_are_told_apart_by_name(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50, seeds=2)
+    change(tmp_path, "lora-seed0", label="lora-nf4")
+    change(tmp_path, "lora-seed1", label="lora-nf4", variant="nf4")
+    names = [row.name for row in load_report(tmp_path).rows]
+    assert "lora-nf4" in names and "lora-nf4 (nf4)" in names
+
+
+def test_all_learning_rates_of_a_row_are_shown(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50, seeds=2)
+    change(tmp_path, "lora-seed1", learning_rate=5e-4)
+    files = write_report(tmp_path)
+    for name in ("html", "csv"):
+        assert "0.0005, 0.001" in files[name].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("label", ["__b__", "_c_", "**d**", "`e`", "![f](g)", "~~h~~", "exact_match"])
+def test_a_label_is_no_markdown(tmp_path: Path, label: str) -> None:
+    from markdown_it import MarkdownIt
+
+    write_sample(tmp_path, rows=50)
+    change(tmp_path, "lora-seed0", label=label)
+    text = write_report(tmp_path)["markdown"].read_text(encoding="utf-8")
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
+    assert f"<td>{label}</td>" in page
+
+
+@pytest.mark.parametrize("content", ['{"name": null, "baseline": null}', '{"name": "\\ud800"}'])
+def test_odd_names_of_a_comparison(tmp_path: Path, content: str) -> None:
+    write_sample(tmp_path, rows=50)
+    (tmp_path / "bench.json").write_text(content, encoding="utf-8")
+    data = load_report(tmp_path)
+    assert data.title in (tmp_path.name, "?") and data.baseline == "full"
+    write_report(tmp_path)
+
+
+def test_a_figure_that_is_no_number_ends_no_report(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    path = tmp_path / RUNS / "lora-seed0" / "record.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"loss": 2.0', '"loss": NaN', 1), encoding="utf-8")
+    assert "NaN" not in write_report(tmp_path)["json"].read_text(encoding="utf-8")
+
+
+def test_a_close_call_is_not_laid_to_a_wide_interval(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=100)
+    for run, wrong in (("full-seed0", 0), ("lora-seed0", 5)):
+        write_predictions(tmp_path / RUNS / run, [{"correct": i >= wrong} for i in range(100)])
+        change(tmp_path, run, test={"accuracy": 1 - wrong / 100})
+    said = findings(load_report(tmp_path))
+    assert any("Close calls against full, by points: lora -5.0" in text for text in said)
+    assert not any("Not to be told apart" in text and "lora" in text for text in said)
+
+
+def test_runs_of_an_older_spec_are_left_out(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    spec = {"name": "x", "baseline": "full", "runs": ["full-seed0", "lora-seed0"]}
+    (tmp_path / "bench.json").write_text(json.dumps(spec), encoding="utf-8")
+    data = load_report(tmp_path)
+    assert {row.label for row in data.rows} == {"full", "lora"}
+    assert any("2 runs in the folder are of an older spec" in text for text in findings(data))
