@@ -109,8 +109,6 @@ def test_train_save_load(
     request: pytest.FixtureRequest,
 ) -> None:
     base = request.getfixturevalue(f"tiny_{family}")
-    if family == "gpt2" and variant in ("int8", "nf4"):
-        pytest.skip("bitsandbytes has no transposed linears that train")
     method, config = methods.get(choice["name"])(), None
     config = method.config.model_validate({k: v for k, v in choice.items() if k != "name"})
     task = _tasks(head)["name"]
