@@ -19,7 +19,7 @@ from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import match_modules
 
-from .own import OwnMethod, get_sites, train_heads
+from .own import OwnMethod, train_heads
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,8 @@ class BitFit(OwnMethod[BitFitConfig]):
                 "bitfit: the chosen modules have no bias terms",
                 hint="Models such as Llama have none; use lora or bottleneck there.",
             )
-        for module in get_sites(model, names, "bitfit.targets"):
+        for name in names:
+            module = model.get_submodule(name)
             bias = module.bias
             assert isinstance(bias, torch.Tensor)
             delta = nn.Parameter(torch.zeros(bias.shape, dtype=torch.float32, device=bias.device))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pefttools.errors import ArtifactError, TargetError
+from pefttools.errors import ArtifactError
 from pefttools.files import canonical_json
 from pefttools.methods import Method, MethodConfig, Target
 
@@ -65,10 +65,3 @@ def train_heads(model: nn.Module, target: Target) -> None:
         module.float()
         for parameter in module.parameters():
             parameter.requires_grad_(True)
-
-
-def get_sites(model: nn.Module, names: list[str], option: str) -> list[nn.Module]:
-    """The modules called `names`; an empty list is an error."""
-    if not names:
-        raise TargetError(f"{option}: nothing in the model to act on")
-    return [model.get_submodule(name) for name in names]

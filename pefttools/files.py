@@ -107,15 +107,7 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.ENOSPC,
-            errno.EEXIST,
-            errno.ENOENT,
-        ):
+        if error.errno in _NOT_WRITABLE:
             raise ConfigError(
                 f"can't write {path}: {error.strerror}", hint="Choose another place, or free this one."
             ) from error

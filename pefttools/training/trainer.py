@@ -106,9 +106,9 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def _in_head(self, name: str) -> bool:
-        own = (f"transformer.{module}" for module in self.tuned.spec.target.head_modules)
         # PEFT keeps its trained copy of a module below the module's own name.
-        return name.startswith("head.") or any(f".{module.partition('.')[2]}." in name for module in own)
+        own = self.tuned.spec.target.head_modules
+        return name.startswith("head.") or any(f".{module}." in name for module in own)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = [len(example["input_ids"]) for example in self.train_dataset.examples]
