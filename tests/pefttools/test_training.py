@@ -180,3 +180,19 @@ def test_kill_9_leaves_no_half_artifact_and_resume_ends_well(
     manifest = read_manifest(tmp_path / "a")
     verify_files(tmp_path / "a", manifest)
     assert manifest.training["steps"] == 60
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_a_models_own_head_has_the_heads_learning_rate(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str], method: str
+) -> None:
+    recipe = _recipe(
+        tiny_bert, intents, tmp_path / "a", max_steps=1, head_learning_rate=0.25, schedule="constant_with_warmup"
+    )
+    recipe |= {"method": method, "task": {"name": "sequence-classification", "head": "model"}}
+    fitted = fit(prepare(Recipe.model_validate(recipe)), SilentReporter(), tmp_path / "work")
+    optimizer = torch.load(tmp_path / "work" / "checkpoint-1" / "optimizer.pt", weights_only=True)
+    groups = optimizer["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.25, fitted.learning_rate}
+    # weight and bias of the classifier; the pooler came with the base and is no part of the head
+    assert sum(len(group["params"]) for group in groups if group["initial_lr"] == 0.25) == 2
