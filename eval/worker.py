@@ -13,7 +13,7 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import DivergedError, PeftToolsError
 from pefttools.logs import quiet_libraries
@@ -21,6 +21,13 @@ from pefttools.logs import quiet_libraries
 from .pipe import PipeReporter
 from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record
 from .spec import PlannedRun
+
+if TYPE_CHECKING:
+    from pefttools.progress import Reporter
+    from pefttools.tasks.task import Evaluation
+    from pefttools.training.fit import Fitted
+    from pefttools.training.prepare import Prepared
+    from pefttools.tuned import TunedModel
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
@@ -113,17 +120,9 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     from .search import search
 
     reporter = PipeReporter()
-    recipe = planned.recipe
+    recipe, settings = planned.recipe, planned.recipe.training
     prepared = prepare(recipe)
-    splits, base, task = prepared.splits, prepared.base, prepared.task
-    facts["data"] = splits.digests()
-    tables = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    facts["rows"] = {name: len(table) for name, table in tables.items() if table is not None}
-    facts["base"] = {
-        "id": base.id, "revision": base.revision, "model_type": base.model_type,
-        "structure": base.structure, "weights": base.weights, "size": base.size,
-    }  # fmt: skip
-    facts["recipe_hash"] = planned.hash({**splits.digests(), "base": base.weights})
+    facts |= _inputs(planned, prepared)
 
     gpu = GpuPeaks()
     gpu.begin()
@@ -132,40 +131,25 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     best = search(prepared, planned.search, reporter, trials)
     rss = peak_rss()
     gpu.end("training")
-    count = best.model.count()
-    train_examples = task.encode(splits.train, best.model.tokenizer, prepared.labels)
-    facts |= {
-        "parameters": {"total": count.total, "trainable": count.trainable, "head": count.head},
-        "learning_rate": best.learning_rate,
-        "history": best.history,
-        "steps": best.steps,
-        "best_step": best.best_step,
-        "samples": best.samples,
-        "tokens": best.tokens,
-    }
-    facts["seconds"] = {
-        "train": round(best.train_seconds, 3),
-        "evaluation_in_training": round(best.evaluation_seconds, 3),
-    }
+    facts |= _training(best)
+    train_examples = prepared.task.encode(prepared.splits.train, best.model.tokenizer, prepared.labels)
+
     stored = store(prepared, best, reporter, recipe.output)
     facts["validation"] = stored.validation.metrics
-    facts["artifact"] = _artifact(recipe.output, folder, base.size, stored.manifest.storage)
-    if splits.test is not None:
-        examples = task.encode(splits.test, stored.model.tokenizer, prepared.labels)
+    facts["artifact"] = _artifact(recipe.output, folder, prepared.base.size, stored.manifest.storage)
+    predictions = stored.validation.predictions
+    if prepared.splits.test is not None:
         gpu.begin()
-        begin = time.perf_counter()
-        with reporter.step("evaluating on test", "rows") as advance:
-            test = task.evaluate(stored.model, examples, batch_size=recipe.training.eval_batch_size, progress=advance)
-        facts["seconds"]["evaluation"] = round(time.perf_counter() - begin, 3)
+        test, seconds = _test(prepared, stored.model, settings.eval_batch_size, reporter)
         gpu.end("evaluation")
+        facts["seconds"]["evaluation"] = seconds
         facts["test"] = test.metrics
-        write_predictions(folder, test.predictions)
-    else:
-        write_predictions(folder, stored.validation.predictions)
+        predictions = test.predictions
+    write_predictions(folder, predictions)
+
     validation_examples = best.examples
     del stored, best
     reporter.event("measuring memory")
-    settings = recipe.training
     facts["memory"] = profile(
         build_model(prepared),
         train_examples,
@@ -175,6 +159,53 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         validation_examples,
         rss,
     ).model_copy(update={"cuda": gpu.result})
+
+
+def _inputs(planned: PlannedRun, prepared: Prepared) -> dict[str, Any]:
+    """What the run is made from: data, base, and the hash of all of it."""
+    splits, base = prepared.splits, prepared.base
+    tables = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {
+        "data": splits.digests(),
+        "rows": {name: len(table) for name, table in tables.items() if table is not None},
+        "base": {
+            "id": base.id,
+            "revision": base.revision,
+            "model_type": base.model_type,
+            "structure": base.structure,
+            "weights": base.weights,
+            "size": base.size,
+        },
+        "recipe_hash": planned.hash({**splits.digests(), "base": base.weights}),
+    }
+
+
+def _training(best: Fitted) -> dict[str, Any]:
+    """How the chosen training went."""
+    count = best.model.count()
+    return {
+        "parameters": {"total": count.total, "trainable": count.trainable, "head": count.head},
+        "learning_rate": best.learning_rate,
+        "history": best.history,
+        "steps": best.steps,
+        "best_step": best.best_step,
+        "samples": best.samples,
+        "tokens": best.tokens,
+        "seconds": {
+            "train": round(best.train_seconds, 3),
+            "evaluation_in_training": round(best.evaluation_seconds, 3),
+        },
+    }
+
+
+def _test(prepared: Prepared, model: TunedModel, batch_size: int, reporter: Reporter) -> tuple[Evaluation, float]:
+    """The one look at the test split, and its seconds."""
+    assert prepared.splits.test is not None
+    examples = prepared.task.encode(prepared.splits.test, model.tokenizer, prepared.labels)
+    begin = time.perf_counter()
+    with reporter.step("evaluating on test", "rows") as advance:
+        test = prepared.task.evaluate(model, examples, batch_size=batch_size, progress=advance)
+    return test, round(time.perf_counter() - begin, 3)
 
 
 def _artifact(path: Path, folder: Path, base_size: int, storage: str) -> ArtifactEntry:

@@ -3,85 +3,67 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pefttools.errors import PeftToolsError
+
+if TYPE_CHECKING:
+    from pefttools.bases.base import BaseVariant
+    from pefttools.methods import Method
+    from pefttools.registry import Registry
+    from pefttools.tasks.task import Task
 
 
 def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List the tuning methods and what each can do."""
     from pefttools.methods import methods as registry
 
-    rows: list[dict[str, Any]] = []
-    for name in registry:
-        method = _get(registry, name)
-        if isinstance(method, str):
-            rows.append({"name": name, "error": method})
-            continue
+    def row(method: type[Method[Any]]) -> dict[str, Any]:
         can = method.capabilities
-        rows.append(
-            {
-                "name": name,
-                "summary": method.summary,
-                "tasks": sorted(can.tasks) if can.tasks is not None else ["all"],
-                "bases": sorted(can.bases) if can.bases is not None else ["all"],
-                "can": [
-                    word
-                    for word, able in (
-                        ("be merged", can.mergeable),
-                        ("gradient checkpointing", can.gradient_checkpointing),
-                        ("text pairs with token types", can.pairs),
-                    )
-                    if able
-                ],
-                "learning rate": method.learning_rate,
-                "options": _options(method.config),
-                "paper": method.paper,
-                "from": registry.origin(name).distribution,
-            }
-        )
-    _show("Tuning methods", rows, as_json)
+        abilities = {
+            "be merged": can.mergeable,
+            "gradient checkpointing": can.gradient_checkpointing,
+            "text pairs with token types": can.pairs,
+        }
+        return {
+            "summary": method.summary,
+            "tasks": sorted(can.tasks) if can.tasks is not None else ["all"],
+            "bases": sorted(can.bases) if can.bases is not None else ["all"],
+            "can": [word for word, able in abilities.items() if able],
+            "learning rate": method.learning_rate,
+            "options": _options(method.config),
+            "paper": method.paper,
+        }
+
+    _show("Tuning methods", _rows(registry, row), as_json)
 
 
 def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List the base variants."""
     from pefttools.bases import variants as registry
 
-    rows: list[dict[str, Any]] = []
-    for name in registry:
-        variant = _get(registry, name)
-        if isinstance(variant, str):
-            rows.append({"name": name, "error": variant})
-        else:
-            origin = registry.origin(name).distribution
-            rows.append({"name": name, "summary": variant.summary, "quantized": variant.quantized, "from": origin})
-    _show("Base variants", rows, as_json)
+    def row(variant: type[BaseVariant]) -> dict[str, Any]:
+        return {"summary": variant.summary, "quantized": variant.quantized}
+
+    _show("Base variants", _rows(registry, row), as_json)
 
 
 def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List the tasks, their columns and options."""
     from pefttools.tasks import tasks as registry
 
-    rows: list[dict[str, Any]] = []
-    for name in registry:
-        task = _get(registry, name)
-        if isinstance(task, str):
-            rows.append({"name": name, "error": task})
-            continue
-        columns = ", ".join(role if required else f"[{role}]" for role, required in task.roles.items())
-        rows.append(
-            {
-                "name": name,
-                "summary": task.summary,
-                "columns": columns,
-                "chosen by": task.primary_metric,
-                "options": _options(task.config),
-                "from": registry.origin(name).distribution,
-            }
-        )
-    _show("Tasks, with their columns (in brackets: optional)", rows, as_json)
+    def row(task: type[Task[Any]]) -> dict[str, Any]:
+        return {
+            "summary": task.summary,
+            "columns": ", ".join(role if required else f"[{role}]" for role, required in task.roles.items()),
+            "chosen by": task.primary_metric,
+            "options": _options(task.config),
+        }
+
+    _show("Tasks, with their columns (in brackets: optional)", _rows(registry, row), as_json)
 
 
 def schema(
@@ -107,12 +89,17 @@ def schema(
     print(json.dumps(model.model_json_schema(), indent=2))
 
 
-def _get(registry: Any, name: str) -> Any:
-    """The plugin, or why it can't be had: one broken package must not hide the others."""
-    try:
-        return registry.get(name)
-    except PeftToolsError as error:
-        return str(error)
+def _rows(registry: Registry[Any], row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each plugin, or why it can't be had: one broken package must not hide the others."""
+    rows: list[dict[str, Any]] = []
+    for name in registry:
+        try:
+            plugin = registry.get(name)
+        except PeftToolsError as error:
+            rows.append({"name": name, "error": str(error)})
+        else:
+            rows.append({"name": name, **row(plugin), "from": registry.origin(name).distribution})
+    return rows
 
 
 def _options(config: Any) -> list[str]:
