@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pefttools.deltas import SiteDelta
+
 PARAMETER = "bias_delta"
 
 
@@ -44,7 +46,7 @@ class BitFit(OwnMethod[BitFitConfig]):
     summary = "the bias terms"
     paper = "https://arxiv.org/abs/2106.10199"
     config = BitFitConfig
-    capabilities = Capabilities(mergeable=True)
+    capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 3e-3
 
     def wrap(self, model: nn.Module, config: BitFitConfig, target: Target) -> nn.Module:
@@ -88,6 +90,13 @@ class BitFit(OwnMethod[BitFitConfig]):
                     if hook is _add_delta:
                         del module._forward_hooks[key]
         return model
+
+    def site_deltas(
+        self, state: dict[str, torch.Tensor], model: nn.Module, config: BitFitConfig
+    ) -> dict[str, SiteDelta]:
+        from pefttools.deltas import SiteDelta
+
+        return {name.removesuffix(f".{PARAMETER}"): SiteDelta(bias=delta) for name, delta in state.items()}
 
 
 def _add_delta(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:

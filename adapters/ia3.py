@@ -16,7 +16,9 @@ from pefttools.sites import block_parts, ends, match_modules, modules_at
 from .peft_bridge import PeftMethod
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import AdapterDeltas
 
 
 class IA3Config(MethodConfig):
@@ -37,7 +39,7 @@ class IA3(PeftMethod[IA3Config]):
     summary = "learned factors on keys, values and feed-forward"
     paper = "https://arxiv.org/abs/2205.05638"
     config = IA3Config
-    capabilities = Capabilities(mergeable=True)
+    capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 1e-2
 
     def peft_config(self, model: nn.Module, config: IA3Config, target: Target) -> Any:
@@ -61,3 +63,15 @@ class IA3(PeftMethod[IA3Config]):
             task_type=target.peft_task_type,
             modules_to_save=list(target.head_modules) or None,
         )
+
+    def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
+        from pefttools.deltas import AdapterDeltas, SiteDelta
+
+        ends_of_inputs = options["feedforward_modules"] or []
+        sites = {}
+        for name, scale in state.items():
+            site = name.removesuffix(".ia3_l")
+            on_input = any(site == end or site.endswith(f".{end}") for end in ends_of_inputs)
+            factor = scale.flatten()
+            sites[site] = SiteDelta(input_scale=factor) if on_input else SiteDelta(output_scale=factor)
+        return AdapterDeltas(sites)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pefttools.deltas import AdapterDeltas, SiteDelta
+
+_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 _INITIAL = "pissa_initial"
 
 
@@ -52,7 +55,7 @@ class Lora(PeftMethod[LoraConfig]):
     summary = "low-rank updates; options rslora, dora, pissa"
     paper = "https://arxiv.org/abs/2106.09685"
     config = LoraConfig
-    capabilities = Capabilities(mergeable=True)
+    capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 2e-3
 
     def check(self, config: LoraConfig, variant: BaseVariant, task: str) -> None:
@@ -102,12 +105,38 @@ class Lora(PeftMethod[LoraConfig]):
         if initial is not None:
             _rewrite_pissa(folder, initial)
 
+    def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
+        from pefttools.deltas import AdapterDeltas
+
+        scale = options["lora_alpha"] / (options["r"] ** 0.5 if options["use_rslora"] else options["r"])
+        sites = {
+            name.removesuffix(_A): _site(state, name.removesuffix(_A), scale, model)
+            for name in state
+            if name.endswith(_A)
+        }
+        return AdapterDeltas(sites)
+
+
+def _site(state: dict[str, torch.Tensor], name: str, scale: float, model: nn.Module) -> SiteDelta:
+    import torch
+
+    from pefttools.deltas import LowRank, SiteDelta
+    from pefttools.deltas.weights import dense_weight
+
+    low_rank = LowRank(state[name + _A], state[name + _B] * scale)
+    magnitude = state.get(name + _MAGNITUDE)
+    if magnitude is None:
+        return SiteDelta(low_rank=low_rank)
+    weight = dense_weight(model.get_submodule(name)).to(magnitude.dtype)
+    norm = torch.linalg.norm(weight + low_rank.dense().to(weight.device), dim=1)
+    return SiteDelta(low_rank=low_rank, weight_scale=magnitude.to(norm.device) / norm)
+
 
 def _lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
     import peft
 
     state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {key: tensor for key, tensor in state.items() if key.endswith((".lora_A.weight", ".lora_B.weight"))}
+    return {key: tensor for key, tensor in state.items() if key.endswith((_A, _B))}
 
 
 def _rewrite_pissa(folder: Path, initial: dict[str, torch.Tensor]) -> None:
@@ -117,7 +146,7 @@ def _rewrite_pissa(folder: Path, initial: dict[str, torch.Tensor]) -> None:
 
     state = load_file(folder / WEIGHTS)
     for key, start in initial.items():
-        if key.endswith(".lora_A.weight"):
+        if key.endswith(_A):
             state[key] = torch.cat([state[key], start], dim=0)
         else:
             state[key] = torch.cat([state[key], -start], dim=1)

@@ -11,7 +11,9 @@ from pefttools.files import canonical_json
 from pefttools.methods import Method, MethodConfig, Target
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import AdapterDeltas, SiteDelta
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -56,6 +58,25 @@ class OwnMethod(Method[ConfigT]):
                     )
                 parameter.copy_(state[name])
         return wrapped
+
+    def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
+        if not self.capabilities.mixed_batch:
+            return super().deltas(folder, model, config, target)
+        from pefttools.deltas import AdapterDeltas
+        from pefttools.deltas.weights import read_state, split_heads
+
+        rest, heads = split_heads(read_state(folder / WEIGHTS, model), target.head_modules)
+        return AdapterDeltas({**self.site_deltas(rest, model, config), **heads})
+
+    def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: ConfigT) -> dict[str, SiteDelta]:
+        """What the trained parameters, heads aside, do at each site. Here: there are none.
+
+        Raises:
+            ArtifactError: a parameter that means nothing.
+        """
+        if state:
+            raise ArtifactError(f"the method {self.name!r} does not know the parameter {next(iter(state))!r}")
+        return {}
 
 
 def train_heads(model: nn.Module, target: Target) -> None:

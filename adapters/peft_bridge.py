@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.files import canonical_json
 from pefttools.methods import Method, MethodConfig, Target
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import AdapterDeltas
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -23,6 +26,9 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 class PeftMethod(Method[ConfigT]):
     """A method that PEFT trains; its files are PEFT's own, so that ``PeftModel.from_pretrained`` reads them."""
+
+    #: what PEFT writes before the names of the transformers model's parameters
+    state_prefix: ClassVar[str] = "base_model.model."
 
     @abstractmethod
     def peft_config(self, model: nn.Module, config: ConfigT, target: Target) -> Any:
@@ -72,6 +78,29 @@ class PeftMethod(Method[ConfigT]):
                 f"shape, e.g. {', '.join(unlike[:3])}"
             )
         return wrapped
+
+    def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
+        if not self.capabilities.mixed_batch:
+            return super().deltas(folder, model, config, target)
+        from pefttools.deltas.weights import read_state, split_heads
+
+        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        state = {
+            name.removeprefix(self.state_prefix): tensor for name, tensor in read_state(folder / WEIGHTS, model).items()
+        }
+        rest, heads = split_heads(state, target.head_modules)
+        found = self.state_deltas(rest, options, model)
+        return replace(found, sites={**found.sites, **heads})
+
+    def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
+        """What PEFT's tensors mean.
+
+        Args:
+            state: by name, as in the transformers model: ``encoder.layer.0....lora_A.weight``.
+            options: PEFT's ``adapter_config.json``.
+            model: the base.
+        """
+        raise NotImplementedError
 
     def merge(self, model: nn.Module) -> nn.Module:
         if not self.capabilities.mergeable:

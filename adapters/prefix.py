@@ -14,7 +14,9 @@ from pefttools.methods import Capabilities, MethodConfig, Target
 from .peft_bridge import PeftMethod
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import AdapterDeltas
 
 
 class PrefixConfig(MethodConfig):
@@ -29,9 +31,10 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
     name = "prefix"
     summary = "trained keys and values in every layer"
     paper = "https://arxiv.org/abs/2101.00190"
+    state_prefix = "base_model."
     config = PrefixConfig
     # Recomputing a block would run it without the cache that holds the prefix.
-    capabilities = Capabilities(mergeable=False, gradient_checkpointing=False, pairs=False)
+    capabilities = Capabilities(mergeable=False, gradient_checkpointing=False, pairs=False, mixed_batch=True)
     learning_rate = 1e-2
 
     def peft_config(self, model: nn.Module, config: PrefixConfig, target: Target) -> Any:
@@ -42,3 +45,13 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
             task_type=target.peft_task_type,
             modules_to_save=list(target.head_modules) or None,
         )
+
+    def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
+        from pefttools.deltas import AdapterDeltas, Prefix
+
+        heads = options["num_attention_heads"]
+        # PEFT keeps [length, 2 * layers * heads * head size].
+        states = state["prompt_embeddings"].view(
+            options["num_virtual_tokens"], options["num_layers"] * 2, heads, options["token_dim"] // heads
+        )
+        return AdapterDeltas({}, prefix=Prefix(states.permute(1, 2, 0, 3).contiguous()))

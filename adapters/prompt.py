@@ -14,7 +14,9 @@ from pefttools.methods import Capabilities, MethodConfig, Target
 from .peft_bridge import PeftMethod
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import AdapterDeltas
 
 
 class PromptConfig(MethodConfig):
@@ -32,9 +34,10 @@ class PromptTuning(PeftMethod[PromptConfig]):
     name = "prompt"
     summary = "trained embeddings before the input"
     paper = "https://arxiv.org/abs/2104.08691"
+    state_prefix = "base_model."
     config = PromptConfig
     # With padding between prompt and text, PEFT's second token already has another position than it was trained with.
-    capabilities = Capabilities(mergeable=False, pairs=False, padded_generation=False)
+    capabilities = Capabilities(mergeable=False, pairs=False, padded_generation=False, mixed_batch=True)
     learning_rate = 3e-2
 
     def peft_config(self, model: nn.Module, config: PromptConfig, target: Target) -> Any:
@@ -47,3 +50,8 @@ class PromptTuning(PeftMethod[PromptConfig]):
             task_type=target.peft_task_type,
             modules_to_save=list(target.head_modules) or None,
         )
+
+    def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
+        from pefttools.deltas import AdapterDeltas, Prompt
+
+        return AdapterDeltas({}, prompt=Prompt(state["prompt_embeddings"]))

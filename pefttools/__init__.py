@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pefttools.api import compose as compose
     from pefttools.api import evaluate as evaluate
+    from pefttools.api import export as export
     from pefttools.api import inspect as inspect
     from pefttools.api import load as load
     from pefttools.api import merge as merge
@@ -19,16 +21,20 @@ if TYPE_CHECKING:
     from pefttools.api import verify as verify
     from pefttools.api import wrap as wrap
     from pefttools.errors import PeftToolsError as PeftToolsError
+    from pefttools.pool import AdapterPool as AdapterPool
     from pefttools.recipe import Recipe as Recipe
+    from pefttools.store import Store as Store
     from pefttools.tuned import TunedModel as TunedModel
 
 _HOMES = {
     **dict.fromkeys(
-        ("evaluate", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"),
+        ("compose", "evaluate", "export", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"),
         "pefttools.api",
     ),
+    "AdapterPool": "pefttools.pool",
     "PeftToolsError": "pefttools.errors",
     "Recipe": "pefttools.recipe",
+    "Store": "pefttools.store",
     "TunedModel": "pefttools.tuned",
 }
 

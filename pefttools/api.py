@@ -10,7 +10,7 @@ from pefttools.artifact import Manifest, load_artifact, read_manifest, save_arti
 from pefttools.artifact.load import find_base
 from pefttools.bases import locate_base
 from pefttools.data import Table, read_table
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation
@@ -207,6 +207,54 @@ def merge(artifact: PathLike, output: PathLike, *, base: str | None = None) -> P
         if tuned.head is not None:
             save_file({k: v.cpu().contiguous() for k, v in tuned.head.state_dict().items()}, folder / HEAD)
     return Path(output)
+
+
+def export(
+    artifact: PathLike,
+    output: PathLike,
+    *,
+    format: str = "peft-lora",
+    rank: int | None = None,
+    base: str | None = None,
+) -> float:
+    """Write an adapter in a format that other servers load.
+
+    Args:
+        artifact: folder of the artifact.
+        output: folder to write.
+        format: ``peft-lora``.
+        rank: most rank of a site; needed where the adapter is no low-rank update itself.
+        base: where the base lies, if not where the manifest says.
+
+    Returns:
+        The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 where exact.
+
+    Raises:
+        ConfigError: an adapter that is no change of linear layers' weights.
+    """
+    from pefttools.artifact.convert import export_lora
+
+    if format != "peft-lora":
+        raise UnknownNameError("format", format, ["peft-lora"])
+    return export_lora(Path(artifact), Path(output), rank=rank, base=base).error
+
+
+def compose(
+    artifacts: Sequence[PathLike],
+    weights: Sequence[float],
+    output: PathLike,
+    *,
+    rank: int | None = None,
+    base: str | None = None,
+) -> float:
+    """Save the weighted sum of adapters of one base and task as an artifact; gives the relative error, see `export`.
+
+    Raises:
+        ConfigError: adapters that don't go together.
+    """
+    from pefttools.artifact.convert import compose as composed
+
+    return composed([Path(one) for one in artifacts], weights, Path(output), rank=rank, base=base).error
 
 
 def _table(inputs: Sequence[Any], roles: dict[str, bool]) -> Table:

@@ -73,3 +73,7 @@ class DivergedError(TrainingError):
             hint="Lower training.learning_rate, or raise training.warmup.",
         )
         self.step = step
+
+
+class CapacityError(PeftToolsError):
+    """More adapters or bytes at once than a pool may hold."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +73,60 @@ def folder_atomic(target: Path) -> Iterator[Path]:
     An existing target is exchanged in one step where the system can (Linux), so that at every moment the name
     holds the old folder or the new one.
     """
+    with _staged(target) as folder:
+        yield folder
+        with _writable(target):
+            _sync_tree(folder)
+            _move_folder(folder, target)
+            _fsync_folder(target.parent)
+
+
+def numbered_folder(parent: Path, fill: Callable[[Path], None], next_number: Callable[[], int]) -> int:
+    """Fill a new folder below `parent` that appears, whole, under a number; among several writers each gets its own.
+
+    Args:
+        parent: where.
+        fill: writes the files into the folder it is given.
+        next_number: the number to try; asked again where another writer was faster.
+
+    Returns:
+        The number.
+    """
+    with _staged(parent / "new") as folder:
+        fill(folder)
+        with _writable(parent):
+            _sync_tree(folder)
+            while True:
+                number = next_number()
+                try:
+                    folder.rename(parent / str(number))
+                except OSError as error:
+                    # A folder can't be renamed onto one that has files.
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
+                else:
+                    _fsync_folder(parent)
+                    return number
+
+
+@contextlib.contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, removed in the end unless it was moved."""
     with _writable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         yield folder
-        with _writable(target):
-            # mkdtemp makes folders that only their owner may enter
-            folder.chmod(0o777 & ~_umask())
-            for path in sorted(folder.rglob("*")):
-                _fsync_folder(path) if path.is_dir() else _fsync_file(path)
-            _fsync_folder(folder)
-            _move_folder(folder, target)
-            _fsync_folder(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Everything in a folder made by mkdtemp on the disk, and open to whom new folders are open."""
+    folder.chmod(0o777 & ~_umask())
+    for path in sorted(folder.rglob("*")):
+        _fsync_folder(path) if path.is_dir() else _fsync_file(path)
+    _fsync_folder(folder)
 
 
 def check_writable(target: Path) -> None:

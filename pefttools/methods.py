@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import BaseVariant
+    from pefttools.deltas import AdapterDeltas
 
 
 class MethodConfig(BaseModel):
@@ -43,6 +44,7 @@ class Capabilities:
         padded_generation: it generates for prompts of different lengths in one batch.
         trains: there is something to train; False for the base as it is.
         pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
+        mixed_batch: its trained state comes down to deltas, so that a pool can serve it beside other adapters.
     """
 
     tasks: frozenset[str] | None = None
@@ -52,6 +54,7 @@ class Capabilities:
     pairs: bool = True
     padded_generation: bool = True
     trains: bool = True
+    mixed_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,24 @@ class Method(ABC, Generic[ConfigT]):
         raise ConfigError(
             f"the method {self.name!r} can't be merged: its effect is no change of the base's weights",
             hint="Use the artifact as it is.",
+        )
+
+    def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
+        """The state that `save` wrote, as delta kinds; a method with ``mixed_batch=True`` has it.
+
+        Args:
+            folder: where `save` wrote.
+            model: the transformers model of the task, as it is before `wrap`; only to be looked at.
+            config: validated options.
+            target: what the task asks.
+
+        Raises:
+            ConfigError: the method declares ``mixed_batch=False``.
+            ArtifactError: the state does not fit the model.
+        """
+        raise ConfigError(
+            f"the method {self.name!r} can't be served beside other adapters: it says of its trained state no deltas",
+            hint="Serve it alone, merged or loaded by pefttools.load.",
         )
 
     def describe(self, config: ConfigT) -> dict[str, Any]:

@@ -28,7 +28,12 @@ from pefttools.sites import block_parts, input_size, match_modules, modules_at, 
 from ..own import OwnMethod, train_heads
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import SiteDelta
+
+#: name of the network below its site
+CHILD = "bottleneck"
 
 
 class BottleneckConfig(MethodConfig):
@@ -58,13 +63,13 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
     summary = "bottleneck adapters: houlsby, pfeiffer or parallel"
     paper = "https://arxiv.org/abs/1902.00751"
     config = BottleneckConfig
-    capabilities = Capabilities(mergeable=False)
+    capabilities = Capabilities(mergeable=False, mixed_batch=True)
     learning_rate = 2e-3
 
     def wrap(self, model: nn.Module, config: BottleneckConfig, target: Target) -> nn.Module:
         from .module import attach_parallel, attach_serial
 
-        if config.placement == "parallel":
+        if _parallel(config):
             for read, write in _parallel_sites(model, config):
                 reader, writer = model.get_submodule(read), model.get_submodule(write)
                 attach_parallel(reader, writer, input_size(reader), output_size(writer), config)
@@ -76,6 +81,30 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
                 attach_serial(site, output_size(site), config)
         train_heads(model, target)
         return model
+
+    def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: BottleneckConfig) -> dict[str, SiteDelta]:
+        from pefttools.deltas import Bottleneck, SiteDelta
+
+        readers = {write: read for read, write in _parallel_sites(model, config)} if _parallel(config) else {}
+        names = [name.removesuffix(".down.weight") for name in state if name.endswith(".down.weight")]
+        found = {}
+        for name in names:
+            site = name.removesuffix(f".{CHILD}")
+            found[site] = SiteDelta(
+                bottleneck=Bottleneck(
+                    down=state[f"{name}.down.weight"],
+                    down_bias=state[f"{name}.down.bias"],
+                    up=state[f"{name}.up.weight"] * config.scale,
+                    up_bias=state[f"{name}.up.bias"] * config.scale,
+                    activation=config.activation,
+                    reads=readers.get(site),
+                )
+            )
+        return found
+
+
+def _parallel(config: BottleneckConfig) -> bool:
+    return config.placement == "parallel"
 
 
 def _serial_sites(model: nn.Module, config: BottleneckConfig) -> list[str]:

@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def load_transformer(auto: Any, base: Base, variant: BaseVariant, **config_changes: Any) -> tuple[nn.Module, list[str]]:
+def load_transformer(
+    auto: Any, base: Base, variant: BaseVariant, *, pooler: bool = False, **config_changes: Any
+) -> tuple[nn.Module, list[str]]:
     """Load a model through one of transformers' auto classes, all parameters frozen, in eval mode.
+
+    Args:
+        auto: the auto class.
+        base: where the files lie.
+        variant: number format of the weights.
+        pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
+        config_changes: fields of the model's configuration.
 
     Returns:
         The model, and the names of its parameters that the files did not hold (freshly initialised).
@@ -36,7 +45,7 @@ def load_transformer(auto: Any, base: Base, variant: BaseVariant, **config_chang
             model_class = model_class[0]
         arguments: dict[str, Any] = {}
         parameters = inspect.signature(model_class.__init__).parameters
-        if auto.__name__ == "AutoModel" and "add_pooling_layer" in parameters:
+        if not pooler and auto.__name__ == "AutoModel" and "add_pooling_layer" in parameters:
             # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
             arguments["add_pooling_layer"] = False
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""``pefttools evaluate | predict | inspect | verify | merge``: what can be done with a saved artifact."""
+"""``pefttools evaluate | predict | inspect | ...``: what can be done with saved artifacts."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def predict(
 def inspect(
     artifact: Path = ARTIFACT,
     as_json: bool = typer.Option(False, "--json", help="Print the manifest as JSON."),
+    norms: bool = typer.Option(False, "--norms", help="Also how much it changes at each site; loads the base."),
 ) -> None:
     """Show what an artifact is and what it belongs to."""
     from pefttools.artifact.manifest import read_manifest
@@ -107,6 +108,14 @@ def inspect(
     ]
     rows += [(name, f"{entry.size:,} bytes, sha256 {entry.sha256}") for name, entry in manifest.files.items()]
     _table(str(artifact), rows)
+    if norms:
+        from pefttools.artifact.convert import site_norms
+
+        found = site_norms(artifact)
+        _table(
+            "norms by site",
+            [(site, ", ".join(f"{kind} {norm:.4g}" for kind, norm in own.items())) for site, own in found.items()],
+        )
 
 
 def verify(
@@ -135,6 +144,39 @@ def merge(
     from pefttools import api
 
     print(api.merge(artifact, output, base=base))
+
+
+def export(
+    artifact: Path = ARTIFACT,
+    output: Path = typer.Option(..., "--output", help="Folder to write."),
+    format: str = typer.Option("peft-lora", "--format", help="peft-lora: loads in PEFT, vLLM and others."),
+    rank: int | None = typer.Option(None, "--rank", min=1, help="Most rank; needed where the adapter has none itself."),
+    base: str | None = BASE,
+) -> None:
+    """Write an adapter for other servers; says the relative error."""
+    from pefttools import api
+
+    error = api.export(artifact, output, format=format, rank=rank, base=base)
+    print(f"{output}: {'exact' if error == 0 else f'relative error {error:.2%}'}")
+
+
+def compose(
+    artifacts: list[Path] = typer.Argument(help="Two or more artifacts of one base and task.", metavar="ARTIFACT..."),
+    weights: str = typer.Option(..., "--weights", help="One for each, e.g. 0.6,0.4."),
+    output: Path = typer.Option(..., "--output", help="Folder of the new artifact."),
+    rank: int | None = typer.Option(None, "--rank", min=1, help="Most rank; without it the sum is exact."),
+    base: str | None = BASE,
+) -> None:
+    """Save the weighted sum of adapters as a new one."""
+    from pefttools import api
+    from pefttools.errors import ConfigError
+
+    try:
+        numbers = [float(one) for one in weights.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--weights {weights!r}: write numbers with commas between, e.g. 0.6,0.4") from error
+    error_share = api.compose(artifacts, numbers, output, rank=rank, base=base)
+    print(f"{output}: {'exact' if error_share == 0 else f'relative error {error_share:.2%}'}")
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:

@@ -7,8 +7,9 @@ from importlib.metadata import entry_points
 
 import typer
 
-from pefttools.cli.artifacts import evaluate, inspect, merge, predict, verify
+from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
 from pefttools.cli.listing import bases, methods, schema, tasks
+from pefttools.cli.store import store_app
 from pefttools.cli.training import train
 from pefttools.errors import PeftToolsError
 
@@ -32,8 +33,9 @@ def build_app() -> typer.Typer:
     ) -> None:
         """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
 
-    for command in (train, evaluate, predict, inspect, verify, merge, methods, bases, tasks, schema):
+    for command in (train, evaluate, predict, inspect, verify, merge, export, compose, methods, bases, tasks, schema):
         app.command()(command)
+    app.add_typer(store_app(), name="store")
     for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
         app.command(point.name)(point.load())
     return app

@@ -49,6 +49,7 @@ class CausalLM(Task[CausalLMConfig]):
     config = CausalLMConfig
     roles = {"prompt": False, "completion": False, "messages": False}  # noqa: RUF012
     inputs = frozenset({"prompt", "messages"})
+    auto_class = "AutoModelForCausalLM"
     primary_metric = "exact_match"
 
     def __init__(self, config: CausalLMConfig) -> None:

@@ -26,7 +26,7 @@ class PoolingHead(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits ``[rows, labels]`` from states ``[rows, tokens, hidden]`` and mask ``[rows, tokens]``."""
-        logits: torch.Tensor = self.linear(self.dropout(pool(states.float(), mask, self.pooling)))
+        logits: torch.Tensor = self.linear(self.dropout(pool(states.to(self.linear.weight.dtype), mask, self.pooling)))
         return logits
 
 

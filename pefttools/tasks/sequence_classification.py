@@ -42,6 +42,7 @@ class SequenceClassification(Task[ClassificationConfig]):
     config = ClassificationConfig
     roles = {"text": True, "pair": False, "label": True}  # noqa: RUF012
     inputs = frozenset({"text", "pair"})
+    auto_class = "AutoModelForSequenceClassification"
     primary_metric = "accuracy"
 
     def labels(self, train: Table) -> list[str]:
@@ -97,7 +98,7 @@ class SequenceClassification(Task[ClassificationConfig]):
             label2id={label: index for index, label in enumerate(labels)},
             pad_token_id=tokenizer.pad_token_id,
         )
-        heads = _own_head_modules(transformer, missing)
+        heads = own_head_modules(transformer, missing)
         return Built(transformer, None, kind, Target(self.name, "SEQ_CLS", heads), tokenizer)
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
@@ -210,7 +211,7 @@ def _head_of(base: Base) -> str:
     return "model"
 
 
-def _own_head_modules(model: nn.Module, missing: list[str]) -> tuple[str, ...]:
+def own_head_modules(model: nn.Module, missing: Sequence[str]) -> tuple[str, ...]:
     """Modules outside the backbone, and any other that the base's files held no weights for."""
     backbone = getattr(model, "base_model_prefix", "")
     heads = [

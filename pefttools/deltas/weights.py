@@ -1,0 +1,52 @@
+"""Weights of base modules and stored states, as plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pefttools.deltas.kinds import SiteDelta
+
+
+def read_state(file: Path, model: nn.Module | None = None) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file; floating point ones in float64 for a model in float64, else in float32."""
+    from safetensors.torch import load_file
+
+    parameter = None if model is None else next(model.parameters(), None)
+    dtype = torch.float64 if parameter is not None and parameter.dtype == torch.float64 else torch.float32
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in load_file(file).items()}
+
+
+def dense_weight(module: nn.Module) -> torch.Tensor:
+    """Weight of a linear layer as ``[out, in]`` in floating point, dequantized where it is quantized."""
+    from peft.utils.integrations import dequantize_module_weight
+    from transformers.pytorch_utils import Conv1D
+
+    weight: torch.Tensor = dequantize_module_weight(module)
+    if isinstance(module, Conv1D):
+        weight = weight.T
+    return weight.detach()
+
+
+def split_heads(
+    state: dict[str, torch.Tensor], heads: Iterable[str]
+) -> tuple[dict[str, torch.Tensor], dict[str, SiteDelta]]:
+    """Part a state, by parameter name, into the rest and whole modules that were trained.
+
+    Args:
+        state: parameters by their name in the transformers model.
+        heads: names of modules that were trained whole.
+
+    Returns:
+        The rest, and per head module a delta that replaces its parameters.
+    """
+    rest = dict(state)
+    replaced: dict[str, SiteDelta] = {}
+    for head in heads:
+        inside = {name: rest.pop(name) for name in list(rest) if name.startswith(f"{head}.")}
+        if inside:
+            replaced[head] = SiteDelta(replace={name[len(head) + 1 :]: t for name, t in inside.items()})
+    return rest, replaced

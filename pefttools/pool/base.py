@@ -1,0 +1,120 @@
+"""The base model that a pool serves: loaded once, an encoder or a decoder."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from pefttools.bases import Base, locate_base, variants
+from pefttools.bases.loading import load_tokenizer, load_transformer
+from pefttools.errors import BaseModelError, ConfigError
+
+
+@dataclass(frozen=True)
+class ServedBase:
+    """A base model ready to be shared.
+
+    Attributes:
+        base: where it comes from.
+        variant: number format of its weights.
+        model: the transformers model; with its language head, where the base is a causal language model.
+        backbone: the part that gives hidden states; the same as `model` for an encoder.
+        tokenizer: transformers' tokenizer.
+        missing: parameters of the backbone that the base's files do not hold.
+    """
+
+    base: Base
+    variant: str
+    model: nn.Module
+    backbone: nn.Module
+    tokenizer: Any
+    missing: tuple[str, ...]
+
+    @property
+    def causal(self) -> bool:
+        """Whether it has a language head, and so can generate."""
+        return self.model is not self.backbone
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of its hidden states."""
+        dtype: torch.dtype = self.model.dtype  # type: ignore[assignment]
+        return dtype
+
+    @cached_property
+    def forward_arguments(self) -> list[str]:
+        """Names of the arguments of its backbone's forward."""
+        return list(inspect.signature(self.backbone.forward).parameters)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether its forward has position_ids."""
+        return "position_ids" in self.forward_arguments
+
+    @cached_property
+    def first_position(self) -> int:
+        """Position of a text's first token: 0, but for RoBERTa and its relatives, which begin after the padding's."""
+        padding = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", None)
+        return 0 if padding is None else int(padding) + 1
+
+    @property
+    def counts_positions(self) -> bool:
+        """Whether plain text gets explicit positions, so that padding on the left changes nothing."""
+        return self.takes_positions and self.first_position == 0
+
+    @property
+    def longest(self) -> int | None:
+        """Number of tokens that its positions reach."""
+        limit = getattr(self.config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+
+def load_served_base(source: str, variant: str, dtype: torch.dtype | None, device: torch.device) -> ServedBase:
+    """Load a base for a pool.
+
+    Raises:
+        BaseModelError: not found, or an encoder-decoder model.
+        ConfigError: a dtype for a quantized variant.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    base = locate_base(source)
+    kind = variants.get(variant)()
+    kind.check()
+    if dtype is not None and kind.quantized:
+        raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")
+    tokenizer = load_tokenizer(base)
+    auto = AutoModelForCausalLM if _is_causal(base) else AutoModel
+    model, missing = load_transformer(auto, base, kind, pooler=True)
+    if model.config.is_encoder_decoder:  # type: ignore[union-attr]
+        raise BaseModelError(
+            f"the base model {base.id!r} is an encoder-decoder model; a pool serves encoders and decoders"
+        )
+    backbone = model.base_model if auto is AutoModelForCausalLM else model
+    assert isinstance(backbone, nn.Module)
+    lacking = [name for name in missing if not name.startswith("pooler.")]
+    if lacking:
+        raise BaseModelError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(lacking[:3])}")
+    if dtype is not None:
+        model = model.to(dtype)
+    return ServedBase(base, variant, model.to(device), backbone, tokenizer, tuple(missing))
+
+
+def _is_causal(base: Base) -> bool:
+    from transformers import AutoConfig
+
+    names = AutoConfig.from_pretrained(base.folder).architectures or [""]
+    return str(names[0]).endswith(("ForCausalLM", "LMHeadModel"))

@@ -1,0 +1,87 @@
+"""One forward of the base, plain or compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo import maybe_mark_dynamic
+
+from pefttools.pool.base import ServedBase
+from pefttools.pool.shelf import Shelf
+from pefttools.pool.stacks import Family
+
+Result = tuple[torch.Tensor, torch.Tensor | None]
+
+#: new kinds or padded sizes of adapters that may come before torch.compile gives up, with an error
+_COMPILATIONS = 64
+
+
+class Forward:
+    """Hidden states and, where asked for, the language head's logits.
+
+    Args:
+        served: the base.
+        shelf: the adapters' weights.
+        compile: run by torch.compile.
+    """
+
+    def __init__(self, served: ServedBase, shelf: Shelf, *, compile: bool) -> None:
+        self.served = served
+        self.shelf = shelf
+        self.compiled = compile
+        self._states: torch.Tensor | None = None
+        if served.causal:
+            served.backbone.register_forward_hook(self._keep)
+        if compile:
+            # fullgraph: an error rather than a part that silently runs uncompiled
+            self._bound = torch.compile(
+                self._bind_and_run, fullgraph=True, recompile_limit=_COMPILATIONS, isolate_recompiles=True
+            )
+
+    def __call__(self, given: dict[str, Any], language: bool) -> Result:
+        """Run the model; the rows' adapters must be routed.
+
+        Args:
+            given: arguments of its forward.
+            language: whether the language head runs.
+
+        Returns:
+            States ``[rows, tokens, hidden]`` and logits ``[rows, tokens, vocabulary]``.
+        """
+        # What is not stacked is looked up row by row, which no one graph can do.
+        if not self.compiled or self.shelf.routing.rows:
+            return self._run(given, language)
+        # Slots and stacks go in as arguments, so that their number may change without a new compilation: tensors that
+        # are reached through a module would be taken as fixed in shape.
+        slots, stacks = dict(self.shelf.routing.slots), self.shelf.tensors()
+        for tensor in given.values():
+            if isinstance(tensor, torch.Tensor):
+                maybe_mark_dynamic(tensor, [0, 1])
+        for tensor in (*slots.values(), *stacks):
+            maybe_mark_dynamic(tensor, 0)
+        result: Result = self._bound(slots, stacks, given, language)
+        return result
+
+    def _bind_and_run(
+        self, slots: dict[Family, torch.Tensor], stacks: list[torch.Tensor], given: dict[str, Any], language: bool
+    ) -> Result:
+        self.shelf.routing.slots = slots
+        self.shelf.bind(stacks)
+        return self._run(given, language)
+
+    def _run(self, given: dict[str, Any], language: bool) -> Result:
+        if not self.served.causal:
+            return self.served.model(**given).last_hidden_state, None
+        logits = None
+        if language:
+            logits = self.served.model(**given, use_cache=False).logits
+        else:
+            self.served.backbone(**given, use_cache=False)
+        states, self._states = self._states, None
+        assert states is not None
+        return states, logits
+
+    def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._states = output.last_hidden_state

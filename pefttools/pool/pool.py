@@ -1,0 +1,264 @@
+"""The pool: one base model, many adapters, each row of a batch with its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.pool.base import load_served_base
+from pefttools.pool.forward import Forward
+from pefttools.pool.generation import Sampling, generate
+from pefttools.pool.heads import BatchStates
+from pefttools.pool.prepare import Prepared, Preparer
+from pefttools.pool.residents import Resident, Residents
+from pefttools.pool.shelf import Shelf
+from pefttools.pool.virtual import VirtualTokens, gather, inject
+from pefttools.training.precision import default_device
+
+Inputs = Sequence[str] | Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one row gave.
+
+    Attributes:
+        adapter: name of the row's adapter; None: the base.
+        logits: ``[labels]`` of a classifier, ``[tokens, vocabulary]`` of a language model; None where there is no head.
+        states: hidden states ``[tokens, hidden]`` where there is no head.
+        labels: names of a classifier's logits.
+    """
+
+    adapter: str | None
+    logits: torch.Tensor | None
+    states: torch.Tensor | None
+    labels: tuple[str, ...]
+
+    @property
+    def label(self) -> str | None:
+        """The most likely label; None where there are no labels."""
+        if self.logits is None or not self.labels:
+            return None
+        return self.labels[int(self.logits.argmax())]
+
+
+class AdapterPool:
+    """Many adapters on one base, mixed in one batch.
+
+    Adapters of different methods, ranks, lengths and label sets go together; a row gets what its adapter alone would
+    give it. Safe to use from several threads; calls run one after the other.
+
+    Args:
+        base: folder, ``package:`` reference or hub id of the base model.
+        variant: number format of the base's weights.
+        max_resident: most adapters whose weights are held at a time; the least recently used leave first.
+        max_bytes: most bytes of adapter weights; None: no limit.
+        dtype: number format to compute in, where it is not the variant's own.
+        device: where the model goes; None: the accelerator, where there is one.
+        compile: run the base by torch.compile. Adapters that come and go, and batches of other sizes, need no new
+            compilation; the first adapter of a new kind or size does. Generation is not compiled.
+
+    Raises:
+        BaseModelError: the base can't be loaded.
+        ConfigError: options that don't go together.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        variant: str = "float32",
+        max_resident: int = 64,
+        max_bytes: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile: bool = False,
+    ) -> None:
+        if max_resident < 1:
+            raise ConfigError(f"max_resident must be at least 1, not {max_resident}")
+        where = default_device() if device is None else torch.device(device)
+        self.served = load_served_base(base, variant, dtype, where)
+        self._preparer = Preparer(self.served)
+        self._shelf = Shelf(self.served.model, max_resident + 1)
+        self._residents = Residents(self._shelf, max_resident, max_bytes)
+        self._known: dict[str, Path] = {}
+        self._run = Forward(self.served, self._shelf, compile=compile)
+        self._running = threading.Lock()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's tokenizer."""
+        return self.served.tokenizer
+
+    @property
+    def known(self) -> list[str]:
+        """Names of all adapters that rows may ask for."""
+        return sorted(self._known)
+
+    @property
+    def resident(self) -> list[str]:
+        """Names of the adapters whose weights are held, least recently used first."""
+        return self._residents.names()
+
+    def bytes(self) -> int:
+        """Bytes of the adapter weights held, free slots included."""
+        return self._residents.bytes()
+
+    def register(self, name: str, artifact: str | Path) -> None:
+        """Make an adapter known; its weights are read when a row first asks for it."""
+        self._known[name] = Path(artifact)
+
+    def load(self, name: str, artifact: str | Path) -> None:
+        """Make an adapter known and resident; one of the same name is replaced, between two calls.
+
+        Raises:
+            ArtifactError: the artifact is damaged.
+            BaseModelError: it belongs to another base.
+            ConfigError: its method or task can't be served here.
+            CapacityError: it does not fit.
+        """
+        prepared = self._preparer.prepare(Path(artifact))
+        self._residents.put(name, prepared)
+        self._known[name] = Path(artifact)
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter; a running call that uses it ends first.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+        """
+        if self._known.pop(name, None) is None:
+            raise UnknownNameError("adapter", name, self._known)
+        self._residents.drop(name)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Inputs, adapters: Sequence[str | None]) -> list[Answer]:
+        """One answer per row.
+
+        Args:
+            inputs: texts, or tensors ``[rows, tokens]`` as the tokenizer gives them, padded on either side.
+            adapters: name of each row's adapter; None: the base.
+
+        Raises:
+            UnknownNameError: an adapter that is not known.
+            ConfigError: rows that can't be served.
+            CapacityError: more different adapters than the pool may hold.
+        """
+        batch = self._batch(inputs, adapters, "right")
+        with self._running, self._residents.hold(self._names(adapters), self._fetch) as held:
+            rows = [None if name is None else held[name] for name in adapters]
+            self._check(rows, batch)
+            virtual = self._route(rows)
+            language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
+            states, logits = self._run(inject(self.served, virtual, batch), language)
+            seen = BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], virtual)
+            return [self._answer(seen, index, row) for index, row in enumerate(rows)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Inputs,
+        adapters: Sequence[str | None],
+        *,
+        max_new_tokens: int = 32,
+        num_beams: int = 1,
+        sampling: Sampling | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Continue each row's text with its own adapter; gives the new texts.
+
+        Args:
+            inputs: texts, or left-padded tensors ``[rows, tokens]``.
+            adapters: name of each row's adapter; None: the base.
+            max_new_tokens: most new tokens per row.
+            num_beams: beams per row.
+            sampling: draw tokens, each row from its own seed; None: take the most likely.
+            options: of transformers' ``generate``.
+
+        Raises:
+            ConfigError: the base or an adapter is no causal language model.
+        """
+        tokens = self.generate_tokens(
+            inputs, adapters, max_new_tokens=max_new_tokens, num_beams=num_beams, sampling=sampling, **options
+        )
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+    @torch.no_grad()
+    def generate_tokens(self, inputs: Inputs, adapters: Sequence[str | None], **options: Any) -> torch.Tensor:
+        """As `generate`, but the new tokens themselves, ``[rows, new]``, padded on the right."""
+        if not self.served.causal:
+            raise ConfigError(f"the base {self.served.base.id!r} is an encoder: it can't generate")
+        batch = self._batch(inputs, adapters, "left")
+        with self._running, self._residents.hold(self._names(adapters), self._fetch) as held:
+            rows = [None if name is None else held[name] for name in adapters]
+            for row in rows:
+                if row is not None and not row.prepared.head.language:
+                    raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
+            beams = int(options.get("num_beams", 1))
+            virtual = self._virtual(rows)
+            self._shelf.route([None if row is None else row.placed for row in rows for _ in range(beams)])
+            return generate(self.served, batch, virtual, **options)
+
+    def _names(self, adapters: Sequence[str | None]) -> list[str]:
+        names = [name for name in adapters if name is not None]
+        for name in names:
+            if name not in self._known:
+                raise UnknownNameError("adapter", name, self._known)
+        return names
+
+    def _fetch(self, name: str) -> Prepared:
+        return self._preparer.prepare(self._known[name])
+
+    def _batch(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
+        if isinstance(inputs, Mapping):
+            batch = dict(inputs)
+        else:
+            batch = dict(self.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))
+            types = batch.get("token_type_ids")
+            if types is not None and not types.any():
+                del batch["token_type_ids"]
+        rows = len(batch["input_ids"])
+        if rows != len(adapters):
+            raise ConfigError(f"{rows} rows, but {len(adapters)} adapters: one is needed for each row")
+        if rows == 0:
+            raise ConfigError("an empty batch")
+        if "attention_mask" not in batch:
+            batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+        return {name: tensor.to(self.served.device) for name, tensor in batch.items()}
+
+    def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
+        types = batch.get("token_type_ids")
+        if types is None:
+            return
+        for row, own in zip(rows, types, strict=True):
+            if row is not None and not row.prepared.method.capabilities.pairs and bool(own.any()):
+                raise ConfigError(
+                    f"the adapter {row.name!r} ({row.prepared.method.name}) can't take pairs of texts: "
+                    "it was trained without token types"
+                )
+
+    def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
+        self._shelf.route([None if row is None else row.placed for row in rows], self._run.compiled)
+        return self._virtual(rows)
+
+    def _virtual(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
+        return gather(
+            [None if row is None else row.placed.prefix for row in rows],
+            [None if row is None else row.placed.prompt for row in rows],
+            self.served,
+        )
+
+    def _answer(self, seen: BatchStates, index: int, row: Resident | None) -> Answer:
+        if row is not None:
+            head = row.prepared.head
+            return Answer(row.name, head.answer(seen, index), None, head.labels)
+        if self.served.causal:
+            return Answer(None, seen.language(index), None, ())
+        return Answer(None, None, seen.tokens(index), ())

@@ -1,0 +1,132 @@
+"""From an artifact to what a pool can place: verified, as deltas at the pool's own sites, with its head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pefttools.artifact import Manifest, read_manifest, verify_files
+from pefttools.artifact.load import check_base
+from pefttools.artifact.save import HEAD
+from pefttools.bases import variants
+from pefttools.deltas import AdapterDeltas, SiteDelta
+from pefttools.deltas.weights import read_state
+from pefttools.errors import ConfigError
+from pefttools.methods import Method, MethodConfig, Target
+from pefttools.pool.base import ServedBase
+from pefttools.pool.heads import Frame, LanguageHead, PooledHead, ServedHead
+from pefttools.recipe import choose_method
+from pefttools.tasks import Task, tasks
+from pefttools.tuned import check_combination
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An artifact ready to be placed.
+
+    Attributes:
+        folder: where it lies.
+        manifest: its manifest.
+        method: its method.
+        deltas: at sites of the pool's model.
+        head: what answers for its rows.
+    """
+
+    folder: Path
+    manifest: Manifest
+    method: Method[Any]
+    deltas: AdapterDeltas
+    head: ServedHead
+
+
+class Preparer:
+    """Prepares artifacts for one base.
+
+    Args:
+        served: the pool's base.
+    """
+
+    def __init__(self, served: ServedBase) -> None:
+        self.served = served
+        self._names: dict[int, str] = {id(module): name for name, module in served.model.named_modules()}
+        self._frame: Frame | None = None
+
+    def prepare(self, folder: Path) -> Prepared:
+        """Verify an artifact and take it apart.
+
+        Raises:
+            ArtifactError: it is damaged.
+            BaseModelError: it belongs to another base.
+            ConfigError: its method or its task can't be served in a pool.
+        """
+        manifest = read_manifest(folder)
+        method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, str(folder))
+        if not method.capabilities.mixed_batch:
+            raise ConfigError(
+                f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)",
+                hint="Serve it alone, by pefttools.load, or merge it.",
+            )
+        check_base(manifest, self.served.base)
+        check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
+        verify_files(folder, manifest)
+        deltas, head = self._parts(folder, manifest, method, config)
+        return Prepared(folder, manifest, method, deltas, head)
+
+    def _parts(
+        self, folder: Path, manifest: Manifest, method: Method[Any], config: MethodConfig
+    ) -> tuple[AdapterDeltas, ServedHead]:
+        served, entry = self.served, manifest.task
+        task = tasks.get(entry.name)
+        labels = tuple(entry.labels)
+        # Names in the files are relative to the transformers model of the task: here, one around the pool's backbone.
+        model: nn.Module
+        if entry.head != "model":
+            model = served.backbone
+            deltas = method.deltas(folder, model, config, Target(entry.name, "FEATURE_EXTRACTION"))
+            like = next(served.backbone.parameters())
+            head: ServedHead = PooledHead(entry.head, read_state(folder / HEAD, model), labels, like)
+        elif task.auto_class == "AutoModelForCausalLM":
+            if not served.causal:
+                raise ConfigError(f"the base {served.base.id!r} is an encoder; it can't serve the task {entry.name!r}")
+            model = served.model
+            deltas = method.deltas(folder, model, config, Target(entry.name, "CAUSAL_LM"))
+            head = LanguageHead()
+        else:
+            frame = self._framed(task)
+            model = frame.named
+            head, deltas = frame.head(method.deltas(folder, model, config, frame.target), labels)
+        return self._renamed(deltas, model), head
+
+    def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
+        """Sites by their names in the pool's model."""
+
+        def name(site: str) -> str:
+            try:
+                return self._names[id(model.get_submodule(site))]
+            except (AttributeError, KeyError):
+                raise ConfigError(f"the adapter acts at {site}, which is no module of the pool's base model") from None
+
+        def renamed(delta: SiteDelta) -> SiteDelta:
+            if delta.bottleneck is None or delta.bottleneck.reads is None:
+                return delta
+            return replace(delta, bottleneck=replace(delta.bottleneck, reads=name(delta.bottleneck.reads)))
+
+        return replace(deltas, sites={name(site): renamed(delta) for site, delta in deltas.sites.items()})
+
+    def _framed(self, task: type[Task[Any]]) -> Frame:
+        if task.auto_class != "AutoModelForSequenceClassification":
+            raise ConfigError(f"a pool can't serve the task {task.name!r}: it does not know its head")
+        if self._frame is None:
+            from transformers import AutoModelForSequenceClassification
+
+            config = self.served.config
+            try:
+                model_class = AutoModelForSequenceClassification._model_mapping[type(config)]
+            except KeyError as error:
+                raise ConfigError(f"{self.served.base.id!r} has no model for {task.name!r} of its own") from error
+            config = type(config).from_dict({**config.to_dict(), "pad_token_id": self.served.tokenizer.pad_token_id})
+            self._frame = Frame(model_class, config, self.served.backbone, self.served.missing)
+        return self._frame

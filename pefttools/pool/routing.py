@@ -1,0 +1,28 @@
+"""Which row of the running batch goes with which adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from pefttools.pool.stacks import Family
+
+
+@dataclass
+class Routing:
+    """Set once per call, read at every site. One object per pool, filled under the pool's lock.
+
+    Attributes:
+        slots: per family, the slot of each row, ``[rows]``; a family that no row needs is left out.
+        rows: for what is not stacked: key of an adapter -> its rows.
+        inputs: by name, inputs of sites that a later site's bottleneck reads.
+    """
+
+    slots: dict[Family, torch.Tensor] = field(default_factory=dict)
+    rows: dict[int, list[int]] = field(default_factory=dict)
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Route every row to the base."""
+        self.slots, self.rows, self.inputs = {}, {}, {}

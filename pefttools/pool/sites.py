@@ -1,0 +1,146 @@
+"""A site: a module of the base at which adapters act, with its stacks and the hooks that apply them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from pefttools.deltas import SiteDelta
+from pefttools.pool.routing import Routing
+from pefttools.pool.stacks import STACKS, Family, InputScale, Place, Stack, families_of
+
+_ORDER = list(STACKS)
+
+
+class Site:
+    """One module of the base.
+
+    Args:
+        name: its path in the pool's model.
+        module: the module; it stays as it is, two hooks aside.
+        routing: of the pool.
+    """
+
+    def __init__(self, name: str, module: nn.Module, routing: Routing) -> None:
+        self.name = name
+        self.module = module
+        self.routing = routing
+        #: in the order in which they act; the second part of a key is the site that a parallel bottleneck reads
+        self.stacks: dict[tuple[Family, str | None], Stack] = {}
+        #: by key of the adapter: changes of the weight ``[out, in]``, and whole sets of parameters
+        self.dense: dict[int, torch.Tensor] = {}
+        self.replaced: dict[int, dict[str, torch.Tensor]] = {}
+        #: another site reads this one's input
+        self.is_read = False
+        module.register_forward_pre_hook(self._before)
+        module.register_forward_hook(self._after)
+
+    def of(self, family: Family) -> Iterator[Stack]:
+        """The stacks of a family."""
+        return (stack for (own, _), stack in self.stacks.items() if own == family)
+
+    def add_stacks(self, delta: SiteDelta, capacities: Mapping[Family, int], reads: str | None) -> None:
+        """Make the stacks that a delta needs and that are not there yet."""
+        weight = next(self.module.parameters())
+        place = Place(torch.float64 if weight.dtype == torch.float64 else torch.float32, weight.device)
+        stacks = dict(self.stacks)
+        for family in families_of(delta):
+            key = (family, reads if family.kind == "bottleneck" else None)
+            if key not in stacks:
+                stacks[key] = STACKS[family.kind](family, delta, capacities[family], place)
+        if len(stacks) > len(self.stacks):
+            # A new dictionary, since a running call may be going through the old one.
+            self.stacks = dict(sorted(stacks.items(), key=lambda item: _ORDER.index(item[0][0].kind)))
+
+    def drop(self, family: Family) -> None:
+        """Drop the stacks of a family."""
+        self.stacks = {key: stack for key, stack in self.stacks.items() if key[0] != family}
+
+    def write(self, slots: Mapping[Family, int], key: int, delta: SiteDelta | None, reads: str | None = None) -> None:
+        """Put an adapter's deltas into its slots; those slots of it that it does not use here are cleared.
+
+        Args:
+            slots: the adapter's slot in each of its families.
+            key: of the adapter, for what is not stacked.
+            delta: what it does here; None: nothing.
+            reads: site that its bottleneck reads, where that is another one.
+        """
+        used = set() if delta is None else set(families_of(delta))
+        for (family, own_reads), stack in self.stacks.items():
+            if family not in slots:
+                continue
+            if delta is not None and family in used and (family.kind != "bottleneck" or own_reads == reads):
+                stack.write(slots[family], delta)
+            else:
+                stack.clear(slots[family])
+        if delta is not None and delta.dense is not None:
+            self.dense[key] = delta.dense.to(next(self.module.parameters()).device)
+        if delta is not None and delta.replace is not None:
+            self.replaced[key] = {
+                name: value.to(self.module.get_parameter(name)) for name, value in delta.replace.items()
+            }
+
+    def forget(self, key: int) -> None:
+        """Drop what is not stacked of an adapter."""
+        self.dense.pop(key, None)
+        self.replaced.pop(key, None)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.is_read:
+            self.routing.inputs[self.name] = args[0]
+        for (family, _), stack in self.stacks.items():
+            slots = self.routing.slots.get(family)
+            if slots is not None and isinstance(stack, InputScale):
+                args = (stack.scale(args[0], slots), *args[1:])
+        return args
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        x, y = args[0], output
+        if self.dense or self.replaced:
+            y = self._unstacked(x, y)
+        for (family, reads), stack in self.stacks.items():
+            slots = self.routing.slots.get(family)
+            if slots is None or family.kind == "input_scale":
+                continue
+            if y.shape[0] != slots.shape[0]:
+                raise RuntimeError(
+                    f"the module {self.name} sees {y.shape[0]} rows of a batch of {slots.shape[0]}: "
+                    "which adapter is whose can't be told there"
+                )
+            if family.kind == "bottleneck":
+                y = stack.apply(y if reads is None else self.routing.inputs[reads], y, slots, module)
+            else:
+                y = stack.apply(x, y, slots, module)
+        return y
+
+    def _unstacked(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Dense changes and replaced parameters; row by row, so that no result depends on a row's neighbours."""
+        y = y.clone()
+        for key, rows in self.routing.rows.items():
+            dense, replaced = self.dense.get(key), self.replaced.get(key)
+            for row in rows:
+                one = x[row : row + 1]
+                if replaced is not None:
+                    y[row : row + 1] = functional_call(_Bare(self.module), _inside(replaced), (one,))
+                if dense is not None:
+                    y[row : row + 1] += nn.functional.linear(one.to(dense.dtype), dense).to(y.dtype)
+        return y
+
+
+class _Bare(nn.Module):
+    """A module without its hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.module.forward(x)
+
+
+def _inside(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"module.{name}": value for name, value in parameters.items()}

@@ -1,0 +1,157 @@
+"""Virtual tokens of a mixed batch: prefixes (extra keys and values) and prompts (extra embeddings), of any lengths.
+
+Both stand before the text, padded on the left, so that a row sees ``[prefix][prompt][text]`` with its own padding
+masked. A row with n virtual tokens has its text at the positions n, n + 1, ..., which is what it was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pefttools.deltas import Prefix, Prompt
+from pefttools.errors import ConfigError
+from pefttools.pool.base import ServedBase
+
+
+@dataclass(frozen=True)
+class VirtualTokens:
+    """The virtual tokens of a batch's rows.
+
+    Attributes:
+        keys_values: per layer, keys and values ``[rows, heads, prefix, head size]``; None: no row has a prefix.
+        embeddings: ``[rows, prompt, hidden]``; None: no row has a prompt.
+        mask: which of them are real, ``[rows, prefix + prompt]``.
+    """
+
+    keys_values: list[tuple[torch.Tensor, torch.Tensor]] | None
+    embeddings: torch.Tensor | None
+    mask: torch.Tensor
+
+    @property
+    def prompt_length(self) -> int:
+        """Length that all prompts are padded to."""
+        return 0 if self.embeddings is None else self.embeddings.shape[1]
+
+    @property
+    def prefix_length(self) -> int:
+        """Length that all prefixes are padded to."""
+        return self.mask.shape[1] - self.prompt_length
+
+    def repeat(self, times: int) -> VirtualTokens:
+        """Each row `times` times, as beams are."""
+
+        def more(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.repeat_interleave(times, 0)
+
+        return VirtualTokens(
+            None if self.keys_values is None else [(more(k), more(v)) for k, v in self.keys_values],
+            None if self.embeddings is None else more(self.embeddings),
+            more(self.mask),
+        )
+
+
+def gather(
+    prefixes: Sequence[Prefix | None], prompts: Sequence[Prompt | None], served: ServedBase
+) -> VirtualTokens | None:
+    """Put the rows' virtual tokens together; None where no row has any."""
+    if not any(prefixes) and not any(prompts):
+        return None
+    dtype, device = served.dtype, served.device
+    masks = []
+    keys_values = None
+    if any(prefixes):
+        states, mask = _left_padded([None if p is None else p.states for p in prefixes], 2)
+        states = states.to(device, dtype)
+        keys_values = [(states[:, index], states[:, index + 1]) for index in range(0, states.shape[1], 2)]
+        masks.append(mask)
+    embeddings = None
+    if any(prompts):
+        embeddings, mask = _left_padded([None if p is None else p.embeddings for p in prompts], 0)
+        embeddings = embeddings.to(device, dtype)
+        masks.append(mask)
+    return VirtualTokens(keys_values, embeddings, torch.cat(masks, dim=1).to(device))
+
+
+def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for the model's forward, with the virtual tokens in them and with explicit positions.
+
+    Args:
+        served: the base.
+        virtual: of the batch's rows.
+        inputs: as the model would take them without virtual tokens; a cache says how far the text has come.
+
+    Raises:
+        ConfigError: text and virtual tokens together are longer than the model can take.
+    """
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    ids = inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    cache = inputs.get("past_key_values")
+    done = 0 if cache is None else cache.get_seq_length()
+    if mask is None:
+        mask = ids.new_ones(ids.shape[0], done + ids.shape[1])
+    if virtual is not None:
+        if mask.dim() != 2:
+            raise ConfigError("virtual tokens need an attention mask with one entry per token")
+        if done == 0:
+            inputs |= _first(served, virtual, inputs, cache)
+        mask = torch.cat([virtual.mask.to(mask.dtype), mask], dim=1)
+        inputs["attention_mask"] = mask
+    elif not served.counts_positions:
+        return inputs
+    if not served.takes_positions:
+        raise ConfigError(
+            f"the base model {served.base.id!r} takes no positions, so that prefixes and prompts can't be served on it"
+        )
+    length = inputs["inputs_embeds"].shape[1] if "inputs_embeds" in inputs else ids.shape[1]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -length:] + served.first_position
+    limit = served.longest
+    if limit is not None and virtual is not None and mask.shape[1] > limit and int(positions.max()) >= limit:
+        raise ConfigError(
+            f"{int(mask.sum(1).max())} tokens, virtual ones among them, are more than the {limit} that the base takes",
+            hint="Shorten the text by the length of the prefix or prompt.",
+        )
+    inputs["position_ids"] = positions
+    return inputs
+
+
+def _first(served: ServedBase, virtual: VirtualTokens, inputs: dict[str, Any], cache: Any) -> dict[str, Any]:
+    """What changes where the text begins: the cache is filled, the prompt's embeddings are put before the text's."""
+    from transformers import DynamicCache
+
+    changes: dict[str, Any] = {}
+    if virtual.keys_values is not None:
+        if cache is None:
+            cache = DynamicCache()
+        for layer, (keys, values) in enumerate(virtual.keys_values):
+            cache.update(keys, values, layer)
+        changes["past_key_values"] = cache
+    if virtual.embeddings is not None:
+        embedding = served.backbone.get_input_embeddings()  # type: ignore[operator]
+        embedded = embedding(inputs["input_ids"])
+        changes["inputs_embeds"] = torch.cat([virtual.embeddings.to(embedded.dtype), embedded], dim=1)
+        changes["input_ids"] = None
+        types = inputs.get("token_type_ids")
+        if types is not None:
+            before = types.new_zeros(types.shape[0], virtual.prompt_length)
+            changes["token_type_ids"] = torch.cat([before, types], dim=1)
+    return changes
+
+
+def _left_padded(rows: list[torch.Tensor | None], axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack tensors of different lengths along `axis`, padded with zeros at its beginning, and the mask of it."""
+    given = next(row for row in rows if row is not None)
+    longest = max(0 if row is None else row.shape[axis] for row in rows)
+    shape = list(given.shape)
+    shape[axis] = longest
+    stacked = given.new_zeros(len(rows), *shape)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for index, row in enumerate(rows):
+        if row is not None:
+            stacked[index].narrow(axis, longest - row.shape[axis], row.shape[axis]).copy_(row)
+            mask[index, longest - row.shape[axis] :] = 1
+    return stacked, mask

@@ -1,0 +1,180 @@
+"""How a store keeps its versions: on a local disk, and on any other fsspec file system."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import posixpath
+import secrets
+import shutil
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pefttools.artifact.manifest import MANIFEST, read_manifest, verify_files
+from pefttools.files import cache_dir, folder_atomic, numbered_folder, write_text_atomic
+
+REMOVED = ".removed"
+_CLAIM = "claim"
+#: seconds after which what a killed writer left may be removed
+_STALE = 3600.0
+
+
+class StoreFiles(ABC):
+    """Folders of versions below a root.
+
+    Args:
+        fs: an fsspec file system.
+        root: folder in it that holds one folder per adapter.
+    """
+
+    def __init__(self, fs: Any, root: str) -> None:
+        self.fs = fs
+        self.root = root
+
+    def path(self, name: str, *parts: str) -> str:
+        """A path below an adapter's folder."""
+        return posixpath.join(self.root, name, *parts)
+
+    def ls(self, folder: str) -> list[str]:
+        """Names in a folder; none where it does not exist."""
+        self.fs.invalidate_cache()
+        try:
+            return [posixpath.basename(path.rstrip("/")) for path in self.fs.ls(folder, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def versions(self, name: str) -> list[int]:
+        """Numbers of whole versions, oldest first."""
+        return sorted(int(one) for one in self.ls(self.path(name, "versions")) if one.isdecimal())
+
+    def next_version(self, name: str) -> int:
+        """A number that no version has or had."""
+        numbers = [one.removesuffix(REMOVED) for one in self.ls(self.path(name, "versions"))]
+        return max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
+
+    @abstractmethod
+    def add(self, artifact: Path, name: str) -> int:
+        """Copy an artifact in, as a version that appears whole; gives its number."""
+
+    @abstractmethod
+    def folder(self, name: str, version: int) -> Path:
+        """A local folder with the version's files."""
+
+    @abstractmethod
+    def remove(self, name: str, version: int) -> None:
+        """Remove a version, at first from sight; its number is marked as used."""
+
+    @abstractmethod
+    def sweep(self, name: str) -> None:
+        """Remove what killed writers left behind, once it is old."""
+
+    @abstractmethod
+    def write(self, path: str, text: str) -> None:
+        """Write a small file in one step."""
+
+    @abstractmethod
+    def locked(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        """Alone among those that move tags or remove versions of an adapter, where the file system can lock."""
+
+
+class LocalFiles(StoreFiles):
+    """On a local disk: a version is renamed into place."""
+
+    def add(self, artifact: Path, name: str) -> int:
+        def fill(new: Path) -> None:
+            shutil.copytree(artifact, new, dirs_exist_ok=True)
+            verify_files(new, read_manifest(new))
+
+        return numbered_folder(Path(self.path(name, "versions")), fill, lambda: self.next_version(name))
+
+    def folder(self, name: str, version: int) -> Path:
+        return Path(self.path(name, "versions", str(version)))
+
+    def remove(self, name: str, version: int) -> None:
+        folder = self.folder(name, version)
+        self.write(f"{folder}{REMOVED}", "")
+        away = folder.with_name(f".{version}.{secrets.token_hex(4)}")
+        folder.rename(away)
+        shutil.rmtree(away)
+
+    def sweep(self, name: str) -> None:
+        for path in Path(self.path(name, "versions")).glob(".*"):
+            with contextlib.suppress(FileNotFoundError):  # its writer has just finished
+                if time.time() - path.stat().st_mtime > _STALE:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def write(self, path: str, text: str) -> None:
+        write_text_atomic(Path(path), text)
+
+    def locked(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        Path(self.path(name)).mkdir(parents=True, exist_ok=True)
+        lock: contextlib.AbstractContextManager[Any] = FileLock(self.path(name, ".lock"))
+        return lock
+
+
+class RemoteFiles(StoreFiles):
+    """Elsewhere: a number is claimed first, and the manifest, written last, makes a version whole."""
+
+    def versions(self, name: str) -> list[int]:
+        return [
+            number
+            for number in super().versions(name)
+            if self.fs.exists(self.path(name, "versions", str(number), MANIFEST))
+        ]
+
+    def add(self, artifact: Path, name: str) -> int:
+        mark = secrets.token_hex(16).encode()
+        while True:
+            version = self.next_version(name)
+            folder = self.path(name, "versions", str(version))
+            claim = posixpath.join(folder, _CLAIM)
+            try:
+                self.fs.pipe_file(claim, mark, mode="create")
+            except FileExistsError:
+                continue
+            # On file systems that can't create exclusively, the last writer has the number.
+            if self.fs.cat_file(claim) == mark:
+                break
+        for path in sorted(artifact.iterdir(), key=lambda path: path.name == MANIFEST):
+            self.fs.put_file(str(path), posixpath.join(folder, path.name))
+        return version
+
+    def folder(self, name: str, version: int) -> Path:
+        # A version never changes, so that a copy under its manifest's digest is right for ever.
+        remote = self.path(name, "versions", str(version))
+        manifest = self.fs.cat_file(posixpath.join(remote, MANIFEST))
+        target = cache_dir("store") / hashlib.sha256(manifest).hexdigest()
+        if not target.is_dir():
+            with folder_atomic(target) as folder:
+                (folder / MANIFEST).write_bytes(manifest)
+                files = read_manifest(folder).files
+                for file in files:
+                    if Path(file).name == file:
+                        self.fs.get_file(posixpath.join(remote, file), str(folder / file))
+                verify_files(folder, read_manifest(folder))
+        return target
+
+    def remove(self, name: str, version: int) -> None:
+        folder = self.path(name, "versions", str(version))
+        self.write(f"{folder}{REMOVED}", "")
+        self.fs.rm_file(posixpath.join(folder, MANIFEST))
+        self.fs.rm(folder, recursive=True)
+
+    def sweep(self, name: str) -> None:
+        for number in self.ls(self.path(name, "versions")):
+            folder = self.path(name, "versions", number)
+            claim = posixpath.join(folder, _CLAIM)
+            if not number.isdecimal() or self.fs.exists(posixpath.join(folder, MANIFEST)) or not self.fs.exists(claim):
+                continue
+            if time.time() - self.fs.modified(claim).timestamp() > _STALE:
+                self.fs.rm(folder, recursive=True)
+
+    def write(self, path: str, text: str) -> None:
+        self.fs.pipe_file(path, text.encode())
+
+    def locked(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()

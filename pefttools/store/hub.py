@@ -1,0 +1,88 @@
+"""Artifacts on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pefttools.artifact.manifest import MANIFEST, read_manifest, verify_files
+from pefttools.errors import ConfigError, PeftToolsError
+
+_REFERENCE = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+class HubError(PeftToolsError):
+    """The hub could not be reached, or said no."""
+
+    exit_code = 1
+
+
+def repository(reference: str) -> tuple[str, str | None]:
+    """Repository and revision of ``hub:ORG/NAME[@REVISION]``.
+
+    Raises:
+        ConfigError: written otherwise.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ConfigError(f"{reference!r} is no place on the hub", hint="Write it as hub:ORG/NAME or hub:ORG/NAME@REV.")
+    return match[1], match[2]
+
+
+def push(artifact: Path, target: str, *, private: bool = True) -> str:
+    """Upload a verified artifact in one commit; gives the commit's address.
+
+    Raises:
+        ConfigError: no place on the hub.
+        HubError: it could not be reached, or said no.
+    """
+    from huggingface_hub import HfApi
+
+    repo, revision = repository(target)
+    manifest = read_manifest(artifact)
+    verify_files(artifact, manifest)
+    try:
+        api = HfApi()
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=artifact,
+            revision=revision,
+            allow_patterns=[MANIFEST, *manifest.files],
+            delete_patterns=["*.safetensors", "*.json"],
+            commit_message=f"pefttools adapter: {manifest.method.name} on {manifest.base.id}",
+        )
+    except Exception as error:
+        raise _told(error, repo) from error
+    return str(done.commit_url)
+
+
+def pull(source: str) -> Path:
+    """Download an artifact and verify it; gives a folder in the hub's cache.
+
+    Raises:
+        ConfigError: no place on the hub.
+        HubError: it could not be reached, or has no such repository.
+        ArtifactError: what came is no artifact, or damaged.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo, revision = repository(source)
+    try:
+        folder = Path(snapshot_download(repo, revision=revision))
+    except Exception as error:
+        raise _told(error, repo) from error
+    verify_files(folder, read_manifest(folder))
+    return folder
+
+
+def _told(error: Exception, repo: str) -> HubError:
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(f"the hub has no repository {repo!r}, or you may not see it", hint="Log in: hf auth login.")
+    # Errors of the connection come from whichever HTTP library the hub's client uses.
+    from_http = type(error).__module__.partition(".")[0].startswith("httpx")
+    if not from_http and not isinstance(error, LocalEntryNotFoundError | OSError):
+        raise error
+    return HubError(f"the hub could not be used for {repo!r}: {error}")

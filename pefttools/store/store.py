@@ -1,0 +1,243 @@
+"""A store of adapters: immutable versions (``acme@3``) and tags that move (``acme@prod``), on any fsspec file system.
+
+::
+
+    adapters/acme/versions/3/...        an artifact, as it was added; never changed
+    adapters/acme/versions/2.removed    its number is never given again
+    adapters/acme/tags/prod             "3"
+
+A version stands or does not. On a local disk its folder is renamed into place; elsewhere its manifest, which is written
+last, makes it whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
+from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
+from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version.
+
+    Attributes:
+        name: of the adapter.
+        version: its number, from 1.
+        tags: names that point at it now.
+        manifest: of its artifact.
+    """
+
+    name: str
+    version: int
+    tags: tuple[str, ...]
+    manifest: Manifest
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Store:
+    """Versioned adapters.
+
+    Args:
+        url: a folder, or an fsspec URL such as ``s3://bucket/adapters``.
+        options: of the file system, as fsspec takes them.
+    """
+
+    def __init__(self, url: str | Path, **options: Any) -> None:
+        self.url = str(url)
+        fs, root = fsspec.core.url_to_fs(self.url, **options)
+        kind = LocalFiles if isinstance(fs, LocalFileSystem) else RemoteFiles
+        self._files: StoreFiles = kind(fs, posixpath.join(root, "adapters"))
+
+    def add(self, artifact: str | Path, name: str, *, tag: str | None = None) -> Entry:
+        """Copy an artifact into the store as the next version of an adapter.
+
+        Args:
+            artifact: folder of a saved adapter; verified before and after.
+            name: of the adapter.
+            tag: point this tag at the new version.
+
+        Raises:
+            ArtifactError: the artifact is damaged.
+            ConfigError: a name that is none, or a store that can't be written.
+        """
+        check_name(name)
+        if tag is not None:
+            _check_tag(tag)
+        folder = Path(artifact)
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest)
+        if tag is None:
+            return Entry(name, self._files.add(folder, name), (), manifest)
+        # Locked, so that nobody removes the version before its tag stands.
+        with self._files.locked(name):
+            version = self._files.add(folder, name)
+            self._point(name, version, tag)
+        return Entry(name, version, (tag,), manifest)
+
+    def get(self, reference: str) -> Path:
+        """Folder of a version, verified; from elsewhere it is copied to the cache first.
+
+        Args:
+            reference: ``acme@3``, ``acme@prod``, or ``acme`` for the newest version.
+
+        Raises:
+            UnknownNameError: no such adapter, version or tag.
+            ArtifactError: the version is damaged.
+        """
+        name, version = self.resolve(reference)
+        folder = self._files.folder(name, version)
+        verify_files(folder, read_manifest(folder))
+        return folder
+
+    def resolve(self, reference: str) -> tuple[str, int]:
+        """Name and number of the version that a reference means now.
+
+        Raises:
+            UnknownNameError: no such adapter, version or tag.
+        """
+        name, _, which = reference.partition("@")
+        if not _NAME.fullmatch(name) or name not in self.names():
+            raise UnknownNameError("adapter", name, self.names(), where=f"the store {self.url}")
+        versions = self.versions(name)
+        if not which:
+            return name, versions[-1]
+        if which.isdecimal():
+            if int(which) not in versions:
+                raise UnknownNameError("version", reference, [f"{name}@{v}" for v in versions])
+            return name, int(which)
+        tags = self.tags(name)
+        if which not in tags or tags[which] not in versions:
+            raise UnknownNameError("tag", reference, [f"{name}@{tag}" for tag in tags])
+        return name, tags[which]
+
+    def names(self) -> list[str]:
+        """Names of all adapters that have a version."""
+        found = self._files.ls(self._files.root)
+        return sorted(name for name in found if _NAME.fullmatch(name) and self.versions(name))
+
+    def versions(self, name: str) -> list[int]:
+        """Numbers of an adapter's versions, oldest first."""
+        return self._files.versions(name)
+
+    def tags(self, name: str) -> dict[str, int]:
+        """Tag -> version."""
+        found = {}
+        for tag in self._files.ls(self._files.path(name, "tags")):
+            if _NAME.fullmatch(tag):
+                with contextlib.suppress(FileNotFoundError):  # removed just now
+                    found[tag] = int(self._files.fs.cat_file(self._files.path(name, "tags", tag)))
+        return found
+
+    def show(self, reference: str) -> Entry:
+        """One version with its manifest and tags; its other files are not looked at."""
+        name, version = self.resolve(reference)
+        tags = tuple(sorted(tag for tag, number in self.tags(name).items() if number == version))
+        return Entry(name, version, tags, read_manifest(self._files.folder(name, version)))
+
+    def tag(self, name: str, version: int, tag: str) -> None:
+        """Point a tag at a version; it moves there if it pointed elsewhere.
+
+        Raises:
+            UnknownNameError: no such version.
+            ConfigError: a tag that is no name, or a number.
+        """
+        _check_tag(tag)
+        self.resolve(f"{name}@{version}")
+        with self._files.locked(name):
+            self.resolve(f"{name}@{version}")
+            self._point(name, version, tag)
+
+    def _point(self, name: str, version: int, tag: str) -> None:
+        self._files.write(self._files.path(name, "tags", tag), str(version))
+
+    def untag(self, name: str, tag: str) -> None:
+        """Remove a tag; its version stays."""
+        self.resolve(f"{name}@{tag}")
+        with self._files.locked(name):
+            if tag not in self.tags(name):
+                raise UnknownNameError("tag", f"{name}@{tag}", [f"{name}@{one}" for one in self.tags(name)])
+            self._files.fs.rm_file(self._files.path(name, "tags", tag))
+
+    def remove(self, reference: str) -> Entry:
+        """Remove a version for good; its number is never given again.
+
+        Raises:
+            ConfigError: a tag names it.
+        """
+        name, version = self.resolve(reference)
+        with self._files.locked(name):
+            entry = self.show(f"{name}@{version}")
+            if entry.tags:
+                raise ConfigError(f"{entry} is tagged {', '.join(entry.tags)}", hint="Move or remove the tag first.")
+            self._files.remove(name, version)
+        return entry
+
+    def gc(self, *, keep: int = 1) -> list[str]:
+        """Remove versions that no tag names, but for the newest ones, and what killed writers left.
+
+        Args:
+            keep: number of newest versions of each adapter to keep, tagged or not.
+
+        Returns:
+            What was removed, as ``name@version``.
+        """
+        if keep < 0:
+            raise ConfigError(f"keep must not be negative, not {keep}")
+        removed = []
+        for name in self.names():
+            with self._files.locked(name):
+                versions = self.versions(name)
+                wanted = {*self.tags(name).values(), *versions[len(versions) - keep :]}
+                for version in versions:
+                    if version not in wanted:
+                        self._files.remove(name, version)
+                        removed.append(f"{name}@{version}")
+        for name in self._files.ls(self._files.root):
+            if _NAME.fullmatch(name):
+                self._files.sweep(name)
+        return removed
+
+    def verify(self) -> dict[str, str]:
+        """Check every file of every version; gives what is damaged, by ``name@version``."""
+        problems = {}
+        for name in self.names():
+            for version in self.versions(name):
+                try:
+                    self.get(f"{name}@{version}")
+                except (ArtifactError, OSError) as error:
+                    problems[f"{name}@{version}"] = str(error)
+        return problems
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no adapter name: names are data, never parts of paths.
+
+    Raises:
+        ConfigError: other signs than letters, digits, dot, dash and underscore, or too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no adapter name", hint="Letters, digits, '.', '_' and '-'; a letter or digit first."
+        )
+
+
+def _check_tag(tag: str) -> None:
+    if not _NAME.fullmatch(tag) or tag.isdecimal():
+        raise ConfigError(
+            f"{tag!r} is no tag", hint="Letters, digits, '.', '_' and '-', and not a number, which is a version."
+        )

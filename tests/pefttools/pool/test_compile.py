@@ -1,0 +1,74 @@
+"""torch.compile: adapters come and go, stacks grow, batches change, and one graph serves them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import pefttools
+
+from .makers import TEXTS, Make, assert_close
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, tiny_llama: str) -> list[Path]:
+    """100 LoRA adapters of one rank."""
+    model = pefttools.wrap(
+        tiny_llama, "lora", r=4, task={"name": "sequence-classification", "head": "last"}, labels=["a", "b"]
+    )
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(100):
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.normal_(std=0.1)
+        pefttools.save(model, folder / str(number))
+    return [folder / str(number) for number in range(100)]
+
+
+def test_one_graph_for_loads_growths_and_batches(tiny_llama: str, many: list[Path]) -> None:
+    pool = pefttools.AdapterPool(tiny_llama, max_resident=60, compile=True)
+    plain = pefttools.AdapterPool(tiny_llama, max_resident=60)
+    pool.load("0", many[0])
+    torch._dynamo.reset()
+    counters.clear()
+    pool(TEXTS, ["0", "0", "0", "0"])
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs == 1
+    capacities = set()
+    for number in range(1, 100):
+        pool.load(str(number), many[number])
+        plain.load(str(number), many[number])
+        capacities |= {slots.capacity for slots in pool._shelf.slots.values()}
+        if number % 20 == 0:
+            rows = 2 + number // 20
+            texts = [TEXTS[index % 3] for index in range(rows)]
+            names = [str(number - index) for index in range(rows)]
+            for found, wanted in zip(pool(texts, names), plain(texts, names), strict=True):
+                assert found.logits is not None
+                assert wanted.logits is not None
+                assert_close(found.logits, wanted.logits)
+    assert len(capacities) == 4  # three growths
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
+
+
+def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
+    chosen = ["lora-0", "lora-2", "ia3-0", "bitfit-0", "bottleneck-0", "bottleneck-2", "prefix-0", "prompt-0"]
+    pool = pefttools.AdapterPool(tiny_bert, compile=True)
+    plain = pefttools.AdapterPool(tiny_bert)
+    for name in chosen:
+        method, number = name.split("-")
+        for one in (pool, plain):
+            one.load(name, artifact(tiny_bert, "mean", method, int(number)))
+    texts = [TEXTS[index % 4] for index in range(len(chosen))]
+    counters.clear()
+    for found, wanted in zip(pool(texts, chosen), plain(texts, chosen), strict=True):
+        assert found.logits is not None
+        assert wanted.logits is not None
+        assert_close(found.logits, wanted.logits)
+    assert counters["stats"]["unique_graphs"] >= 1
+    assert not counters["graph_break"]

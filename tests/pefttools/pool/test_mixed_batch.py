@@ -1,0 +1,130 @@
+"""A row of a mixed batch gets what its adapter alone gives it, loaded by its method on a fresh base."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import pefttools
+from pefttools.errors import ConfigError
+from pefttools.methods import methods
+
+from .makers import TEXTS, VARIED, Make, alone, assert_close
+
+#: two rows of the base among six of four adapters
+ROWS = [0, None, 1, 2, 3, 0, None, 1]
+TEXT_OF_ROW = [TEXTS[index % 4] for index in (0, 1, 1, 2, 3, 3, 0, 2)]
+BASES = [
+    ("tiny_bert", "mean"),
+    ("tiny_bert", "model"),
+    ("tiny_llama", "lm"),
+    ("tiny_llama", "model"),
+    ("tiny_llama", "last"),
+    ("tiny_gpt2", "lm"),
+]
+
+
+def _suits(method: str, head: str, fixture: str) -> bool:
+    tasks = methods.get(method).capabilities.tasks
+    name = "causal-lm" if head == "lm" else "sequence-classification"
+    if method == "bitfit" and fixture == "tiny_llama":
+        return False  # a Llama has no biases
+    return tasks is None or name in tasks
+
+
+def test_every_registered_method_is_tried_or_refused() -> None:
+    assert {name for name in methods if methods.get(name).capabilities.mixed_batch} == set(VARIED)
+
+
+@pytest.mark.parametrize("method", VARIED)
+@pytest.mark.parametrize(("fixture", "head"), BASES)
+def test_rows_of_one_method(
+    fixture: str, head: str, method: str, artifact: Make, request: pytest.FixtureRequest
+) -> None:
+    if not _suits(method, head, fixture):
+        return
+    base = request.getfixturevalue(fixture)
+    folders = [artifact(base, head, method, number) for number in range(4)]
+    pool = pefttools.AdapterPool(base, max_resident=4)
+    for number, folder in enumerate(folders):
+        pool.load(str(number), folder)
+    names = [None if row is None else str(row) for row in ROWS]
+    answers = pool(TEXT_OF_ROW, names)
+    models = [pefttools.load(folder) for folder in folders]
+    differing = set()
+    for row, text, answer in zip(ROWS, TEXT_OF_ROW, answers, strict=True):
+        if row is None:
+            assert answer.labels == ()
+            continue
+        assert answer.logits is not None
+        assert answer.labels == models[row].labels
+        assert_close(answer.logits, alone(models[row], text))
+        differing.add(round(float(answer.logits.sum()), 3))
+    assert method == "untuned" or len(differing) > 4
+
+
+@pytest.mark.parametrize(("fixture", "head"), BASES)
+def test_all_methods_in_one_batch(fixture: str, head: str, artifact: Make, request: pytest.FixtureRequest) -> None:
+    base = request.getfixturevalue(fixture)
+    chosen = [(method, number) for method in VARIED if _suits(method, head, fixture) for number in range(4)]
+    pool = pefttools.AdapterPool(base, max_resident=len(chosen))
+    for method, number in chosen:
+        pool.load(f"{method}-{number}", artifact(base, head, method, number))
+    names = [None, *(f"{method}-{number}" for method, number in chosen), None]
+    texts = [TEXTS[index % 4] for index in range(len(names))]
+    answers = pool(texts, names)
+    plain = pefttools.AdapterPool(base)
+    for text, name, answer in zip(texts, names, answers, strict=True):
+        if name is None:
+            expected = plain([text], [None])[0]
+            kind = "logits" if fixture != "tiny_bert" else "states"
+            assert_close(getattr(answer, kind), getattr(expected, kind))
+        else:
+            method, number = name.rsplit("-", 1)
+            assert answer.logits is not None
+            assert_close(answer.logits, alone(pefttools.load(artifact(base, head, method, int(number))), text))
+
+
+@pytest.mark.parametrize("fixture", ["tiny_llama", "tiny_gpt2"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generated_tokens(fixture: str, beams: int, artifact: Make, request: pytest.FixtureRequest) -> None:
+    base = request.getfixturevalue(fixture)
+    chosen = [(method, number) for method in VARIED if _suits(method, "lm", fixture) for number in range(2)]
+    pool = pefttools.AdapterPool(base, max_resident=len(chosen))
+    for method, number in chosen:
+        pool.load(f"{method}-{number}", artifact(base, "lm", method, number))
+    names = [f"{method}-{number}" for method, number in chosen]
+    texts = [TEXTS[index % 4] for index in range(len(names))]
+    found = pool.generate_tokens(texts, names, max_new_tokens=8, num_beams=beams)
+    for row, (method, number) in enumerate(chosen):
+        model = pefttools.load(artifact(base, "lm", method, number))
+        inputs = dict(model.tokenizer(texts[row], return_tensors="pt"))
+        inputs.pop("token_type_ids", None)
+        wanted = model.generate(inputs, max_new_tokens=8, num_beams=beams)[0]
+        assert found[row, : len(wanted)].tolist() == wanted.tolist(), (method, number)
+        assert (found[row, len(wanted) :] == model.tokenizer.pad_token_id).all()
+
+
+def test_float64_is_exact(tiny_llama: str, artifact: Make) -> None:
+    chosen = [(method, number) for method in ("lora", "ia3", "prefix", "prompt", "bottleneck") for number in range(4)]
+    pool = pefttools.AdapterPool(tiny_llama, dtype=torch.float64)
+    for method, number in chosen:
+        pool.load(f"{method}-{number}", artifact(tiny_llama, "model", method, number))
+    texts = [TEXTS[index % 4] for index in range(len(chosen))]
+    answers = pool(texts, [f"{method}-{number}" for method, number in chosen])
+    for text, (method, number), answer in zip(texts, chosen, answers, strict=True):
+        model = pefttools.load(artifact(tiny_llama, "model", method, number)).double()
+        assert answer.logits is not None
+        assert float((answer.logits - alone(model, text)).abs().max()) < 1e-9
+
+
+def test_a_method_without_deltas_is_refused_by_name(tiny_bert: str, tmp_path: object) -> None:
+    from pathlib import Path
+
+    folder = Path(str(tmp_path), "full")
+    pefttools.save(pefttools.wrap(tiny_bert, "full", task={"name": "sequence-classification", "head": "mean"},
+                                  labels=["a", "b"]), folder)  # fmt: skip
+    pool = pefttools.AdapterPool(tiny_bert)
+    with pytest.raises(ConfigError, match="'full' can't be served beside other adapters"):
+        pool.load("full", folder)
+    assert pool.resident == []

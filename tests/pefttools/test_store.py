@@ -1,0 +1,210 @@
+"""The store: versions are whole or absent, tags move, nothing that a tag names is ever lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import pefttools
+from pefttools.artifact import read_manifest, verify_files
+from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
+from pefttools.store import Store
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str) -> list[Path]:
+    """Two artifacts with different weights."""
+    found = []
+    for seed in range(2):
+        model = pefttools.wrap(
+            tiny_bert, "head", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"], seed=seed
+        )
+        folder = tmp_path_factory.mktemp("artifact") / "head"
+        pefttools.save(model, folder)
+        found.append(folder)
+    return found
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, cache: Path) -> Store:
+    if request.param == "local":
+        return Store(tmp_path / "store")
+    return Store(f"memory://{tmp_path.name}")
+
+
+def test_versions_and_tags(store: Store, artifacts: list[Path]) -> None:
+    first = store.add(artifacts[0], "acme", tag="prod")
+    second = store.add(artifacts[1], "acme")
+    assert (str(first), first.tags, str(second), second.tags) == ("acme@1", ("prod",), "acme@2", ())
+    digest = read_manifest(artifacts[1]).files["head.safetensors"].sha256
+    assert read_manifest(store.get("acme")).files["head.safetensors"].sha256 == digest
+    assert store.get("acme@prod") == store.get("acme@1")
+    store.tag("acme", 2, "prod")
+    assert store.resolve("acme@prod") == ("acme", 2)
+    assert store.names() == ["acme"]
+
+
+def test_numbers_are_never_given_again(store: Store, artifacts: list[Path]) -> None:
+    store.add(artifacts[0], "acme")
+    store.add(artifacts[1], "acme")
+    store.remove("acme@2")
+    assert store.versions("acme") == [1]
+    assert store.add(artifacts[1], "acme").version == 3
+
+
+def test_a_tagged_version_stays(store: Store, artifacts: list[Path]) -> None:
+    for _ in range(4):
+        store.add(artifacts[0], "acme")
+    store.tag("acme", 1, "prod")
+    with pytest.raises(ConfigError, match="acme@1 is tagged prod"):
+        store.remove("acme@prod")
+    assert store.gc() == ["acme@2", "acme@3"]
+    assert store.versions("acme") == [1, 4]
+    store.untag("acme", "prod")
+    assert store.gc(keep=0) == ["acme@1", "acme@4"]
+    assert store.names() == []
+
+
+def test_unknown_names_say_what_is_near(store: Store, artifacts: list[Path]) -> None:
+    store.add(artifacts[0], "acme", tag="prod")
+    with pytest.raises(UnknownNameError, match="Did you mean 'acme'"):
+        store.get("acne")
+    with pytest.raises(UnknownNameError, match="'acme@prod'"):
+        store.get("acme@pro")
+    with pytest.raises(UnknownNameError, match="acme@7"):
+        store.get("acme@7")
+    for call in (lambda: store.tag("nobody", 1, "x"), lambda: store.untag("nobody", "x"), lambda: store.remove("no")):
+        with pytest.raises(UnknownNameError):
+            call()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x" * 129, "a@1", "ä"])
+def test_names_are_never_paths(store: Store, artifacts: list[Path], name: str) -> None:
+    with pytest.raises(ConfigError, match="is no adapter name"):
+        store.add(artifacts[0], name)
+    with pytest.raises(UnknownNameError):
+        store.get(name or "@")
+
+
+def test_a_tag_is_no_number(store: Store, artifacts: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="is no tag"):
+        store.add(artifacts[0], "acme", tag="3")
+    assert store.names() == []
+
+
+def test_a_damaged_artifact_is_not_taken(store: Store, artifacts: list[Path], tmp_path: Path) -> None:
+    import shutil
+
+    bad = tmp_path / "bad"
+    shutil.copytree(artifacts[0], bad)
+    (bad / "head.safetensors").write_bytes(b"x" + (bad / "head.safetensors").read_bytes()[1:])
+    with pytest.raises(ArtifactError, match=r"head\.safetensors"):
+        store.add(bad, "acme")
+    assert store.names() == []
+
+
+def test_damage_is_seen_on_read(tmp_path: Path, artifacts: list[Path]) -> None:
+    store = Store(tmp_path / "store")
+    store.add(artifacts[0], "acme")
+    store.add(artifacts[1], "acme")
+    file = store.get("acme@1") / "head.safetensors"
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    with pytest.raises(ArtifactError):
+        store.get("acme@1")
+    assert list(store.verify()) == ["acme@1"]
+
+
+def test_many_writers_get_different_numbers(store: Store, artifacts: list[Path]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        versions = list(threads.map(lambda index: store.add(artifacts[index % 2], "acme").version, range(24)))
+    assert sorted(versions) == list(range(1, 25)) == store.versions("acme")
+    for version, index in zip(versions, range(24), strict=True):
+        found = read_manifest(store.get(f"acme@{version}")).files["head.safetensors"]
+        assert found == read_manifest(artifacts[index % 2]).files["head.safetensors"]
+
+
+def test_a_tag_that_moves_during_gc_is_kept(tmp_path: Path, artifacts: list[Path]) -> None:
+    store = Store(tmp_path / "store")
+    for _ in range(3):
+        store.add(artifacts[0], "acme", tag="prod")
+    stop = time.monotonic() + 2
+
+    def move() -> int:
+        moves = 0
+        while time.monotonic() < stop:
+            versions = store.versions("acme")
+            try:
+                store.tag("acme", random.choice(versions), "prod")
+                moves += 1
+            except UnknownNameError:
+                continue
+        return moves
+
+    def add() -> None:
+        while time.monotonic() < stop:
+            store.add(artifacts[0], "acme")
+
+    def collect() -> None:
+        while time.monotonic() < stop:
+            store.gc()
+
+    with ThreadPoolExecutor(3) as threads:
+        done = [threads.submit(task) for task in (move, add, collect)]
+        assert done[0].result() > 3
+        assert all(task.result() is None for task in done[1:])
+    assert store.get("acme@prod").is_dir()
+
+
+def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Path]) -> None:
+    """Kill -9 a writer 200 times at random moments: every version is whole or absent."""
+    random.seed(0)
+    store = Store(tmp_path / "store")
+    kills = 0
+    while kills < 200:
+        # One process forks writers: starting an interpreter for each would take minutes.
+        child = os.fork()
+        if child == 0:
+            try:
+                while True:
+                    store.add(artifacts[kills % 2], "acme", tag="prod")
+                    store.gc(keep=2)
+            finally:
+                os._exit(1)
+        time.sleep(random.uniform(0.0, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+        if "acme" in store.names():
+            for version in store.versions("acme"):
+                folder = Path(tmp_path / "store" / "adapters" / "acme" / "versions" / str(version))
+                verify_files(folder, read_manifest(folder))
+    assert store.get("acme@prod").is_dir()
+    assert store.resolve("acme")[1] > 20
+
+
+def test_a_stale_leftover_is_swept(tmp_path: Path, artifacts: list[Path]) -> None:
+    store = Store(tmp_path / "store")
+    store.add(artifacts[0], "acme")
+    left = tmp_path / "store" / "adapters" / "acme" / "versions" / ".new.left"
+    left.mkdir()
+    store.gc()
+    assert left.is_dir()
+    os.utime(left, (0, 0))
+    store.gc()
+    assert not left.exists()
+
+
+def test_a_store_needs_no_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, pefttools.store; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
