@@ -9,6 +9,7 @@ import typer
 
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
 from pefttools.cli.listing import bases, methods, schema, tasks
+from pefttools.cli.serving import api_key, serve
 from pefttools.cli.store import store_app
 from pefttools.cli.training import train
 from pefttools.errors import PeftToolsError
@@ -33,8 +34,23 @@ def build_app() -> typer.Typer:
     ) -> None:
         """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
 
-    for command in (train, evaluate, predict, inspect, verify, merge, export, compose, methods, bases, tasks, schema):
+    for command in (
+        train,
+        evaluate,
+        predict,
+        inspect,
+        verify,
+        merge,
+        export,
+        compose,
+        serve,
+        methods,
+        bases,
+        tasks,
+        schema,
+    ):
         app.command()(command)
+    app.command("api-key")(api_key)
     app.add_typer(store_app(), name="store")
     for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
         app.command(point.name)(point.load())

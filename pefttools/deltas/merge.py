@@ -12,11 +12,13 @@ from pefttools.errors import ConfigError
 
 def weight_change(delta: SiteDelta, weight: torch.Tensor) -> torch.Tensor:
     """How a delta changes a weight ``[out, in]``: the dense form of its linear part, ``[out, in]``."""
-    changed = weight if delta.input_scale is None else weight * delta.input_scale
+    changed = weight
     if delta.low_rank is not None:
         changed = changed + delta.low_rank.dense()
     if delta.dense is not None:
         changed = changed + delta.dense
+    if delta.input_scale is not None:
+        changed = changed * delta.input_scale
     for scale in (delta.weight_scale, delta.output_scale):
         if scale is not None:
             changed = changed * scale[:, None]

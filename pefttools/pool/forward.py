@@ -36,9 +36,8 @@ class Forward:
             served.backbone.register_forward_hook(self._keep)
         if compile:
             # fullgraph: an error rather than a part that silently runs uncompiled
-            self._bound = torch.compile(
-                self._bind_and_run, fullgraph=True, recompile_limit=_COMPILATIONS, isolate_recompiles=True
-            )
+            options: dict[str, Any] = {"recompile_limit": _COMPILATIONS, "isolate_recompiles": True}
+            self._bound = torch.compile(self._bind_and_run, fullgraph=True, **options)
 
     def __call__(self, given: dict[str, Any], language: bool) -> Result:
         """Run the model; the rows' adapters must be routed.

@@ -19,50 +19,59 @@ from pefttools.pool.virtual import VirtualTokens, inject
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; each row draws from a generator of its own, so that its neighbours don't matter.
+    """How a row's tokens are drawn; each row has a generator of its own, so that its neighbours don't matter.
 
     Attributes:
-        seeds: one per row.
+        seed: of the row's generator.
         temperature: divides the logits; above zero.
         top_k: only the most likely tokens; 0: all.
         top_p: only the most likely tokens that together have this probability; 1: all.
+
+    Raises:
+        ConfigError: a value out of its range.
     """
 
-    seeds: Sequence[int]
+    seed: int
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
 
-    def processors(self, device: torch.device) -> LogitsProcessorList:
-        """Turn logits into others whose largest is the drawn token.
-
-        Raises:
-            ConfigError: a value out of its range.
-        """
-        if self.temperature <= 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+    def __post_init__(self) -> None:
+        if not self.temperature > 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise ConfigError("sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1")
-        found = LogitsProcessorList()
+
+    def warp(self, scores: torch.Tensor) -> torch.Tensor:
+        """Logits ``[1, vocabulary]`` with temperature, top-k and top-p applied."""
+        ids = torch.zeros(1, 0, dtype=torch.long, device=scores.device)
         if self.temperature != 1.0:
-            found.append(TemperatureLogitsWarper(self.temperature))
+            scores = TemperatureLogitsWarper(self.temperature)(ids, scores)
         if self.top_k:
-            found.append(TopKLogitsWarper(self.top_k))
+            scores = TopKLogitsWarper(self.top_k)(ids, scores)
         if self.top_p < 1.0:
-            found.append(TopPLogitsWarper(self.top_p))
-        found.append(_GumbelNoise(self.seeds, device))
-        return found
+            scores = TopPLogitsWarper(self.top_p)(ids, scores)
+        return scores
 
 
-class _GumbelNoise(LogitsProcessor):  # type: ignore[misc]
-    """The largest of logits with Gumbel noise is a draw from their softmax (Gumbel-max trick)."""
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Turns each row's logits into others whose largest is the drawn token.
 
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    The largest of logits with Gumbel noise is a draw from their softmax.
+    """
+
+    def __init__(self, rows: Sequence[Sampling | None], device: torch.device) -> None:
+        self.rows = rows
+        self.generators = [
+            None if row is None else torch.Generator(device).manual_seed(row.seed % 2**63) for row in rows
+        ]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack(
-            [torch.empty_like(scores[0]).exponential_(generator=generator) for generator in self.generators]
-        )
-        return scores - noise.clamp(min=torch.finfo(noise.dtype).tiny).log()
+        drawn = scores.float().clone()
+        for index, (row, generator) in enumerate(zip(self.rows, self.generators, strict=True)):
+            if row is None:
+                continue
+            noise = torch.empty_like(drawn[index]).exponential_(generator=generator)
+            drawn[index] = row.warp(drawn[index : index + 1])[0] - noise.clamp(min=1e-30).log()
+        return drawn
 
 
 def generate(
@@ -72,7 +81,7 @@ def generate(
     *,
     max_new_tokens: int,
     num_beams: int = 1,
-    sampling: Sampling | None = None,
+    sampling: Sequence[Sampling | None] = (),
     **options: Any,
 ) -> torch.Tensor:
     """New tokens ``[rows, new]`` for left-padded prompts; the rows' adapters must be routed.
@@ -83,13 +92,13 @@ def generate(
         virtual: the rows' virtual tokens.
         max_new_tokens: most new tokens per row.
         num_beams: beams per row.
-        sampling: draw tokens; None: take the most likely.
+        sampling: per row, how tokens are drawn; None, or none at all: the most likely are taken.
         options: of transformers' ``generate``.
     """
-    if sampling is not None:
+    if any(row is not None for row in sampling):
         if num_beams > 1:
             raise ConfigError("sampling does not go with beams")
-        options["logits_processor"] = sampling.processors(served.device)
+        options["logits_processor"] = LogitsProcessorList([_Draw(sampling, served.device)])
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)
     with _virtual_tokens(served, virtual):

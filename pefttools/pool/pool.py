@@ -127,6 +127,27 @@ class AdapterPool:
         self._residents.put(name, prepared)
         self._known[name] = Path(artifact)
 
+    def ensure(self, name: str) -> None:
+        """Make a known adapter resident, if it is not.
+
+        Raises:
+            UnknownNameError: not known. Else as `load`.
+        """
+        self._names([name])
+        if name not in self._residents:
+            self._residents.put(name, self._fetch(name))
+
+    def virtual_length(self, name: str) -> int:
+        """Number of virtual tokens that an adapter puts before a text; 0 where it is not resident."""
+        resident = self._residents.get(name)
+        if resident is None:
+            return 0
+        return sum(part.length for part in (resident.placed.prefix, resident.placed.prompt) if part is not None)
+
+    def evict(self, name: str) -> bool:
+        """Let an adapter's weights go; it stays known. False where it was not resident."""
+        return self._residents.drop(name)
+
     def unload(self, name: str) -> None:
         """Forget an adapter; a running call that uses it ends first.
 
@@ -168,7 +189,7 @@ class AdapterPool:
         *,
         max_new_tokens: int = 32,
         num_beams: int = 1,
-        sampling: Sampling | None = None,
+        sampling: Sampling | Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[str]:
         """Continue each row's text with its own adapter; gives the new texts.
@@ -178,7 +199,8 @@ class AdapterPool:
             adapters: name of each row's adapter; None: the base.
             max_new_tokens: most new tokens per row.
             num_beams: beams per row.
-            sampling: draw tokens, each row from its own seed; None: take the most likely.
+            sampling: draw tokens, for all rows alike or per row, each row by a generator of its own; None: take the
+                most likely.
             options: of transformers' ``generate``.
 
         Raises:
@@ -204,7 +226,11 @@ class AdapterPool:
             beams = int(options.get("num_beams", 1))
             virtual = self._virtual(rows)
             self._shelf.route([None if row is None else row.placed for row in rows for _ in range(beams)])
-            return generate(self.served, batch, virtual, **options)
+            sampling = options.pop("sampling", None)
+            per_row = [sampling] * len(rows) if isinstance(sampling, Sampling) else list(sampling or ())
+            if per_row and len(per_row) != len(rows):
+                raise ConfigError(f"{len(per_row)} samplings for {len(rows)} rows")
+            return generate(self.served, batch, virtual, sampling=per_row, **options)
 
     def _names(self, adapters: Sequence[str | None]) -> list[str]:
         names = [name for name in adapters if name is not None]

@@ -57,6 +57,13 @@ class Residents:
         with self._changed:
             return list(self._by_name)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def get(self, name: str) -> Resident | None:
+        """A resident adapter, if it is one; it may leave at any time."""
+        return self._by_name.get(name)
+
     def bytes(self) -> int:
         """Bytes of all adapter weights, free slots included."""
         with self._changed:

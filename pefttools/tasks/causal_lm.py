@@ -95,6 +95,11 @@ class CausalLM(Task[CausalLMConfig]):
         labelled = "completion" in table.columns or "messages" in table.columns
         return [self._example(row, tokenizer, labelled) for row in table.rows]
 
+    def prompt_ids(self, messages: list[dict[str, str]], tokenizer: Any) -> list[int]:
+        """Tokens of a chat that waits for its answer, as in training."""
+        ids: list[int] = self._example({"messages": messages}, tokenizer, labelled=False)["prompt_ids"]
+        return ids
+
     def _example(self, row: dict[str, Any], tokenizer: Any, labelled: bool) -> Example:
         prompt, completion, reference = self._texts(row, tokenizer, labelled)
         # Apart, so that the cut between them is where generation will start.

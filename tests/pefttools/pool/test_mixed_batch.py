@@ -128,3 +128,55 @@ def test_a_method_without_deltas_is_refused_by_name(tiny_bert: str, tmp_path: ob
     with pytest.raises(ConfigError, match="'full' can't be served beside other adapters"):
         pool.load("full", folder)
     assert pool.resident == []
+
+
+@pytest.mark.parametrize("variant", ["int8", "nf4"])
+@pytest.mark.parametrize(("fixture", "head"), [("tiny_bert", "mean"), ("tiny_bert", "model"), ("tiny_llama", "lm")])
+def test_a_neighbour_changes_no_bit_on_a_quantized_base(
+    fixture: str, head: str, variant: str, artifact: Make, request: pytest.FixtureRequest
+) -> None:
+    base = request.getfixturevalue(fixture)
+    chosen = [(m, n) for m in ("lora", "ia3", "bottleneck", "prefix") for n in (0, 1)]
+    pool = pefttools.AdapterPool(base, variant=variant)
+    for method, number in chosen:
+        pool.load(f"{method}-{number}", artifact(base, head, method, number))
+    names = [f"{method}-{number}" for method, number in chosen]
+    texts = [TEXTS[1]] * len(names)
+    first = pool(texts, names)
+    for row in range(len(names)):
+        # All others are another text with another adapter; prefixes stay, since they set the padded length.
+        others = [name if row == i or name.startswith("prefix") else names[(i + 3) % 6] for i, name in enumerate(names)]
+        changed = [text if row == i else "an other text as long as it" for i, text in enumerate(texts)]
+        again = pool(changed, others)[row]
+        assert first[row].logits is not None
+        assert torch.equal(first[row].logits, again.logits)  # type: ignore[arg-type]
+
+
+def test_sampled_tokens_do_not_depend_on_neighbours(tiny_llama: str, artifact: Make) -> None:
+    from pefttools.pool.generation import Sampling
+
+    pool = pefttools.AdapterPool(tiny_llama)
+    for number in range(3):
+        pool.load(str(number), artifact(tiny_llama, "lm", "lora", number))
+    drawn = Sampling(seed=5, temperature=0.7, top_k=50, top_p=0.9)
+    alone_ids = pool.generate_tokens([TEXTS[0]], ["0"], max_new_tokens=10, sampling=drawn)[0]
+    texts, names = [TEXTS[1], TEXTS[0], TEXTS[2], TEXTS[0]], ["1", "0", None, "0"]
+    others = [Sampling(seed=9), drawn, None, Sampling(seed=6, temperature=0.7, top_k=50, top_p=0.9)]
+    together = pool.generate_tokens(texts, names, max_new_tokens=10, sampling=others)
+    assert together[1].tolist() == alone_ids.tolist()
+    assert together[3].tolist() != alone_ids.tolist()
+    greedy = pool.generate_tokens([TEXTS[2]], [None], max_new_tokens=10)[0]
+    assert together[2].tolist() == greedy.tolist()
+
+
+def test_draws_follow_the_softmax() -> None:
+    from pefttools.pool.generation import Sampling, _Draw
+
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    draw = _Draw([Sampling(seed=1, temperature=0.5)], torch.device("cpu"))
+    counts = torch.zeros(4)
+    for _ in range(4000):
+        counts[draw(torch.zeros(1, 0), logits).argmax()] += 1
+    assert torch.allclose(counts / 4000, (logits[0] / 0.5).softmax(-1), atol=0.02)
+    only = _Draw([Sampling(seed=1, top_k=1)], torch.device("cpu"))
+    assert all(int(only(torch.zeros(1, 0), logits).argmax()) == 2 for _ in range(20))

@@ -1,0 +1,89 @@
+"""``pefttools serve | api-key``: adapters over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def serve(
+    base: str = typer.Option(..., "--base", help="Folder, package: reference or hub id of the base model."),
+    store: str = typer.Option(..., "--store", help="Folder or fsspec URL of the adapters.", envvar="PEFTTOOLS_STORE"),
+    variant: str = typer.Option("float32", "--variant", help="Number format of the base's weights."),
+    name: str = typer.Option("base", "--name", help="What requests call the base without an adapter."),
+    host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on."),
+    port: int = typer.Option(8000, "--port", min=0, max=65535, help="Port to listen on."),
+    max_resident: int = typer.Option(64, "--max-resident", min=1, help="Most adapters in memory."),
+    max_mbytes: int | None = typer.Option(None, "--max-mbytes", min=1, help="Most MB of adapter weights in memory."),
+    max_batch: int = typer.Option(32, "--max-batch", min=1, help="Most rows that run together."),
+    max_wait_ms: float = typer.Option(5.0, "--max-wait-ms", min=0, help="Longest wait for rows to run with."),
+    max_queue: int = typer.Option(1024, "--max-queue", min=1, help="Most rows that wait; more get 429."),
+    max_tokens: int = typer.Option(1024, "--max-tokens", min=1, help="Most new tokens of one answer."),
+    timeout: float = typer.Option(60.0, "--timeout", min=0.001, help="Longest time of a request, in seconds."),
+    keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),
+) -> None:
+    """Serve one base and the adapters of a store, requests of all of them batched together."""
+    from pefttools.errors import ConfigError
+
+    try:
+        import uvicorn
+
+        from pefttools.server.app import create_app
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the server needs {error.name}, which is not installed", hint='pip install "pefttools[serve]"'
+        ) from error
+    from pefttools.server import Settings
+    from pefttools.server.service import Service
+
+    settings = Settings(
+        base=base, store=store, variant=variant, name=name, max_resident=max_resident,
+        max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
+        max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
+    )  # fmt: skip
+    # Made here, so that a base that can't be loaded is said as any other wrong input.
+    service = Service(settings)
+    print(
+        f"{service.pool.served.base.id} with {len(service.store.names())} adapters on http://{host}:{port}", flush=True
+    )
+    if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
+        print("no --keys: everybody who reaches this address may use and manage every adapter", flush=True)
+    try:
+        uvicorn.run(
+            create_app(settings, service),
+            host=host,
+            port=port,
+            log_level="warning",
+            timeout_graceful_shutdown=int(timeout) + 1,
+        )
+    finally:
+        service.close()
+
+
+def api_key(
+    identity: str = typer.Argument(help="Whose key it is.", metavar="ID"),
+    file: Path = typer.Option(..., "--keys", help="File of API keys; the digest is added to it."),
+    adapters: list[str] = typer.Option([], "--adapters", help="Names or patterns that the key may use."),
+    manage: list[str] = typer.Option([], "--manage", help="Names or patterns that it may use, load, unload and tag."),
+) -> None:
+    """Make an API key; it is shown once, the file keeps its digest."""
+    import yaml
+
+    from pefttools.errors import ConfigError
+    from pefttools.files import write_text_atomic
+    from pefttools.server.keys import Caller, Keys, digest, new_key
+
+    if not adapters and not manage:
+        raise ConfigError("a key that may use nothing: give --adapters or --manage, e.g. --adapters 'acme*'")
+    callers = Keys(file).callers if file.exists() else []
+    if any(one.id == identity for one in callers):
+        raise ConfigError(f"{file} has a key for {identity!r} already", hint="Remove its entry first.")
+    key = new_key()
+    callers = [*callers, Caller(id=identity, sha256=digest(key), adapters=tuple(adapters), manage=tuple(manage))]
+    entries = [
+        {"id": one.id, "sha256": one.sha256, "adapters": list(one.adapters), "manage": list(one.manage)}
+        for one in callers
+    ]
+    write_text_atomic(file, yaml.safe_dump(entries, sort_keys=False))
+    print(key)

@@ -1,0 +1,155 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import pefttools
+from pefttools.errors import (
+    ArtifactError,
+    BaseModelError,
+    CapacityError,
+    PeftToolsError,
+    UnknownNameError,
+)
+from pefttools.server.batching import ClosedError, QueueFullError
+from pefttools.server.keys import ForbiddenError, UnauthorizedError
+from pefttools.server.routes import router
+from pefttools.server.service import Service, TooLongError
+from pefttools.server.settings import Settings
+
+#: the first that fits; any other `PeftToolsError` is wrong input
+_STATUS: list[tuple[type[PeftToolsError], int, str]] = [
+    (UnauthorizedError, 401, "invalid_api_key"),
+    (ForbiddenError, 403, "forbidden"),
+    (UnknownNameError, 404, "model_not_found"),
+    (BaseModelError, 409, "other_base"),
+    (ArtifactError, 422, "damaged_artifact"),
+    (QueueFullError, 429, "queue_full"),
+    (CapacityError, 503, "no_room"),
+    (ClosedError, 503, "stopping"),
+    (TooLongError, 504, "timeout"),
+    (PeftToolsError, 400, "invalid_request"),
+]
+
+
+def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
+    """The application; it loads the base when it starts.
+
+    Args:
+        settings: what is served.
+        service: one that is there already; it is not closed in the end.
+    """
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = service or Service(settings)
+        yield
+        if service is None:
+            app.state.service.close()
+
+    app = FastAPI(title="pefttools", version=pefttools.__version__, lifespan=life)
+    app.include_router(router)
+    app.add_exception_handler(PeftToolsError, _told)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+    @app.middleware("http")
+    async def measured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        start = time.perf_counter()
+        response = await call_next(request)
+        route = getattr(request.scope.get("route"), "path", "other")
+        metrics = request.app.state.service.metrics
+        metrics.requests.labels(route, str(response.status_code)).inc()
+        metrics.seconds.labels(route).observe(time.perf_counter() - start)
+        return response
+
+    app.add_middleware(_BodyLimit, limit=settings.max_body_bytes)
+    return app
+
+
+def error_body(message: str, code: str, status: int) -> dict[str, Any]:
+    """An error as OpenAI writes it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def told(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
+    """Status and body for an error."""
+    status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+    return status, error_body(str(error).replace("\n", " "), code, status)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PeftToolsError)
+    status, body = told(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "1"} if status == 429 else None
+    return JSONResponse(body, status, headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    parts = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}" for one in error.errors()[:5]]
+    return JSONResponse(error_body("; ".join(parts), "invalid_request", 400), 400)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(error_body(str(error.detail), "http", error.status_code), error.status_code, error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return JSONResponse(error_body("an unexpected error; see the server's log", "internal", 500), 500)
+
+
+class _BodyLimit:
+    """Refuses a request body that is too large, also one whose length was not said before."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.limit:
+            await self._refuse(scope, receive, send)
+            return
+        # Read here, whole, so that an oversized body is refused before anybody looks at a part of it.
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            if len(body) > self.limit:
+                await self._refuse(scope, receive, send)
+                return
+            if not message.get("more_body"):
+                break
+        given = False
+
+        async def again() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"the request is larger than {self.limit:,} bytes"
+        await JSONResponse(error_body(message, "too_large", 413), 413)(scope, receive, send)

@@ -1,0 +1,161 @@
+"""Rows of different requests that run together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pefttools.errors import PeftToolsError
+
+
+class QueueFullError(PeftToolsError):
+    """More rows wait than may: HTTP 429."""
+
+
+class ClosedError(PeftToolsError):
+    """The server is stopping: HTTP 503."""
+
+
+@dataclass(eq=False)
+class Row:
+    """One row that waits for its answer.
+
+    Attributes:
+        kind: rows of one kind run together.
+        adapter: name of its adapter in the pool; None: the base.
+        work: what the runner needs to know.
+        cancelled: nobody waits any more.
+    """
+
+    kind: str
+    adapter: str | None
+    work: Any
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    since: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+
+    def finish(self, result: Any) -> None:
+        """Hand the answer, or an exception, to whoever waits."""
+
+        def settle() -> None:
+            if self.future.done():
+                return
+            if isinstance(result, BaseException):
+                self.future.set_exception(result)
+            else:
+                self.future.set_result(result)
+
+        self.loop.call_soon_threadsafe(settle)
+
+
+class Batcher:
+    """A queue and one thread that runs what is in it, batch by batch.
+
+    Args:
+        run: takes the rows of one batch and finishes each.
+        max_batch: most rows of a batch.
+        max_adapters: most different adapters in a batch.
+        max_wait: seconds that the first row of a batch waits for others.
+        max_queue: most rows that wait.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Row]], None],
+        *,
+        max_batch: int,
+        max_adapters: int,
+        max_wait: float,
+        max_queue: int,
+    ) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_adapters = max_adapters
+        self._max_wait = max_wait
+        self._max_queue = max_queue
+        self._rows: deque[Row] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="pefttools-batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Number of rows in the queue."""
+        return len(self._rows)
+
+    def submit(self, kind: str, adapter: str | None, works: Sequence[Any]) -> list[Row]:
+        """Queue rows of one request; all of them or none.
+
+        Raises:
+            QueueFullError: too many wait.
+            ClosedError: the server is stopping.
+        """
+        loop = asyncio.get_running_loop()
+        rows = [Row(kind, adapter, work, loop, loop.create_future()) for work in works]
+        with self._changed:
+            if self._closed:
+                raise ClosedError("the server is stopping")
+            if len(self._rows) + len(rows) > self._max_queue:
+                raise QueueFullError(f"{len(self._rows)} rows wait already", hint="Try again later.")
+            self._rows.extend(rows)
+            self._changed.notify_all()
+        return rows
+
+    def close(self) -> None:
+        """Run what waits, take nothing new, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            batch = self._next()
+            if batch is None:
+                return
+            if not batch:
+                continue
+            try:
+                self._run(batch)
+            except BaseException as error:
+                for row in batch:
+                    row.finish(error)
+
+    def _next(self) -> list[Row] | None:
+        with self._changed:
+            while not self._rows:
+                if self._closed:
+                    return None
+                self._changed.wait()
+            until = self._rows[0].since + self._max_wait
+            while not self._closed and len(self._rows) < self._max_batch:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return self._take()
+
+    def _take(self) -> list[Row]:
+        """The oldest rows of the oldest row's kind, within the limits; cancelled ones are dropped."""
+        batch: list[Row] = []
+        adapters: set[str] = set()
+        rest: deque[Row] = deque()
+        for row in self._rows:
+            if row.cancelled:
+                continue
+            fits = not batch or (row.kind == batch[0].kind and len(batch) < self._max_batch)
+            more = set() if row.adapter is None else {row.adapter}
+            if fits and len(adapters | more) <= self._max_adapters:
+                batch.append(row)
+                adapters |= more
+            else:
+                rest.append(row)
+        self._rows = rest
+        return batch

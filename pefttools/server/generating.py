@@ -1,0 +1,103 @@
+"""One generated answer: its tokens as they come, its text, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+from pefttools.pool.generation import Sampling
+
+#: what a decoder shows while the rest of a character is missing
+_INCOMPLETE = "\ufffd"
+
+
+@dataclass
+class Generation:
+    """An answer in the making.
+
+    Attributes:
+        prompt: token ids.
+        max_tokens: most new tokens.
+        stop: texts at which it ends; they are not part of the answer.
+        sampling: how tokens are drawn; None: the most likely.
+        on_text: called with each new piece of text, from the thread that generates.
+        tokens: what has come so far.
+        reason: why it ended: ``stop`` or ``length``; None while it goes on.
+    """
+
+    prompt: Sequence[int]
+    max_tokens: int
+    stop: Sequence[str] = ()
+    sampling: Sampling | None = None
+    on_text: Callable[[str], None] | None = None
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    reason: str | None = None
+    _sent: int = 0
+
+    def push(self, token: int, tokenizer: Any, ends: frozenset[int]) -> bool:
+        """Take the next token; True where the answer has ended."""
+        if self.reason is not None:
+            return True
+        if token in ends:
+            self.reason = "stop"
+        else:
+            self.tokens.append(token)
+            self.text = tokenizer.decode(self.tokens, skip_special_tokens=True)
+            at = min((self.text.find(stop) for stop in self.stop if stop in self.text), default=-1)
+            if at >= 0:
+                self.text, self.reason = self.text[:at], "stop"
+            elif len(self.tokens) >= self.max_tokens:
+                self.reason = "length"
+        self._send()
+        return self.reason is not None
+
+    def _send(self) -> None:
+        """Hand on the text that can't change any more."""
+        safe = len(self.text)
+        if self.reason is None:
+            if self.text.endswith(_INCOMPLETE):
+                return
+            # The end of the text may be the beginning of a stop.
+            for stop in self.stop:
+                for size in range(min(len(stop) - 1, len(self.text)), 0, -1):
+                    if self.text.endswith(stop[:size]):
+                        safe = min(safe, len(self.text) - size)
+                        break
+        if safe > self._sent and self.on_text is not None:
+            self.on_text(self.text[self._sent : safe])
+        self._sent = max(self._sent, safe)
+
+
+class Control(StoppingCriteria):  # type: ignore[misc]
+    """Hands each row's new token to its `Generation` and ends rows one by one.
+
+    Args:
+        rows: the answers, in the order of the batch.
+        cancelled: per row, whether nobody waits for it any more.
+        tokenizer: of the base.
+        ends: tokens that end an answer.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Generation],
+        cancelled: Sequence[Callable[[], bool]],
+        tokenizer: Any,
+        ends: frozenset[int],
+    ) -> None:
+        self.rows = rows
+        self.cancelled = cancelled
+        self.tokenizer = tokenizer
+        self.ends = ends
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        done = [
+            row.push(token, self.tokenizer, self.ends) or gone()
+            for row, gone, token in zip(self.rows, self.cancelled, input_ids[:, -1].tolist(), strict=True)
+        ]
+        return torch.tensor(done, device=input_ids.device)

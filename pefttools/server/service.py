@@ -1,0 +1,298 @@
+"""What the server does, without HTTP: names become versions, rows run together, answers come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import StoppingCriteriaList
+
+from pefttools.artifact import Manifest
+from pefttools.data import Table
+from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
+from pefttools.pool import AdapterPool
+from pefttools.pool.generation import Sampling
+from pefttools.recipe import choose_task
+from pefttools.server.batching import Batcher, Row
+from pefttools.server.generating import Control, Generation
+from pefttools.server.keys import Caller, ForbiddenError, Keys
+from pefttools.server.metrics import Metrics
+from pefttools.server.settings import Settings
+from pefttools.store import Store, check_name
+from pefttools.tasks import Task
+
+CLASSIFY, GENERATE = "classify", "generate"
+
+
+class TooLongError(PeftToolsError):
+    """A request took too long: HTTP 504."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The version of an adapter that a request goes to; it stays the same for the whole request.
+
+    Attributes:
+        name: in the pool, ``acme@3``; None: the base.
+        manifest: of the adapter.
+    """
+
+    name: str | None
+    manifest: Manifest | None
+
+    def task(self) -> Task[Any] | None:
+        """Its task; None for the base."""
+        if self.manifest is None:
+            return None
+        return choose_task({"name": self.manifest.task.name, **self.manifest.task.config})
+
+
+class Service:
+    """A pool, a store, and the queue between them and the callers.
+
+    Args:
+        settings: what is served.
+
+    Raises:
+        PeftToolsError: the base or the key file can't be read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.keys)
+        self.store = Store(settings.store)
+        self.pool = AdapterPool(
+            settings.base,
+            variant=settings.variant,
+            max_resident=settings.max_resident,
+            max_bytes=settings.max_bytes,
+        )
+        self.metrics = Metrics()
+        self._batcher = Batcher(
+            self._run,
+            max_batch=settings.max_batch,
+            max_adapters=settings.max_resident,
+            max_wait=settings.max_wait_ms / 1000,
+            max_queue=settings.max_queue,
+        )
+        self.metrics.watch(lambda: self._batcher.waiting, lambda: len(self.pool.resident), self.pool.bytes)
+
+    def close(self) -> None:
+        """Finish what waits and take nothing new."""
+        self._batcher.close()
+
+    def names(self, caller: Caller) -> list[str]:
+        """Adapters of the store that a caller may use."""
+        return [name for name in self.store.names() if caller.may_use(name)]
+
+    async def choose(self, model: str, caller: Caller, *, manage: bool = False) -> Chosen:
+        """The version that a request's model name means now, ready to be used.
+
+        Raises:
+            ForbiddenError: the caller may not.
+            UnknownNameError: no such adapter, version or tag.
+            ArtifactError, BaseModelError, ConfigError: it can't be served.
+        """
+        if model == self.settings.name and not manage:
+            return Chosen(None, None)
+        name = model.partition("@")[0]
+        check_name(name)
+        self.allow(caller, name, manage=manage)
+        return await asyncio.to_thread(self._ready, model, caller)
+
+    def allow(self, caller: Caller, name: str, *, manage: bool = False) -> None:
+        """Refuse what a caller may not do; before it is looked up, so that nobody learns what there is.
+
+        Raises:
+            ForbiddenError: not allowed.
+        """
+        if not (caller.may_manage(name) if manage else caller.may_use(name)):
+            raise ForbiddenError(f"this key may not {'manage' if manage else 'use'} the adapter {name!r}")
+
+    async def classify(self, chosen: Chosen, rows: Sequence[dict[str, str]]) -> list[dict[str, float]]:
+        """Probability of each label, per row of ``text`` and, where it has one, ``pair``."""
+        task = chosen.task()
+        if task is None or "label" not in task.roles:
+            raise ConfigError(f"the model {chosen.name or self.settings.name!r} has no classification head")
+        roles = {role: role for row in rows for role in row}
+        table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
+        task.check(table, (), labelled=False)
+        examples = task.encode(table, self.pool.tokenizer, ())
+        return await self._answers(self._batcher.submit(CLASSIFY, chosen.name, examples))
+
+    async def generate(self, chosen: Chosen, generations: Sequence[Generation]) -> Sequence[Generation]:
+        """Finish answers; each is filled in place."""
+        await self._answers(self._submit(chosen, generations))
+        return generations
+
+    def stream(self, chosen: Chosen, generation: Generation) -> AsyncIterator[str]:
+        """Queue an answer; gives its pieces of text as they come. One that nobody reads any more is ended.
+
+        Raises:
+            QueueFullError: too many wait; raised here, before anything was answered.
+        """
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        generation.on_text = lambda text: _later(loop, pieces, text)
+        (row,) = self._submit(chosen, [generation])
+        row.future.add_done_callback(lambda _: pieces.put_nowait(None))
+        return self._pieces(row, pieces)
+
+    async def _pieces(self, row: Row, pieces: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                while (piece := await pieces.get()) is not None:
+                    yield piece
+                await row.future
+        except TimeoutError as error:
+            raise self._too_long() from error
+        finally:
+            row.cancelled = True
+
+    def prompt(self, chosen: Chosen, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Tokens of a chat, written as the adapter saw chats in training."""
+        from pefttools.tasks.causal_lm import CausalLM, CausalLMConfig
+
+        task = chosen.task()
+        if not isinstance(task, CausalLM):
+            task = CausalLM(CausalLMConfig())
+        return task.prompt_ids(list(messages), self.pool.tokenizer)
+
+    def check_generation(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
+        """Refuse what can't be generated.
+
+        Raises:
+            ConfigError: an encoder, a classifier, a prompt that is empty or too long.
+        """
+        served = self.pool.served
+        task = chosen.task()
+        if not served.causal:
+            raise ConfigError(f"the base {served.base.id!r} is an encoder: it can't generate")
+        if task is not None and task.auto_class != "AutoModelForCausalLM":
+            raise ConfigError(f"the adapter {chosen.name!r} is a classifier: it can't generate")
+        if not prompt:
+            raise ConfigError("the prompt is empty")
+        virtual = 0 if chosen.name is None else self.pool.virtual_length(chosen.name)
+        if served.longest is not None and len(prompt) + max_tokens + virtual > served.longest:
+            raise ConfigError(
+                f"{len(prompt)} tokens of prompt, {max_tokens} new ones and {virtual} virtual ones are more than "
+                f"the {served.longest} that the base takes"
+            )
+
+    def load(self, reference: str) -> str:
+        """Make a version resident; gives its full name."""
+        return str(self._ready(reference, None).name)
+
+    def unload(self, name: str) -> list[str]:
+        """Let the weights of all versions of an adapter go; gives their names."""
+        return [one for one in self.pool.resident if one.partition("@")[0] == name and self.pool.evict(one)]
+
+    def _ready(self, reference: str, caller: Caller | None) -> Chosen:
+        try:
+            entry = self.store.show(reference)
+        except UnknownNameError:
+            if caller is None:
+                raise
+            name = reference.partition("@")[0]
+            names = self.names(caller)
+            if name in names:
+                raise
+            raise UnknownNameError("adapter", name, names) from None
+        full = str(entry)
+        if full not in self.pool.known:
+            self.pool.register(full, self.store.get(full, verified=False))  # the pool verifies what it reads
+        if full not in self.pool.resident:
+            self.pool.ensure(full)
+            self.metrics.loads.inc()
+        return Chosen(full, entry.manifest)
+
+    def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[Row]:
+        for one in generations:
+            self.check_generation(chosen, one.prompt, one.max_tokens)
+        return self._batcher.submit(GENERATE, chosen.name, generations)
+
+    async def _answers(self, rows: Sequence[Row]) -> list[Any]:
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return list(await asyncio.gather(*(row.future for row in rows)))
+        except TimeoutError as error:
+            raise self._too_long() from error
+        finally:
+            for row in rows:
+                row.cancelled = True
+
+    def _too_long(self) -> PeftToolsError:
+        return TooLongError(f"the request took longer than {self.settings.timeout_s:g} s")
+
+    def _run(self, rows: Sequence[Row]) -> None:
+        """Run a batch, in the batcher's thread; a row that fails takes no other row with it."""
+        self.metrics.batches.observe(len(rows))
+        good = []
+        for row in rows:
+            try:
+                if row.adapter is not None:
+                    self.pool.ensure(row.adapter)
+                good.append(row)
+            except Exception as error:
+                row.finish(error)
+        work: Callable[[Sequence[Row]], None] = self._classify if good and good[0].kind == CLASSIFY else self._generate
+        if not good:
+            return
+        try:
+            work(good)
+        except Exception as error:
+            if len(good) == 1:
+                good[0].finish(error)
+                return
+            for row in good:
+                self._run([row])
+
+    def _classify(self, rows: Sequence[Row]) -> None:
+        tokenizer = self.pool.tokenizer
+        batch = dict(tokenizer.pad([row.work for row in rows], padding_side="right", return_tensors="pt"))
+        for row, answer in zip(rows, self.pool(batch, [row.adapter for row in rows]), strict=True):
+            assert answer.logits is not None
+            scores = answer.logits.double().softmax(-1).tolist()
+            row.finish(dict(zip(answer.labels, scores, strict=True)))
+
+    def _generate(self, rows: Sequence[Row]) -> None:
+        works: list[Generation] = [row.work for row in rows]
+        tokenizer = self.pool.tokenizer
+        inputs = tokenizer.pad([{"input_ids": list(one.prompt)} for one in works], padding_side="left",
+                               return_tensors="pt")  # fmt: skip
+        control = Control(works, [lambda row=row: row.cancelled for row in rows], tokenizer, self._ends())  # type: ignore[misc]
+        self.pool.generate_tokens(
+            dict(inputs),
+            [row.adapter for row in rows],
+            max_new_tokens=max(one.max_tokens for one in works),
+            sampling=[one.sampling for one in works],
+            stopping_criteria=StoppingCriteriaList([control]),
+        )
+        self.metrics.tokens.inc(sum(len(one.tokens) for one in works))
+        for row in rows:
+            row.finish(row.work)
+
+    def _ends(self) -> frozenset[int]:
+        ends = self.pool.served.model.generation_config.eos_token_id  # type: ignore[union-attr]
+        if ends is None:
+            return frozenset()
+        return frozenset([ends] if isinstance(ends, int) else ends)  # type: ignore[arg-type]
+
+
+def sampling(temperature: float, top_p: float, seed: int | None) -> Sampling | None:
+    """OpenAI's options: temperature 0 takes the most likely token."""
+    if temperature == 0:
+        return None
+    drawn = int(torch.randint(2**31, ()).item()) if seed is None else seed
+    return Sampling(drawn, temperature, 0, top_p)
+
+
+def _later(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str | None], text: str) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(pieces.put_nowait, text)

@@ -1,0 +1,28 @@
+"""Settings of a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """What a server serves, and its limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str = Field(description="folder, package: reference or hub id of the base model")
+    store: str = Field(description="folder or fsspec URL of the adapters' store")
+    variant: str = Field("float32", description="number format of the base's weights")
+    name: str = Field("base", description="what requests call the base model without an adapter")
+    max_resident: int = Field(64, ge=1, description="most adapters in memory")
+    max_bytes: int | None = Field(None, ge=1, description="most bytes of adapter weights; none: no limit")
+    max_batch: int = Field(32, ge=1, description="most rows that run together")
+    max_wait_ms: float = Field(5.0, ge=0, description="longest time that a row waits for others to run with")
+    max_queue: int = Field(1024, ge=1, description="most rows that wait; more are refused with 429")
+    max_body_bytes: int = Field(1_000_000, ge=1, description="largest request; larger ones are refused with 413")
+    max_inputs: int = Field(256, ge=1, description="most texts in one request")
+    max_tokens: int = Field(1024, ge=1, description="most new tokens that a request may ask for")
+    timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take")
+    keys: Path | None = Field(None, description="file of API keys; none: everybody may do everything")

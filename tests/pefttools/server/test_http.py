@@ -1,0 +1,229 @@
+"""Requests, as clients send them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import openai
+import pytest
+import torch
+
+import pefttools
+from pefttools.store import Store
+
+from .conftest import Server
+
+Serve = Callable[..., Server]
+Artifacts = Callable[[int], Path]
+
+
+def test_classify(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)], "globex": [classifiers(2)]})
+    answer = server.http.post("/v1/classify", json={"model": "acme", "input": ["one text", "another"]})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["model"] == "acme@1"
+    assert [entry["label"] for entry in body["data"]] == ["t1-1", "t1-1"]
+    assert sum(body["data"][0]["scores"].values()) == pytest.approx(1)
+    alone = pefttools.predict(classifiers(1), ["one text"])[0]
+    assert body["data"][0]["score"] == pytest.approx(alone["score"], abs=1e-5)
+    single = server.http.post("/v1/classify", json={"model": "globex", "input": "text"}).json()
+    assert single["data"][0]["label"] == "t2-2"
+
+
+def test_openai_client(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)], "globex": [writers(2)]})
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused")
+    assert [model.id for model in client.models.list()] == ["base", "acme", "globex"]
+    texts = {}
+    for name in ("base", "acme", "globex"):
+        done = client.completions.create(model=name, prompt="a text that goes on", max_tokens=8, temperature=0)
+        texts[name] = done.choices[0].text
+        if name != "base":
+            model = pefttools.load(writers(1 if name == "acme" else 2))
+            inputs = dict(model.tokenizer("a text that goes on", return_tensors="pt"))
+            inputs.pop("token_type_ids", None)
+            wanted = model.generate(inputs, max_new_tokens=8)[0]
+            assert texts[name] == model.tokenizer.decode(wanted, skip_special_tokens=True)
+            assert done.usage is not None
+            assert done.usage.completion_tokens == 8
+            assert done.choices[0].finish_reason == "length"
+    assert len(set(texts.values())) == 3
+    streamed = client.completions.create(
+        model="acme", prompt="a text that goes on", max_tokens=8, temperature=0, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in streamed) == texts["acme"]
+
+
+def test_openai_chat(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused")
+    messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "what is this"}]
+    done = client.chat.completions.create(model="acme", messages=messages, max_tokens=8, temperature=0)
+    chunks = list(
+        client.chat.completions.create(
+            model="acme", messages=messages, max_tokens=8, temperature=0, stream=True,
+            stream_options={"include_usage": True},
+        )
+    )  # fmt: skip
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == (
+        done.choices[0].message.content
+    )
+    assert chunks[-1].usage == done.usage
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == "length"
+
+
+def test_a_seed_gives_the_same_whatever_runs_beside_it(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)], "globex": [writers(2)]}, max_wait_ms=200)
+    client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused")
+
+    async def ask(model: str, prompt: str, seed: int) -> str:
+        done = await client.completions.create(model=model, prompt=prompt, max_tokens=12, seed=seed, temperature=0.8)
+        return done.choices[0].text
+
+    async def both() -> tuple[str, list[str]]:
+        import asyncio
+
+        alone = await ask("acme", "some words", 7)
+        others = [ask("globex", f"other words {index} and more", index) for index in range(5)]
+        return alone, await asyncio.gather(ask("acme", "some words", 7), *others, ask("acme", "some words", 8))
+
+    import asyncio
+
+    alone, together = asyncio.run(both())
+    assert together[0] == alone
+    assert together[-1] != alone
+
+
+def test_stop_and_length(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    ask = {"model": "acme", "prompt": "a text that goes on", "max_tokens": 8, "temperature": 0}
+    whole = server.http.post("/v1/completions", json=ask).json()["choices"][0]["text"]
+    stop = whole.split()[3]
+    cut = server.http.post("/v1/completions", json={**ask, "stop": stop}).json()["choices"][0]
+    assert cut["text"] == whole[: whole.index(stop)]
+    assert cut["finish_reason"] == "stop"
+    with server.http.stream("POST", "/v1/completions", json={**ask, "stop": [stop], "stream": True}) as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    assert "".join(json.loads(line)["choices"][0]["text"] for line in lines[:-1]) == cut["text"]
+
+
+def _error(answer: object) -> tuple[int, str]:
+    body = answer.json()  # type: ignore[attr-defined]
+    assert set(body) == {"error"}
+    return answer.status_code, body["error"]["message"]  # type: ignore[attr-defined]
+
+
+def test_wrong_requests(serve: Serve, tiny_bert: str, tiny_llama: str, classifiers: Artifacts, writers: Artifacts,
+                        tmp_path: Path) -> None:  # fmt: skip
+    server = serve(tiny_bert, {"acme": [classifiers(1)], "llama": [writers(1)]}, max_inputs=3, max_body_bytes=5000)
+    post = server.http.post
+    ask = {"model": "acme", "input": "text"}
+    status, message = _error(post("/v1/classify", json={**ask, "model": "acne"}))
+    assert (status, "Did you mean 'acme'" in message) == (404, True)
+    assert _error(post("/v1/classify", json={**ask, "model": "acme@9"}))[0] == 404
+    assert _error(post("/v1/classify", json={**ask, "model": "../acme"}))[0] == 400
+    status, message = _error(post("/v1/classify", json={**ask, "model": "llama"}))
+    assert status == 409
+    assert tiny_llama.rpartition("/")[2] in message
+    assert _error(post("/v1/classify", json={**ask, "model": "base"})) == (
+        400, "the model 'base' has no classification head",
+    )  # fmt: skip
+    assert _error(post("/v1/classify", json={**ask, "input": ["x"] * 4}))[0] == 400
+    assert _error(post("/v1/classify", json={**ask, "input": []}))[0] == 400
+    assert _error(post("/v1/classify", json={**ask, "input": ["x" * 6000]}))[0] == 413
+    assert _error(post("/v1/classify", content=b"{"))[0] == 400
+    assert _error(post("/v1/classify", json={**ask, "inputs": "x"})) == (400, "inputs: Extra inputs are not permitted")
+    assert _error(post("/v1/completions", json={"model": "acme", "prompt": "x"}))[0] == 400
+    assert _error(server.http.get("/v1/nothing"))[0] == 404
+    # One damaged adapter; the others notice nothing.
+    Store(tmp_path / "store").add(classifiers(3), "broken")
+    file = tmp_path / "store" / "adapters" / "broken" / "versions" / "1" / "head.safetensors"
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    status, message = _error(post("/v1/classify", json={**ask, "model": "broken"}))
+    assert (status, "head.safetensors" in message) == (422, True)
+    assert post("/v1/classify", json=ask).json()["data"][0]["label"] == "t1-1"
+    assert server.http.get("/health").json()["status"] == "ok"
+
+
+def test_chunked_bodies_are_limited_too(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)]}, max_body_bytes=5000)
+
+    def parts() -> object:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    assert _error(server.http.post("/v1/classify", content=parts()))[0] == 413  # type: ignore[arg-type]
+
+
+def test_keys(serve: Serve, tiny_bert: str, classifiers: Artifacts, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    keys = tmp_path / "keys.yaml"
+
+    def make(*arguments: str) -> str:
+        command = [sys.executable, "-m", "pefttools.cli.main", "api-key", "--keys", str(keys), *arguments]
+        code = "import sys; from pefttools.cli.main import run; sys.argv[0] = 'pefttools'; run()"
+        done = subprocess.run([sys.executable, "-c", code, *command[3:]], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    acme = make("acme", "--adapters", "acme*")
+    admin = make("admin", "--manage", "*")
+    assert acme not in keys.read_text()
+    server = serve(tiny_bert, {"acme": [classifiers(1)], "globex": [classifiers(2)]}, keys=keys)
+
+    def post(path: str, key: str | None, **body: object) -> object:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        return server.http.post(path, headers=headers, json=body)
+
+    ask = {"model": "acme", "input": "text"}
+    assert _error(post("/v1/classify", None, **ask))[0] == 401
+    assert _error(post("/v1/classify", acme + "x", **ask))[0] == 401
+    assert post("/v1/classify", acme, **ask).status_code == 200  # type: ignore[attr-defined]
+    assert _error(post("/v1/classify", acme, model="globex", input="text"))[0] == 403
+    # What exists is not told to those who may not use it.
+    assert _error(post("/v1/classify", acme, model="nobody", input="text"))[0] == 403
+    assert "globex" not in _error(post("/v1/classify", acme, model="acme-eu", input="text"))[1]
+    assert _error(post("/v1/adapters/acme", acme))[0] == 403
+    assert post("/v1/adapters/acme", admin).status_code == 200  # type: ignore[attr-defined]
+    listed = server.http.get("/v1/models", headers={"authorization": f"Bearer {acme}"}).json()
+    assert [model["id"] for model in listed["data"]] == ["base", "acme"]
+
+
+def test_loading_tagging_and_unloading(serve: Serve, tiny_bert: str, classifiers: Artifacts, tmp_path: Path) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1), classifiers(2)]})
+    loaded = server.http.post("/v1/adapters/acme", json={"version": "1", "tag": "prod"}).json()
+    assert loaded == {"model": "acme@1", "tag": "prod"}
+    ask = {"model": "acme@prod", "input": "text"}
+    assert server.http.post("/v1/classify", json=ask).json()["data"][0]["label"] == "t1-1"
+    Store(tmp_path / "store").tag("acme", 2, "prod")
+    assert server.http.post("/v1/classify", json=ask).json()["data"][0]["label"] == "t2-2"
+    assert server.http.delete("/v1/adapters/acme").json() == {"unloaded": ["acme@1", "acme@2"]}
+    assert server.service.pool.resident == []
+    assert server.http.post("/v1/classify", json=ask).json()["data"][0]["label"] == "t2-2"
+
+
+def test_metrics(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)]})
+    server.http.post("/v1/classify", json={"model": "acme", "input": ["a", "b", "c"]})
+    text = server.http.get("/metrics").text
+    assert 'pefttools_requests_total{route="/v1/classify",status="200"} 1.0' in text
+    assert "pefttools_batch_rows_sum 3.0" in text
+    assert "pefttools_resident_adapters 1.0" in text
+
+
+def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)]}, max_queue=2, timeout_s=0.05)
+    ask = {"model": "acme", "prompt": ["a", "b", "c"], "max_tokens": 4, "temperature": 0}
+    assert _error(server.http.post("/v1/completions", json=ask))[0] == 429
+    slow = {"model": "acme", "prompt": "a", "max_tokens": 1000, "temperature": 0}
+    assert _error(server.http.post("/v1/completions", json=slow))[0] == 504
+    server.service.close()
+    assert _error(server.http.post("/v1/completions", json={**slow, "max_tokens": 1}))[0] == 503
+    assert torch.get_num_threads() > 0
+    shutil.rmtree(server.service.settings.store)
