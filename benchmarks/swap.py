@@ -25,6 +25,8 @@ from pefttools.logs import quiet_libraries
 from pefttools.pool import AdapterPool
 
 RESIDENT = 32
+#: timed together, since one alone is too short
+SWITCHES = 20
 
 
 def timed(action: Any, *arguments: Any, **options: Any) -> float:
@@ -32,6 +34,18 @@ def timed(action: Any, *arguments: Any, **options: Any) -> float:
     start = time.perf_counter()
     action(*arguments, **options)
     return 1000 * (time.perf_counter() - start)
+
+
+def switch_pool(pool: AdapterPool, placed: list[Any], turn: int) -> None:
+    """Route a batch of 64 rows to one adapter after the other."""
+    for number in range(turn, turn + SWITCHES):
+        pool._shelf.route([placed[number % len(placed)]] * 64)
+
+
+def switch_peft(tuned: Any, turn: int) -> None:
+    """Make one adapter after the other the active one."""
+    for number in range(turn, turn + SWITCHES):
+        tuned.set_adapter(f"a{number % RESIDENT}")
 
 
 def measure(artifacts: list[Path], known: int, repeat: int, tuned: Any) -> dict[str, Any]:
@@ -43,7 +57,8 @@ def measure(artifacts: list[Path], known: int, repeat: int, tuned: Any) -> dict[
     for number in range(resident):
         pool.ensure(str(number))
     held_before = pool.bytes()
-    rows = {str(number): pool._residents.get(str(number)) for number in range(resident)}
+    residents = [pool._residents.get(str(number)) for number in range(resident)]
+    placed = [one.placed for one in residents if one is not None]
     samples: dict[str, list[float]] = {"pool_ready": [], "peft_ready": [], "pool_switch": [], "peft_switch": []}
     for turn in range(repeat + 3):
         name = str((turn * 37 + resident) % known)
@@ -52,10 +67,8 @@ def measure(artifacts: list[Path], known: int, repeat: int, tuned: Any) -> dict[
         artifact = artifacts[turn % len(artifacts)]
         now["peft_ready"] = timed(tuned.load_adapter, str(artifact), adapter_name="new")
         tuned.delete_adapter("new")
-        chosen = rows[str(turn % resident)]
-        assert chosen is not None
-        now["pool_switch"] = timed(pool._shelf.route, [chosen.placed] * 64)
-        now["peft_switch"] = timed(tuned.set_adapter, f"a{turn % RESIDENT}")
+        now["pool_switch"] = timed(switch_pool, pool, placed, turn) / SWITCHES
+        now["peft_switch"] = timed(switch_peft, tuned, turn) / SWITCHES
         if turn >= 3:
             for kind, value in now.items():
                 samples[kind].append(value)

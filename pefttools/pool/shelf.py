@@ -22,7 +22,7 @@ class Placed:
     Attributes:
         key: unlike any other adapter's.
         slots: its slot in each of its families.
-        sites: names of the sites that hold something of it outside of the stacks.
+        beside: names of the sites that hold something of it outside of the stacks.
         prefix: its extra keys and values.
         prompt: its extra embeddings.
         own_bytes: size of what is not in the stacks.
@@ -30,7 +30,7 @@ class Placed:
 
     key: int
     slots: dict[Family, int]
-    sites: tuple[str, ...]
+    beside: tuple[str, ...]
     prefix: Prefix | None
     prompt: Prompt | None
     own_bytes: int = 0
@@ -53,6 +53,7 @@ class Shelf:
     _last: int = 0
 
     def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device  # asked of the module at every call it would cost more
         # Hooks stand everywhere from the beginning, so that a compiled model need not change when an adapter comes.
         for name, module in self.model.named_modules():
             if module._parameters and name:
@@ -122,16 +123,15 @@ class Shelf:
             reads = None if found is None or found.bottleneck is None else found.bottleneck.reads
             site.write(slots, key, found, reads)
         beside = tuple(name for name, delta in deltas.sites.items() if _is_beside(delta))
-        device = next(self.model.parameters()).device
-        prefix = None if deltas.prefix is None else Prefix(deltas.prefix.states.to(device))
-        prompt = None if deltas.prompt is None else Prompt(deltas.prompt.embeddings.to(device))
+        prefix = None if deltas.prefix is None else Prefix(deltas.prefix.states.to(self.device))
+        prompt = None if deltas.prompt is None else Prompt(deltas.prompt.embeddings.to(self.device))
         return Placed(key, slots, beside, prefix, prompt, _own_bytes(deltas))
 
     def remove(self, placed: Placed) -> None:
         """Free an adapter's slots."""
         for family, slot in placed.slots.items():
             self.slots[family].give(slot)
-        for name in placed.sites:
+        for name in placed.beside:
             self.sites[name].forget(placed.key)
 
     def compact(self) -> bool:
@@ -150,14 +150,13 @@ class Shelf:
             rows: per row, its adapter; None: the base.
             every_family: also those that no row needs, so that a compiled model sees the same ones in every call.
         """
-        device = next(self.model.parameters()).device
         self.routing.clear()
         for family in list(self.slots):
             numbers = [0 if row is None else row.slots.get(family, 0) for row in rows]
             if every_family or any(numbers):
-                self.routing.slots[family] = torch.tensor(numbers, device=device)
+                self.routing.slots[family] = torch.tensor(numbers, device=self.device)
         for index, row in enumerate(rows):
-            if row is not None and row.sites:
+            if row is not None and row.beside:
                 self.routing.rows.setdefault(row.key, []).append(index)
 
     def _site(self, name: str) -> Site:

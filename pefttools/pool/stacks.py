@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -21,8 +21,7 @@ from pefttools.deltas.kinds import Activation
 SMALLEST = 8
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """Deltas that share their slots: one kind and, where it has one, one padded size.
 
     Attributes:
