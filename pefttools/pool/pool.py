@@ -127,15 +127,17 @@ class AdapterPool:
         self._residents.put(name, prepared)
         self._known[name] = Path(artifact)
 
-    def ensure(self, name: str) -> None:
-        """Make a known adapter resident, if it is not.
+    def ensure(self, name: str) -> bool:
+        """Make a known adapter resident; False where it is already.
 
         Raises:
             UnknownNameError: not known. Else as `load`.
         """
         self._names([name])
-        if name not in self._residents:
-            self._residents.put(name, self._fetch(name))
+        if name in self._residents:
+            return False
+        self._residents.put(name, self._fetch(name))
+        return True
 
     def virtual_length(self, name: str) -> int:
         """Number of virtual tokens that an adapter puts before a text; 0 where it is not resident."""

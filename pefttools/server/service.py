@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteriaList
 
-from pefttools.artifact import Manifest
+from pefttools.artifact import Manifest, read_manifest
 from pefttools.data import Table
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.pool import AdapterPool
@@ -73,11 +73,13 @@ class Service:
             max_resident=settings.max_resident,
             max_bytes=settings.max_bytes,
         )
+        #: of versions that were asked for; a version never changes
+        self._manifests: dict[str, Manifest] = {}
         self.metrics = Metrics()
         self._batcher = Batcher(
             self._run,
             max_batch=settings.max_batch,
-            max_adapters=settings.max_resident,
+            max_adapters=min(settings.max_resident, settings.max_adapters or settings.max_resident),
             max_wait=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
         )
@@ -195,22 +197,20 @@ class Service:
 
     def _ready(self, reference: str, caller: Caller | None) -> Chosen:
         try:
-            entry = self.store.show(reference)
+            full = "@".join(map(str, self.store.resolve(reference)))
         except UnknownNameError:
-            if caller is None:
-                raise
             name = reference.partition("@")[0]
-            names = self.names(caller)
-            if name in names:
+            if caller is None or name in (names := self.names(caller)):
                 raise
             raise UnknownNameError("adapter", name, names) from None
-        full = str(entry)
-        if full not in self.pool.known:
-            self.pool.register(full, self.store.get(full, verified=False))  # the pool verifies what it reads
-        if full not in self.pool.resident:
-            self.pool.ensure(full)
+        manifest = self._manifests.get(full)
+        if manifest is None:
+            folder = self.store.get(full, verified=False)  # the pool verifies what it reads
+            manifest = self._manifests[full] = read_manifest(folder)
+            self.pool.register(full, folder)
+        if self.pool.ensure(full):
             self.metrics.loads.inc()
-        return Chosen(full, entry.manifest)
+        return Chosen(full, manifest)
 
     def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[Row]:
         for one in generations:

@@ -19,6 +19,9 @@ class Settings(BaseModel):
     max_resident: int = Field(64, ge=1, description="most adapters in memory")
     max_bytes: int | None = Field(None, ge=1, description="most bytes of adapter weights; none: no limit")
     max_batch: int = Field(32, ge=1, description="most rows that run together")
+    max_adapters: int | None = Field(
+        None, ge=1, description="most different adapters in a batch; none: as many as fit in memory"
+    )
     max_wait_ms: float = Field(5.0, ge=0, description="longest time that a row waits for others to run with")
     max_queue: int = Field(1024, ge=1, description="most rows that wait; more are refused with 429")
     max_body_bytes: int = Field(1_000_000, ge=1, description="largest request; larger ones are refused with 413")

@@ -12,7 +12,6 @@ last, makes it whole.
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import re
 from dataclasses import dataclass
@@ -113,19 +112,19 @@ class Store:
             UnknownNameError: no such adapter, version or tag.
         """
         name, _, which = reference.partition("@")
-        if not _NAME.fullmatch(name) or name not in self.names():
+        versions = self.versions(name) if _NAME.fullmatch(name) else []
+        if not versions:
             raise UnknownNameError("adapter", name, self.names(), where=f"the store {self.url}")
-        versions = self.versions(name)
         if not which:
             return name, versions[-1]
         if which.isdecimal():
             if int(which) not in versions:
                 raise UnknownNameError("version", reference, [f"{name}@{v}" for v in versions])
             return name, int(which)
-        tags = self.tags(name)
-        if which not in tags or tags[which] not in versions:
-            raise UnknownNameError("tag", reference, [f"{name}@{tag}" for tag in tags])
-        return name, tags[which]
+        version = self._tagged(name, which) if _NAME.fullmatch(which) else None
+        if version not in versions:
+            raise UnknownNameError("tag", reference, [f"{name}@{tag}" for tag in self.tags(name)])
+        return name, version
 
     def names(self) -> list[str]:
         """Names of all adapters that have a version."""
@@ -138,12 +137,15 @@ class Store:
 
     def tags(self, name: str) -> dict[str, int]:
         """Tag -> version."""
-        found = {}
-        for tag in self._files.ls(self._files.path(name, "tags")):
-            if _NAME.fullmatch(tag):
-                with contextlib.suppress(FileNotFoundError):  # removed just now
-                    found[tag] = int(self._files.fs.cat_file(self._files.path(name, "tags", tag)))
-        return found
+        tags = [tag for tag in self._files.ls(self._files.path(name, "tags")) if _NAME.fullmatch(tag)]
+        found = {tag: self._tagged(name, tag) for tag in tags}
+        return {tag: version for tag, version in found.items() if version is not None}
+
+    def _tagged(self, name: str, tag: str) -> int | None:
+        try:
+            return int(self._files.fs.cat_file(self._files.path(name, "tags", tag)))
+        except FileNotFoundError:
+            return None
 
     def show(self, reference: str) -> Entry:
         """One version with its manifest and tags; its other files are not looked at."""
