@@ -144,7 +144,7 @@ class AdapterPool:
         resident = self._residents.get(name)
         if resident is None:
             return 0
-        return sum(part.length for part in (resident.placed.prefix, resident.placed.prompt) if part is not None)
+        return sum(resident.placed.lengths.values())
 
     def evict(self, name: str) -> bool:
         """Let an adapter's weights go; it stays known. False where it was not resident."""
@@ -226,8 +226,9 @@ class AdapterPool:
                 if row is not None and not row.prepared.head.language:
                     raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
             beams = int(options.get("num_beams", 1))
-            virtual = self._virtual(rows)
-            self._shelf.route([None if row is None else row.placed for row in rows for _ in range(beams)])
+            virtual = self._route(rows)
+            if beams > 1:
+                self._shelf.route([None if row is None else row.placed for row in rows for _ in range(beams)])
             sampling = options.pop("sampling", None)
             per_row = [sampling] * len(rows) if isinstance(sampling, Sampling) else list(sampling or ())
             if per_row and len(per_row) != len(rows):
@@ -273,15 +274,9 @@ class AdapterPool:
                 )
 
     def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
-        self._shelf.route([None if row is None else row.placed for row in rows], self._run.compiled)
-        return self._virtual(rows)
-
-    def _virtual(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
-        return gather(
-            [None if row is None else row.placed.prefix for row in rows],
-            [None if row is None else row.placed.prompt for row in rows],
-            self.served,
-        )
+        placed = [None if row is None else row.placed for row in rows]
+        self._shelf.route(placed, self._run.compiled)
+        return gather(self._shelf, placed, self.served)
 
     def _answer(self, seen: BatchStates, index: int, row: Resident | None) -> Answer:
         if row is not None:

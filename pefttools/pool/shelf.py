@@ -1,18 +1,19 @@
-"""The weights of all resident adapters: sites with their stacks, slots, and the bytes that they take."""
+"""The weights of all resident adapters: stacks at sites and of virtual tokens, their slots, their bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from pefttools.deltas import AdapterDeltas, Prefix, Prompt, SiteDelta
+from pefttools.deltas import AdapterDeltas, SiteDelta
+from pefttools.errors import ArtifactError
 from pefttools.pool.routing import Routing
 from pefttools.pool.sites import Site
 from pefttools.pool.slots import Slots
-from pefttools.pool.stacks import Family, Stack, families_of
+from pefttools.pool.stacks import Family, Place, Stack, VirtualStack, families_of, slot_bytes, virtual_families
 
 
 @dataclass(frozen=True)
@@ -23,37 +24,38 @@ class Placed:
         key: unlike any other adapter's.
         slots: its slot in each of its families.
         beside: names of the sites that hold something of it outside of the stacks.
-        prefix: its extra keys and values.
-        prompt: its extra embeddings.
+        lengths: number of its virtual tokens, by kind (prefix, prompt).
         own_bytes: size of what is not in the stacks.
     """
 
     key: int
     slots: dict[Family, int]
     beside: tuple[str, ...]
-    prefix: Prefix | None
-    prompt: Prompt | None
-    own_bytes: int = 0
+    lengths: dict[str, int]
+    own_bytes: int
 
 
 @dataclass
 class Shelf:
-    """Adapters' weights at the sites of one model.
+    """Adapters' weights for one model.
 
     Args:
         model: the pool's model.
-        limit: number of adapters that can be resident.
+        limit: number of slots of a family, the base's among them.
     """
 
     model: nn.Module
     limit: int
     routing: Routing = field(default_factory=Routing)
     sites: dict[str, Site] = field(default_factory=dict)
+    virtual: dict[Family, VirtualStack] = field(default_factory=dict)
     slots: dict[Family, Slots] = field(default_factory=dict)
     _last: int = 0
 
     def __post_init__(self) -> None:
-        self.device = next(self.model.parameters()).device  # asked of the module at every call it would cost more
+        parameter = next(self.model.parameters())
+        dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+        self.place_of_stacks = Place(dtype, parameter.device)
         # Hooks stand everywhere from the beginning, so that a compiled model need not change when an adapter comes.
         for name, module in self.model.named_modules():
             if module._parameters and name:
@@ -61,10 +63,10 @@ class Shelf:
 
     def bytes(self) -> int:
         """Bytes of all stacks, free slots included."""
-        return sum(stack.bytes for stack in self._stacks())
+        return sum(stack.bytes for stack in self._stacks()) + sum(stack.bytes for stack in self.virtual.values())
 
     def tensors(self) -> list[torch.Tensor]:
-        """The tensors of all stacks, in a fixed order."""
+        """The tensors of all stacks at sites, in a fixed order."""
         return [tensor for stack in self._stacks() for tensor in stack.tensors.values()]
 
     def bind(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -75,57 +77,43 @@ class Shelf:
             stack.tensors = dict(zip(names, tensors[start : start + len(names)], strict=True))
             start += len(names)
 
-    def _stacks(self) -> list[Stack]:
-        return [stack for site in self.sites.values() for stack in site.stacks.values()]
-
     def needs(self, deltas: AdapterDeltas) -> int:
         """Bytes that placing an adapter would add now."""
-        total = 0
-        new: dict[Family, int] = {}
+        total = own_bytes(deltas)
         for family in _families(deltas):
             slots = self.slots.get(family)
-            if slots is None:
-                new[family] = Slots(self.limit).capacity
-            elif slots.full:
-                more = slots.next_capacity() - slots.capacity
-                total += more * sum(s.slot_bytes for site in self.sites.values() for s in site.of(family))
-        for name, delta in deltas.sites.items():
-            site = self.sites.get(name)
-            for family in families_of(delta):
-                if site is None or not any(True for _ in site.of(family)):
-                    slots = self.slots.get(family)
-                    capacity = new[family] if slots is None else slots.capacity
-                    total += capacity * _bytes(delta, family)
-        return total + _own_bytes(deltas)
+            capacity = Slots(self.limit).capacity if slots is None else slots.capacity
+            if slots is not None and slots.full:
+                total += (slots.next_capacity() - capacity) * sum(stack.slot_bytes for stack in self._of(family))
+                capacity = slots.next_capacity()
+            if family in self.virtual:
+                continue
+            lacking = [
+                delta
+                for name, delta in deltas.sites.items()
+                if family in families_of(delta) and not (name in self.sites and any(self.sites[name].of(family)))
+            ]
+            total += capacity * slot_bytes(family, lacking, deltas)
+        return total
 
     def place(self, deltas: AdapterDeltas) -> Placed:
-        """Copy an adapter's weights into slots."""
+        """Copy an adapter's weights into slots.
+
+        Raises:
+            ArtifactError: they have other shapes than the model's modules.
+        """
         self._last += 1
-        key = self._last
-        slots: dict[Family, int] = {}
-        for family in _families(deltas):
-            own = self.slots.setdefault(family, Slots(self.limit))
-            if own.full:
-                capacity = own.grow()
-                for site in self.sites.values():
-                    for stack in site.of(family):
-                        stack.grow(capacity)
-            slots[family] = own.take()
-        capacities = {family: own.capacity for family, own in self.slots.items()}
-        for name, delta in deltas.sites.items():
-            site = self._site(name)
-            reads = None if delta.bottleneck is None else delta.bottleneck.reads
-            if reads is not None:
-                self._site(reads).is_read = True
-            site.add_stacks(delta, capacities, reads)
-        for name, site in self.sites.items():
-            found = deltas.sites.get(name)
-            reads = None if found is None or found.bottleneck is None else found.bottleneck.reads
-            site.write(slots, key, found, reads)
+        slots = {family: self._take(family) for family in _families(deltas)}
         beside = tuple(name for name, delta in deltas.sites.items() if _is_beside(delta))
-        prefix = None if deltas.prefix is None else Prefix(deltas.prefix.states.to(self.device))
-        prompt = None if deltas.prompt is None else Prompt(deltas.prompt.embeddings.to(self.device))
-        return Placed(key, slots, beside, prefix, prompt, _own_bytes(deltas))
+        parts = {"prefix": deltas.prefix, "prompt": deltas.prompt}
+        lengths = {kind: part.length for kind, part in parts.items() if part is not None}
+        placed = Placed(self._last, slots, beside, lengths, own_bytes(deltas))
+        try:
+            self._write(deltas, placed)
+        except RuntimeError as error:
+            self.remove(placed)
+            raise ArtifactError(f"the adapter's weights do not fit the base: {error}") from error
+        return placed
 
     def remove(self, placed: Placed) -> None:
         """Free an adapter's slots."""
@@ -139,6 +127,7 @@ class Shelf:
         empty = [family for family, slots in self.slots.items() if slots.empty]
         for family in empty:
             del self.slots[family]
+            self.virtual.pop(family, None)
             for site in self.sites.values():
                 site.drop(family)
         return bool(empty)
@@ -154,10 +143,44 @@ class Shelf:
         for family in list(self.slots):
             numbers = [0 if row is None else row.slots.get(family, 0) for row in rows]
             if every_family or any(numbers):
-                self.routing.slots[family] = torch.tensor(numbers, device=self.device)
+                slots = torch.tensor(numbers, device=self.place_of_stacks.device)
+                (self.routing.virtual if family in self.virtual else self.routing.slots)[family] = slots
         for index, row in enumerate(rows):
             if row is not None and row.beside:
                 self.routing.rows.setdefault(row.key, []).append(index)
+
+    def _write(self, deltas: AdapterDeltas, placed: Placed) -> None:
+        capacities = {family: own.capacity for family, own in self.slots.items()}
+        for name, delta in deltas.sites.items():
+            reads = _reads(delta)
+            if reads is not None:
+                self._site(reads).is_read = True
+            self._site(name).add_stacks(delta, capacities, reads, self.place_of_stacks)
+        for name, site in self.sites.items():
+            found = deltas.sites.get(name)
+            site.write(placed.slots, placed.key, found, None if found is None else _reads(found))
+        for family, states in virtual_families(deltas).items():
+            if family not in self.virtual:
+                self.virtual[family] = VirtualStack(family.size, states, capacities[family], self.place_of_stacks)
+            self.virtual[family].write(placed.slots[family], states)
+
+    def _take(self, family: Family) -> int:
+        """A free slot of a family, which grows where it has none."""
+        slots = self.slots.setdefault(family, Slots(self.limit))
+        if slots.full:
+            capacity = slots.grow()
+            for stack in self._of(family):
+                stack.grow(capacity)
+        return slots.take()
+
+    def _of(self, family: Family) -> Iterator[Stack | VirtualStack]:
+        if family in self.virtual:
+            yield self.virtual[family]
+        for site in self.sites.values():
+            yield from site.of(family)
+
+    def _stacks(self) -> list[Stack]:
+        return [stack for site in self.sites.values() for stack in site.stacks.values()]
 
     def _site(self, name: str) -> Site:
         if name not in self.sites:
@@ -165,31 +188,23 @@ class Shelf:
         return self.sites[name]
 
 
+def own_bytes(deltas: AdapterDeltas) -> int:
+    """Bytes of what is not stacked: dense changes and replaced parameters."""
+    tensors = []
+    for delta in deltas.sites.values():
+        tensors += [] if delta.dense is None else [delta.dense]
+        tensors += list((delta.replace or {}).values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def _families(deltas: AdapterDeltas) -> list[Family]:
-    return list(dict.fromkeys(family for delta in deltas.sites.values() for family in families_of(delta)))
+    at_sites = (family for delta in deltas.sites.values() for family in families_of(delta))
+    return list(dict.fromkeys((*at_sites, *virtual_families(deltas))))
 
 
 def _is_beside(delta: SiteDelta) -> bool:
     return delta.dense is not None or delta.replace is not None
 
 
-def _own_bytes(deltas: AdapterDeltas) -> int:
-    tensors = []
-    for delta in deltas.sites.values():
-        tensors += [] if delta.dense is None else [delta.dense]
-        tensors += list((delta.replace or {}).values())
-    tensors += [] if deltas.prefix is None else [deltas.prefix.states]
-    tensors += [] if deltas.prompt is None else [deltas.prompt.embeddings]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _bytes(delta: SiteDelta, family: Family) -> int:
-    """Bytes of one slot of the stack that a delta would make, in float32."""
-    if family.kind == "low_rank":
-        assert delta.low_rank is not None
-        return 4 * family.size * (delta.low_rank.a.shape[1] + delta.low_rank.b.shape[0])
-    if family.kind == "bottleneck":
-        assert delta.bottleneck is not None
-        inputs, outputs = delta.bottleneck.down.shape[1], delta.bottleneck.up.shape[0]
-        return 4 * (family.size * (inputs + outputs + 1) + outputs)
-    return 4 * int(getattr(delta, family.kind).numel())
+def _reads(delta: SiteDelta) -> str | None:
+    return None if delta.bottleneck is None else delta.bottleneck.reads

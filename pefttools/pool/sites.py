@@ -43,10 +43,8 @@ class Site:
         """The stacks of a family."""
         return (stack for (own, _), stack in self.stacks.items() if own == family)
 
-    def add_stacks(self, delta: SiteDelta, capacities: Mapping[Family, int], reads: str | None) -> None:
+    def add_stacks(self, delta: SiteDelta, capacities: Mapping[Family, int], reads: str | None, place: Place) -> None:
         """Make the stacks that a delta needs and that are not there yet."""
-        weight = next(self.module.parameters())
-        place = Place(torch.float64 if weight.dtype == torch.float64 else torch.float32, weight.device)
         stacks = dict(self.stacks)
         for family in families_of(delta):
             key = (family, reads if family.kind == "bottleneck" else None)
@@ -99,6 +97,8 @@ class Site:
         return args
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        if not (self.stacks or self.dense or self.replaced):
+            return output
         x, y = args[0], output
         if self.dense or self.replaced:
             y = self._unstacked(x, y)

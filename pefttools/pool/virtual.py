@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from pefttools.deltas import Prefix, Prompt
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
+from pefttools.pool.shelf import Placed, Shelf
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,38 @@ class VirtualTokens:
         )
 
 
-def gather(
-    prefixes: Sequence[Prefix | None], prompts: Sequence[Prompt | None], served: ServedBase
-) -> VirtualTokens | None:
-    """Put the rows' virtual tokens together; None where no row has any."""
-    if not any(prefixes) and not any(prompts):
+def gather(shelf: Shelf, rows: Sequence[Placed | None], served: ServedBase) -> VirtualTokens | None:
+    """The virtual tokens of rows that are routed; None where no row has any."""
+    prefix, prefix_mask = _gathered("prefix", shelf, rows)
+    prompt, prompt_mask = _gathered("prompt", shelf, rows)
+    masks = [mask for mask in (prefix_mask, prompt_mask) if mask is not None]
+    if not masks:
         return None
-    dtype, device = served.dtype, served.device
-    masks = []
     keys_values = None
-    if any(prefixes):
-        states, mask = _left_padded([None if p is None else p.states for p in prefixes], 2)
-        states = states.to(device, dtype)
-        keys_values = [(states[:, index], states[:, index + 1]) for index in range(0, states.shape[1], 2)]
-        masks.append(mask)
-    embeddings = None
-    if any(prompts):
-        embeddings, mask = _left_padded([None if p is None else p.embeddings for p in prompts], 0)
-        embeddings = embeddings.to(device, dtype)
-        masks.append(mask)
-    return VirtualTokens(keys_values, embeddings, torch.cat(masks, dim=1).to(device))
+    if prefix is not None:
+        states = prefix.to(served.dtype).unbind(1)
+        keys_values = list(zip(states[::2], states[1::2], strict=True))
+    embeddings = None if prompt is None else prompt.to(served.dtype)
+    return VirtualTokens(keys_values, embeddings, torch.cat(masks, dim=1))
+
+
+def _gathered(
+    kind: str, shelf: Shelf, rows: Sequence[Placed | None]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """States ``[rows, ..., longest, size]``, padded on the left, and the mask of what is real ``[rows, longest]``."""
+    lengths = [0 if row is None else row.lengths.get(kind, 0) for row in rows]
+    longest = max(lengths)
+    if longest == 0:
+        return None, None
+    parts = [
+        shelf.virtual[family].rows(slots, longest)
+        for family, slots in shelf.routing.virtual.items()
+        if family.kind == kind and slots.any()
+    ]
+    # Slot 0 is zeros: a row has states in one of the parts at most.
+    states = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+    places = torch.arange(longest, device=states.device)
+    return states, (places >= longest - torch.tensor(lengths, device=states.device)[:, None]).long()
 
 
 def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -140,18 +152,3 @@ def _first(served: ServedBase, virtual: VirtualTokens, inputs: dict[str, Any], c
             before = types.new_zeros(types.shape[0], virtual.prompt_length)
             changes["token_type_ids"] = torch.cat([before, types], dim=1)
     return changes
-
-
-def _left_padded(rows: list[torch.Tensor | None], axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack tensors of different lengths along `axis`, padded with zeros at its beginning, and the mask of it."""
-    given = next(row for row in rows if row is not None)
-    longest = max(0 if row is None else row.shape[axis] for row in rows)
-    shape = list(given.shape)
-    shape[axis] = longest
-    stacked = given.new_zeros(len(rows), *shape)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for index, row in enumerate(rows):
-        if row is not None:
-            stacked[index].narrow(axis, longest - row.shape[axis], row.shape[axis]).copy_(row)
-            mask[index, longest - row.shape[axis] :] = 1
-    return stacked, mask

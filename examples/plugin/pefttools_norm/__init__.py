@@ -11,7 +11,9 @@ from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from pefttools.deltas import SiteDelta
 
 
 class NormConfig(MethodConfig):
@@ -27,7 +29,7 @@ class NormTuning(OwnMethod[NormConfig]):
     summary = "the normalization layers"
     paper = "https://arxiv.org/abs/2312.11420"
     config = NormConfig
-    capabilities = Capabilities(bases=frozenset({"float32"}), mergeable=True)
+    capabilities = Capabilities(bases=frozenset({"float32"}), mergeable=True, mixed_batch=True)
     learning_rate = 3e-3
 
     def wrap(self, model: nn.Module, config: NormConfig, target: Target) -> nn.Module:
@@ -42,3 +44,12 @@ class NormTuning(OwnMethod[NormConfig]):
 
     def merge(self, model: nn.Module) -> nn.Module:
         return model
+
+    def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: NormConfig) -> dict[str, SiteDelta]:
+        from pefttools.deltas import SiteDelta
+
+        layers: dict[str, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            layer, _, parameter = name.rpartition(".")
+            layers.setdefault(layer, {})[parameter] = value
+        return {layer: SiteDelta(replace=parameters) for layer, parameters in layers.items()}

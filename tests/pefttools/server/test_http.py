@@ -227,3 +227,49 @@ def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: 
     assert _error(server.http.post("/v1/completions", json={**slow, "max_tokens": 1}))[0] == 503
     assert torch.get_num_threads() > 0
     shutil.rmtree(server.service.settings.store)
+
+
+def test_a_stopped_server_finishes_what_it_has(tiny_llama: str, writers: Artifacts, tmp_path: Path) -> None:
+    """SIGTERM while an answer is being generated: the answer comes, nothing new is taken, the process ends with 0."""
+    import signal
+    import socket
+    import subprocess
+    import sys
+    import threading
+    import time
+
+    import httpx
+
+    Store(tmp_path / "store").add(writers(1), "acme")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = "import sys; from pefttools.cli.main import run; sys.argv[0] = 'pefttools'; run()"
+    command = ["serve", "--base", tiny_llama, "--store", str(tmp_path / "store"), "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-c", program, *command], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert f"with 1 adapters on http://127.0.0.1:{port}" in process.stdout.readline()
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            try:
+                httpx.get(f"{url}/health").raise_for_status()
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        found: list[httpx.Response] = []
+        ask = {"model": "acme", "prompt": "a text that goes on", "max_tokens": 400, "temperature": 0}
+        asking = threading.Thread(
+            target=lambda: found.append(httpx.post(f"{url}/v1/completions", json=ask, timeout=60))
+        )
+        asking.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        asking.join()
+        assert found[0].status_code == 200
+        assert found[0].json()["usage"]["completion_tokens"] == 400
+        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{url}/health")
+    finally:
+        process.kill()
