@@ -1,12 +1,12 @@
-"""Folding a delta into the parameters of one module."""
+"""Folding a delta into the parameters of one layer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
 
 from pefttools.deltas.kinds import SiteDelta
-from pefttools.deltas.weights import dense_weight
 from pefttools.errors import ConfigError
 
 
@@ -31,25 +31,26 @@ def bias_change(delta: SiteDelta, bias: torch.Tensor) -> torch.Tensor:
     return (changed if delta.bias is None else changed + delta.bias) - bias
 
 
-def folded(module: nn.Module, delta: SiteDelta, site: str) -> dict[str, torch.Tensor]:
-    """Parameters of a module with a delta folded in, by name; the module itself stays as it is.
+def folded(parameters: Mapping[str, torch.Tensor], delta: SiteDelta, site: str) -> dict[str, torch.Tensor]:
+    """Parameters of a linear layer with a delta folded in.
+
+    Args:
+        parameters: ``weight[out, in]`` and, where there is one, ``bias[out]``; they stay as they are.
+        delta: what is folded in.
+        site: name of the layer, for messages.
 
     Raises:
-        ConfigError: a bottleneck, which is no change of parameters; a bias where the module has none.
+        ConfigError: a bottleneck, which is no change of parameters; a bias where the layer has none.
     """
     if delta.bottleneck is not None:
         raise ConfigError(f"the bottleneck adapter at {site} can't be folded into the module's weights")
-    parameters = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    found = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     if delta.replace is not None:
-        return {**parameters, **{name: t.to(parameters[name]) for name, t in delta.replace.items()}}
+        return {**found, **{name: value.to(found[name]) for name, value in delta.replace.items()}}
+    if delta.bias is not None and "bias" not in found:
+        raise ConfigError(f"the module {site} has no bias that could take the adapter's")
     if delta.kinds() != ["bias"]:
-        weight = dense_weight(module)
-        change = weight_change(delta, weight)
-        parameters["weight"] += change if parameters["weight"].shape == change.shape else change.T
-    if delta.bias is not None or delta.output_scale is not None:
-        if "bias" not in parameters:
-            if delta.bias is not None:
-                raise ConfigError(f"the module {site} has no bias that could take the adapter's")
-        else:
-            parameters["bias"] += bias_change(delta, parameters["bias"])
-    return parameters
+        found["weight"] += weight_change(delta, found["weight"])
+    if "bias" in found:
+        found["bias"] += bias_change(delta, found["bias"])
+    return found

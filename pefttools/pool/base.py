@@ -81,6 +81,19 @@ class ServedBase:
         limit = getattr(self.config, "max_position_embeddings", None)
         return None if limit is None else int(limit)
 
+    def check_length(self, prompt: int, new: int, virtual: int) -> None:
+        """Refuse more tokens than there are positions.
+
+        Raises:
+            ConfigError: prompt, new and virtual tokens together are too many.
+        """
+        limit = None if self.longest is None else self.longest - self.first_position
+        if limit is not None and prompt + new + virtual > limit:
+            raise ConfigError(
+                f"{prompt} tokens of prompt, {new} new ones and {virtual} virtual ones are more than the {limit} that "
+                "the base takes"
+            )
+
 
 def load_served_base(source: str, variant: str, dtype: torch.dtype | None, device: torch.device) -> ServedBase:
     """Load a base for a pool.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -24,12 +25,16 @@ class Forward:
     Args:
         served: the base.
         shelf: the adapters' weights.
+        lock: under which weights are placed and removed.
         compile: run by torch.compile.
     """
 
-    def __init__(self, served: ServedBase, shelf: Shelf, *, compile: bool) -> None:
+    def __init__(
+        self, served: ServedBase, shelf: Shelf, lock: contextlib.AbstractContextManager[Any], *, compile: bool
+    ) -> None:
         self.served = served
         self.shelf = shelf
+        self.lock = lock
         self.compiled = compile
         self._states: torch.Tensor | None = None
         if served.causal:
@@ -53,14 +58,16 @@ class Forward:
         if not self.compiled or self.shelf.routing.rows:
             return self._run(given, language)
         # Slots and stacks go in as arguments, so that their number may change without a new compilation: tensors that
-        # are reached through a module would be taken as fixed in shape.
-        slots, stacks = dict(self.shelf.routing.slots), self.shelf.tensors()
-        for tensor in given.values():
-            if isinstance(tensor, torch.Tensor):
-                maybe_mark_dynamic(tensor, [0, 1])
-        for tensor in (*slots.values(), *stacks):
-            maybe_mark_dynamic(tensor, 0)
-        result: Result = self._bound(slots, stacks, given, language)
+        # are reached through a module would be taken as fixed in shape. Nothing may be placed meanwhile, since the
+        # stacks are bound to what went in.
+        with self.lock:
+            slots, stacks = dict(self.shelf.routing.slots), self.shelf.tensors()
+            for tensor in given.values():
+                if isinstance(tensor, torch.Tensor):
+                    maybe_mark_dynamic(tensor, [0, 1])
+            for tensor in (*slots.values(), *stacks):
+                maybe_mark_dynamic(tensor, 0)
+            result: Result = self._bound(slots, stacks, given, language)
         return result
 
     def _bind_and_run(

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from pefttools.errors import ConfigError
@@ -74,12 +74,23 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         return drawn
 
 
+class _Lengths(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row at a length of its own."""
+
+    def __init__(self, prompt: int, lengths: Sequence[int]) -> None:
+        self.prompt = prompt
+        self.lengths = torch.tensor(lengths)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return (input_ids.shape[1] - self.prompt >= self.lengths).to(input_ids.device)
+
+
 def generate(
     served: ServedBase,
     inputs: dict[str, torch.Tensor],
     virtual: VirtualTokens | None,
     *,
-    max_new_tokens: int,
+    max_new_tokens: Sequence[int],
     num_beams: int = 1,
     sampling: Sequence[Sampling | None] = (),
     **options: Any,
@@ -90,7 +101,7 @@ def generate(
         served: the base.
         inputs: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``.
         virtual: the rows' virtual tokens.
-        max_new_tokens: most new tokens per row.
+        max_new_tokens: most new tokens, per row.
         num_beams: beams per row.
         sampling: per row, how tokens are drawn; None, or none at all: the most likely are taken.
         options: of transformers' ``generate``.
@@ -99,12 +110,18 @@ def generate(
         if num_beams > 1:
             raise ConfigError("sampling does not go with beams")
         options["logits_processor"] = LogitsProcessorList([_Draw(sampling, served.device)])
+    if len(set(max_new_tokens)) > 1:
+        if num_beams > 1:
+            raise ConfigError("answers of different lengths do not go with beams")
+        options["stopping_criteria"] = StoppingCriteriaList(
+            [*options.get("stopping_criteria", ()), _Lengths(inputs["input_ids"].shape[1], max_new_tokens)]
+        )
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)
     with _virtual_tokens(served, virtual):
         tokens = served.model.generate(  # type: ignore[operator]
             **inputs,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max(max_new_tokens),
             num_beams=num_beams,
             do_sample=False,
             pad_token_id=served.tokenizer.pad_token_id,

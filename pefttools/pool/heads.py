@@ -154,14 +154,22 @@ class Frame:
             #: the class around the real backbone, for the names of its modules
             self.named: nn.Module = model_class(config)
             self._shell: nn.Module = model_class(config)
-        own_pooler = getattr(getattr(self.named, prefix), "pooler", None) is not None
-        self._states = _GivenStates(getattr(backbone, "pooler", None) if own_pooler else None)
+        # The shell has a pooler of its own, without weights, so that running a head never touches the backbone's.
+        pooler = getattr(getattr(self._shell, prefix), "pooler", None)
+        self._states = _GivenStates(pooler)
         setattr(self.named, prefix, backbone)
         setattr(self._shell, prefix, self._states)
         self._shell.eval().requires_grad_(False)
         self.prefix = prefix
-        fresh = [f"{prefix}.{name}" for name in missing if own_pooler]
+        fresh = [f"{prefix}.{name}" for name in missing if pooler is not None]
         self.target = Target("sequence-classification", "SEQ_CLS", own_head_modules(self.named, fresh))
+        self._names = [name for name, _ in self._shell.named_parameters()]
+        #: what the base's files hold of them
+        self._own = {
+            name: p.detach()
+            for name, p in self.named.named_parameters()
+            if name in self._names and name not in fresh and p.device.type != "meta"
+        }
 
     def head(self, deltas: AdapterDeltas, labels: tuple[str, ...]) -> tuple[ModelHead, AdapterDeltas]:
         """The head that an adapter's deltas hold, and the rest of them.
@@ -169,19 +177,21 @@ class Frame:
         Raises:
             ConfigError: something at a head module that is no change of its parameters.
         """
-        parameters = {name: p.detach() for name, p in self._shell.named_parameters() if p.device.type != "meta"}
+        parameters = dict(self._own)
         rest = {}
         for site, delta in deltas.sites.items():
             if not self._outside(site):
                 rest[site] = delta
                 continue
-            module = self._shell.get_submodule(site)
-            state = folded(module, delta, site) if delta.replace is None else delta.replace
+            own = {name[len(site) + 1 :]: p for name, p in self._own.items() if name.startswith(f"{site}.")}
+            if delta.replace is None and not own:
+                raise ConfigError(f"the adapter changes {site}, of which it holds no weights")
+            state = folded(own, delta, site) if delta.replace is None else delta.replace
             parameters |= {f"{site}.{name}": value for name, value in state.items()}
         like = next(self.named.get_submodule(self.prefix).parameters())
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         parameters = {name: value.to(like.device, dtype) for name, value in parameters.items()}
-        lacking = sorted(name for name, p in self._shell.named_parameters() if name not in parameters)
+        lacking = sorted(name for name in self._names if name not in parameters)
         if lacking:
             raise ConfigError(f"the adapter holds no weights for the head's {', '.join(lacking[:3])}")
         return ModelHead(self, parameters, labels), replace(deltas, sites=rest)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.errors import ConfigError
 from pefttools.pool.base import load_served_base
 from pefttools.pool.forward import Forward
 from pefttools.pool.generation import Sampling, generate
 from pefttools.pool.heads import BatchStates
-from pefttools.pool.prepare import Prepared, Preparer
+from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Residents
 from pefttools.pool.shelf import Shelf
 from pefttools.pool.virtual import VirtualTokens, gather, inject
@@ -86,10 +86,10 @@ class AdapterPool:
         self.served = load_served_base(base, variant, dtype, where)
         self._preparer = Preparer(self.served)
         self._shelf = Shelf(self.served.model, max_resident + 1)
-        self._residents = Residents(self._shelf, max_resident, max_bytes)
-        self._known: dict[str, Path] = {}
-        self._run = Forward(self.served, self._shelf, compile=compile)
+        self._residents = Residents(self._shelf, self._preparer.prepare, max_resident, max_bytes)
+        self._run = Forward(self.served, self._shelf, self._residents.lock, compile=compile)
         self._running = threading.Lock()
+        self._tokenizing = threading.Lock()
 
     @property
     def tokenizer(self) -> Any:
@@ -99,7 +99,7 @@ class AdapterPool:
     @property
     def known(self) -> list[str]:
         """Names of all adapters that rows may ask for."""
-        return sorted(self._known)
+        return self._residents.known()
 
     @property
     def resident(self) -> list[str]:
@@ -111,8 +111,11 @@ class AdapterPool:
         return self._residents.bytes()
 
     def register(self, name: str, artifact: str | Path) -> None:
-        """Make an adapter known; its weights are read when a row first asks for it."""
-        self._known[name] = Path(artifact)
+        """Make an adapter known; its weights are read when a row first asks for it.
+
+        One of the same name that is resident leaves, between two calls.
+        """
+        self._residents.register(name, Path(artifact))
 
     def load(self, name: str, artifact: str | Path) -> None:
         """Make an adapter known and resident; one of the same name is replaced, between two calls.
@@ -123,32 +126,28 @@ class AdapterPool:
             ConfigError: its method or task can't be served here.
             CapacityError: it does not fit.
         """
-        prepared = self._preparer.prepare(Path(artifact))
-        self._residents.put(name, prepared)
-        self._known[name] = Path(artifact)
+        self._residents.load(name, Path(artifact))
 
-    def ensure(self, name: str) -> bool:
+    def ensure(self, name: str, *, wait: bool = True) -> bool:
         """Make a known adapter resident; False where it is already.
+
+        Args:
+            name: of the adapter.
+            wait: wait for running calls to end where only their adapters could leave.
 
         Raises:
             UnknownNameError: not known. Else as `load`.
         """
-        self._names([name])
-        if name in self._residents:
-            return False
-        self._residents.put(name, self._fetch(name))
-        return True
+        return self._residents.ensure(name, wait=wait)
 
     def virtual_length(self, name: str) -> int:
         """Number of virtual tokens that an adapter puts before a text; 0 where it is not resident."""
         resident = self._residents.get(name)
-        if resident is None:
-            return 0
-        return sum(resident.placed.lengths.values())
+        return 0 if resident is None else sum(resident.placed.lengths.values())
 
     def evict(self, name: str) -> bool:
         """Let an adapter's weights go; it stays known. False where it was not resident."""
-        return self._residents.drop(name)
+        return self._residents.evict(name)
 
     def unload(self, name: str) -> None:
         """Forget an adapter; a running call that uses it ends first.
@@ -156,9 +155,7 @@ class AdapterPool:
         Raises:
             UnknownNameError: there is none of this name.
         """
-        if self._known.pop(name, None) is None:
-            raise UnknownNameError("adapter", name, self._known)
-        self._residents.drop(name)
+        self._residents.forget(name)
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs, adapters: Sequence[str | None]) -> list[Answer]:
@@ -174,7 +171,7 @@ class AdapterPool:
             CapacityError: more different adapters than the pool may hold.
         """
         batch = self._batch(inputs, adapters, "right")
-        with self._running, self._residents.hold(self._names(adapters), self._fetch) as held:
+        with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
             rows = [None if name is None else held[name] for name in adapters]
             self._check(rows, batch)
             virtual = self._route(rows)
@@ -189,7 +186,7 @@ class AdapterPool:
         inputs: Inputs,
         adapters: Sequence[str | None],
         *,
-        max_new_tokens: int = 32,
+        max_new_tokens: int | Sequence[int] = 32,
         num_beams: int = 1,
         sampling: Sampling | Sequence[Sampling | None] | None = None,
         **options: Any,
@@ -199,7 +196,7 @@ class AdapterPool:
         Args:
             inputs: texts, or left-padded tensors ``[rows, tokens]``.
             adapters: name of each row's adapter; None: the base.
-            max_new_tokens: most new tokens per row.
+            max_new_tokens: most new tokens, for all rows alike or per row.
             num_beams: beams per row.
             sampling: draw tokens, for all rows alike or per row, each row by a generator of its own; None: take the
                 most likely.
@@ -215,41 +212,38 @@ class AdapterPool:
         return texts
 
     @torch.no_grad()
-    def generate_tokens(self, inputs: Inputs, adapters: Sequence[str | None], **options: Any) -> torch.Tensor:
+    def generate_tokens(
+        self,
+        inputs: Inputs,
+        adapters: Sequence[str | None],
+        *,
+        max_new_tokens: int | Sequence[int] = 32,
+        num_beams: int = 1,
+        sampling: Sampling | Sequence[Sampling | None] | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
         """As `generate`, but the new tokens themselves, ``[rows, new]``, padded on the right."""
         if not self.served.causal:
             raise ConfigError(f"the base {self.served.base.id!r} is an encoder: it can't generate")
         batch = self._batch(inputs, adapters, "left")
-        with self._running, self._residents.hold(self._names(adapters), self._fetch) as held:
+        lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
+        drawn = _per_row("sampling", sampling, len(adapters))
+        with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
             rows = [None if name is None else held[name] for name in adapters]
-            for row in rows:
-                if row is not None and not row.prepared.head.language:
-                    raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
-            beams = int(options.get("num_beams", 1))
+            self._check_generation(rows, batch, lengths)
             virtual = self._route(rows)
-            if beams > 1:
-                self._shelf.route([None if row is None else row.placed for row in rows for _ in range(beams)])
-            sampling = options.pop("sampling", None)
-            per_row = [sampling] * len(rows) if isinstance(sampling, Sampling) else list(sampling or ())
-            if per_row and len(per_row) != len(rows):
-                raise ConfigError(f"{len(per_row)} samplings for {len(rows)} rows")
-            return generate(self.served, batch, virtual, sampling=per_row, **options)
-
-    def _names(self, adapters: Sequence[str | None]) -> list[str]:
-        names = [name for name in adapters if name is not None]
-        for name in names:
-            if name not in self._known:
-                raise UnknownNameError("adapter", name, self._known)
-        return names
-
-    def _fetch(self, name: str) -> Prepared:
-        return self._preparer.prepare(self._known[name])
+            if num_beams > 1:
+                self._shelf.route([None if row is None else row.placed for row in rows for _ in range(num_beams)])
+            return generate(
+                self.served, batch, virtual, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, **options
+            )
 
     def _batch(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
         if isinstance(inputs, Mapping):
             batch = dict(inputs)
         else:
-            batch = dict(self.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))
+            with self._tokenizing:  # padding is a state of the tokenizer
+                batch = dict(self.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))
             types = batch.get("token_type_ids")
             if types is not None and not types.any():
                 del batch["token_type_ids"]
@@ -273,6 +267,16 @@ class AdapterPool:
                     "it was trained without token types"
                 )
 
+    def _check_generation(
+        self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor], lengths: Sequence[int]
+    ) -> None:
+        prompts = batch["attention_mask"].sum(1).tolist()
+        for row, prompt, new in zip(rows, prompts, lengths, strict=True):
+            if row is not None and not row.prepared.head.language:
+                raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
+            virtual = 0 if row is None else sum(row.placed.lengths.values())
+            self.served.check_length(prompt, new, virtual)
+
     def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
         placed = [None if row is None else row.placed for row in rows]
         self._shelf.route(placed, self._run.compiled)
@@ -285,3 +289,12 @@ class AdapterPool:
         if self.served.causal:
             return Answer(None, seen.language(index), None, ())
         return Answer(None, None, seen.tokens(index), ())
+
+
+def _per_row(name: str, given: Any, rows: int) -> list[Any]:
+    """One value per row, of one for all or one for each."""
+    if isinstance(given, Sequence):
+        if len(given) != rows:
+            raise ConfigError(f"{len(given)} values of {name} for {rows} rows")
+        return list(given)
+    return [given] * rows

@@ -41,6 +41,10 @@ class Prepared:
     deltas: AdapterDeltas
     head: ServedHead
 
+    def without_deltas(self) -> Prepared:
+        """The same once its weights have been copied, so that they are not held twice."""
+        return replace(self, deltas=AdapterDeltas({}))
+
 
 class Preparer:
     """Prepares artifacts for one base.

@@ -7,10 +7,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from pefttools.errors import CapacityError
+from pefttools.errors import CapacityError, UnknownNameError
 from pefttools.pool.prepare import Prepared
 from pefttools.pool.shelf import Placed, Shelf
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where an adapter comes from; another one whenever a name is given anew.
+
+    Attributes:
+        folder: its artifact.
+    """
+
+    folder: Path
 
 
 @dataclass(eq=False)
@@ -19,12 +31,14 @@ class Resident:
 
     Attributes:
         name: what callers call it.
-        prepared: what it was made of; its deltas have been copied and are dropped.
+        source: where it came from.
+        prepared: what it was made of.
         placed: where its weights are.
         pins: number of running calls that use it.
     """
 
     name: str
+    source: Source
     prepared: Prepared
     placed: Placed
     pins: int = 0
@@ -35,74 +49,110 @@ class Resident:
 
 
 class Residents:
-    """The resident adapters by name, least recently used first.
+    """The known adapters, and those of them that are resident.
+
+    One lock holds both together: what answers to a name is always what the name was last given.
 
     Args:
         shelf: where weights are placed.
+        prepare: reads an artifact; called without the lock.
         max_resident: most adapters at a time.
         max_bytes: most bytes of adapter weights; None: no limit.
     """
 
-    def __init__(self, shelf: Shelf, max_resident: int, max_bytes: int | None) -> None:
+    def __init__(
+        self, shelf: Shelf, prepare: Callable[[Path], Prepared], max_resident: int, max_bytes: int | None
+    ) -> None:
         self.shelf = shelf
         self.max_resident = max_resident
         self.max_bytes = max_bytes
+        #: weights are placed and removed under it
+        self.lock = threading.RLock()
+        self._prepare = prepare
+        self._changed = threading.Condition(self.lock)
+        self._known: dict[str, Source] = {}
+        #: least recently used first
         self._by_name: OrderedDict[str, Resident] = OrderedDict()
         #: replaced or unloaded while a call was using them
         self._leaving: list[Resident] = []
-        self._changed = threading.Condition()
+
+    def known(self) -> list[str]:
+        """Names that rows may ask for."""
+        with self.lock:
+            return sorted(self._known)
 
     def names(self) -> list[str]:
-        """Least recently used first."""
-        with self._changed:
+        """Names of the resident ones, least recently used first."""
+        with self.lock:
             return list(self._by_name)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
 
     def get(self, name: str) -> Resident | None:
         """A resident adapter, if it is one; it may leave at any time."""
-        return self._by_name.get(name)
+        with self.lock:
+            return self._by_name.get(name)
 
     def bytes(self) -> int:
         """Bytes of all adapter weights, free slots included."""
-        with self._changed:
+        with self.lock:
             return self._bytes()
 
-    def put(self, name: str, prepared: Prepared, *, wait: bool = True) -> None:
-        """Place an adapter; one of the same name is replaced as soon as no running call uses it.
+    def register(self, name: str, folder: Path) -> None:
+        """Make an adapter known; a resident one of this name leaves."""
+        with self.lock:
+            self._known[name] = Source(folder)
+            self._retire(name)
+
+    def load(self, name: str, folder: Path) -> None:
+        """Make an adapter known and resident, in the place of another of its name."""
+        source = Source(folder)
+        prepared = self._prepare(folder)
+        with self.lock:
+            self._put(name, source, prepared, wait=True, unasked=False)
+
+    def ensure(self, name: str, *, wait: bool = True) -> bool:
+        """Make a known adapter resident; False where it is already.
 
         Args:
-            name: what callers call it.
-            prepared: the adapter.
+            name: of a known adapter.
             wait: wait for running calls to end where only their adapters could leave.
 
         Raises:
+            UnknownNameError: not known.
             CapacityError: it can't fit.
         """
-        with self._changed:
-            old = self._by_name.pop(name, None)
-            if old is not None:
-                self._leaving.append(old)
-            self._sweep()
-            self._make_room(name, prepared, wait)
-            self._by_name[name] = Resident(name, prepared, self.shelf.place(prepared.deltas))
+        fetched = False
+        while True:
+            with self.lock:
+                source = self._source(name)
+                if self._current(name, source) is not None:
+                    self._by_name.move_to_end(name)
+                    return fetched
+            prepared = self._prepare(source.folder)
+            with self.lock:
+                fetched = self._put(name, source, prepared, wait=wait, unasked=True) or fetched
 
-    def drop(self, name: str) -> bool:
-        """Take an adapter out; False where it was not resident."""
-        with self._changed:
-            old = self._by_name.pop(name, None)
-            if old is None:
-                return False
-            self._leaving.append(old)
-            self._sweep()
-            return True
+    def evict(self, name: str) -> bool:
+        """Let an adapter's weights go; it stays known. False where it was not resident."""
+        with self.lock:
+            return self._retire(name)
+
+    def forget(self, name: str) -> None:
+        """Let an adapter go, its name too.
+
+        Raises:
+            UnknownNameError: not known.
+        """
+        with self.lock:
+            self._source(name)
+            del self._known[name]
+            self._retire(name)
 
     @contextmanager
-    def hold(self, names: Sequence[str], fetch: Callable[[str], Prepared]) -> Iterator[dict[str, Resident]]:
+    def hold(self, names: Sequence[str]) -> Iterator[dict[str, Resident]]:
         """The named adapters, which stay resident within; one that is not is fetched first.
 
         Raises:
+            UnknownNameError: not known.
             CapacityError: more than the pool may hold.
         """
         unique = list(dict.fromkeys(names))
@@ -115,39 +165,83 @@ class Residents:
         try:
             for name in unique:
                 while name not in held:
-                    with self._changed:
-                        resident = self._by_name.get(name)
+                    with self.lock:
+                        resident = self._current(name, self._source(name))
                         if resident is not None:
                             resident.pins += 1
                             self._by_name.move_to_end(name)
                             held[name] = resident
-                    if name not in held:
-                        self.put(name, fetch(name), wait=False)
+                            continue
+                    self.ensure(name, wait=False)
             yield held
         finally:
-            with self._changed:
+            with self.lock:
                 for resident in held.values():
                     resident.pins -= 1
                 self._sweep()
                 self._changed.notify_all()
 
-    def _make_room(self, name: str, prepared: Prepared, wait: bool) -> None:
-        while not self._fits(prepared):
-            victim = next((one for one in self._by_name.values() if one.pins == 0), None)
-            if victim is not None:
-                del self._by_name[victim.name]
-                self.shelf.remove(victim.placed)
-            elif self.shelf.compact():
-                continue
-            elif wait and (self._by_name or self._leaving):
-                self._changed.wait()
-                self._sweep()
-            else:
-                budget = "" if self.max_bytes is None else f" and {self.max_bytes:,} bytes"
-                raise CapacityError(
-                    f"the adapter {name!r} does not fit: the pool holds {self.max_resident} adapters{budget}",
-                    hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
-                )
+    def _put(self, name: str, source: Source, prepared: Prepared, *, wait: bool, unasked: bool) -> bool:
+        """Place an adapter; False where that is no longer wanted.
+
+        Waiting lets go of the lock, so that everything is looked at anew after it.
+
+        Args:
+            name: of the adapter.
+            source: where it comes from.
+            prepared: what was read there.
+            wait: see `ensure`.
+            unasked: nobody gave the name this source now: if it has another one meanwhile, that one stays.
+        """
+        while True:
+            if unasked and (self._known.get(name) is not source or self._current(name, source) is not None):
+                return False
+            self._retire(name)
+            if self._fits(prepared):
+                break
+            if not self._evict_one() and not self.shelf.compact():
+                self._wait_or_fail(name, wait)
+        placed = self.shelf.place(prepared.deltas)
+        self._known[name] = source
+        self._by_name[name] = Resident(name, source, prepared.without_deltas(), placed)
+        return True
+
+    def _source(self, name: str) -> Source:
+        source = self._known.get(name)
+        if source is None:
+            raise UnknownNameError("adapter", name, self._known)
+        return source
+
+    def _current(self, name: str, source: Source) -> Resident | None:
+        resident = self._by_name.get(name)
+        return resident if resident is not None and resident.source is source else None
+
+    def _retire(self, name: str) -> bool:
+        """Take a name's resident out; its weights go when no call uses them any more."""
+        old = self._by_name.pop(name, None)
+        if old is not None:
+            self._leaving.append(old)
+            self._sweep()
+        return old is not None
+
+    def _sweep(self) -> None:
+        for resident in [one for one in self._leaving if one.pins == 0]:
+            self._leaving.remove(resident)
+            self.shelf.remove(resident.placed)
+
+    def _evict_one(self) -> bool:
+        victim = next((one for one in self._by_name.values() if one.pins == 0), None)
+        return victim is not None and self._retire(victim.name)
+
+    def _wait_or_fail(self, name: str, wait: bool) -> None:
+        if wait and (self._by_name or self._leaving):
+            self._changed.wait()
+            return
+        budget = "" if self.max_bytes is None else f" and {self.max_bytes:,} bytes"
+        raise CapacityError(
+            f"the adapter {name!r} does not fit: the pool holds {self.max_resident} adapters{budget}",
+            hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
+        )
 
     def _fits(self, prepared: Prepared) -> bool:
         if len(self._by_name) + len(self._leaving) >= self.max_resident:
@@ -159,9 +253,3 @@ class Residents:
     def _bytes(self) -> int:
         residents = [*self._by_name.values(), *self._leaving]
         return self.shelf.bytes() + sum(resident.bytes() for resident in residents)
-
-    def _sweep(self) -> None:
-        """Free what left and is no longer used."""
-        for resident in [one for one in self._leaving if one.pins == 0]:
-            self._leaving.remove(resident)
-            self.shelf.remove(resident.placed)

@@ -17,12 +17,14 @@ class Routing:
         slots: per family, the slot of each row, ``[rows]``; a family that no row needs is left out.
         virtual: the same for families of virtual tokens.
         rows: for what is not stacked: key of an adapter -> its rows.
+        total: number of rows.
         inputs: by name, inputs of sites that a later site's bottleneck reads.
     """
 
     slots: dict[Family, torch.Tensor] = field(default_factory=dict)
     virtual: dict[Family, torch.Tensor] = field(default_factory=dict)
     rows: dict[int, list[int]] = field(default_factory=dict)
+    total: int = 0
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def clear(self) -> None:

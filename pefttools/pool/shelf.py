@@ -103,16 +103,20 @@ class Shelf:
             ArtifactError: they have other shapes than the model's modules.
         """
         self._last += 1
-        slots = {family: self._take(family) for family in _families(deltas)}
+        slots: dict[Family, int] = {}
         beside = tuple(name for name, delta in deltas.sites.items() if _is_beside(delta))
         parts = {"prefix": deltas.prefix, "prompt": deltas.prompt}
         lengths = {kind: part.length for kind, part in parts.items() if part is not None}
         placed = Placed(self._last, slots, beside, lengths, own_bytes(deltas))
         try:
+            for family in _families(deltas):
+                slots[family] = self._take(family)
             self._write(deltas, placed)
-        except RuntimeError as error:
+        except BaseException as error:
             self.remove(placed)
-            raise ArtifactError(f"the adapter's weights do not fit the base: {error}") from error
+            if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+                raise ArtifactError(f"the adapter's weights do not fit the base: {error}") from error
+            raise
         return placed
 
     def remove(self, placed: Placed) -> None:
@@ -120,7 +124,8 @@ class Shelf:
         for family, slot in placed.slots.items():
             self.slots[family].give(slot)
         for name in placed.beside:
-            self.sites[name].forget(placed.key)
+            if name in self.sites:
+                self.sites[name].forget(placed.key)
 
     def compact(self) -> bool:
         """Drop the stacks of families that nobody uses; False where there are none."""
@@ -140,6 +145,7 @@ class Shelf:
             every_family: also those that no row needs, so that a compiled model sees the same ones in every call.
         """
         self.routing.clear()
+        self.routing.total = len(rows)
         for family in list(self.slots):
             numbers = [0 if row is None else row.slots.get(family, 0) for row in rows]
             if every_family or any(numbers):
@@ -168,9 +174,9 @@ class Shelf:
         """A free slot of a family, which grows where it has none."""
         slots = self.slots.setdefault(family, Slots(self.limit))
         if slots.full:
-            capacity = slots.grow()
             for stack in self._of(family):
-                stack.grow(capacity)
+                stack.grow(slots.next_capacity())
+            slots.grow()  # last: there is never a slot without a place
         return slots.take()
 
     def _of(self, family: Family) -> Iterator[Stack | VirtualStack]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from pefttools.deltas import SiteDelta
 from pefttools.pool.routing import Routing
@@ -31,9 +32,9 @@ class Site:
         self.routing = routing
         #: in the order in which they act; the second part of a key is the site that a parallel bottleneck reads
         self.stacks: dict[tuple[Family, str | None], Stack] = {}
-        #: by key of the adapter: changes of the weight ``[out, in]``, and whole sets of parameters
+        #: by key of the adapter: changes of the weight ``[out, in]``, and modules with parameters of their own
         self.dense: dict[int, torch.Tensor] = {}
-        self.replaced: dict[int, dict[str, torch.Tensor]] = {}
+        self.replaced: dict[int, nn.Module] = {}
         #: another site reads this one's input
         self.is_read = False
         module.register_forward_pre_hook(self._before)
@@ -78,9 +79,7 @@ class Site:
         if delta is not None and delta.dense is not None:
             self.dense[key] = delta.dense.to(next(self.module.parameters()).device)
         if delta is not None and delta.replace is not None:
-            self.replaced[key] = {
-                name: value.to(self.module.get_parameter(name)) for name, value in delta.replace.items()
-            }
+            self.replaced[key] = _twin(self.module, delta.replace)
 
     def forget(self, key: int) -> None:
         """Drop what is not stacked of an adapter."""
@@ -100,17 +99,14 @@ class Site:
         if not (self.stacks or self.dense or self.replaced):
             return output
         x, y = args[0], output
-        if self.dense or self.replaced:
+        if self.routing.rows and (self.dense or self.replaced):
             y = self._unstacked(x, y)
         for (family, reads), stack in self.stacks.items():
             slots = self.routing.slots.get(family)
             if slots is None or family.kind == "input_scale":
                 continue
             if y.shape[0] != slots.shape[0]:
-                raise RuntimeError(
-                    f"the module {self.name} sees {y.shape[0]} rows of a batch of {slots.shape[0]}: "
-                    "which adapter is whose can't be told there"
-                )
+                raise self._mixed_up(y)
             if family.kind == "bottleneck":
                 y = stack.apply(y if reads is None else self.routing.inputs[reads], y, slots, module)
             else:
@@ -119,28 +115,35 @@ class Site:
 
     def _unstacked(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Dense changes and replaced parameters; row by row, so that no result depends on a row's neighbours."""
+        if y.shape[0] != self.routing.total:
+            raise self._mixed_up(y)
         y = y.clone()
         for key, rows in self.routing.rows.items():
             dense, replaced = self.dense.get(key), self.replaced.get(key)
             for row in rows:
                 one = x[row : row + 1]
                 if replaced is not None:
-                    y[row : row + 1] = functional_call(_Bare(self.module), _inside(replaced), (one,))
+                    y[row : row + 1] = replaced(one)
                 if dense is not None:
                     y[row : row + 1] += nn.functional.linear(one.to(dense.dtype), dense).to(y.dtype)
         return y
 
-
-class _Bare(nn.Module):
-    """A module without its hooks."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.module.forward(x)
+    def _mixed_up(self, y: torch.Tensor) -> RuntimeError:
+        return RuntimeError(
+            f"the module {self.name} sees {y.shape[0]} rows of a batch of {self.routing.total}: "
+            "which adapter is whose can't be told there"
+        )
 
 
-def _inside(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"module.{name}": value for name, value in parameters.items()}
+def _twin(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A module without hooks that shares everything with another but the parameters that are given.
+
+    The module itself is never given other parameters, not even for a moment: another thread may be reading it.
+    """
+    twin = copy.copy(module)
+    twin._parameters = dict(module._parameters)
+    twin._forward_hooks, twin._forward_pre_hooks = OrderedDict(), OrderedDict()
+    for name, value in parameters.items():
+        own = module.get_parameter(name)
+        twin._parameters[name] = nn.Parameter(value.to(own), requires_grad=False)
+    return twin

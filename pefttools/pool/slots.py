@@ -31,11 +31,10 @@ class Slots:
         """Capacity after growing once."""
         return min(2 * self.capacity, self.limit)
 
-    def grow(self) -> int:
-        """Double the room; gives the new capacity."""
+    def grow(self) -> None:
+        """Double the room."""
         old, self.capacity = self.capacity, self.next_capacity()
         self._free = list(range(self.capacity - 1, old - 1, -1)) + self._free
-        return self.capacity
 
     def take(self) -> int:
         """A free slot."""

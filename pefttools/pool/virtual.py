@@ -105,7 +105,9 @@ def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, 
     cache = inputs.get("past_key_values")
     done = 0 if cache is None else cache.get_seq_length()
     if mask is None:
-        mask = ids.new_ones(ids.shape[0], done + ids.shape[1])
+        # transformers leaves out a mask of ones; the virtual tokens, which the cache holds too, have their own below.
+        text = done - (virtual.mask.shape[1] if virtual is not None and done else 0)
+        mask = ids.new_ones(ids.shape[0], text + ids.shape[1])
     if virtual is not None:
         if mask.dim() != 2:
             raise ConfigError("virtual tokens need an attention mask with one entry per token")
@@ -121,14 +123,23 @@ def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, 
         )
     length = inputs["inputs_embeds"].shape[1] if "inputs_embeds" in inputs else ids.shape[1]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -length:] + served.first_position
-    limit = served.longest
-    if limit is not None and virtual is not None and mask.shape[1] > limit and int(positions.max()) >= limit:
-        raise ConfigError(
-            f"{int(mask.sum(1).max())} tokens, virtual ones among them, are more than the {limit} that the base takes",
-            hint="Shorten the text by the length of the prefix or prompt.",
-        )
+    if served.longest is not None:
+        if done == 0:
+            _check_length(served, mask)
+        # Rows that have ended go on being counted while their neighbours are generated.
+        positions = positions.clamp(max=served.longest - 1)
     inputs["position_ids"] = positions
     return inputs
+
+
+def _check_length(served: ServedBase, mask: torch.Tensor) -> None:
+    longest, limit = mask.shape[1] + served.first_position, served.longest
+    if limit is not None and longest > limit and (most := int(mask.sum(1).max()) + served.first_position) > limit:
+        raise ConfigError(
+            f"{most - served.first_position} tokens, virtual ones among them, are more than the "
+            f"{limit - served.first_position} that the base takes",
+            hint="Shorten the text by the length of the prefix or prompt.",
+        )
 
 
 def _first(served: ServedBase, virtual: VirtualTokens, inputs: dict[str, Any], cache: Any) -> dict[str, Any]:

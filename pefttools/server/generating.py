@@ -39,6 +39,11 @@ class Generation:
     reason: str | None = None
     _sent: int = 0
 
+    def restart(self) -> None:
+        """Begin anew, after a try that failed; what was handed on already is not handed on again."""
+        self.tokens.clear()
+        self.text, self.reason = "", None
+
     def push(self, token: int, tokenizer: Any, ends: frozenset[int]) -> bool:
         """Take the next token; True where the answer has ended."""
         if self.reason is not None:
@@ -79,6 +84,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
     Args:
         rows: the answers, in the order of the batch.
         cancelled: per row, whether nobody waits for it any more.
+        ended: per row, called once its answer has ended, while others go on.
         tokenizer: of the base.
         ends: tokens that end an answer.
     """
@@ -87,17 +93,24 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         self,
         rows: Sequence[Generation],
         cancelled: Sequence[Callable[[], bool]],
+        ended: Sequence[Callable[[], None]],
         tokenizer: Any,
         ends: frozenset[int],
     ) -> None:
         self.rows = rows
         self.cancelled = cancelled
+        self.ended = list(ended)
+        self.open = [True] * len(rows)
         self.tokenizer = tokenizer
         self.ends = ends
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        done = [
-            row.push(token, self.tokenizer, self.ends) or gone()
-            for row, gone, token in zip(self.rows, self.cancelled, input_ids[:, -1].tolist(), strict=True)
-        ]
-        return torch.tensor(done, device=input_ids.device)
+        for index, token in enumerate(input_ids[:, -1].tolist()):
+            if not self.open[index]:
+                continue
+            if self.rows[index].push(token, self.tokenizer, self.ends):
+                self.open[index] = False
+                self.ended[index]()
+            elif self.cancelled[index]():
+                self.open[index] = False
+        return torch.tensor([not one for one in self.open], device=input_ids.device)

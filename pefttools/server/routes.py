@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
@@ -47,19 +46,20 @@ CallerHere = Annotated[Caller, Depends(_caller)]
 @router.get("/health")
 async def health(service: ServiceHere) -> dict[str, Any]:
     """Whether the server is up."""
-    return {"status": "ok", "base": service.pool.served.base.id, "resident": len(service.pool.resident)}
+    resident = await service.off_loop(lambda: service.pool.resident)
+    return {"status": "ok", "base": service.pool.served.base.id, "resident": len(resident)}
 
 
 @router.get("/metrics")
 async def metrics(service: ServiceHere) -> Response:
     """Figures for Prometheus."""
-    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+    return Response(await service.off_loop(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models")
 async def models(service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """The base and the adapters that the caller may use."""
-    names = await asyncio.to_thread(service.names, caller)
+    names = await service.off_loop(service.names, caller)
     return {"object": "list", "data": [_model(name) for name in (service.settings.name, *names)]}
 
 
@@ -141,9 +141,9 @@ async def load(
     check_name(name)
     service.allow(caller, name, manage=True)
     asked = request or AdapterRequest()
-    full = await asyncio.to_thread(service.load, f"{name}@{asked.version}" if asked.version else name)
+    full = await service.off_loop(service.load, f"{name}@{asked.version}" if asked.version else name, caller)
     if asked.tag is not None:
-        await asyncio.to_thread(service.store.tag, name, int(full.partition("@")[2]), asked.tag)
+        await service.off_loop(service.store.tag, name, int(full.partition("@")[2]), asked.tag)
     return {"model": full, "tag": asked.tag}
 
 
@@ -152,8 +152,7 @@ async def unload(name: str, service: ServiceHere, caller: CallerHere) -> dict[st
     """Let the weights of an adapter go; the store keeps it, and the next request brings it back."""
     check_name(name)
     service.allow(caller, name, manage=True)
-    await asyncio.to_thread(service.store.resolve, name)
-    return {"unloaded": await asyncio.to_thread(service.unload, name)}
+    return {"unloaded": await service.off_loop(service.unload, name, caller)}
 
 
 def _limit(inputs: int, service: Service) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
+Stop = Annotated[str, Field(max_length=256)]
 Model = Annotated[str, Field(min_length=1, max_length=300, description="an adapter, NAME, NAME@TAG or NAME@VERSION")]
 
 
@@ -46,7 +47,7 @@ class _Generate(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1)
     n: Literal[1] = 1
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     stream: bool = False
     frequency_penalty: Literal[0] = 0
     presence_penalty: Literal[0] = 0

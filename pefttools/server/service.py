@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +16,12 @@ from transformers import StoppingCriteriaList
 
 from pefttools.artifact import Manifest, read_manifest
 from pefttools.data import Table
-from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
+from pefttools.errors import CapacityError, ConfigError, PeftToolsError, UnknownNameError
+from pefttools.methods import methods
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
 from pefttools.recipe import choose_task
-from pefttools.server.batching import Batcher, Row
+from pefttools.server.batching import Batcher, ClosedError, Row
 from pefttools.server.generating import Control, Generation
 from pefttools.server.keys import Caller, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
@@ -25,6 +29,7 @@ from pefttools.server.settings import Settings
 from pefttools.store import Store, check_name
 from pefttools.tasks import Task
 
+_ENDLESS = 2**40
 CLASSIFY, GENERATE = "classify", "generate"
 
 
@@ -75,7 +80,10 @@ class Service:
         )
         #: of versions that were asked for; a version never changes
         self._manifests: dict[str, Manifest] = {}
+        self._registering = threading.Lock()
         self.metrics = Metrics()
+        self._closed = False
+        self._threads = ThreadPoolExecutor(16, "pefttools-files")
         self._batcher = Batcher(
             self._run,
             max_batch=settings.max_batch,
@@ -87,7 +95,9 @@ class Service:
 
     def close(self) -> None:
         """Finish what waits and take nothing new."""
+        self._closed = True
         self._batcher.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def names(self, caller: Caller) -> list[str]:
         """Adapters of the store that a caller may use."""
@@ -106,7 +116,23 @@ class Service:
         name = model.partition("@")[0]
         check_name(name)
         self.allow(caller, name, manage=manage)
-        return await asyncio.to_thread(self._ready, model, caller)
+        chosen: Chosen = await self.off_loop(self._ready, model, caller)
+        return chosen
+
+    async def off_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what reads files in a thread of its own, within the time that a request may take.
+
+        Raises:
+            TooLongError: it took longer; it goes on, but nobody waits for it.
+            ClosedError: the server is stopping.
+        """
+        if self._closed:
+            raise ClosedError("the server is stopping")
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        except TimeoutError as error:
+            raise self._too_long() from error
 
     def allow(self, caller: Caller, name: str, *, manage: bool = False) -> None:
         """Refuse what a caller may not do; before it is looked up, so that nobody learns what there is.
@@ -123,6 +149,14 @@ class Service:
         if task is None or "label" not in task.roles:
             raise ConfigError(f"the model {chosen.name or self.settings.name!r} has no classification head")
         roles = {role: role for row in rows for role in row}
+        assert chosen.manifest is not None
+        method = methods.get(chosen.manifest.method.name)
+        if (
+            "pair" in roles
+            and not method.capabilities.pairs
+            and "token_type_ids" in self.pool.tokenizer.model_input_names
+        ):
+            raise ConfigError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         task.check(table, (), labelled=False)
         examples = task.encode(table, self.pool.tokenizer, ())
@@ -162,9 +196,10 @@ class Service:
         from pefttools.tasks.causal_lm import CausalLM, CausalLMConfig
 
         task = chosen.task()
-        if not isinstance(task, CausalLM):
-            task = CausalLM(CausalLMConfig())
-        return task.prompt_ids(list(messages), self.pool.tokenizer)
+        options = task.options if isinstance(task, CausalLM) else CausalLMConfig()
+        # Whole: what is too long is refused later, not cut.
+        whole = CausalLM(options.model_copy(update={"max_length": _ENDLESS}))
+        return whole.prompt_ids(list(messages), self.pool.tokenizer)
 
     def check_generation(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
         """Refuse what can't be generated.
@@ -181,35 +216,45 @@ class Service:
         if not prompt:
             raise ConfigError("the prompt is empty")
         virtual = 0 if chosen.name is None else self.pool.virtual_length(chosen.name)
-        if served.longest is not None and len(prompt) + max_tokens + virtual > served.longest:
-            raise ConfigError(
-                f"{len(prompt)} tokens of prompt, {max_tokens} new ones and {virtual} virtual ones are more than "
-                f"the {served.longest} that the base takes"
-            )
+        served.check_length(len(prompt), max_tokens, virtual)
 
-    def load(self, reference: str) -> str:
+    def load(self, reference: str, caller: Caller) -> str:
         """Make a version resident; gives its full name."""
-        return str(self._ready(reference, None).name)
+        return str(self._ready(reference, caller).name)
 
-    def unload(self, name: str) -> list[str]:
+    def unload(self, name: str, caller: Caller) -> list[str]:
         """Let the weights of all versions of an adapter go; gives their names."""
+        self._resolve(name, caller)
         return [one for one in self.pool.resident if one.partition("@")[0] == name and self.pool.evict(one)]
 
-    def _ready(self, reference: str, caller: Caller | None) -> Chosen:
+    def _resolve(self, reference: str, caller: Caller) -> str:
+        """Full name of the version that a reference means now; names that the caller may not use are not told."""
         try:
-            full = "@".join(map(str, self.store.resolve(reference)))
+            return "@".join(map(str, self.store.resolve(reference)))
         except UnknownNameError:
             name = reference.partition("@")[0]
-            if caller is None or name in (names := self.names(caller)):
+            names = self.names(caller)
+            if name in names:
                 raise
             raise UnknownNameError("adapter", name, names) from None
+
+    def _ready(self, reference: str, caller: Caller) -> Chosen:
+        full = self._resolve(reference, caller)
         manifest = self._manifests.get(full)
         if manifest is None:
             folder = self.store.get(full, verified=False)  # the pool verifies what it reads
-            manifest = self._manifests[full] = read_manifest(folder)
-            self.pool.register(full, folder)
-        if self.pool.ensure(full):
-            self.metrics.loads.inc()
+            manifest = read_manifest(folder)
+            with self._registering:
+                if full not in self._manifests:
+                    self.pool.register(full, folder)
+                    self._manifests[full] = manifest
+        try:
+            # Ahead of its batch, beside the one that runs. Where nothing can leave now, its batch will see to it.
+            if self.pool.ensure(full, wait=False):
+                self.metrics.loads.inc()
+        except CapacityError:
+            if not self.pool.resident:
+                raise
         return Chosen(full, manifest)
 
     def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[Row]:
@@ -254,8 +299,11 @@ class Service:
                 self._run([row])
 
     def _classify(self, rows: Sequence[Row]) -> None:
-        tokenizer = self.pool.tokenizer
-        batch = dict(tokenizer.pad([row.work for row in rows], padding_side="right", return_tensors="pt"))
+        works: list[dict[str, Any]] = [row.work for row in rows]
+        if any("token_type_ids" in one for one in works):
+            # Padding looks at the first row to see what there is.
+            works = [{"token_type_ids": [0] * len(one["input_ids"]), **one} for one in works]
+        batch = dict(self.pool.tokenizer.pad(works, padding_side="right", return_tensors="pt"))
         for row, answer in zip(rows, self.pool(batch, [row.adapter for row in rows]), strict=True):
             assert answer.logits is not None
             scores = answer.logits.double().softmax(-1).tolist()
@@ -263,20 +311,27 @@ class Service:
 
     def _generate(self, rows: Sequence[Row]) -> None:
         works: list[Generation] = [row.work for row in rows]
-        tokenizer = self.pool.tokenizer
-        inputs = tokenizer.pad([{"input_ids": list(one.prompt)} for one in works], padding_side="left",
-                               return_tensors="pt")  # fmt: skip
-        control = Control(works, [lambda row=row: row.cancelled for row in rows], tokenizer, self._ends())  # type: ignore[misc]
+        for one in works:
+            one.restart()
+        prompts = [{"input_ids": list(one.prompt)} for one in works]
+        inputs = self.pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
+        control = Control(
+            works,
+            [partial(getattr, row, "cancelled") for row in rows],
+            [partial(row.finish, row.work) for row in rows],
+            self.pool.tokenizer,
+            self._ends(),
+        )
         self.pool.generate_tokens(
             dict(inputs),
             [row.adapter for row in rows],
-            max_new_tokens=max(one.max_tokens for one in works),
+            max_new_tokens=[one.max_tokens for one in works],
             sampling=[one.sampling for one in works],
             stopping_criteria=StoppingCriteriaList([control]),
         )
         self.metrics.tokens.inc(sum(len(one.tokens) for one in works))
         for row in rows:
-            row.finish(row.work)
+            row.finish(row.work)  # those that nobody waits for any more
 
     def _ends(self) -> frozenset[int]:
         ends = self.pool.served.model.generation_config.eos_token_id  # type: ignore[union-attr]

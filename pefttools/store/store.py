@@ -206,7 +206,7 @@ class Store:
         for name in self.names():
             with self._files.locked(name):
                 versions = self.versions(name)
-                wanted = {*self.tags(name).values(), *versions[len(versions) - keep :]}
+                wanted = {*self.tags(name).values(), *versions[max(0, len(versions) - keep) :]}
                 for version in versions:
                     if version not in wanted:
                         self._files.remove(name, version)

@@ -124,6 +124,8 @@ class CausalLM(Task[CausalLMConfig]):
 
     def _texts(self, row: dict[str, Any], tokenizer: Any, labelled: bool) -> tuple[str, str, str]:
         """Prompt, completion with its end signs, and the bare answer."""
+        from jinja2 import TemplateError
+
         messages = list(row.get("messages") or [])
         if not messages:
             messages = [{"role": "user", "content": row["prompt"]}]
@@ -134,7 +136,10 @@ class CausalLM(Task[CausalLMConfig]):
         if not self._chat(tokenizer):
             return "\n".join(str(message["content"]) for message in before), reference, reference
         start = [{"role": "system", "content": self.options.system}] if self.options.system else []
-        prompt = tokenizer.apply_chat_template(start + before, tokenize=False, add_generation_prompt=True)
+        try:
+            prompt = tokenizer.apply_chat_template(start + before, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise ConfigError(f"the tokenizer's chat template refuses this chat: {error}") from error
         if not labelled:
             return prompt, "", ""
         whole = tokenizer.apply_chat_template(start + messages, tokenize=False)

@@ -66,7 +66,7 @@ def test_folding_is_the_order_of_effects(case: tuple[SiteDelta, int, int]) -> No
         y = y * delta.output_scale
     if delta.bias is not None:
         y = y + delta.bias
-    merged = folded(layer, delta, "layer")
+    merged = folded(dict(layer.named_parameters()), delta, "layer")
     assert torch.allclose(nn.functional.linear(x, merged["weight"], merged["bias"]), y, atol=1e-9)
 
 

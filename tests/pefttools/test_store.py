@@ -73,6 +73,14 @@ def test_a_tagged_version_stays(store: Store, artifacts: list[Path]) -> None:
     assert store.names() == []
 
 
+def test_gc_keeps_all_where_there_are_fewer_than_it_may_keep(store: Store, artifacts: list[Path]) -> None:
+    for _ in range(3):
+        store.add(artifacts[0], "acme")
+    assert store.gc(keep=5) == []
+    assert store.versions("acme") == [1, 2, 3]
+    assert store.gc(keep=2) == ["acme@1"]
+
+
 def test_unknown_names_say_what_is_near(store: Store, artifacts: list[Path]) -> None:
     store.add(artifacts[0], "acme", tag="prod")
     with pytest.raises(UnknownNameError, match="Did you mean 'acme'"):

@@ -72,3 +72,31 @@ def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
         assert_close(found.logits, wanted.logits)
     assert counters["stats"]["unique_graphs"] >= 1
     assert not counters["graph_break"]
+
+
+def test_loads_while_a_compiled_call_runs(tiny_llama: str, many: list[Path]) -> None:
+    """Growing stacks in another thread: no weights are lost, none end up elsewhere."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = pefttools.AdapterPool(tiny_llama, max_resident=100, compile=True)
+    plain = pefttools.AdapterPool(tiny_llama, max_resident=100)
+    pool.load("0", many[0])
+    pool(TEXTS[:2], ["0", "0"])
+
+    def load() -> None:
+        for number in range(1, 60):
+            pool.load(str(number), many[number])
+
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(load)
+        while not loading.done():
+            pool(TEXTS[:2], ["0", "0"])
+        loading.result()
+    for number in range(60):
+        plain.load(str(number), many[number])
+    names = [str(number) for number in range(60)]
+    texts = [TEXTS[index % 3] for index in range(60)]
+    for found, wanted in zip(pool(texts, names), plain(texts, names), strict=True):
+        assert found.logits is not None
+        assert wanted.logits is not None
+        assert_close(found.logits, wanted.logits)

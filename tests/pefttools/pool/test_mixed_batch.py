@@ -101,6 +101,8 @@ def test_generated_tokens(fixture: str, beams: int, artifact: Make, request: pyt
         inputs = dict(model.tokenizer(texts[row], return_tensors="pt"))
         inputs.pop("token_type_ids", None)
         wanted = model.generate(inputs, max_new_tokens=8, num_beams=beams)[0]
+        single = pool.generate_tokens([texts[row]], [names[row]], max_new_tokens=8, num_beams=beams)[0]
+        assert single.tolist() == wanted.tolist(), (method, number)
         assert found[row, : len(wanted)].tolist() == wanted.tolist(), (method, number)
         assert (found[row, len(wanted) :] == model.tokenizer.pad_token_id).all()
 
@@ -180,3 +182,19 @@ def test_draws_follow_the_softmax() -> None:
     assert torch.allclose(counts / 4000, (logits[0] / 0.5).softmax(-1), atol=0.02)
     only = _Draw([Sampling(seed=1, top_k=1)], torch.device("cpu"))
     assert all(int(only(torch.zeros(1, 0), logits).argmax()) == 2 for _ in range(20))
+
+
+@pytest.mark.parametrize("name", ["prefix-0", None])
+def test_a_row_that_has_ended_does_not_run_out_of_positions(name: str | None, tiny_gpt2: str, artifact: Make) -> None:
+    """128 positions: a long prompt with a short answer beside a short prompt with a long answer."""
+    pool = pefttools.AdapterPool(tiny_gpt2)
+    pool.load("prefix-0", artifact(tiny_gpt2, "lm", "prefix", 0))
+    long, short = "word " * 110, "a few words"
+    names, lengths = [name, None], [5, 60]
+    found = pool.generate_tokens([long, short], names, max_new_tokens=lengths)
+    for row, text in enumerate((long, short)):
+        alone_ids = pool.generate_tokens([text], [names[row]], max_new_tokens=lengths[row])[0]
+        assert found[row, : len(alone_ids)].tolist() == alone_ids.tolist()
+        assert (found[row, len(alone_ids) :] == pool.tokenizer.pad_token_id).all()
+    with pytest.raises(ConfigError, match="are more than the 128"):
+        pool.generate_tokens([long], [name], max_new_tokens=20)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -196,3 +197,95 @@ def test_virtual_tokens_shorten_the_longest_text(tiny_gpt2: str, artifact: Make)
     with pytest.raises(ConfigError, match="129 tokens, virtual ones among them, are more than the 128"):
         pool({"input_ids": ids}, ["prefix", None])
     assert len(pool({"input_ids": ids[:, :123]}, ["prefix", None])) == 2
+
+
+def test_two_loads_of_one_adapter_leave_no_slot_behind(tiny_bert: str, loras: Callable[[int], Path]) -> None:
+    pool = AdapterPool(tiny_bert, max_resident=2)
+    for number in range(8):
+        pool.register(str(number), loras(number))
+    with ThreadPoolExecutor(4) as threads:
+        with pool._residents.hold(["0", "1"]):
+            # All of them wait for room, and then for one another.
+            waiting = [threads.submit(pool.ensure, "2") for _ in range(3)]
+            waiting.append(threads.submit(pool.load, "2", loras(2)))  # type: ignore[arg-type]
+            assert not any(future.done() for future in waiting)
+        for future in waiting:
+            future.result()
+    for number in range(8):
+        assert _value(pool, str(number)) == number
+    used = [slots.capacity - 1 - len(slots._free) for slots in pool._shelf.slots.values()]
+    assert used == [len(pool.resident)] == [2]
+
+
+def test_a_name_given_anew_while_it_is_resident(tiny_bert: str, loras: Callable[[int], Path]) -> None:
+    pool = AdapterPool(tiny_bert)
+    pool.load("acme", loras(1))
+    pool.register("acme", loras(2))
+    assert _value(pool, "acme") == 2.0
+
+
+def test_a_slow_fetch_does_not_bring_back_what_was_replaced(tiny_bert: str, loras: Callable[[int], Path]) -> None:
+    pool = AdapterPool(tiny_bert)
+    pool.register("acme", loras(1))
+    prepare = pool._residents._prepare
+    fetching, go_on = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> Any:
+        found = prepare(folder)
+        if folder == loras(1) and not fetching.is_set():
+            fetching.set()
+            go_on.wait(30)
+        return found
+
+    pool._residents._prepare = slow
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(_value, pool, "acme")
+        fetching.wait(30)
+        pool.load("acme", loras(2))
+        go_on.set()
+        assert answer.result() == 2.0
+    assert _value(pool, "acme") == 2.0
+
+
+def test_weights_of_another_shape_leave_no_slot_behind(tiny_bert: str, artifact: Make, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from pefttools.deltas import LowRank, SiteDelta
+
+    pool = AdapterPool(tiny_bert)
+    pool.load("good", artifact(tiny_bert, "mean", "lora", 0))
+    prepared = pool._preparer.prepare(artifact(tiny_bert, "mean", "lora", 0))
+    bad = {name: SiteDelta(low_rank=LowRank(torch.zeros(4, 999), torch.zeros(64, 4))) for name in prepared.deltas.sites}
+    before = [len(slots._free) for slots in pool._shelf.slots.values()]
+    with pytest.raises(ArtifactError, match="do not fit the base"):
+        pool._shelf.place(replace(prepared.deltas, sites=bad))
+    assert [len(slots._free) for slots in pool._shelf.slots.values()] == before
+
+
+def test_heads_of_the_model_while_others_are_loaded(tiny_bert: str, artifact: Make) -> None:
+    """Running one adapter's head must not show in the weights of one that is being loaded."""
+    pool = AdapterPool(tiny_bert, max_resident=8)
+    folders = [artifact(tiny_bert, "model", "bitfit", number) for number in range(4)]
+    wanted = []
+    for number, folder in enumerate(folders):
+        pool.load(str(number), folder)
+        wanted.append(pool([TEXTS[1]], [str(number)])[0].logits)
+    stop = threading.Event()
+
+    def reload() -> int:
+        turns = 0
+        while not stop.is_set():
+            pool.load(str(turns % 4), folders[turns % 4])
+            turns += 1
+        return turns
+
+    with ThreadPoolExecutor(1) as threads:
+        reloading = threads.submit(reload)
+        try:
+            for turn in range(150):
+                (answer,) = pool([TEXTS[1]], [str(turn % 4)])
+                assert answer.logits is not None
+                assert_close(answer.logits, wanted[turn % 4])  # type: ignore[arg-type]
+        finally:
+            stop.set()
+        assert reloading.result() > 10

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import openai
 import pytest
-import torch
 
 import pefttools
 from pefttools.store import Store
@@ -225,8 +223,6 @@ def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: 
     assert _error(server.http.post("/v1/completions", json=slow))[0] == 504
     server.service.close()
     assert _error(server.http.post("/v1/completions", json={**slow, "max_tokens": 1}))[0] == 503
-    assert torch.get_num_threads() > 0
-    shutil.rmtree(server.service.settings.store)
 
 
 def test_a_stopped_server_finishes_what_it_has(tiny_llama: str, writers: Artifacts, tmp_path: Path) -> None:
@@ -273,3 +269,127 @@ def test_a_stopped_server_finishes_what_it_has(tiny_llama: str, writers: Artifac
             httpx.get(f"{url}/health")
     finally:
         process.kill()
+
+
+def test_pairs_beside_single_texts(serve: Serve, tiny_bert: str, tmp_path: Path) -> None:
+    """Token types of one tenant's pairs are not lost because another's single text came first."""
+    import asyncio
+
+    import httpx
+
+    folder = tmp_path / "pairs"
+    task = {"name": "sequence-classification", "head": "mean"}
+    pefttools.save(pefttools.wrap(tiny_bert, "lora", task=task, labels=["a", "b"], precision="float32"), folder)
+    prefix = tmp_path / "prefix"
+    pefttools.save(pefttools.wrap(tiny_bert, "prefix", task=task, labels=["a", "b"], precision="float32"), prefix)
+    server = serve(tiny_bert, {"acme": [folder], "prefix": [prefix]}, max_wait_ms=200)
+    pair = {"text": "one text", "pair": "another one"}
+    wanted = pefttools.predict(folder, [pair])[0]["score"]
+
+    async def ask(order: list[object]) -> list[float]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            answers = await asyncio.gather(
+                *(http.post("/v1/classify", json={"model": "acme", "input": one}) for one in order)
+            )
+        return [answer.json()["data"][0]["score"] for answer in answers]
+
+    for order in (["single", pair, "single"], [pair, "single"]):
+        scores = asyncio.run(ask(list(order)))
+        assert scores[order.index(pair)] == pytest.approx(wanted, abs=1e-5)
+    refused = server.http.post("/v1/classify", json={"model": "prefix", "input": pair})
+    assert _error(refused)[0] == 400
+    assert "pairs of texts" in _error(refused)[1]
+
+
+def test_names_of_others_are_not_told_to_managers(serve: Serve, tiny_bert: str, classifiers: Artifacts,
+                                                  tmp_path: Path) -> None:  # fmt: skip
+    from pefttools.server.keys import digest
+
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"- {{id: acme, sha256: {digest('secret')}, manage: ['acme*']}}\n")
+    server = serve(tiny_bert, {"acme": [classifiers(1)], "globex": [classifiers(2)]}, keys=keys)
+    headers = {"authorization": "Bearer secret"}
+    for answer in (
+        server.http.delete("/v1/adapters/acme-x", headers=headers),
+        server.http.post("/v1/adapters/acme-x", headers=headers),
+        server.http.post("/v1/classify", json={"model": "acme-x", "input": "x"}, headers=headers),
+    ):
+        status, message = _error(answer)
+        assert status == 404
+        assert "'acme'" in message
+        assert "globex" not in message
+
+
+def test_a_long_chat_is_not_cut(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    ask = {"model": "acme", "messages": [{"role": "user", "content": "word " * 700}], "max_tokens": 2}
+    assert server.http.post("/v1/chat/completions", json=ask).json()["usage"]["prompt_tokens"] > 700
+    ask["messages"] = [{"role": "user", "content": "word " * 3000}]
+    status, message = _error(server.http.post("/v1/chat/completions", json=ask))
+    assert (status, "are more than the 2048" in message) == (400, True)
+
+
+def test_a_chat_that_the_template_refuses(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    server.service.pool.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    ask = {"model": "acme", "messages": [{"role": "user", "content": "x"}]}
+    status, message = _error(server.http.post("/v1/chat/completions", json=ask))
+    assert (status, "roles must alternate" in message) == (400, True)
+
+
+def test_too_many_stops(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    ask = {"model": "acme", "prompt": "x"}
+    for stop in (["a"] * 5, ["x" * 300], "x" * 300):
+        assert _error(server.http.post("/v1/completions", json={**ask, "stop": stop}))[0] == 400
+
+
+def test_a_short_answer_does_not_wait_for_a_long_one(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    """Both run in one batch; so do adapters that are not in memory while all that are have work."""
+    import asyncio
+
+    import httpx
+
+    server = serve(tiny_llama, {f"a{n}": [writers(n)] for n in range(4)}, max_wait_ms=300, max_resident=2, max_batch=2)
+
+    async def ask() -> list[str]:
+        ended: list[str] = []
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+
+            async def one(name: str, model: str, tokens: int) -> None:
+                body = {"model": model, "prompt": "a text", "max_tokens": tokens, "temperature": 0}
+                answer = await http.post("/v1/completions", json=body)
+                assert answer.json()["usage"]["completion_tokens"] == tokens
+                ended.append(name)
+
+            async def models() -> None:
+                await asyncio.sleep(0.6)  # the batch is running, the others wait
+                assert len((await http.get("/v1/models")).json()["data"]) == 5
+                ended.append("models")
+
+            await asyncio.gather(
+                one("long", "a0", 900), one("short", "a1", 1), models(),
+                *(one("cold", f"a{2 + n % 2}", 1) for n in range(40)),
+            )  # fmt: skip
+        return ended
+
+    ended = asyncio.run(ask())
+    assert ended.index("short") < ended.index("models") < ended.index("long")
+
+
+def test_an_answer_that_begins_anew_is_not_doubled() -> None:
+    from pefttools.server.generating import Generation
+
+    class Letters:
+        def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+            return "".join(chr(token) for token in tokens)
+
+    pieces: list[str] = []
+    generation = Generation([1], 10, stop=["xyz"], on_text=pieces.append)
+    for token in b"hello x":
+        generation.push(token, Letters(), frozenset([0]))
+    generation.restart()
+    for token in [*b"hello xy!", 0]:
+        generation.push(token, Letters(), frozenset([0]))
+    assert generation.text == "hello xy!" == "".join(pieces)
+    assert generation.reason == "stop"
