@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -178,7 +179,10 @@ class Service:
         generation.on_text = lambda text: _later(loop, pieces, text)
         (row,) = self._submit(chosen, [generation])
         row.future.add_done_callback(lambda _: pieces.put_nowait(None))
-        return self._pieces(row, pieces)
+        stream = self._pieces(row, pieces)
+        # Also where nobody ever begins to read.
+        weakref.finalize(stream, setattr, row, "cancelled", True)
+        return stream
 
     async def _pieces(self, row: Row, pieces: asyncio.Queue[str | None]) -> AsyncIterator[str]:
         try:
