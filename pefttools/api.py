@@ -201,7 +201,7 @@ def merge(artifact: PathLike, output: PathLike, *, base: str | None = None) -> P
         )
     tuned = load_artifact(Path(artifact), base=base, variant="float32")
     merged: Any = method.merge(tuned.transformer)
-    with folder_atomic(Path(output)) as folder:
+    with folder_atomic(Path(output), over="config.json") as folder:
         merged.save_pretrained(folder)
         tuned.tokenizer.save_pretrained(folder)
         if tuned.head is not None:

@@ -67,12 +67,18 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def folder_atomic(target: Path) -> Iterator[Path]:
+def folder_atomic(target: Path, *, over: str | None = None) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place, whole, when the block ends without an error.
 
     An existing target is exchanged in one step where the system can (Linux), so that at every moment the name
     holds the old folder or the new one.
+
+    Args:
+        target: the folder.
+        over: see `check_replaceable`; None: whatever stands there is replaced.
     """
+    if over is not None:
+        check_replaceable(target, over)
     with _staged(target) as folder:
         yield folder
         with _writable(target):
@@ -127,6 +133,22 @@ def _sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         _fsync_folder(path) if path.is_dir() else _fsync_file(path)
     _fsync_folder(folder)
+
+
+def check_replaceable(target: Path, over: str) -> None:
+    """Refuse to put a folder in the place of something else than an older one of its kind.
+
+    Args:
+        target: the folder to be written.
+        over: name of a file that an older one has.
+
+    Raises:
+        ConfigError: a file, or a folder that holds other things.
+    """
+    free = not target.exists() or (target.is_dir() and ((target / over).is_file() or not any(target.iterdir())))
+    if not free:
+        kind = f"is a folder without {over}, and not empty" if target.is_dir() else "is a file"
+        raise ConfigError(f"{target} {kind}: it would be lost", hint="Choose another place, or remove it yourself.")
 
 
 def check_writable(target: Path) -> None:

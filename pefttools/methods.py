@@ -160,8 +160,8 @@ class Method(ABC, Generic[ConfigT]):
             ArtifactError: the state does not fit the model.
         """
         raise ConfigError(
-            f"the method {self.name!r} can't be served beside other adapters: it says of its trained state no deltas",
-            hint="Serve it alone, merged or loaded by pefttools.load.",
+            f"an adapter of the method {self.name!r} can't be taken apart: served beside others, exported or added up",
+            hint="It can be evaluated, asked and, where the method allows it, merged.",
         )
 
     def describe(self, config: ConfigT) -> dict[str, Any]:

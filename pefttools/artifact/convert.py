@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from pefttools.artifact.load import find_base
-from pefttools.artifact.manifest import Manifest, MethodEntry, read_manifest, verify_files
+from pefttools.artifact.manifest import MANIFEST, Manifest, MethodEntry, read_manifest, verify_files
 from pefttools.artifact.save import HEAD, seal
 from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas
@@ -89,7 +90,11 @@ def export_lora(folder: Path, output: Path, *, rank: int | None = None, base: st
     """
     opened = open_artifact(folder, base)
     lora = as_lora(opened.deltas, opened.built.transformer, rank)
-    with folder_atomic(output) as temporary:
+    if not lora.sites:
+        raise ConfigError(
+            f"the method {opened.manifest.method.name!r} changes nothing but the task head: there is no LoRA to export"
+        )
+    with folder_atomic(output, over="adapter_config.json") as temporary:
         write_peft(lora, temporary, base_id=opened.manifest.base.id, task_type=opened.built.target.peft_task_type)
         head = opened.head()
         if head is not None:
@@ -114,20 +119,24 @@ def compose(
     """
     if len(folders) < 2 or len(folders) != len(weights):
         raise ConfigError(f"{len(folders)} artifacts and {len(weights)} weights: two or more, and one weight for each")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise ConfigError(f"weights must be numbers, not {', '.join(map(str, weights))}")
     if not sum(weights):
         raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of the sum.")
     opened = [open_artifact(folder, base) for folder in folders]
     first = opened[0]
     for other in opened[1:]:
         _check_alike(first, other)
-    parts = [additive(one.deltas, one.built.transformer) for one in opened]
+    parts = [_additive(one) for one in opened]
     lora = as_lora(weighted(parts, weights), first.built.transformer, rank)
+    if not lora.sites:
+        raise ConfigError("these adapters change nothing but the task head: there is nothing to add up")
     sources = [
         {"artifact": one.folder.resolve().name, "method": one.manifest.method.name, "weight": weight}
         for one, weight in zip(opened, weights, strict=True)
     ]
     heads = [head for one in opened if (head := one.head()) is not None]
-    with folder_atomic(output) as temporary:
+    with folder_atomic(output, over=MANIFEST) as temporary:
         write_peft(lora, temporary, base_id=first.manifest.base.id, task_type=first.built.target.peft_task_type)
         if heads:
             shares = [weight / sum(weights) for weight in weights]
@@ -139,6 +148,19 @@ def compose(
         draft = _draft(first.manifest, lora)
         seal(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error})
     return lora
+
+
+def _additive(opened: Opened) -> AdapterDeltas:
+    if opened.deltas.prefix is not None or opened.deltas.prompt is not None:
+        raise ConfigError(f"{_named(opened)} adds virtual tokens, which can't be added up with other adapters")
+    try:
+        return additive(opened.deltas, opened.built.transformer)
+    except ConfigError as error:
+        raise ConfigError(f"{_named(opened)} can't be added up: {error.message}") from error
+
+
+def _named(opened: Opened) -> str:
+    return f"{opened.folder} ({opened.manifest.method.name})"
 
 
 def _check_alike(one: Opened, other: Opened) -> None:

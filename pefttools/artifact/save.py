@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pefttools.artifact.card import model_card
 from pefttools.artifact.manifest import (
+    MANIFEST,
     BaseEntry,
     Manifest,
     MethodEntry,
@@ -44,7 +45,7 @@ def save_artifact(model: TunedModel, folder: Path, *, storage: str = "float32", 
         ConfigError: the folder can't be written, or a weight is too large for float16.
     """
     draft = draft_manifest(model, **notes)
-    with folder_atomic(folder) as temporary:
+    with folder_atomic(folder, over=MANIFEST) as temporary:
         write_weights(model, temporary)
         if storage == "float16" and not to_float16(temporary):
             raise ConfigError("a weight is too large for float16", hint="Use storage='float32'.")

@@ -111,7 +111,7 @@ def inspect(
     if norms:
         from pefttools.artifact.convert import site_norms
 
-        found = site_norms(artifact)
+        found = site_norms(artifact) or {"none": {}}
         _table(
             "norms by site",
             [(site, ", ".join(f"{kind} {norm:.4g}" for kind, norm in own.items())) for site, own in found.items()],
@@ -157,7 +157,7 @@ def export(
     from pefttools import api
 
     error = api.export(artifact, output, format=format, rank=rank, base=base)
-    print(f"{output}: {'exact' if error == 0 else f'relative error {error:.2%}'}")
+    _say_error(output, error)
 
 
 def compose(
@@ -175,8 +175,16 @@ def compose(
         numbers = [float(one) for one in weights.split(",")]
     except ValueError as error:
         raise ConfigError(f"--weights {weights!r}: write numbers with commas between, e.g. 0.6,0.4") from error
-    error_share = api.compose(artifacts, numbers, output, rank=rank, base=base)
-    print(f"{output}: {'exact' if error_share == 0 else f'relative error {error_share:.2%}'}")
+    _say_error(output, api.compose(artifacts, numbers, output, rank=rank, base=base))
+
+
+def _say_error(output: Path, error: float) -> None:
+    if error == 0:
+        print(f"{output}: exact")
+        return
+    print(f"{output}: relative error {error:.2%} (what is left out, by its Frobenius norm, of the whole change)")
+    if error > 0.1:
+        print("That is much: the result will not behave as the adapter does. A higher --rank leaves out less.")
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:

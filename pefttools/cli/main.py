@@ -31,6 +31,7 @@ def build_app() -> typer.Typer:
     @app.callback()
     def main(
         debug: bool = typer.Option(False, DEBUG, help="Show tracebacks."),
+        version: bool = typer.Option(False, "--version", help="Show the version.", is_eager=True, callback=_version),
     ) -> None:
         """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
 
@@ -82,6 +83,14 @@ def run() -> None:
             "This is unexpected. Run again with --debug for the traceback, and report it.",
         )
         sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import pefttools
+
+        print(f"pefttools {pefttools.__version__}")
+        raise typer.Exit
 
 
 def _show(message: str, hint: str | None) -> None:

@@ -42,6 +42,7 @@ def serve(
         max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
         max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
     )  # fmt: skip
+    _check_free(host, port)
     # Made here, so that a base that can't be loaded is said as any other wrong input.
     service = Service(settings)
     print(
@@ -59,6 +60,23 @@ def serve(
         )
     finally:
         service.close()
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port in use before the base is loaded."""
+    import socket
+
+    from pefttools.errors import ConfigError
+
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"can't listen on {host}:{port}: {error.strerror or error}", hint="Choose another --port."
+        ) from error
 
 
 def api_key(

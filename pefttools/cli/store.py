@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from pefttools.store import Store
 
 STORE = typer.Option(
     ..., "--store", help="Folder, or fsspec URL such as s3://bucket/adapters.", envvar="PEFTTOOLS_STORE"
@@ -29,16 +33,18 @@ def add(
     tag: str | None = typer.Option(None, "--tag", help="Point this tag at the new version."),
 ) -> None:
     """Copy an artifact into the store as the next version."""
+    from pefttools.errors import ConfigError
     from pefttools.store import Store
 
-    print(Store(store).add(artifact, name or artifact.resolve().name, tag=tag))
+    folder = artifact.resolve().name
+    if name is None and folder == "artifact":
+        raise ConfigError(f"{artifact} has a folder's name that says nothing", hint="Name the adapter: --name NAME.")
+    print(Store(store).add(artifact, name or folder, tag=tag))
 
 
 def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List all versions."""
-    from pefttools.store import Store
-
-    opened = Store(store)
+    opened = _open(store)
     entries = [opened.show(f"{name}@{version}") for name in opened.names() for version in opened.versions(name)]
     if as_json:
         rows = [
@@ -63,9 +69,8 @@ def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json
 def show(reference: str = REFERENCE, store: str = STORE) -> None:
     """Show one version, verified, and where its files are."""
     from pefttools.cli.artifacts import inspect
-    from pefttools.store import Store
 
-    opened = Store(store)
+    opened = _open(store)
     entry = opened.show(reference)
     print(f"{entry}{'  tags: ' + ', '.join(entry.tags) if entry.tags else ''}")
     inspect(opened.get(str(entry)), as_json=False, norms=False)
@@ -77,31 +82,30 @@ def tag(
     store: str = STORE,
 ) -> None:
     """Point a tag at a version."""
-    from pefttools.store import Store
-
-    opened = Store(store)
+    opened = _open(store)
     name, version = opened.resolve(reference)
     opened.tag(name, version, tag)
     print(f"{name}@{tag} is {name}@{version}")
 
 
-def untag(
-    name: str = typer.Argument(help="Name of the adapter.", metavar="NAME"),
-    tag: str = typer.Argument(help="The tag.", metavar="TAG"),
-    store: str = STORE,
-) -> None:
+def untag(reference: str = typer.Argument(help="NAME@TAG", metavar="NAME@TAG"), store: str = STORE) -> None:
     """Remove a tag; its version stays."""
-    from pefttools.store import Store
+    from pefttools.errors import ConfigError
 
-    Store(store).untag(name, tag)
+    name, sign, tag = reference.partition("@")
+    if not sign:
+        raise ConfigError(f"{reference!r} says no tag", hint=f"Write {name}@TAG.")
+    opened = _open(store)
+    version = opened.resolve(reference)[1]
+    opened.untag(name, tag)
+    print(f"{name}@{version} has no tag {tag} any more")
 
 
 def verify(store: str = STORE) -> None:
     """Check every file of every version."""
     from pefttools.errors import ArtifactError
-    from pefttools.store import Store
 
-    opened = Store(store)
+    opened = _open(store)
     problems = opened.verify()
     if problems:
         listed = "; ".join(f"{reference}: {message}" for reference, message in problems.items())
@@ -111,20 +115,20 @@ def verify(store: str = STORE) -> None:
 
 def remove(reference: str = REFERENCE, store: str = STORE) -> None:
     """Remove a version that no tag names."""
-    from pefttools.store import Store
-
-    print(f"removed {Store(store).remove(reference)}")
+    print(f"removed {_open(store).remove(reference)}")
 
 
 def gc(
     store: str = STORE,
     keep: int = typer.Option(1, "--keep", min=0, help="Newest versions of each adapter to keep, tagged or not."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be removed."),
 ) -> None:
     """Remove versions that no tag names, but for the newest."""
-    from pefttools.store import Store
-
-    for reference in Store(store).gc(keep=keep):
-        print(f"removed {reference}")
+    found = _open(store).gc(keep=keep, dry_run=dry_run)
+    for reference in found:
+        print(f"{'would remove' if dry_run else 'removed'} {reference}")
+    if not found:
+        print("nothing to remove")
 
 
 def push(
@@ -134,10 +138,9 @@ def push(
     private: bool = typer.Option(True, "--private/--public", help="Who may see a repository that is new."),
 ) -> None:
     """Upload a version to the Hugging Face hub."""
-    from pefttools.store import Store
     from pefttools.store.hub import push as to_hub
 
-    print(to_hub(Store(store).get(reference), target, private=private))
+    print(to_hub(_open(store).get(reference), target, private=private))
 
 
 def pull(
@@ -153,3 +156,11 @@ def pull(
 
     folder = from_hub(source)
     print(Store(store).add(folder, name or repository(source)[0].rpartition("/")[2], tag=tag))
+
+
+def _open(url: str) -> Store:
+    from pefttools.store import Store
+
+    opened = Store(url)
+    opened.check_exists()
+    return opened

@@ -45,9 +45,8 @@ def low_rank(delta: SiteDelta, weight: torch.Tensor, rank: int | None) -> Approx
             return Approximation(update, 0.0, float(torch.linalg.matrix_norm(_core(update))))
         return _truncated(update.dense(), rank)
     if rank is None:
-        others = ", ".join(kind for kind in delta.kinds() if kind not in ("bias", "low_rank"))
         raise ConfigError(
-            f"the adapter holds {others}, which is no low-rank update: a rank is needed",
+            "the change of the weights is no low-rank update (IA3's and DoRA's are not): a rank is needed",
             hint="Say how much may be kept: --rank 16. The relative error is reported.",
         )
     return _truncated(weight_change(delta, weight.float()), rank)

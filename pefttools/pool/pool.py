@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from pefttools.errors import ConfigError
+from pefttools.artifact import MANIFEST
+from pefttools.errors import ArtifactError, ConfigError
 from pefttools.pool.base import load_served_base
 from pefttools.pool.forward import Forward
 from pefttools.pool.generation import Sampling, generate
@@ -46,6 +47,13 @@ class Answer:
         if self.logits is None or not self.labels:
             return None
         return self.labels[int(self.logits.argmax())]
+
+    @property
+    def score(self) -> float | None:
+        """Probability of that label; None where there are no labels."""
+        if self.logits is None or not self.labels:
+            return None
+        return float(self.logits.double().softmax(-1).max())
 
 
 class AdapterPool:
@@ -114,7 +122,12 @@ class AdapterPool:
         """Make an adapter known; its weights are read when a row first asks for it.
 
         One of the same name that is resident leaves, between two calls.
+
+        Raises:
+            ArtifactError: there is no artifact.
         """
+        if not Path(artifact, MANIFEST).is_file():
+            raise ArtifactError(f"{artifact} is no artifact: it has no {MANIFEST}")
         self._residents.register(name, Path(artifact))
 
     def load(self, name: str, artifact: str | Path) -> None:
@@ -239,8 +252,14 @@ class AdapterPool:
             )
 
     def _batch(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
+        if isinstance(adapters, str):
+            raise ConfigError(f"adapters must be a list, one name or None for each row, not {adapters!r}")
         if isinstance(inputs, Mapping):
             batch = dict(inputs)
+        elif isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
+            raise ConfigError("inputs must be a list of texts, or tensors as the tokenizer gives them")
+        elif not inputs:
+            raise ConfigError("an empty batch")
         else:
             with self._tokenizing:  # padding is a state of the tokenizer
                 batch = dict(self.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))

@@ -125,20 +125,20 @@ def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, 
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -length:] + served.first_position
     if served.longest is not None:
         if done == 0:
-            _check_length(served, mask)
+            _check_length(served, mask, virtual)
         # Rows that have ended go on being counted while their neighbours are generated.
         positions = positions.clamp(max=served.longest - 1)
     inputs["position_ids"] = positions
     return inputs
 
 
-def _check_length(served: ServedBase, mask: torch.Tensor) -> None:
+def _check_length(served: ServedBase, mask: torch.Tensor, virtual: VirtualTokens | None) -> None:
     longest, limit = mask.shape[1] + served.first_position, served.longest
     if limit is not None and longest > limit and (most := int(mask.sum(1).max()) + served.first_position) > limit:
         raise ConfigError(
-            f"{most - served.first_position} tokens, virtual ones among them, are more than the "
-            f"{limit - served.first_position} that the base takes",
-            hint="Shorten the text by the length of the prefix or prompt.",
+            f"{most - served.first_position} tokens{'' if virtual is None else ', virtual ones among them,'} are more "
+            f"than the {limit - served.first_position} that the base takes",
+            hint="Shorten the text.",
         )
 
 

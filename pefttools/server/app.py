@@ -78,20 +78,35 @@ def error_body(message: str, code: str, status: int) -> dict[str, Any]:
 def told(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
     """Status and body for an error."""
     status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
-    return status, error_body(str(error).replace("\n", " "), code, status)
+    text = error.message if error.hint is None else f"{error.message.rstrip('.')}. {error.hint}"
+    return status, error_body(text, code, status)
 
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, PeftToolsError)
     status, body = told(error)
+    # Where the server keeps its files is nobody's business.
+    body["error"]["message"] = body["error"]["message"].replace(f"{request.app.state.service.store.url}/adapters/", "")
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "1"} if status == 429 else None
     return JSONResponse(body, status, headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    parts = [f"{'.'.join(str(part) for part in one['loc'][1:]) or 'body'}: {one['msg']}" for one in error.errors()[:5]]
+    parts = [_field(one) for one in error.errors()[:5]]
+    if "json" not in request.headers.get("content-type", "") and request.method == "POST":
+        parts = ["the body must be JSON, with the header content-type: application/json"]
+    elif any(one["type"] == "json_invalid" for one in error.errors()):
+        parts = ["the body is no JSON"]
     return JSONResponse(error_body("; ".join(parts), "invalid_request", 400), 400)
+
+
+def _field(error: Any) -> str:
+    """Where and what; of alternatives that were all tried, only the field."""
+    where = [
+        str(part) for part in error["loc"][1:] if not any(sign in str(part) for sign in "[(") and "-" not in str(part)
+    ]
+    return f"{'.'.join(where) or 'body'}: {error['msg']}"
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -57,6 +57,8 @@ class Keys:
 
     def __init__(self, file: Path | None) -> None:
         self.needed = file is not None
+        if file is not None and not file.is_file():
+            raise ConfigError(f"there is no key file {file}", hint="Make one with `pefttools api-key`.")
         self.callers: list[Caller] = []
         if file is None:
             return

@@ -73,6 +73,12 @@ class Service:
         self.settings = settings
         self.keys = Keys(settings.keys)
         self.store = Store(settings.store)
+        self.store.check_exists()
+        if settings.name in self.store.names():
+            raise ConfigError(
+                f"the store has an adapter {settings.name!r}, which is what requests call the base model",
+                hint="Give the base another name: --name NAME.",
+            )
         self.pool = AdapterPool(
             settings.base,
             variant=settings.variant,

@@ -58,9 +58,27 @@ class Store:
 
     def __init__(self, url: str | Path, **options: Any) -> None:
         self.url = str(url)
-        fs, root = fsspec.core.url_to_fs(self.url, **options)
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url, **options)
+        except ImportError as error:
+            raise ConfigError(f"{self.url} needs a package that is not installed: {error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self.url!r} is no place for a store: {error}") from error
         kind = LocalFiles if isinstance(fs, LocalFileSystem) else RemoteFiles
         self._files: StoreFiles = kind(fs, posixpath.join(root, "adapters"))
+
+    def exists(self) -> bool:
+        """Whether there is a store, be it an empty one."""
+        return bool(self._files.fs.isdir(self._files.root))
+
+    def check_exists(self) -> None:
+        """Refuse a place where there is no store.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.exists():
+            raise ConfigError(f"there is no store at {self.url}", hint="`pefttools store add` makes one.")
 
     def add(self, artifact: str | Path, name: str, *, tag: str | None = None) -> Entry:
         """Copy an artifact into the store as the next version of an adapter.
@@ -181,8 +199,10 @@ class Store:
         """Remove a version for good; its number is never given again.
 
         Raises:
-            ConfigError: a tag names it.
+            ConfigError: a tag names it, or the reference says no version.
         """
+        if "@" not in reference:
+            raise ConfigError(f"{reference!r} says no version", hint=f"Write {reference}@NUMBER.")
         name, version = self.resolve(reference)
         with self._files.locked(name):
             entry = self.show(f"{name}@{version}")
@@ -191,14 +211,15 @@ class Store:
             self._files.remove(name, version)
         return entry
 
-    def gc(self, *, keep: int = 1) -> list[str]:
+    def gc(self, *, keep: int = 1, dry_run: bool = False) -> list[str]:
         """Remove versions that no tag names, but for the newest ones, and what killed writers left.
 
         Args:
             keep: number of newest versions of each adapter to keep, tagged or not.
+            dry_run: remove nothing.
 
         Returns:
-            What was removed, as ``name@version``.
+            What was removed, or would be, as ``name@version``.
         """
         if keep < 0:
             raise ConfigError(f"keep must not be negative, not {keep}")
@@ -209,9 +230,10 @@ class Store:
                 wanted = {*self.tags(name).values(), *versions[max(0, len(versions) - keep) :]}
                 for version in versions:
                     if version not in wanted:
-                        self._files.remove(name, version)
+                        if not dry_run:
+                            self._files.remove(name, version)
                         removed.append(f"{name}@{version}")
-        for name in self._files.ls(self._files.root):
+        for name in [] if dry_run else self._files.ls(self._files.root):
             if _NAME.fullmatch(name):
                 self._files.sweep(name)
         return removed

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pefttools.artifact.manifest import MANIFEST
 from pefttools.bases import Base, locate_base, variants
 from pefttools.data import Splits, load_splits
 from pefttools.errors import ConfigError
-from pefttools.files import check_writable
+from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Task
@@ -50,6 +51,7 @@ def prepare(recipe: Recipe) -> Prepared:
             f"{recipe.training.gradient_accumulation} times {world_size()} processes"
         )
     check_writable(recipe.output)
+    check_replaceable(recipe.output, MANIFEST)
     base = locate_base(recipe.base, recipe.revision)
     splits = load_splits(recipe.data, task.roles)
     labels = task.labels(splits.train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from pefttools.artifact.manifest import MANIFEST
 from pefttools.artifact.save import seal
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
@@ -36,7 +37,7 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False) -> Stored
                 stored.model, examples, batch_size=recipe.training.eval_batch_size, progress=advance
             )
         stored.test = evaluation
-        with folder_atomic(recipe.output) as folder:
+        with folder_atomic(recipe.output, over=MANIFEST) as folder:
             shutil.copytree(recipe.output, folder, dirs_exist_ok=True)
             metrics = {**stored.manifest.metrics, "test": evaluation.metrics}
             stored.manifest = seal(folder, stored.manifest, stored.manifest.storage, metrics=metrics)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pefttools.artifact.load import load_verified
-from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.manifest import MANIFEST, Manifest
 from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weights
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
@@ -59,7 +59,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
         pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
         return loaded, evaluation, sum(now != before for now, before in pairs)
 
-    with folder_atomic(output) as folder:
+    with folder_atomic(output, over=MANIFEST) as folder:
         write_weights(fitted.model, folder)
         fitted.release()
         storage = "float32"

@@ -190,12 +190,40 @@ def test_compositions_that_make_no_sense(tiny_bert: str, tmp_path: Path) -> None
     prefix = make(tiny_bert, "mean", "prefix", 0, tmp_path / "prefix")
     with pytest.raises(ConfigError, match="different labels"):
         pefttools.compose([one, other], [1, 1], tmp_path / "out")
-    with pytest.raises(ConfigError, match="prefix: these can't be added up"):
+    with pytest.raises(ConfigError, match=r"\(prefix\) adds virtual tokens"):
         pefttools.compose([prefix, prefix], [1, 1], tmp_path / "out")
     with pytest.raises(ConfigError, match="one weight for each"):
         pefttools.compose([one, one], [1], tmp_path / "out")
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="weights must be numbers"):
+            pefttools.compose([one, one], [weight, 1], tmp_path / "out")
     with pytest.raises(ConfigError, match="sum to zero"):
         pefttools.compose([one, one], [1, -1], tmp_path / "out")
+
+
+def test_what_stands_in_the_way_is_not_lost(tiny_bert: str, tmp_path: Path) -> None:
+    artifact = _lora(tiny_bert, 0, tmp_path / "one")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "precious.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for target in (tmp_path / "notes", tmp_path / "file"):
+        for write in (
+            lambda to: pefttools.export(artifact, to),
+            lambda to: pefttools.compose([artifact, artifact], [1, 1], to),
+            lambda to: pefttools.merge(artifact, to),
+            lambda to: pefttools.save(pefttools.load(artifact), to),
+        ):
+            with pytest.raises(ConfigError, match="it would be lost"):
+                write(target)
+    assert (tmp_path / "notes" / "precious.txt").read_text() == (tmp_path / "file").read_text() == "precious"
+    pefttools.export(artifact, tmp_path / "plain")
+    pefttools.export(artifact, tmp_path / "plain")  # an older one of the kind is replaced
+
+
+def test_a_head_alone_is_no_lora(tiny_bert: str, tmp_path: Path) -> None:
+    artifact = make(tiny_bert, "mean", "head", 0, tmp_path / "artifact")
+    with pytest.raises(ConfigError, match="nothing but the task head"):
+        pefttools.export(artifact, tmp_path / "plain")
 
 
 def test_norms_by_site(tiny_bert: str, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_unknown_names_say_what_is_near(store: Store, artifacts: list[Path]) -> 
         store.get("acme@pro")
     with pytest.raises(UnknownNameError, match="acme@7"):
         store.get("acme@7")
-    for call in (lambda: store.tag("nobody", 1, "x"), lambda: store.untag("nobody", "x"), lambda: store.remove("no")):
+    for call in (lambda: store.tag("nobody", 1, "x"), lambda: store.untag("nobody", "x"), lambda: store.remove("no@1")):
         with pytest.raises(UnknownNameError):
             call()
 
@@ -208,6 +208,21 @@ def test_a_stale_leftover_is_swept(tmp_path: Path, artifacts: list[Path]) -> Non
     os.utime(left, (0, 0))
     store.gc()
     assert not left.exists()
+
+
+def test_removing_needs_a_version(store: Store, artifacts: list[Path]) -> None:
+    store.add(artifacts[0], "acme")
+    with pytest.raises(ConfigError, match="'acme' says no version"):
+        store.remove("acme")
+    assert store.gc(keep=0, dry_run=True) == ["acme@1"]
+    assert store.versions("acme") == [1]
+
+
+def test_places_that_are_no_store(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no store at"):
+        Store(tmp_path / "nowhere").check_exists()
+    with pytest.raises(ConfigError, match="no place for a store"):
+        Store("nosuch://x/y")
 
 
 def test_a_store_needs_no_torch() -> None:

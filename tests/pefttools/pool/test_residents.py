@@ -170,6 +170,16 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, loras: Callable[[int], Path]
     with pytest.raises(ConfigError, match="2 rows, but 1 adapters"):
         pool(["a", "b"], ["acme"])
     with pytest.raises(ConfigError, match="empty batch"):
+        pool([], [])
+    with pytest.raises(ConfigError, match="must be a list of texts"):
+        pool("text", ["acme"])
+    with pytest.raises(ConfigError, match="must be a list of texts"):
+        pool([3], ["acme"])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="adapters must be a list"):
+        pool(["text"], "acme")
+    with pytest.raises(ArtifactError, match="is no artifact"):
+        pool.register("nothing", tmp_path)
+    with pytest.raises(ConfigError, match="empty batch"):
         pool({"input_ids": torch.zeros(0, 1, dtype=torch.long)}, [])
     with pytest.raises(ConfigError, match="is an encoder: it can't generate"):
         pool.generate(["text"], ["acme"])

@@ -134,7 +134,10 @@ def test_wrong_requests(serve: Serve, tiny_bert: str, tiny_llama: str, classifie
     assert _error(post("/v1/classify", json={**ask, "input": ["x"] * 4}))[0] == 400
     assert _error(post("/v1/classify", json={**ask, "input": []}))[0] == 400
     assert _error(post("/v1/classify", json={**ask, "input": ["x" * 6000]}))[0] == 413
-    assert _error(post("/v1/classify", content=b"{"))[0] == 400
+    header = {"content-type": "application/json"}
+    assert _error(post("/v1/classify", content=b"{", headers=header)) == (400, "the body is no JSON")
+    assert "content-type" in _error(post("/v1/classify", content=b"{}"))[1]
+    assert "constrained" not in _error(post("/v1/classify", json={**ask, "input": ""}))[1]
     assert _error(post("/v1/classify", json={**ask, "inputs": "x"})) == (400, "inputs: Extra inputs are not permitted")
     assert _error(post("/v1/completions", json={"model": "acme", "prompt": "x"}))[0] == 400
     assert _error(server.http.get("/v1/nothing"))[0] == 404
@@ -144,8 +147,32 @@ def test_wrong_requests(serve: Serve, tiny_bert: str, tiny_llama: str, classifie
     file.write_bytes(b"x" + file.read_bytes()[1:])
     status, message = _error(post("/v1/classify", json={**ask, "model": "broken"}))
     assert (status, "head.safetensors" in message) == (422, True)
+    assert "broken/versions/1" in message
+    assert str(tmp_path) not in message
     assert post("/v1/classify", json=ask).json()["data"][0]["label"] == "t1-1"
     assert server.http.get("/health").json()["status"] == "ok"
+
+
+def test_what_can_not_be_served(tiny_bert: str, classifiers: Artifacts, tmp_path: Path) -> None:
+    import socket
+
+    from pefttools.cli.serving import _check_free
+    from pefttools.errors import ConfigError
+    from pefttools.server import Settings
+    from pefttools.server.service import Service
+
+    with pytest.raises(ConfigError, match="there is no store at"):
+        Service(Settings(base=tiny_bert, store=str(tmp_path / "nowhere")))
+    Store(tmp_path / "store").add(classifiers(1), "base")
+    with pytest.raises(ConfigError, match="the store has an adapter 'base'"):
+        Service(Settings(base=tiny_bert, store=str(tmp_path / "store")))
+    with pytest.raises(ConfigError, match="there is no key file"):
+        Service(Settings(base=tiny_bert, store=str(tmp_path / "store"), keys=tmp_path / "keys.yaml"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="can't listen on"):
+            _check_free("127.0.0.1", taken.getsockname()[1])
 
 
 def test_chunked_bodies_are_limited_too(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
