@@ -9,75 +9,17 @@ from __future__ import annotations
 
 import resource
 import sys
-import weakref
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from pefttools.planning.counter import KINDS, StorageCounter, weights_of
 from pefttools.tasks.task import Example
 from pefttools.training.sampler import LengthWindowSampler
 from pefttools.tuned import TunedModel
 
 from .records import Memory, Parts
-
-Kind = Literal["weights", "gradients", "optimizer", "other"]
-
-
-class StorageCounter(TorchDispatchMode):
-    """Counts the bytes of living storages by kind, and keeps the parts of the moment with the largest sum."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device_type = device.type
-        self.now: Counter[Kind] = Counter()
-        self.peak: Counter[Kind] = Counter()
-        self._kinds: dict[int, tuple[Kind, int]] = {}
-        self._references: dict[int, weakref.ref[Any]] = {}
-
-    def track(self, tensor: torch.Tensor, kind: Kind) -> None:
-        """Count a tensor's storage as `kind`, also where it was counted as something else."""
-        if tensor.device.type != self.device_type or tensor.layout != torch.strided:
-            return
-        storage = tensor.untyped_storage()
-        key = id(storage)
-        size = storage.nbytes()
-        before = self._kinds.get(key)
-        if before is not None:
-            if before[0] != kind and kind != "other":
-                self._kinds[key] = (kind, before[1])
-                self.now[before[0]] -= before[1]
-                self.now[kind] += before[1]
-            return
-        self._kinds[key] = (kind, size)
-        self._references[key] = weakref.ref(storage, lambda _: self._forget(key))
-        self.now[kind] += size
-        if self.now.total() > self.peak.total():
-            self.peak = self.now.copy()
-
-    def reset_peak(self) -> None:
-        """Begin anew from what lives now."""
-        self.peak = self.now.copy()
-
-    def parts(self) -> Parts:
-        """The parts at the peak."""
-        return Parts(**{kind: self.peak[kind] for kind in ("weights", "gradients", "optimizer", "other")})
-
-    def _forget(self, key: int) -> None:
-        kind, size = self._kinds.pop(key)
-        del self._references[key]
-        self.now[kind] -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.track(leaf, "other")
-        return result
 
 
 def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, accumulation: int, eval_batch_size: int,
@@ -105,7 +47,7 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
     allocator = _Allocator(device)
     with counter:
         model.run([{key: value for key, value in one.items() if key not in _UNUSED} for one in longest])
-    evaluation = allocator.correct(counter.parts())
+    evaluation = allocator.correct(_parts(counter))
     return Memory(
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         training=training,
@@ -119,7 +61,7 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
 def _training_parts(model: TunedModel, batch: Sequence[Example], accumulation: int, counter: StorageCounter) -> Parts:
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        return counter.parts()
+        return _parts(counter)
     optimizer = torch.optim.AdamW(trained, lr=1e-8)
     hooks = [p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained]
     model.train()
@@ -132,7 +74,7 @@ def _training_parts(model: TunedModel, batch: Sequence[Example], accumulation: i
     counter.reset_peak()
     allocator = _Allocator(model.device)
     _step(model, batch, accumulation, optimizer, counter)
-    parts = allocator.correct(counter.parts())
+    parts = allocator.correct(_parts(counter))
     for hook in hooks:
         hook.remove()
     return parts
@@ -142,24 +84,6 @@ def peak_rss() -> int:
     """Largest resident size of this process so far, in bytes."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
-
-
-def weights_of(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters and buffers, with what quantized layers keep beside them."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        yield tensor
-        state = getattr(tensor, "quant_state", None)
-        yield from _tensors_of(state)
-    for module in model.modules():
-        yield from _tensors_of(getattr(module, "state", None))
-
-
-def _tensors_of(state: Any) -> Iterator[torch.Tensor]:
-    for value in vars(state).values() if hasattr(state, "__dict__") else ():
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif type(value).__name__ == "QuantState":  # double quantization keeps a second state
-            yield from _tensors_of(value)
 
 
 _UNUSED = ("labels", "prompt_ids", "reference")
@@ -181,6 +105,11 @@ class _Allocator:
         torch.cuda.synchronize(self.device)
         beyond = torch.cuda.max_memory_allocated(self.device) - parts.peak
         return parts.model_copy(update={"other": max(0, parts.other + beyond)})
+
+
+def _parts(counter: StorageCounter) -> Parts:
+    """The parts at the peak."""
+    return Parts(**{kind: counter.peak[kind] for kind in KINDS})
 
 
 def _largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:

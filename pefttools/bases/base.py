@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pefttools.errors import ConfigError
 from pefttools.registry import Registry
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ class BaseVariant(ABC):
         Args:
             keep: names of modules that must stay in float32 (freshly initialised heads).
         """
+
+    def stand_in(self, model: nn.Module) -> None:
+        """Give a model on the meta device the shapes and number formats of this variant.
+
+        Raises:
+            ConfigError: the variant can't be planned for.
+        """
+        raise ConfigError(f"memory can't be planned for the base variant {self.name!r}: it has no stand-in")
 
     def after_load(self, model: nn.Module) -> None:
         """Mend what the loader leaves; does nothing by default."""

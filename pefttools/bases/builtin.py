@@ -21,6 +21,9 @@ class Float32(BaseVariant):
 
         return {"dtype": torch.float32}
 
+    def stand_in(self, model: nn.Module) -> None:
+        return
+
 
 class BFloat16(BaseVariant):
     """Weights in bfloat16: 2 bytes each; the computation runs in bfloat16 too."""
@@ -32,6 +35,11 @@ class BFloat16(BaseVariant):
         import torch
 
         return {"dtype": torch.bfloat16}
+
+    def stand_in(self, model: nn.Module) -> None:
+        import torch
+
+        model.to(torch.bfloat16)
 
 
 class Int8(BaseVariant):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
+from pefttools.bases.skeleton import Skeleton
 from pefttools.errors import BaseModelError
 from pefttools.sites import all_linear, is_linear
 
@@ -38,6 +39,8 @@ def load_transformer(
     import torch
     from transformers import AutoConfig
 
+    if isinstance(base, Skeleton):
+        return base.transformer(auto, variant, pooler=pooler, **config_changes)
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
         model_class = auto._model_mapping[type(config)]
@@ -101,6 +104,8 @@ def load_tokenizer(base: Base) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if isinstance(base, Skeleton):
+        return base.tokenizer()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder)
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ import typer
 
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
 from pefttools.cli.listing import bases, methods, schema, tasks
+from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
 from pefttools.cli.store import store_app
 from pefttools.cli.training import train
@@ -36,6 +37,7 @@ def build_app() -> typer.Typer:
         """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
 
     for command in (
+        plan,
         train,
         evaluate,
         predict,

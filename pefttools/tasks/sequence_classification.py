@@ -113,6 +113,9 @@ class SequenceClassification(Task[ClassificationConfig]):
                 example["labels"] = numbers[str(label)]
         return examples
 
+    def planned_example(self, length: int) -> Example:
+        return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": 0}
+
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         import torch
 

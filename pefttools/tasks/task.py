@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pefttools.data import Table
+from pefttools.errors import ConfigError
 from pefttools.methods import Target
 from pefttools.registry import Registry
 
@@ -122,6 +123,14 @@ class Task(ABC, Generic[ConfigT]):
     @abstractmethod
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
         """One example per row, with ``input_ids`` and, where the table has them, ``labels``."""
+
+    def planned_example(self, length: int) -> Example:
+        """An example of `length` tokens, encoded, for planning; what `collate` makes of it is a batch.
+
+        Raises:
+            ConfigError: the task can't be planned for.
+        """
+        raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
 
     @abstractmethod
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:

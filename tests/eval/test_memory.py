@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pefttools
-from pefttools.eval.memory import StorageCounter, profile, weights_of
+from pefttools.eval.memory import profile
+from pefttools.planning.counter import StorageCounter, weights_of
 
 CPU = torch.device("cpu")
 

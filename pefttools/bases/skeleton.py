@@ -1,0 +1,84 @@
+"""A base of which nothing but the configuration is needed: built on the meta device, without weights."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pefttools.bases.base import BaseVariant
+from pefttools.bases.locate import Base
+from pefttools.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Skeleton(Base):
+    """Stands in for a `Base` wherever a model is only looked at, never run on numbers."""
+
+    def transformer(
+        self, auto: Any, variant: BaseVariant, *, pooler: bool = False, **config_changes: Any
+    ) -> tuple[nn.Module, list[str]]:
+        """As `load_transformer` gives it, on the meta device.
+
+        Raises:
+            BaseModelError: no configuration, or one of no known model.
+        """
+        import torch
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(self.folder, **config_changes)
+            arguments: dict[str, Any] = {}
+            model_class = auto._model_mapping[type(config)]
+            model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+            if not pooler and auto.__name__ == "AutoModel" and _has_pooler(model_class):
+                arguments["add_pooling_layer"] = False
+            with torch.device("meta"):
+                model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError(
+                f"the base model {self.id!r} can't be built as {auto.__name__}: {str(error) or repr(error)}"
+            ) from error
+        model.tie_weights()  # type: ignore[operator]
+        variant.stand_in(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        return model.eval(), []
+
+    def tokenizer(self) -> Any:
+        """What a task asks of a tokenizer before there is a text."""
+        return PlannedTokenizer()
+
+
+class PlannedTokenizer:
+    """Answers questions about a tokenizer; it has no vocabulary."""
+
+    pad_token_id = 0
+    eos_token_id = 0
+    chat_template = "planned"
+    model_input_names = ("input_ids", "attention_mask")
+
+
+def skeleton(source: str) -> Skeleton:
+    """A base's skeleton; a folder with nothing but ``config.json`` will do.
+
+    Raises:
+        BaseModelError: nothing there.
+    """
+    from pefttools.bases.locate import locate_base
+
+    folder = Path(source).expanduser()
+    if (folder / "config.json").is_file():
+        return Skeleton(source, folder)
+    if folder.is_dir():
+        raise BaseModelError(f"{folder} has no config.json", hint="Give the folder of a model, or of its config.json.")
+    found = locate_base(source)
+    return Skeleton(found.id, found.folder, found.revision)
+
+
+def _has_pooler(model_class: type[Any]) -> bool:
+    return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters

@@ -1,0 +1,111 @@
+"""Bytes of living tensors, by what they are for."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Kind = Literal["weights", "gradients", "optimizer", "other"]
+#: growth that is worth a collection
+_GROWTH = 1.005
+KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "other")
+
+
+class StorageCounter(TorchDispatchMode):
+    """Counts the bytes of living storages by kind, and keeps the parts of the moment with the largest sum.
+
+    It sees every tensor that an operation returns and follows its storage until it dies; views share a storage and
+    count once. Works on real and on fake tensors.
+
+    Args:
+        device: only tensors on devices of its type are counted.
+        where: asked at every new peak.
+
+    Attributes:
+        collect: let Python collect cyclic garbage before a new peak is believed. Operations on fake tensors leave
+            cycles that the real ones do not.
+    """
+
+    def __init__(self, device: torch.device, where: Callable[[], str] | None = None) -> None:
+        super().__init__()
+        self.device_type = device.type
+        self.where = where
+        self.collect = False
+        self._clean = 0
+        self.peak_at = ""
+        self.now: Counter[Kind] = Counter()
+        self.peak: Counter[Kind] = Counter()
+        self._kinds: dict[int, tuple[Kind, int]] = {}
+        self._references: dict[int, weakref.ref[Any]] = {}
+
+    def track(self, tensor: torch.Tensor, kind: Kind) -> None:
+        """Count a tensor's storage as `kind`, also where it was counted as something else."""
+        if tensor.device.type != self.device_type or tensor.layout != torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        size = storage.nbytes()
+        before = self._kinds.get(key)
+        if before is not None:
+            if before[0] != kind and kind != "other":
+                self._kinds[key] = (kind, before[1])
+                self.now[before[0]] -= before[1]
+                self.now[kind] += before[1]
+            return
+        self._kinds[key] = (kind, size)
+        self._references[key] = weakref.ref(storage, lambda _: self._forget(key))
+        self.now[kind] += size
+        if self.collect and self.now.total() > max(self.peak.total(), _GROWTH * self._clean):
+            gc.collect()
+            self._clean = self.now.total()
+        if self.now.total() > self.peak.total():
+            self.peak = self.now.copy()
+            if self.where is not None:
+                self.peak_at = self.where()
+
+    def reset_peak(self) -> None:
+        """Begin anew from what lives now."""
+        if self.collect:
+            gc.collect()
+            gc.collect()  # what the first pass let go of may have held more
+        self._clean = 0
+        self.peak = self.now.copy()
+        self.peak_at = ""
+
+    def _forget(self, key: int) -> None:
+        kind, size = self._kinds.pop(key)
+        del self._references[key]
+        self.now[kind] -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.track(leaf, "other")
+        return result
+
+
+def weights_of(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and buffers, with what quantized layers keep beside them."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield tensor
+        state = getattr(tensor, "quant_state", None)
+        yield from _tensors_of(state)
+    for module in model.modules():
+        yield from _tensors_of(getattr(module, "state", None))
+
+
+def _tensors_of(state: Any) -> Iterator[torch.Tensor]:
+    for value in vars(state).values() if hasattr(state, "__dict__") else ():
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value).__name__ == "QuantState":  # double quantization keeps a second state
+            yield from _tensors_of(value)
