@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from pefttools.bases import BaseVariant
-from pefttools.errors import ConfigError
+from pefttools.errors import ArtifactError, ConfigError
 from pefttools.files import canonical_json
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import ALL_LINEAR, ends, match_modules
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pefttools.deltas import AdapterDeltas, SiteDelta
 
-_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+_A, _B, _BIAS, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector"
 _INITIAL = "pissa_initial"
 
 
@@ -114,6 +114,9 @@ class Lora(PeftMethod[LoraConfig]):
             for name in state
             if name.endswith(_A)
         }
+        unknown = sorted(name for name in state if not name.endswith((_A, _B, _BIAS, _MAGNITUDE)))
+        if unknown:
+            raise ArtifactError(f"the method 'lora' does not know the tensor {unknown[0]!r}")
         return AdapterDeltas(sites)
 
 
@@ -124,9 +127,12 @@ def _site(state: dict[str, torch.Tensor], name: str, scale: float, model: nn.Mod
     from pefttools.deltas.weights import dense_weight
 
     low_rank = LowRank(state[name + _A], state[name + _B] * scale)
+    # Composed adapters have it, where one of their parts changes biases.
+    bias = state.get(name + _BIAS)
+    bias = None if bias is None else bias * scale
     magnitude = state.get(name + _MAGNITUDE)
     if magnitude is None:
-        return SiteDelta(low_rank=low_rank)
+        return SiteDelta(low_rank=low_rank, bias=bias)
     weight = dense_weight(model.get_submodule(name)).to(magnitude.dtype)
     norm = torch.linalg.norm(weight + low_rank.dense().to(weight.device), dim=1)
     return SiteDelta(low_rank=low_rank, weight_scale=magnitude.to(norm.device) / norm)

@@ -99,8 +99,11 @@ class PeftMethod(Method[ConfigT]):
             state: by name, as in the transformers model: ``encoder.layer.0....lora_A.weight``.
             options: PEFT's ``adapter_config.json``.
             model: the base.
+
+        Raises:
+            ConfigError: the method declares ``mixed_batch=True`` and does not say it.
         """
-        raise NotImplementedError
+        raise ConfigError(f"the method {self.name!r} declares mixed_batch=True, but has no state_deltas")
 
     def merge(self, model: nn.Module) -> nn.Module:
         if not self.capabilities.mergeable:

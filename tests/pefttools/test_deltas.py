@@ -184,6 +184,24 @@ def test_composed_adapters_add_up(tiny_bert: str, tmp_path: Path) -> None:
     assert alone(both, TEXTS[0]).shape == (2,)
 
 
+def test_a_composed_adapter_is_served_as_it_is_loaded(tiny_bert: str, tmp_path: Path) -> None:
+    """IA3 changes biases too: they travel in the composed LoRA, and a pool must not leave them out."""
+    lora, scales = (tmp_path / "lora", tmp_path / "ia3")
+    _lora(tiny_bert, 0, lora)
+    model = pefttools.wrap(tiny_bert, "ia3", task=TASK, labels=["a", "b"], precision="float32")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "ia3_l" in name:
+                parameter.add_(0.5)
+    pefttools.save(model, scales)
+    assert pefttools.compose([lora, scales], [0.5, 0.5], tmp_path / "both", rank=64) < 1e-5
+    pool = pefttools.AdapterPool(tiny_bert)
+    pool.load("both", tmp_path / "both")
+    (answer,) = pool([TEXTS[1]], ["both"])
+    assert answer.logits is not None
+    assert_close(answer.logits, alone(pefttools.load(tmp_path / "both"), TEXTS[1]))
+
+
 def test_compositions_that_make_no_sense(tiny_bert: str, tmp_path: Path) -> None:
     one = _lora(tiny_bert, 0, tmp_path / "one")
     other = make(tiny_bert, "mean", "lora", 1, tmp_path / "other")
