@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
-from pefttools.bases.skeleton import Skeleton
+from pefttools.bases.skeleton import Skeleton, class_of
 from pefttools.errors import BaseModelError
 from pefttools.sites import all_linear, is_linear
 
@@ -43,14 +42,7 @@ def load_transformer(
         return base.transformer(auto, variant, pooler=pooler, **config_changes)
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
-        model_class = auto._model_mapping[type(config)]
-        if isinstance(model_class, tuple):
-            model_class = model_class[0]
-        arguments: dict[str, Any] = {}
-        parameters = inspect.signature(model_class.__init__).parameters
-        if not pooler and auto.__name__ == "AutoModel" and "add_pooling_layer" in parameters:
-            # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
-            arguments["add_pooling_layer"] = False
+        model_class, arguments = class_of(auto, config, pooler=pooler)
         with torch.device("meta"):
             skeleton = model_class(config, **arguments)
         inside = set(all_linear(skeleton))

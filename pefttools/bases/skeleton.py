@@ -32,11 +32,7 @@ class Skeleton(Base):
 
         try:
             config = AutoConfig.from_pretrained(self.folder, **config_changes)
-            arguments: dict[str, Any] = {}
-            model_class = auto._model_mapping[type(config)]
-            model_class = model_class[0] if isinstance(model_class, tuple) else model_class
-            if not pooler and auto.__name__ == "AutoModel" and _has_pooler(model_class):
-                arguments["add_pooling_layer"] = False
+            _, arguments = class_of(auto, config, pooler=pooler)
             with torch.device("meta"):
                 model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
         except (OSError, ValueError, KeyError) as error:
@@ -80,5 +76,16 @@ def skeleton(source: str) -> Skeleton:
     return Skeleton(found.id, found.folder, found.revision)
 
 
-def _has_pooler(model_class: type[Any]) -> bool:
-    return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[str, Any]]:
+    """The class that one of transformers' auto classes builds for a configuration, and what else it must be told.
+
+    Raises:
+        KeyError: the auto class knows no such model.
+    """
+    model_class = auto._model_mapping[type(config)]
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
+    without = not pooler and auto.__name__ == "AutoModel" and takes_pooler
+    return model_class, {"add_pooling_layer": False} if without else {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,7 @@ class AdapterPool:
             CapacityError: more different adapters than the pool may hold.
         """
         batch = self._batch(inputs, adapters, "right")
-        with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
-            rows = [None if name is None else held[name] for name in adapters]
+        with self._holding(adapters) as rows:
             self._check(rows, batch)
             virtual = self._route(rows)
             language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
@@ -241,8 +241,7 @@ class AdapterPool:
         batch = self._batch(inputs, adapters, "left")
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))
-        with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
-            rows = [None if name is None else held[name] for name in adapters]
+        with self._holding(adapters) as rows:
             self._check_generation(rows, batch, lengths)
             virtual = self._route(rows)
             if num_beams > 1:
@@ -250,6 +249,12 @@ class AdapterPool:
             return generate(
                 self.served, batch, virtual, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, **options
             )
+
+    @contextmanager
+    def _holding(self, adapters: Sequence[str | None]) -> Iterator[list[Resident | None]]:
+        """Alone with the model, each row with its adapter, which stays resident within."""
+        with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
+            yield [None if name is None else held[name] for name in adapters]
 
     def _batch(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
         if isinstance(adapters, str):
