@@ -2,11 +2,12 @@
 
     python benchmarks/mixed_batch.py
     python benchmarks/mixed_batch.py --models minilm --adapters 1,64 --repeat 15 --json
+    python benchmarks/mixed_batch.py --models minilm --adapters 64 --compile
 
 All three run in turn in one process on the same rows; times are medians, ratios medians of the ratios of each turn.
 The batch has 64 rows, or as many as there are adapters, if more. The encoder's rows go through the whole model, heads
 aside for the base and for PEFT; the pool's time contains its heads. The language model decodes one token after a cache
-of as many tokens.
+of as many tokens. With --compile an encoder's pool under torch.compile runs beside them.
 """
 
 from __future__ import annotations
@@ -57,16 +58,21 @@ def make_adapters(base: str, options: dict[str, Any], count: int, folder: Path) 
 
 
 def contestants(
-    base: str, artifacts: list[Path], rows: int, tokens: int
+    base: str, artifacts: list[Path], rows: int, tokens: int, compiled: bool
 ) -> tuple[dict[str, Callable[[list[str]], Any]], list[str]]:
     """By name, what is timed: each takes the rows' adapters."""
     import peft
     from transformers import AutoModel, DynamicCache
 
-    pool = AdapterPool(base, max_resident=len(artifacts))
     names = [path.name for path in artifacts]
-    for name, path in zip(names, artifacts, strict=True):
-        pool.load(name, path)
+
+    def filled_pool(**options: Any) -> AdapterPool:
+        pool = AdapterPool(base, max_resident=len(artifacts), **options)
+        for name, path in zip(names, artifacts, strict=True):
+            pool.load(name, path)
+        return pool
+
+    pool = filled_pool()
     causal = pool.served.causal
     ids = torch.randint(1000, 20000, (rows, tokens), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
@@ -84,11 +90,15 @@ def contestants(
 
     if not causal:
         inputs = {"input_ids": ids, "attention_mask": mask}
-        return {
+        timed: dict[str, Callable[[list[str]], Any]] = {
             "base": lambda chosen: plain(**inputs),
             "pool": lambda chosen: pool(inputs, chosen),
             "peft": lambda chosen: tuned(**inputs, adapter_names=chosen),
-        }, names
+        }
+        if compiled:
+            faster = filled_pool(compile=True)
+            timed["compiled"] = lambda chosen: faster(inputs, chosen)
+        return timed, names
 
     with torch.no_grad():
         filled = plain(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
@@ -119,10 +129,12 @@ def contestants(
 
 
 @torch.no_grad()
-def measure(base: str, targets: str, artifacts: list[Path], different: int, repeat: int) -> dict[str, Any]:
+def measure(
+    base: str, targets: str, artifacts: list[Path], different: int, repeat: int, compiled: bool
+) -> dict[str, Any]:
     """One row of the table."""
     rows = max(ROWS, different)
-    timed, names = contestants(base, artifacts[:different], rows, TOKENS)
+    timed, names = contestants(base, artifacts[:different], rows, TOKENS, compiled)
     chosen = [names[row % different] for row in range(rows)]
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(repeat + 2):
@@ -144,6 +156,7 @@ def measure(base: str, targets: str, artifacts: list[Path], different: int, repe
         **{f"{name}_ms": round(1000 * statistics.median(times), 2) for name, times in seconds.items()},
         "pool_to_base": round(ratio("pool", "base"), 3),
         "peft_to_pool": round(ratio("peft", "pool"), 3),
+        **({"peft_to_compiled": round(ratio("peft", "compiled"), 3)} if "compiled" in timed else {}),
     }
 
 
@@ -153,6 +166,7 @@ def main() -> None:
     parser.add_argument("--models", default="minilm,smollm2")
     parser.add_argument("--adapters", default="1,4,16,64,256")
     parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--compile", action="store_true", help="also time an encoder's pool under torch.compile")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     options = parser.parse_args()
     quiet_libraries()
@@ -166,11 +180,16 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 artifacts = make_adapters(base, lora, max(own), Path(folder))
                 for different in own:
-                    row = measure(base, f"{targets}, r={lora['r']}", artifacts, different, options.repeat)
+                    row = measure(
+                        base, f"{targets}, r={lora['r']}", artifacts, different, options.repeat, options.compile
+                    )
                     table.append(row)
                     print(f"{row['model']:24} {row['targets']:18} {row['adapters']:3} {row['batch']:5} "
                           f"{row['base_ms']:8.1f} {row['pool_ms']:8.1f} {row['peft_ms']:8.1f} "
                           f"{row['pool_to_base']:10.2f} {row['peft_to_pool']:10.2f}", flush=True)  # fmt: skip
+                    if "compiled_ms" in row:
+                        print(f"{'':24} compiled pool: {row['compiled_ms']:.1f} ms, "
+                              f"PEFT/compiled {row['peft_to_compiled']:.2f}", flush=True)  # fmt: skip
     if options.json:
         print(json.dumps({"rows": table, "threads": torch.get_num_threads(), "torch": torch.__version__}))
 

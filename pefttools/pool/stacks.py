@@ -190,26 +190,27 @@ class Bias(Vector):
 
 
 class LowRankStack(Stack):
-    """``a[in, rank]`` and ``b[rank, out]`` per slot, laid out as the products need them."""
+    """``a[rank, in]`` and ``b[rank, out]`` per slot, laid out as small batched products run fastest."""
 
     def __init__(self, family: Family, delta: SiteDelta, capacity: int, place: Place) -> None:
         example = delta.low_rank
         assert example is not None
-        shapes = {"a": (example.a.shape[1], family.size), "b": (family.size, example.b.shape[0])}
+        shapes = {"a": (family.size, example.a.shape[1]), "b": (family.size, example.b.shape[0])}
         super().__init__(shapes, capacity, place)
 
     def values(self, delta: SiteDelta) -> dict[str, torch.Tensor]:
         assert delta.low_rank is not None
-        return {"a": delta.low_rank.a.T, "b": delta.low_rank.b.T}
+        return {"a": delta.low_rank.a, "b": delta.low_rank.b.T}
 
     def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
         if x.dim() == 2:
             return self.apply(x[:, None], y[:, None], slots, module)[:, 0]
         a = self.tensors["a"].index_select(0, slots)
         b = self.tensors["b"].index_select(0, slots)
-        inner = torch.bmm(x.to(a.dtype), a)
+        inner = torch.bmm(x.to(a.dtype), a.transpose(1, 2))
         if y.dtype == b.dtype:
-            return torch.baddbmm(y, inner, b)
+            # A linear layer's output is nobody else's yet: adding in place spares a copy of it.
+            return y.baddbmm_(inner, b) if isinstance(module, nn.Linear) else torch.baddbmm(y, inner, b)
         return y + torch.bmm(inner, b).to(y.dtype)
 
 
