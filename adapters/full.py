@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from pefttools.bases import BaseVariant
+from pefttools.errors import ConfigError
 from pefttools.methods import Capabilities, MethodConfig, Target
 
 from .own import OwnMethod
@@ -13,17 +17,31 @@ if TYPE_CHECKING:
 
 
 class FullConfig(MethodConfig):
-    """Options of full fine-tuning: none."""
+    """Options of full fine-tuning."""
+
+    master_weights: bool = Field(
+        True,
+        description="keep the trained weights in float32; false: train the 16-bit weights of a bfloat16 base as they "
+        "are, which takes half the memory and loses small updates to rounding",
+    )
 
 
 class FullFineTuning(OwnMethod[FullConfig]):
-    """Trains all parameters, as float32 master weights (mixed precision is the task of autocast)."""
+    """Trains all parameters, by default as float32 master weights (mixed precision is the task of autocast)."""
 
     name = "full"
     summary = "every weight of the base; the yardstick"
     config = FullConfig
-    capabilities = Capabilities(bases=frozenset({"float32"}), mergeable=True)
+    capabilities = Capabilities(bases=frozenset({"float32", "bfloat16"}), mergeable=True)
     learning_rate = 1e-4
+
+    def check(self, config: FullConfig, variant: BaseVariant, task: str) -> None:
+        super().check(config, variant, task)
+        if config.master_weights and variant.name != "float32":
+            raise ConfigError(
+                f"full fine-tuning keeps float32 weights, which the base variant {variant.name!r} does not",
+                hint="Use the variant float32, or full.master_weights=false.",
+            )
 
     def wrap(self, model: nn.Module, config: FullConfig, target: Target) -> nn.Module:
         for parameter in model.parameters():

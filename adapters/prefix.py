@@ -33,8 +33,7 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
     paper = "https://arxiv.org/abs/2101.00190"
     state_prefix = "base_model."
     config = PrefixConfig
-    # Recomputing a block would run it without the cache that holds the prefix.
-    capabilities = Capabilities(mergeable=False, gradient_checkpointing=False, pairs=False, mixed_batch=True)
+    capabilities = Capabilities(mergeable=False, pairs=False, mixed_batch=True)
     learning_rate = 1e-2
 
     def peft_config(self, model: nn.Module, config: PrefixConfig, target: Target) -> Any:

@@ -62,7 +62,7 @@ def _training_parts(model: TunedModel, batch: Sequence[Example], accumulation: i
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         return _parts(counter)
-    optimizer = torch.optim.AdamW(trained, lr=1e-8)
+    optimizer = torch.optim.AdamW(trained, lr=1e-8, fused=True)
     hooks = [p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained]
     model.train()
     # The first step creates the optimizer's state; a step in the middle of training is the one to measure.
@@ -134,7 +134,7 @@ def _step(
             inputs = [{k: v for k, v in one.items() if k not in ("prompt_ids", "reference")} for one in examples]
             batch = {key: value.to(model.device) for key, value in task.collate(inputs, model.tokenizer).items()}
             labels = batch.pop("labels")
-            task.loss(model(**batch), labels).backward()
+            model(**batch, targets=labels).backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -75,11 +75,24 @@ class TunedModel(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def forward(self, **batch: torch.Tensor) -> torch.Tensor:
-        """Logits of a batch; its labels are ignored."""
+    def forward(
+        self,
+        targets: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **batch: torch.Tensor,
+    ) -> torch.Tensor:
+        """Logits of a batch, whose labels are ignored; with targets, the training loss.
+
+        Args:
+            targets: labels, as the task collates them.
+            num_items_in_batch: what the loss is divided by, see `Task.loss`.
+            batch: the model's inputs.
+        """
         batch.pop("labels", None)
-        with self._precision():
-            return self.spec.task.logits(self.transformer, self.head, batch)
+        with self.precision():
+            if targets is None:
+                return self.spec.task.logits(self.transformer, self.head, batch)
+            return self.spec.task.training_loss(self.transformer, self.head, batch, targets, num_items_in_batch)
 
     def run(self, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Logits of encoded examples, in eval mode and without gradients."""
@@ -87,7 +100,7 @@ class TunedModel(nn.Module):
 
     def run_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits of a batch, in eval mode and without gradients."""
-        with self._asking():
+        with self.asking():
             return cast("torch.Tensor", self(**{key: value.to(self.device) for key, value in batch.items()}))
 
     def generate(self, inputs: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
@@ -101,7 +114,7 @@ class TunedModel(nn.Module):
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
                 hint="Give prompts of one length at a time.",
             )
-        with self._asking(), self._precision():
+        with self.asking(), self.precision():
             inputs = {key: value.to(self.device) for key, value in inputs.items()}
             tokens = self.transformer.generate(  # type: ignore[operator]
                 **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, **options
@@ -123,7 +136,8 @@ class TunedModel(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
+    def asking(self) -> Iterator[None]:
+        """In eval mode and without gradients."""
         training = self.training
         self.eval()
         try:
@@ -132,7 +146,8 @@ class TunedModel(nn.Module):
         finally:
             self.train(training)
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision, where the model has it."""
         if self.autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast)
@@ -159,7 +174,7 @@ def build(
     precision: str,
     seed: int,
     pairs: bool = False,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: bool | Literal["selective"] = False,
     device: torch.device | None = None,
 ) -> TunedModel:
     """Load a base, add the task's head and wrap it: a model ready to be trained.
@@ -183,7 +198,9 @@ def build(
         )
     transformer = built.transformer
     if gradient_checkpointing:
-        transformer.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        from pefttools.training.recompute import recompute_layers
+
+        recompute_layers(transformer, "selective" if gradient_checkpointing == "selective" else "whole")
     if device is not None:
         transformer = transformer.to(device)
     wrapped = method.wrap(transformer, config, built.target)

@@ -32,8 +32,12 @@ class BaseVariant(ABC):
             keep: names of modules that must stay in float32 (freshly initialised heads).
         """
 
-    def stand_in(self, model: nn.Module) -> None:
+    def stand_in(self, model: nn.Module, keep: list[str]) -> None:
         """Give a model on the meta device the shapes and number formats of this variant.
+
+        Args:
+            model: in float32.
+            keep: names of modules that stay so.
 
         Raises:
             ConfigError: the variant can't be planned for.

@@ -21,7 +21,7 @@ class Float32(BaseVariant):
 
         return {"dtype": torch.float32}
 
-    def stand_in(self, model: nn.Module) -> None:
+    def stand_in(self, model: nn.Module, keep: list[str]) -> None:
         return
 
 
@@ -36,7 +36,7 @@ class BFloat16(BaseVariant):
 
         return {"dtype": torch.bfloat16}
 
-    def stand_in(self, model: nn.Module) -> None:
+    def stand_in(self, model: nn.Module, keep: list[str]) -> None:
         import torch
 
         model.to(torch.bfloat16)
@@ -58,6 +58,11 @@ class Int8(BaseVariant):
 
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=keep or None)
         return {"dtype": torch.float32, "quantization_config": config}
+
+    def stand_in(self, model: nn.Module, keep: list[str]) -> None:
+        from pefttools.bases.stand_ins import quantize_on_meta
+
+        quantize_on_meta(model, self.load_arguments(keep)["quantization_config"])
 
     def after_load(self, model: nn.Module) -> None:
         from bitsandbytes.nn import Linear8bitLt
@@ -86,6 +91,11 @@ class NF4(BaseVariant):
             llm_int8_skip_modules=keep or None,
         )
         return {"dtype": torch.float32, "quantization_config": config}
+
+    def stand_in(self, model: nn.Module, keep: list[str]) -> None:
+        from pefttools.bases.stand_ins import quantize_on_meta
+
+        quantize_on_meta(model, self.load_arguments(keep)["quantization_config"])
 
     def after_load(self, model: nn.Module) -> None:
         from bitsandbytes.nn import Linear4bit

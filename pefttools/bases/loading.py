@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
-from pefttools.bases.skeleton import Skeleton, class_of
+from pefttools.bases.skeleton import Skeleton, class_of, kept
 from pefttools.errors import BaseModelError
-from pefttools.sites import all_linear, is_linear
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,8 +44,6 @@ def load_transformer(
         model_class, arguments = class_of(auto, config, pooler=pooler)
         with torch.device("meta"):
             skeleton = model_class(config, **arguments)
-        inside = set(all_linear(skeleton))
-        keep = [name for name, module in skeleton.named_modules() if is_linear(module) and name not in inside]
         with quiet():
             model, info = model_class.from_pretrained(
                 base.folder,
@@ -54,7 +51,7 @@ def load_transformer(
                 output_loading_info=True,
                 use_safetensors=True,
                 **arguments,
-                **variant.load_arguments(keep),
+                **variant.load_arguments(kept(skeleton)),
             )
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(

@@ -40,7 +40,9 @@ class Skeleton(Base):
                 f"the base model {self.id!r} can't be built as {auto.__name__}: {str(error) or repr(error)}"
             ) from error
         model.tie_weights()  # type: ignore[operator]
-        variant.stand_in(model)
+        with torch.device("meta"):
+            variant.stand_in(model, kept(model))
+        variant.after_load(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         return model.eval(), []
@@ -74,6 +76,14 @@ def skeleton(source: str) -> Skeleton:
         raise BaseModelError(f"{folder} has no config.json", hint="Give the folder of a model, or of its config.json.")
     found = locate_base(source)
     return Skeleton(found.id, found.folder, found.revision)
+
+
+def kept(model: nn.Module) -> list[str]:
+    """Linear layers that no quantization may touch: heads, and whatever is no part of the backbone."""
+    from pefttools.sites import all_linear, is_linear
+
+    inside = set(all_linear(model))
+    return [name for name, module in model.named_modules() if is_linear(module) and name not in inside]
 
 
 def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[str, Any]]:

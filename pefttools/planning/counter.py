@@ -28,16 +28,18 @@ class StorageCounter(TorchDispatchMode):
     Args:
         device: only tensors on devices of its type are counted.
         where: asked at every new peak.
+        granularity: sizes count as the next multiple of it.
 
     Attributes:
         collect: let Python collect cyclic garbage before a new peak is believed. Operations on fake tensors leave
             cycles that the real ones do not.
     """
 
-    def __init__(self, device: torch.device, where: Callable[[], str] | None = None) -> None:
+    def __init__(self, device: torch.device, where: Callable[[], str] | None = None, granularity: int = 1) -> None:
         super().__init__()
         self.device_type = device.type
         self.where = where
+        self.granularity = granularity
         self.collect = False
         self._clean = 0
         self.peak_at = ""
@@ -52,7 +54,7 @@ class StorageCounter(TorchDispatchMode):
             return
         storage = tensor.untyped_storage()
         key = id(storage)
-        size = storage.nbytes()
+        size = -(-storage.nbytes() // self.granularity) * self.granularity
         before = self._kinds.get(key)
         if before is not None:
             if before[0] != kind and kind != "other":

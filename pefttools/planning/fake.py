@@ -2,45 +2,103 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 #: what a module keeps apart, and what was replaced above
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
+class WithoutNumbers(TorchDispatchMode):
+    """Answers what can't be known without numbers with the most that it can be, and opens closed operations.
+
+    Every element is taken to be non-zero. Operations of bitsandbytes that are several in one run as their parts, so
+    that the temporaries between them are seen.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.nonzero.default:
+            (tensor,) = args
+            return torch.empty((tensor.numel(), tensor.dim()), dtype=torch.long, device=tensor.device)
+        if func.namespace == "bitsandbytes" and func._opname in _IN_PARTS:
+            with self:
+                return _IN_PARTS[func._opname](*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _gemm_4bit(*args: Any, **options: Any) -> Any:
+    from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
+
+    return _gemm_4bit_default_impl(*args, **options)
+
+
+def _int8_scaled_mm(a: Any, b: Any, rows: Any, columns: Any, bias: Any = None, dtype: Any = None) -> Any:
+    product = torch.ops.bitsandbytes.int8_linear_matmul.default(a, b)
+    return _int8_mm_dequant(product, rows, columns, dtype, bias)
+
+
+def _int8_mm_dequant(a: Any, rows: Any, columns: Any, dtype: Any = None, bias: Any = None) -> Any:
+    out = a.view(-1, a.shape[-1]) * (rows.reshape(-1, 1) * columns.reshape(1, -1)) * 1.0
+    if bias is not None:
+        out += bias
+    return out.to(dtype or torch.float16)
+
+
+def _int8_vectorwise_quant(a: Any, threshold: float = 0.0) -> Any:
+    stats = torch.max(a.abs(), dim=1).values.float()
+    return torch.round(a * (127.0 / stats.unsqueeze(-1))).to(torch.int8), stats, None
+
+
+_IN_PARTS: dict[str, Callable[..., Any]] = {
+    "gemm_4bit": _gemm_4bit,
+    "int8_scaled_mm": _int8_scaled_mm,
+    "int8_mm_dequant": _int8_mm_dequant,
+    "int8_vectorwise_quant": _int8_vectorwise_quant,
+}
+
+
 def to_fake(model: nn.Module, mode: FakeTensorMode, device: torch.device) -> None:
     """Replace a meta model's parameters and buffers by fake ones on a device; shared ones stay shared."""
     made: dict[int, torch.Tensor] = {}
+    kept: list[Any] = []  # so that no id is given twice
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
+            kept.append(tensor)
             with mode:
                 empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-            made[id(tensor)] = (
-                nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-            )
+            if isinstance(tensor, nn.Parameter):
+                parameter = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                parameter.__dict__.update({name: replaced(value) for name, value in vars(tensor).items()})
+                if type(tensor) is not nn.Parameter:
+                    # PEFT knows quantized weights by the name of their class.
+                    parameter.__class__ = type(type(tensor).__name__, (type(parameter),), {})
+                empty = parameter
+            made[id(tensor)] = empty
         return made[id(tensor)]
 
-    kept: list[torch.Tensor] = []
-
     def replaced(value: Any) -> Any:
-        """Tensors that a module keeps as plain attributes, alone or in a dictionary."""
+        """Tensors that are kept as plain attributes: alone, in a dictionary, or in a quantized layer's state."""
         if isinstance(value, torch.Tensor):
-            kept.append(value)
             return fake(value)
         if isinstance(value, dict) and any(isinstance(one, torch.Tensor) for one in value.values()):
             return {key: replaced(one) for key, one in value.items()}
+        if type(value).__name__ in ("QuantState", "MatmulLtState"):
+            twin = copy.copy(value)
+            twin.__dict__.update({name: replaced(one) for name, one in vars(value).items()})
+            return twin
         return value
 
     for module in model.modules():
         for own in (module._parameters, module._buffers):
             for name, tensor in own.items():
                 if tensor is not None:
-                    kept.append(tensor)  # so that no id is given twice
                     own[name] = fake(tensor)  # type: ignore[assignment]
         for name, value in list(vars(module).items()):
             if name not in _OWN:

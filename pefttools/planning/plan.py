@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,32 +12,40 @@ from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.errors import ConfigError
-from pefttools.planning.trace import DEVICE, Traced, trace_evaluation, trace_training
+from pefttools.planning.device import CPU, Device
+from pefttools.planning.trace import Trace, Traced
 from pefttools.recipe import choose_method, choose_task
-from pefttools.training.precision import resolve_precision
+from pefttools.training.optimizer import TRANSFORMERS_NAMES
+from pefttools.training.precision import default_device, resolve_precision
 from pefttools.tuned import TunedModel, build
+
+Choice = str | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a plan; sizes in bytes, with the CPU's kernels.
+    """One line of a plan; sizes in bytes.
 
     Attributes:
         method: its name.
         base: the base variant.
+        device: whose kernels and allocator are assumed.
         trainable_parameters: the task head's among them.
         weights_bytes: all parameters and buffers, trained ones too, at the training peak.
         gradients_bytes: at the training peak.
         optimizer_bytes: at the training peak.
         activations_bytes: activations and temporaries at the training peak.
-        persistent_bytes: what stands between two steps.
+        persistent_bytes: what stands between two steps, until the gradients are dropped.
         peak_bytes: training peak.
         peak_at: module that ran at the peak.
         evaluation_bytes: peak of a forward pass without gradients.
+        generation_bytes: peak of reading a prompt of that length into a cache; 0 where nothing is generated.
+        beside_bytes: what the device takes beside the tensors: context, workspace, fragmentation.
     """
 
     method: str
     base: str
+    device: str
     trainable_parameters: int
     weights_bytes: int
     gradients_bytes: int
@@ -47,10 +55,22 @@ class Row:
     peak_bytes: int
     peak_at: str
     evaluation_bytes: int
+    generation_bytes: int
+    beside_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All that the device must have."""
+        return self.tensor_bytes + self.beside_bytes
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The largest of the peaks."""
+        return max(self.peak_bytes, self.evaluation_bytes, self.generation_bytes)
 
     def as_dict(self) -> dict[str, Any]:
         """Field -> value."""
-        return asdict(self)
+        return {**asdict(self), "total_bytes": self.total_bytes}
 
 
 @dataclass(frozen=True)
@@ -58,35 +78,54 @@ class Shape:
     """Of a training.
 
     Attributes:
-        batch_size: rows of one optimizer step.
+        batch_size: rows of one optimizer step, over all devices.
         length: tokens of each row.
         accumulation: forward passes of one step.
         eval_batch_size: rows of a forward pass in evaluation.
         precision: as in a recipe.
+        gradient_checkpointing: as in a recipe.
+        optimizer: as in a recipe.
+        devices: number of devices that share a batch, each with all weights.
     """
 
     batch_size: int = 32
     length: int = 128
     accumulation: int = 1
     eval_batch_size: int = 64
-    precision: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool | Literal["selective"] = False
+    optimizer: str = "adamw"
+    devices: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "length", "accumulation", "eval_batch_size"):
+        for name in ("batch_size", "length", "accumulation", "eval_batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.batch_size % self.accumulation:
-            raise ConfigError(f"batch_size={self.batch_size} can't be divided by accumulation={self.accumulation}")
+        if self.batch_size % (self.accumulation * self.devices):
+            raise ConfigError(
+                f"batch_size={self.batch_size} can't be divided by accumulation={self.accumulation} "
+                f"times {self.devices} devices"
+            )
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")
+        if self.optimizer not in TRANSFORMERS_NAMES:
+            raise ConfigError(f"no optimizer {self.optimizer!r}", hint=f"Known are: {', '.join(TRANSFORMERS_NAMES)}.")
+
+    @property
+    def rows(self) -> int:
+        """Of one forward pass on one device."""
+        return self.batch_size // (self.accumulation * self.devices)
 
 
 def plan(
     base: str,
     *,
-    task: str | Mapping[str, Any] = "sequence-classification",
-    methods: Sequence[str | Mapping[str, Any]] = ("lora",),
+    task: Choice = "sequence-classification",
+    methods: Sequence[Choice] = ("lora",),
     bases: Sequence[str] = ("float32",),
     labels: int = 2,
     shape: Shape | None = None,
+    device: Device = CPU,
 ) -> list[Row]:
     """Predict the memory of trainings, without loading a weight.
 
@@ -97,61 +136,108 @@ def plan(
         bases: base variants.
         labels: number of labels, where the task has labels.
         shape: of the training.
+        device: whose kernels and allocator are assumed.
 
     Raises:
         PeftToolsError: a name, an option or a combination that can't work, or can't be traced.
     """
     found = skeleton(base)
     shape = shape or Shape()
-    return [row_of(found, task, method, variant, labels, shape) for variant in bases for method in methods]
+    return [Planned(found, task, method, variant, labels, device).row(shape) for variant in bases for method in methods]
 
 
-def row_of(
-    base: Skeleton,
-    task: str | Mapping[str, Any],
-    method: str | Mapping[str, Any],
-    variant: str,
-    labels: int,
-    shape: Shape,
-) -> Row:
-    """One line of a plan; see `plan`."""
-    chosen, config = choose_method({"name": method} if isinstance(method, str) else dict(method))
-    chosen_task = choose_task(task if isinstance(task, str) else dict(task))
-    names = [str(number) for number in range(labels)] if chosen_task.roles.get("label") else []
+@dataclass(frozen=True)
+class Planned:
+    """One combination, of which rows of several shapes may be asked.
 
-    precision = resolve_precision(shape.precision, DEVICE)
+    Attributes:
+        base: the base.
+        task: see `plan`.
+        method: see `plan`.
+        variant: the base variant.
+        labels: number of labels.
+        device: whose kernels and allocator are assumed.
+    """
 
-    def fresh() -> TunedModel:
+    base: Skeleton
+    task: Choice
+    method: Choice
+    variant: str
+    labels: int
+    device: Device
+
+    def row(self, shape: Shape) -> Row:
+        """What a training of this shape takes."""
+        model = self.build(shape)
+        if shape.length > self.longest:
+            raise ConfigError(f"{shape.length} tokens are more than the {self.longest} that {self.base.id} takes")
+        trainable = model.count().trainable
+        trace = Trace(model, self.device)
+        training = trace.training(shape.rows, shape.length, shape.accumulation, shape.optimizer)
+        evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
+        generates = model.spec.task.auto_class == "AutoModelForCausalLM"
+        generation = trace.generation(shape.eval_batch_size, shape.length) if generates else None
+        return self._row(trainable, training, evaluation, generation)
+
+    @property
+    def title(self) -> str:
+        """Name of the method."""
+        return self.method if isinstance(self.method, str) else str(self.method["name"])
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a text."""
+        from transformers import AutoConfig
+
+        return int(getattr(AutoConfig.from_pretrained(self.base.folder), "max_position_embeddings", None) or 1 << 20)
+
+    def training_bytes(self, shape: Shape) -> int:
+        """Training peak alone."""
+        trace = Trace(self.build(shape), self.device)
+        return trace.training(shape.rows, shape.length, shape.accumulation, shape.optimizer).peak.total()
+
+    def build(self, shape: Shape) -> TunedModel:
+        """The model on the meta device.
+
+        Raises:
+            ConfigError: the method needs the weights' numbers.
+        """
+        method, config = choose_method({"name": self.method} if isinstance(self.method, str) else dict(self.method))
+        task = choose_task(self.task if isinstance(self.task, str) else dict(self.task))
+        names = [str(number) for number in range(self.labels)] if task.roles.get("label") else []
         try:
             with torch.device("meta"), quiet():
                 return build(
-                    base, variants.get(variant).name, chosen, config, chosen_task, names,
-                    precision=precision, seed=0,
+                    self.base, variants.get(self.variant).name, method, config, task, names,
+                    precision=self._precision(shape), seed=0, gradient_checkpointing=shape.gradient_checkpointing,
                 )  # fmt: skip
         except NotImplementedError as error:
             raise ConfigError(
-                f"memory can't be planned for the method {chosen.name!r} with these options: it needs the weights' "
+                f"memory can't be planned for the method {method.name!r} with these options: it needs the weights' "
                 "numbers to begin with"
             ) from error
 
-    model = fresh()
-    count = model.count()
-    training = trace_training(model, shape.batch_size // shape.accumulation, shape.length, shape.accumulation)
-    evaluation = trace_evaluation(fresh(), shape.eval_batch_size, shape.length)
-    return _row(chosen.name, variant, count.trainable, training, evaluation)
+    def _precision(self, shape: Shape) -> str:
+        if shape.precision != "auto" or not self.device.gpu:
+            return resolve_precision(shape.precision, default_device())
+        return "bfloat16" if self.device.bfloat16 else "float32"
 
-
-def _row(method: str, variant: str, trainable: int, training: Traced, evaluation: Traced) -> Row:
-    return Row(
-        method=method,
-        base=variant,
-        trainable_parameters=trainable,
-        weights_bytes=training.peak["weights"],
-        gradients_bytes=training.peak["gradients"],
-        optimizer_bytes=training.peak["optimizer"],
-        activations_bytes=training.peak["other"],
-        persistent_bytes=training.persistent.total(),
-        peak_bytes=training.peak.total(),
-        peak_at=training.peak_at,
-        evaluation_bytes=evaluation.peak.total(),
-    )
+    def _row(self, trainable: int, training: Traced, evaluation: Traced, generation: Traced | None) -> Row:
+        generated = 0 if generation is None else generation.peak.total()
+        largest = max(training.peak.total(), evaluation.peak.total(), generated)
+        return Row(
+            method=self.title,
+            base=self.variant,
+            device=self.device.name,
+            trainable_parameters=trainable,
+            weights_bytes=training.peak["weights"],
+            gradients_bytes=training.peak["gradients"],
+            optimizer_bytes=training.peak["optimizer"],
+            activations_bytes=training.peak["other"],
+            persistent_bytes=training.persistent.total(),
+            peak_bytes=training.peak.total(),
+            peak_at=training.peak_at,
+            evaluation_bytes=evaluation.peak.total(),
+            generation_bytes=generated,
+            beside_bytes=self.device.context + self.device.workspace + int(self.device.slack * largest),
+        )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.module_tracker import ModuleTracker
 
 from pefttools.errors import ConfigError
 from pefttools.planning.counter import Kind, StorageCounter, weights_of
-from pefttools.planning.fake import to_fake
+from pefttools.planning.device import Device
+from pefttools.planning.fake import WithoutNumbers, to_fake
+from pefttools.planning.gpu_kernels import GpuKernels
+from pefttools.planning.optimizers import planned_optimizer
+from pefttools.planning.place import Place
 from pefttools.tuned import TunedModel
 
 #: fake tensors on another device than this can't be differentiated by a CPU build
@@ -30,7 +33,7 @@ class Traced:
     Attributes:
         peak: by kind, at the moment with the largest sum.
         peak_at: the module that ran then.
-        persistent: by kind, between two steps.
+        persistent: by kind, after a step, gradients among them.
     """
 
     peak: Counter[Kind]
@@ -38,103 +41,136 @@ class Traced:
     persistent: Counter[Kind]
 
 
-def trace_training(model: TunedModel, rows: int, length: int, accumulation: int = 1) -> Traced:
-    """A training step in the middle of a training.
+class Trace:
+    """A model whose steps are run without numbers.
 
     Args:
         model: built on the meta device; its tensors are replaced by fake ones.
-        rows: of one forward pass.
-        length: tokens of each row.
-        accumulation: forward passes of one optimizer step.
+        device: whose kernels and allocator are assumed.
 
     Raises:
-        ConfigError: the model can't run without numbers.
+        ConfigError: by `training` and `evaluation`: the model can't run without numbers.
     """
-    with _fake(model) as counter:
-        batch = _batch(model, rows, length)
-        labels = batch.pop("labels")
+
+    def __init__(self, model: TunedModel, device: Device) -> None:
+        self.model = model
+        self.device = device
+        self._mode = FakeTensorMode()
+        to_fake(model, self._mode, DEVICE)
+
+    def training(self, rows: int, length: int, accumulation: int = 1, optimizer: str = "adamw") -> Traced:
+        """A training step in the middle of a training.
+
+        Args:
+            rows: of one forward pass.
+            length: tokens of each row.
+            accumulation: forward passes of one optimizer step.
+            optimizer: see `TrainingConfig`.
+        """
+        model = self.model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-3) if trained else None
-        for p in trained:
-            p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients"))
-        model.train()
-
-        def step() -> None:
-            for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
-                model.spec.task.loss(model(**batch), labels).backward()
-            if optimizer is not None:
+        if not trained:
+            return self.evaluation(rows, length)
+        with self._mode:
+            # The first step makes the optimizer's state.
+            chosen = planned_optimizer(optimizer, trained, self.device)
+            for p in trained:
+                p.grad = torch.zeros_like(p)
+            chosen.step()
+            chosen.zero_grad()
+        with self._counting() as counter:
+            batch = self._batch(rows, length)
+            labels = batch.pop("labels")
+            hooks = [
+                p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained
+            ]
+            for state in chosen.state.values():
+                for value in state.values():
+                    if isinstance(value, torch.Tensor):
+                        counter.track(value, "optimizer")
+            counter.reset_peak()
+            with counter, self._kernels():
+                for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
+                    _backward(model(**batch, targets=labels))
                 nn.utils.clip_grad_norm_(trained, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-
-        if optimizer is None:
-            return _traced(counter)
-        with counter:
-            step()  # the first one makes the optimizer's state
-        for state in optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, torch.Tensor):
-                    counter.track(value, "optimizer")
-        counter.reset_peak()
-        persistent = counter.now.copy()
-        with counter:
-            step()
+                unused = [p for p in trained if p.grad is None]
+                chosen.step()
+                persistent = counter.now.copy()
+                chosen.zero_grad()
+            for hook in hooks:
+                hook.remove()
+        for p in unused:
+            # What gets no gradient has no state either.
+            spared = sum(v.untyped_storage().nbytes() for v in chosen.state[p].values() if isinstance(v, torch.Tensor))
+            persistent["optimizer"] -= spared
+            counter.peak["optimizer"] -= spared
         return Traced(counter.peak, counter.peak_at, persistent)
 
+    def evaluation(self, rows: int, length: int) -> Traced:
+        """A forward pass as the task's evaluation runs it."""
+        with self._counting() as counter:
+            batch = self._batch(rows, length)
+            self.model.eval()
+            with counter, self._kernels():
+                self.model.spec.task.evaluation_pass(self.model, batch)
+            return Traced(counter.peak, counter.peak_at, counter.now.copy())
 
-def trace_evaluation(model: TunedModel, rows: int, length: int) -> Traced:
-    """A forward pass without gradients."""
-    with _fake(model) as counter:
-        batch = _batch(model, rows, length)
-        batch.pop("labels")
-        model.eval()
-        with counter, torch.no_grad():
-            model(**batch)
-        return _traced(counter)
+    def generation(self, rows: int, length: int) -> Traced:
+        """Reading prompts into a cache, as generation begins."""
+        with self._counting() as counter:
+            batch = self._batch(rows, length)
+            batch.pop("labels")
+            with counter, self._kernels(), self.model.asking(), self.model.precision():
+                read = self.model.transformer(**batch, use_cache=True, logits_to_keep=1)
+                del read
+            return Traced(counter.peak, counter.peak_at, counter.now.copy())
+
+    @contextmanager
+    def _kernels(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.device.gpu:
+                stack.enter_context(GpuKernels(self.device))
+            stack.enter_context(WithoutNumbers())
+            yield
+
+    @contextmanager
+    def _counting(self) -> Iterator[StorageCounter]:
+        place = Place(self.model)
+        counter = StorageCounter(DEVICE, where=lambda: place.now, granularity=self.device.granularity)
+        for tensor in weights_of(self.model):
+            counter.track(tensor, "weights")
+        gc.collect()
+        collecting = gc.isenabled()
+        gc.disable()
+        gc.freeze()  # what is there already need not be looked at again and again
+        counter.collect = True
+        try:
+            with self._mode, place:
+                yield counter
+        # AssertionError: a tensor that no one made fake, in a place that only the method knows.
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            spec = self.model.spec
+            raise ConfigError(
+                f"the method {spec.method.name!r} on {spec.base.id!r} can't be traced: {_first(error)}"
+            ) from error
+        finally:
+            gc.unfreeze()
+            if collecting:
+                gc.enable()
+
+    def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
+        examples: list[dict[str, Any]] = [self.model.spec.task.planned_example(length)] * rows
+        return {name: torch.tensor([one[name] for one in examples]) for name in examples[0]}
 
 
-def _traced(counter: StorageCounter) -> Traced:
-    return Traced(counter.peak, counter.peak_at, counter.now.copy())
-
-
-@contextmanager
-def _fake(model: TunedModel) -> Iterator[StorageCounter]:
-    mode = FakeTensorMode()
-    to_fake(model, mode, DEVICE)
-    tracker = ModuleTracker()
-    counter = StorageCounter(DEVICE, where=lambda: _deepest(tracker))
-    for tensor in weights_of(model):
-        counter.track(tensor, "weights")
-    gc.collect()
-    collecting = gc.isenabled()
-    gc.disable()
-    gc.freeze()  # what is there already need not be looked at again and again
-    counter.collect = True
-    try:
-        with mode, tracker:
-            yield counter
-    # AssertionError: a tensor that no one made fake, in a place that only the method knows.
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ConfigError(
-            f"the method {model.spec.method.name!r} on {model.spec.base.id!r} can't be traced: {_first(error)}"
-        ) from error
-    finally:
-        gc.unfreeze()
-        if collecting:
-            gc.enable()
-
-
-def _batch(model: TunedModel, rows: int, length: int) -> dict[str, torch.Tensor]:
-    examples: list[dict[str, Any]] = [model.spec.task.planned_example(length)] * rows
-    return {name: torch.tensor([one[name] for one in examples]) for name in examples[0]}
-
-
-def _deepest(tracker: ModuleTracker) -> str:
-    inside = [name for name in tracker.parents if name != "Global"]
-    name = max(inside, key=len, default="")
-    return name.partition(".")[2] or name
+def _backward(loss: torch.Tensor) -> None:
+    """As ``loss.backward()``, within which a function mode would not see layers that run again."""
+    graph: Any = torch.autograd.graph
+    graph._engine_run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 def _first(error: BaseException) -> str:

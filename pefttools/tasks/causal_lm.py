@@ -13,7 +13,7 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
-from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
+from pefttools.tasks.task import IGNORE, Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from pefttools.bases import Base, BaseVariant
     from pefttools.tuned import TunedModel
-
-IGNORE = -100
 
 
 class CausalLMConfig(TaskConfig):
@@ -36,6 +34,9 @@ class CausalLMConfig(TaskConfig):
     system: str | None = Field(None, description="system message before every chat")
     max_new_tokens: int = Field(32, ge=1, description="longest generated answer")
     generate: bool = Field(True, description="generate answers at evaluation, for exact match")
+    loss_rows: int = Field(
+        256, ge=0, description="most rows of logits that stand in memory at a time in training; 0: all of them"
+    )
 
 
 class CausalLM(Task[CausalLMConfig]):
@@ -57,6 +58,8 @@ class CausalLM(Task[CausalLMConfig]):
         if not config.generate:
             # More is better for whatever chooses the best model.
             self.primary_metric = "token_accuracy"  # type: ignore[misc]
+        #: None: not known yet
+        self._in_pieces: bool | None = None if config.loss_rows else False
 
     def labels(self, train: Table) -> list[str]:
         return []
@@ -150,6 +153,9 @@ class CausalLM(Task[CausalLMConfig]):
             )
         return prompt, whole[len(prompt) :], reference
 
+    def planned_example(self, length: int) -> Example:
+        return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": [1] * length}
+
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         import torch
 
@@ -177,10 +183,39 @@ class CausalLM(Task[CausalLMConfig]):
     ) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
+        from pefttools.tasks.language_head import counting, mean
+
         # Rows of the vocabulary's size are large: take only those that count.
-        wanted = labels != IGNORE
-        total = cross_entropy(logits[wanted].float(), labels[wanted], reduction="sum")
-        return total / (wanted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+        rows, wanted = counting(logits, labels)
+        return mean(cross_entropy(rows.float(), wanted, reduction="sum"), labels, num_items_in_batch)
+
+    def training_loss(
+        self,
+        transformer: nn.Module,
+        head: nn.Module | None,
+        batch: Batch,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        from pefttools.tasks.language_head import chunked_cross_entropy, counting, mean
+
+        states, language_head = self._before_head(transformer, batch)
+        if language_head is None:
+            return self.loss(states, labels, num_items_in_batch)
+        rows, wanted = counting(states, labels)
+        total = chunked_cross_entropy(rows, wanted, language_head, self.options.loss_rows)
+        return mean(total, labels, num_items_in_batch)
+
+    def _before_head(self, transformer: nn.Module, batch: Batch) -> tuple[torch.Tensor, nn.Module | None]:
+        """What the language head would read, and the head; logits and None where they can't be computed in pieces."""
+        from pefttools.tasks.language_head import without_head
+
+        if self._in_pieces is not False:
+            language_head: nn.Module = transformer.get_output_embeddings()  # type: ignore[operator]
+            states, self._in_pieces = without_head(language_head, lambda: self.logits(transformer, None, batch))
+            if self._in_pieces:
+                return states, language_head
+        return self.logits(transformer, None, batch), None
 
     def evaluate(
         self,
@@ -228,20 +263,37 @@ class CausalLM(Task[CausalLMConfig]):
     ) -> list[dict[str, Any]]:
         return [{"prediction": answer} for answer in self._answers(model, examples, batch_size, progress)]
 
-    def _forced(self, model: TunedModel, batch: list[Example]) -> list[tuple[float, int, int]]:
-        """Per row: summed loss, right tokens and all tokens of the completion, given its true beginning."""
-        from torch.nn.functional import cross_entropy
+    def evaluation_pass(self, model: TunedModel, batch: Batch) -> Any:
+        """Per row: summed loss, number of right tokens and of all tokens of the completion, given its true beginning.
 
-        tensors = self.collate(batch, model.tokenizer)
-        labels = tensors.pop("labels").to(model.device)
-        logits = model.run_batch(tensors)
-        found = []
-        for row, wanted in zip(logits, labels, strict=True):
-            chosen = wanted != IGNORE
-            scores, truth = row[chosen].float(), wanted[chosen]
-            loss = float(cross_entropy(scores, truth, reduction="sum")) if len(truth) else 0.0
-            found.append((loss, int((scores.argmax(-1) == truth).sum()), len(truth)))
-        return found
+        Args:
+            model: the model.
+            batch: with labels.
+        """
+        import torch
+
+        from pefttools.tasks.language_head import counting, scores
+
+        given = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = given.pop("labels")
+        with model.asking(), model.precision():
+            states, head = self._before_head(model.transformer, given)
+            rows, wanted = counting(states, labels)
+            size = self.options.loss_rows or max(len(rows), 1)
+            parts = [
+                scores(part if head is None else head(part), truth)
+                for part, truth in zip(torch.split(rows, size), torch.split(wanted, size), strict=True)
+            ]
+        of_row = (labels != IGNORE).sum(1)
+        found = torch.zeros(2, len(labels), dtype=torch.float64, device=labels.device)
+        owner = (labels != IGNORE).nonzero()[:, 0]
+        for index, values in enumerate(zip(*parts, strict=True)):
+            found[index].index_add_(0, owner, torch.cat(values).double())
+        return found[0], found[1], of_row
+
+    def _forced(self, model: TunedModel, batch: list[Example]) -> list[tuple[float, int, int]]:
+        losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.tokenizer))
+        return list(zip(losses.tolist(), rights.long().tolist(), counts.tolist(), strict=True))
 
     def _answers(
         self, model: TunedModel, examples: Sequence[Example], batch_size: int, progress: Progress | None

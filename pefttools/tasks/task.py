@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 Batch = dict[str, "torch.Tensor"]
+#: label of what no loss stands on
+IGNORE = -100
 #: called with the number of examples done and of all
 Progress = Callable[[int, int], None]
 
@@ -125,7 +127,7 @@ class Task(ABC, Generic[ConfigT]):
         """One example per row, with ``input_ids`` and, where the table has them, ``labels``."""
 
     def planned_example(self, length: int) -> Example:
-        """An example of `length` tokens, encoded, for planning; what `collate` makes of it is a batch.
+        """An example of `length` tokens, without padding, for planning; stacked, its values are a batch.
 
         Raises:
             ConfigError: the task can't be planned for.
@@ -151,6 +153,21 @@ class Task(ABC, Generic[ConfigT]):
             labels: -100 where nothing is to be predicted.
             num_items_in_batch: divisor, where several batches make one step; None: the labels of this batch.
         """
+
+    def training_loss(
+        self,
+        transformer: nn.Module,
+        head: nn.Module | None,
+        batch: Batch,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The loss of a batch without its labels; a task that can do so keeps less in memory than its logits."""
+        return self.loss(self.logits(transformer, head, batch), labels, num_items_in_batch)
+
+    def evaluation_pass(self, model: TunedModel, batch: Batch) -> Any:
+        """One forward pass as `evaluate` runs it, on a batch with its labels."""
+        return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
 
     @abstractmethod
     def evaluate(

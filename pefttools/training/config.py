@@ -25,9 +25,16 @@ class TrainingConfig(BaseModel):
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("linear")
     max_gradient_norm: float = Field(1.0, gt=0)
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    gradient_checkpointing: bool | Literal["selective"] = Field(
+        False,
+        description="compute activations again in the backward pass: true: each layer's; selective: all but the "
+        "results of large products and of attention, at little cost in time",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware is fast at it"
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw", description="8bit: moments in one byte each, by bitsandbytes; paged: they may leave the GPU"
     )
     evaluations: int = Field(0, ge=0, description="evaluations on validation during training; 0: one per epoch")
     keep_best: bool = Field(True, description="end with the model that was best on validation")

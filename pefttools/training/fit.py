@@ -13,6 +13,7 @@ from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation, Example, Task
 from pefttools.training.checkpoints import latest_checkpoint
+from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.processes import is_main_process, world_size
@@ -144,6 +145,7 @@ def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) 
         warmup_steps=round(settings.warmup * total),
         lr_scheduler_type=settings.schedule,
         max_grad_norm=settings.max_gradient_norm,
+        optim=TRANSFORMERS_NAMES[settings.optimizer],
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps" if settings.checkpoints else "no",

@@ -16,6 +16,7 @@ from pefttools.progress import Advance
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, mark_complete, put_state, read_state, write_state
 from pefttools.training.config import TrainingConfig
+from pefttools.training.optimizer import parameter_groups
 from pefttools.training.sampler import LengthWindowSampler
 from pefttools.tuned import TunedModel
 
@@ -75,7 +76,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             train_dataset=Examples(train),
             eval_dataset=Examples(validation),
             data_collator=lambda examples: model.spec.task.collate(_inputs(examples), model.tokenizer),
-            compute_loss_func=model.spec.task.loss,
+            compute_loss_func=_given_loss,
             callbacks=[_Advance(advance, model)],
         )
         self.remove_callback(PrinterCallback)
@@ -88,33 +89,23 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer, with a learning rate of its own for the task head."""
         if self.optimizer is None:
-            head_rate = self.config.head_learning_rate
-            groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-            for name, parameter in self.tuned.named_parameters():
-                if parameter.requires_grad:
-                    rate = head_rate if self._in_head(name) else self.base_learning_rate
-                    decay = self.config.weight_decay if parameter.ndim > 1 else 0.0
-                    groups.setdefault((rate, decay), []).append(parameter)
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.tuned)
-            self.optimizer = kind(
-                [
-                    {"params": parameters, "lr": rate, "weight_decay": decay}
-                    for (rate, decay), parameters in groups.items()
-                ],
-                **options,
+            settings = self.config
+            groups = parameter_groups(
+                self.tuned, self.base_learning_rate, settings.head_learning_rate, settings.weight_decay
             )
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.tuned)
+            self.optimizer = kind(groups, **options)
         return self.optimizer
-
-    def _in_head(self, name: str) -> bool:
-        # PEFT keeps its trained copy of a module below the module's own name.
-        own = self.tuned.spec.target.head_modules
-        return name.startswith("head.") or any(f".{module}." in name for module in own)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = [len(example["input_ids"]) for example in self.train_dataset.examples]
         # One batch of all processes together: the same batches, however many share them.
         size = self.args.per_device_train_batch_size * self.args.world_size
         return LengthWindowSampler(lengths, size, self.args.data_seed or 0)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss, computed inside of the model's forward, where the processes that share the work see it."""
+        return super().compute_loss(model, {**inputs, "targets": inputs["labels"]}, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One forward and backward pass.
@@ -192,6 +183,10 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         name = self.model.spec.task.primary_metric
         self.note = f"validation {name} {metrics[f'eval_{name}']:.4f}"
+
+
+def _given_loss(outputs: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    return outputs
 
 
 def _inputs(examples: Sequence[Example]) -> list[Example]:

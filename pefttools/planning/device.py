@@ -1,0 +1,88 @@
+"""What is assumed of a device: its allocator, its kernels, what it takes for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pefttools.errors import UnknownNameError
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as the planner sees it.
+
+    Attributes:
+        name: as it is asked for.
+        title: in full.
+        gpu: CUDA's kernels and allocator are assumed; else the CPU's own, as they are.
+        memory: bytes that the driver shows as total; None: not limited here.
+        bfloat16: fast at it.
+        granularity: the allocator rounds every block up to a multiple of so many bytes.
+        workspace: bytes that matrix products keep for themselves, inside of the allocator.
+        context: bytes that the driver and the kernels take, outside of the allocator.
+        slack: share of the peak that fragmentation may cost on top.
+    """
+
+    name: str
+    title: str
+    gpu: bool = True
+    memory: int | None = None
+    bfloat16: bool = True
+    granularity: int = 512
+    workspace: int = 8_519_680
+    context: int = 500 * MIB
+    slack: float = 0.03
+
+    @property
+    def usable(self) -> int | None:
+        """Bytes that are left for tensors."""
+        return None if self.memory is None else int((self.memory - self.context) / (1 + self.slack))
+
+
+CPU = Device("cpu", "this machine's CPU", gpu=False, granularity=1, workspace=0, context=0, slack=0.0)
+#: a GPU of no particular size
+GPU = Device("gpu", "a GPU of compute capability 8.0 or higher")
+
+
+def _card(name: str, title: str, mebibytes: int, *, bfloat16: bool = True, hopper: bool = False) -> Device:
+    workspace = 32 * MIB if hopper else 8_519_680
+    return Device(name, title, memory=mebibytes * MIB, bfloat16=bfloat16, workspace=workspace)
+
+
+#: total memory in MiB as nvidia-smi shows it
+CARDS: dict[str, Device] = {
+    card.name: card
+    for card in (
+        _card("t4", "NVIDIA T4 16 GB", 15360, bfloat16=False),
+        _card("v100-16", "NVIDIA V100 16 GB", 16384, bfloat16=False),
+        _card("v100-32", "NVIDIA V100 32 GB", 32768, bfloat16=False),
+        _card("rtx3060", "NVIDIA RTX 3060 12 GB", 12288),
+        _card("rtx3090", "NVIDIA RTX 3090 24 GB", 24576),
+        _card("rtx4060ti-16", "NVIDIA RTX 4060 Ti 16 GB", 16380),
+        _card("rtx4090", "NVIDIA RTX 4090 24 GB", 24564),
+        _card("rtx5090", "NVIDIA RTX 5090 32 GB", 32607),
+        _card("a10", "NVIDIA A10 24 GB", 23028),
+        _card("l4", "NVIDIA L4 24 GB", 23034),
+        _card("a6000", "NVIDIA RTX A6000 48 GB", 49140),
+        _card("l40s", "NVIDIA L40S 48 GB", 46068),
+        _card("a100-40", "NVIDIA A100 40 GB", 40960),
+        _card("a100-80", "NVIDIA A100 80 GB", 81920),
+        _card("h100", "NVIDIA H100 80 GB", 81559, hopper=True),
+        _card("h200", "NVIDIA H200 141 GB", 143771, hopper=True),
+    )
+}
+
+
+def find_device(name: str) -> Device:
+    """A card by name, ``cpu``, or ``gpu`` for one of no particular size.
+
+    Raises:
+        UnknownNameError: none of this name.
+    """
+    known = {"cpu": CPU, "gpu": GPU, **CARDS}
+    if name.lower() not in known:
+        raise UnknownNameError("card", name.lower(), known)
+    return known[name.lower()]

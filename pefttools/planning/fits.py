@@ -1,0 +1,128 @@
+"""What fits on a card, and what would make it fit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pefttools.errors import ConfigError
+from pefttools.planning.device import Device
+from pefttools.planning.plan import Planned, Row, Shape
+
+#: from one size that is traced to the next
+_STEP = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that takes less memory.
+
+    Attributes:
+        text: what is changed.
+        row: what a training takes then.
+        fits: on the card in question.
+    """
+
+    text: str
+    row: Row
+    fits: bool
+
+
+def fits(row: Row, card: Device) -> bool:
+    """Whether the card has as much memory; always true of a device whose memory is not known."""
+    return card.memory is None or row.total_bytes <= card.memory
+
+
+def cheapest_changes(planned: Planned, shape: Shape) -> Iterator[Change]:
+    """Changes from the cheapest on, each predicted, up to the first that fits.
+
+    Cheap is what costs little time and changes no result: first activations that are computed again, then smaller
+    parts of a batch, then fewer bits, and less text last.
+    """
+    for text, changed, its_shape in _candidates(planned, shape):
+        try:
+            row = changed.row(its_shape)
+        except ConfigError:
+            continue  # the method does not go with it
+        fit = fits(row, planned.device)
+        yield Change(text, row, fit)
+        if fit:
+            return
+
+
+def _candidates(planned: Planned, shape: Shape) -> Iterator[tuple[str, Planned, Shape]]:
+    best = shape
+    if shape.gradient_checkpointing is False:
+        yield "gradient_checkpointing: selective", planned, replace(shape, gradient_checkpointing="selective")
+    if shape.gradient_checkpointing is not True:
+        best = replace(best, gradient_checkpointing=True)
+        yield "gradient_checkpointing: true", planned, best
+    if shape.rows > 1:
+        best = replace(best, accumulation=shape.batch_size // shape.devices)
+        yield f"gradient_accumulation: {best.accumulation}", planned, replace(shape, accumulation=best.accumulation)
+    if shape.eval_batch_size > 1:
+        best = replace(best, eval_batch_size=1)
+    yield "all of these, and eval_batch_size: 1", planned, best
+    if shape.optimizer == "adamw":
+        best = replace(best, optimizer="paged_adamw_8bit")
+        yield "these, and optimizer: paged_adamw_8bit", planned, best
+    for variant in ("bfloat16", "nf4"):
+        if planned.variant not in (variant, "nf4", "int8"):
+            yield f"these, on the base variant {variant}", replace(planned, variant=variant), best
+    smallest = planned if planned.variant == "int8" else replace(planned, variant="nf4")
+    length = shape.length
+    while length > 128:
+        length //= 2
+        yield f"these, with texts of {length} tokens", smallest, replace(best, length=length)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The most that fits on one card.
+
+    Attributes:
+        card: the card.
+        batch_size: rows of one forward pass in training, of the shape's length; 0: not even one fits.
+        length: tokens of one row; 0: not even the shortest fits.
+    """
+
+    card: Device
+    batch_size: int
+    length: int
+
+
+def largest_that_fit(planned: Planned, shape: Shape, cards: Sequence[Device]) -> list[Largest]:
+    """Largest batch at the shape's length, and longest text in a batch of one, per card.
+
+    Traced at a few sizes; between two of them memory is taken to grow linearly, which is never less than it does.
+    """
+    budgets = [card.usable or 0 for card in cards]
+
+    def of_rows(rows: int) -> int:
+        return planned.training_bytes(replace(shape, batch_size=rows, accumulation=1, devices=1))
+
+    def of_length(length: int) -> int:
+        return planned.training_bytes(replace(shape, batch_size=1, accumulation=1, devices=1, length=length))
+
+    batches = _largest(of_rows, budgets, 1, 1 << 16)
+    lengths = _largest(of_length, budgets, 32, planned.longest)
+    return [Largest(*found) for found in zip(cards, batches, lengths, strict=True)]
+
+
+def _largest(size_of: Callable[[int], int], budgets: Sequence[int], least: int, most: int) -> list[int]:
+    points = [(least, size_of(least))]
+    while points[-1][1] <= max(budgets) and points[-1][0] < most:
+        at = min(points[-1][0] * _STEP, most)
+        points.append((at, size_of(at)))
+    return [_between(points, budget) for budget in budgets]
+
+
+def _between(points: Sequence[tuple[int, int]], budget: int) -> int:
+    """The largest size whose interpolated need is within a budget; 0 for none."""
+    if points[0][1] > budget:
+        return 0
+    for (low, need_low), (high, need_high) in itertools.pairwise(points):
+        if need_high > budget:
+            return low + (high - low) * (budget - need_low) // (need_high - need_low)
+    return points[-1][0]

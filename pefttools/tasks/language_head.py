@@ -1,0 +1,112 @@
+"""A language head over a large vocabulary, a few rows of logits at a time.
+
+The gradients of each piece are computed in the forward pass, as soon as its logits stand, and the logits are dropped:
+the idea of Liger's fused linear cross-entropy (https://arxiv.org/abs/2410.10989), for any module as the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
+
+from pefttools.tasks.task import IGNORE
+
+Project = Callable[[torch.Tensor], torch.Tensor]
+
+
+def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
+    """Run a model whose head passes on what it reads.
+
+    Args:
+        head: a part of the model.
+        run: gives the model's logits.
+
+    Returns:
+        Hidden states ``[rows, tokens, hidden]``, and True; False where the model does something to its logits after
+        the head, as some scale or cap them: then no piece can stand for the whole.
+    """
+    read: list[torch.Tensor] = []
+
+    def pass_on(states: torch.Tensor) -> torch.Tensor:
+        read.append(states)
+        return states
+
+    head.forward = pass_on
+    try:
+        states = run()
+    finally:
+        del head.forward
+    return states, bool(read) and states.untyped_storage() is read[0].untyped_storage()
+
+
+def counting(rows: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows ``[n, size]`` of ``[rows, tokens, size]`` that have a label, and their labels ``[n]``."""
+    flat = labels.flatten()
+    index = (flat != IGNORE).nonzero().squeeze(1)
+    return rows.flatten(0, 1).index_select(0, index), flat.index_select(0, index)
+
+
+def mean(total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
+    """A summed loss divided by the number of labels, of this batch or of all that make one step."""
+    return total / ((labels != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+
+def scores(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of each row, and whether its most likely token is the right one."""
+    return cross_entropy(logits.float(), labels, reduction="none"), logits.argmax(-1) == labels
+
+
+def chunked_cross_entropy(states: torch.Tensor, labels: torch.Tensor, head: nn.Module, rows: int) -> torch.Tensor:
+    """Summed cross-entropy of ``head(states)``.
+
+    Args:
+        states: ``[n, hidden]``.
+        labels: ``[n]``; every one counts.
+        head: gives logits ``[n, vocabulary]``.
+        rows: most rows of logits that stand in memory at a time.
+    """
+    trained = [p for p in head.parameters() if p.requires_grad]
+    total: torch.Tensor = _ChunkedCrossEntropy.apply(states, labels, head, rows, *trained)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, labels: torch.Tensor, head: Project, rows: int, *trained: torch.Tensor
+    ) -> torch.Tensor:
+        wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]]
+        total = torch.zeros((), dtype=torch.float32, device=states.device)
+        of_states = torch.empty_like(states) if wanted[0] else None
+        of_trained: list[torch.Tensor | None] = [None] * len(trained)
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            with torch.enable_grad():
+                piece = states[part].detach().requires_grad_(wanted[0])
+                loss = cross_entropy(head(piece).float(), labels[part], reduction="sum")
+            total += loss.detach()
+            inputs = [piece] if wanted[0] else []
+            inputs += [p for p, needed in zip(trained, wanted[1:], strict=True) if needed]
+            if not inputs:
+                continue
+            found = list(torch.autograd.grad(loss, inputs))
+            if of_states is not None:
+                of_states[part] = found.pop(0)
+            for index, needed in enumerate(wanted[1:]):
+                if needed:
+                    gradient, before = found.pop(0), of_trained[index]
+                    of_trained[index] = gradient if before is None else before.add_(gradient)
+        ctx.gradients = (of_states, *of_trained)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        of_states, *of_trained = (None if one is None else one.mul_(outer.to(one.dtype)) for one in ctx.gradients)
+        ctx.gradients = ()
+        return of_states, None, None, None, *of_trained

@@ -1,0 +1,112 @@
+"""Activation checkpointing: layers whose activations are computed again in the backward pass.
+
+Whole: a layer keeps its input alone (Chen et al., https://arxiv.org/abs/1604.06174). Selective: it keeps the results of
+its large products and of attention as well, and computes again what costs little: norms, activation functions,
+products, the small matrices of adapters.
+
+Unlike transformers' own switch it leaves a cache that a layer reads where it is, so that prefixes train too.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from pefttools.errors import ConfigError
+
+Recompute = Literal["whole", "selective"]
+
+#: a product with fewer terms per sum than this is computed again rather than kept
+_SMALL = 128
+
+
+def recompute_layers(model: nn.Module, kind: Recompute) -> None:
+    """Make a transformers model compute its layers again in the backward pass.
+
+    Args:
+        model: its layers' forward is replaced, in training only.
+        kind: what is computed again.
+
+    Raises:
+        ConfigError: the model has no layers that transformers knows as such.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    inner = {id(below) for layer in layers for below in layer.modules() if below is not layer}
+    outer = [layer for layer in layers if id(layer) not in inner]
+    if not outer:
+        raise ConfigError(
+            f"{type(model).__name__} has no layers that could be computed again in the backward pass",
+            hint="Set training.gradient_checkpointing=false.",
+        )
+    for layer in outer:
+        layer.forward = types.MethodType(partial(_forward, type(layer).forward, kind), layer)
+
+
+def _forward(plain: Any, kind: Recompute, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    if not (layer.training and torch.is_grad_enabled()):
+        return plain(layer, *args, **kwargs)
+    caches = _Caches((*args, *kwargs.values()))
+
+    def run(*inner_args: Any, **inner_kwargs: Any) -> Any:
+        # A layer adds its keys and values to the cache. In training nobody reads them after it, and the second run
+        # must find the cache as the first one did.
+        try:
+            return plain(layer, *inner_args, **inner_kwargs)
+        finally:
+            caches.restore()
+
+    options: dict[str, Any] = {"use_reentrant": False}
+    if kind == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    return checkpoint(run, *args, **options, **kwargs)
+
+
+class _Caches:
+    """The state of transformers' caches among a layer's arguments."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        from transformers.cache_utils import Cache, EncoderDecoderCache
+
+        caches: list[Any] = [value for value in values if isinstance(value, (Cache, EncoderDecoderCache))]
+        parts = [
+            part
+            for cache in caches
+            for part in (
+                (cache.self_attention_cache, cache.cross_attention_cache)
+                if isinstance(cache, EncoderDecoderCache)
+                else (cache,)
+            )
+        ]
+        self._layers = [(part, list(part.layers), [dict(vars(layer)) for layer in part.layers]) for part in parts]
+
+    def restore(self) -> None:
+        """Put it back."""
+        for part, layers, states in self._layers:
+            part.layers[:] = layers
+            for layer, state in zip(layers, states, strict=True):
+                layer.__dict__.clear()
+                layer.__dict__.update(state)
+
+
+def _policy(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    name = op.name()
+    if "attention" in name or (name in _PRODUCTS and _terms(args) > _SMALL):
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear"})
+
+
+def _terms(args: tuple[Any, ...]) -> int:
+    """Number of terms of each sum of a matrix product."""
+    matrices = [value for value in args if isinstance(value, torch.Tensor) and value.dim() >= 2]
+    return int(matrices[-1].shape[-2])
