@@ -42,6 +42,18 @@ class Parts(_Part):
         return self.weights + self.gradients + self.optimizer + self.other
 
 
+class Predicted(_Part):
+    """Memory predicted for the profiled batch, in bytes.
+
+    Attributes:
+        training_peak: with the kernels of the device that it was measured on.
+        gpu_training_peak: with a GPU's; its context not included.
+    """
+
+    training_peak: int
+    gpu_training_peak: int
+
+
 class Memory(_Part):
     """Memory of a run, in bytes.
 
@@ -53,6 +65,7 @@ class Memory(_Part):
         batch: rows and tokens of the profiled batch.
         peak_rss: largest resident size of the process up to the end of training.
         cuda: ``max_memory_allocated`` and ``max_memory_reserved`` of training and of evaluation, on a GPU.
+        predicted: None where the method can't be planned.
     """
 
     device: str
@@ -62,6 +75,7 @@ class Memory(_Part):
     batch: tuple[int, int]
     peak_rss: int
     cuda: dict[str, int] | None = None
+    predicted: Predicted | None = None
 
 
 class Trial(_Part):

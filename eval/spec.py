@@ -51,6 +51,7 @@ class BenchSpec(BaseModel):
     baseline: str = Field("full", description="label of the method that the others are compared with")
     search: Search = Field(default_factory=lambda: Search())
     storage: str = "auto"
+    memory_check: bool = Field(True, description="stop a run that is predicted not to fit before it begins")
     output: Path = Path("runs/comparison")
 
 
@@ -63,6 +64,7 @@ class PlannedRun(BaseModel):
     label: str
     recipe: Recipe
     search: Search
+    memory_check: bool = True
 
     def hash(self, digests: dict[str, str]) -> str:
         """sha256 of all that decides the result: the resolved recipe, the search, base and data by content."""
@@ -131,7 +133,8 @@ def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: in
         "output": spec.output / "runs" / name / "artifact",
         "storage": spec.storage,
     }
-    return PlannedRun(id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search)
+    return PlannedRun(id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search,
+                      memory_check=spec.memory_check)  # fmt: skip
 
 
 def _slug(text: str) -> str:

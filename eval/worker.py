@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pefttools.errors import DivergedError, PeftToolsError
+from pefttools.errors import DivergedError, PeftToolsError, WontFitError
 from pefttools.logs import quiet_libraries
 
 from .pipe import PipeReporter
@@ -62,6 +62,8 @@ def classify(error: BaseException) -> tuple[Status, Failure]:
     if isinstance(error, DivergedError):
         return "diverged", Failure(type=type(error).__name__, message=message, step=error.step)
     failure = Failure(type=type(error).__name__, message=message)
+    if isinstance(error, WontFitError):
+        return "oom", failure
     # torch.OutOfMemoryError is a RuntimeError; so is the CPU allocator's, which has no type of its own
     memory = isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(text in message.lower() for text in _OUT_OF_MEMORY)
@@ -117,12 +119,19 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
 
     from .gpu import GpuPeaks
     from .memory import peak_rss, profile
+    from .prediction import check_fits, predict
     from .search import search
 
     reporter = PipeReporter()
     recipe, settings = planned.recipe, planned.recipe.training
     prepared = prepare(recipe)
     facts |= _inputs(planned, prepared)
+
+    if planned.memory_check:
+        from pefttools.bases.loading import load_tokenizer
+
+        texts = prepared.task.encode(prepared.splits.train, load_tokenizer(prepared.base), prepared.labels)
+        check_fits(prepared, max(len(one["input_ids"]) for one in texts))
 
     gpu = GpuPeaks()
     gpu.begin()
@@ -150,7 +159,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     validation_examples = best.examples
     del stored, best
     reporter.event("measuring memory")
-    facts["memory"] = profile(
+    memory = profile(
         build_model(prepared),
         train_examples,
         settings.batch_size // settings.gradient_accumulation,
@@ -158,7 +167,11 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         settings.eval_batch_size,
         validation_examples,
         rss,
-    ).model_copy(update={"cuda": gpu.result})
+    )
+    predicted, warning = predict(prepared, memory.batch, memory.training)
+    if warning is not None:
+        reporter.event(warning)
+    facts["memory"] = memory.model_copy(update={"cuda": gpu.result, "predicted": predicted})
 
 
 def _inputs(planned: PlannedRun, prepared: Prepared) -> dict[str, Any]:

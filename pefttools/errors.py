@@ -75,5 +75,9 @@ class DivergedError(TrainingError):
         self.step = step
 
 
+class WontFitError(TrainingError):
+    """A training that is predicted to need more memory than there is."""
+
+
 class CapacityError(PeftToolsError):
     """More adapters or bytes at once than a pool may hold."""

@@ -45,13 +45,15 @@ def _columns(data: ReportData) -> list[str]:
     metric = data.metric.replace("_", " ")
     return ["Method", metric.capitalize(), "95 % interval",
             f"Difference to {data.baseline}{words.compared_in(data)}, points", "Verdict", "Runs",
-            "Trained parameters", data.memory_title, "Peak at evaluation", "Peak RSS of the process", "Adapter on disk",
+            "Trained parameters", data.memory_title, "The same, predicted",
+            "GPU memory, predicted", "Peak at evaluation", "Peak RSS of the process", "Adapter on disk",
             "Training time", "Rows/s", "Tokens/s", "Learning rate"]  # fmt: skip
 
 
 def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
     """What is shown, and what it is sorted by."""
     artifact, memory = row.first.artifact, row.memory
+    predicted = memory.predicted if memory else None
     samples = row.mean(lambda run: run.samples_per_second)
     tokens = row.mean(lambda run: run.tokens_per_second)
     train = row.mean(lambda run: run.seconds.get("train"))
@@ -74,6 +76,14 @@ def _cells(row: Row, metric: str) -> list[tuple[str, float | str]]:
         (
             words.bytes_(memory.training.peak if memory else None),
             number(memory.training.peak if memory else None),
+        ),
+        (
+            words.bytes_(predicted.training_peak if predicted else None),
+            number(predicted.training_peak if predicted else None),
+        ),
+        (
+            words.bytes_(predicted.gpu_training_peak if predicted else None),
+            number(predicted.gpu_training_peak if predicted else None),
         ),
         (
             words.bytes_(memory.evaluation.peak if memory else None),

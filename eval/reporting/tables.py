@@ -16,6 +16,7 @@ from .words import findings, learning_rates, reason
 def flat(row: Row, metric: str) -> dict[str, Any]:
     """One row of the table as names and plain values."""
     memory, against, artifact = row.memory, row.against, row.first.artifact
+    predicted = memory.predicted if memory else None
     return {
         "label": row.label,
         "variant": row.variant,
@@ -41,6 +42,8 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "training_optimizer_bytes": memory.training.optimizer if memory else None,
         "training_other_bytes": memory.training.other if memory else None,
         "evaluation_peak_bytes": memory.evaluation.peak if memory else None,
+        "predicted_training_peak_bytes": predicted.training_peak if predicted else None,
+        "predicted_gpu_training_peak_bytes": predicted.gpu_training_peak if predicted else None,
         "peak_rss_bytes": memory.peak_rss if memory else None,
         "memory_source": memory.source if memory else None,
         "artifact_bytes": artifact.bytes if artifact else None,

@@ -105,7 +105,7 @@ def largest_that_fit(planned: Planned, shape: Shape, cards: Sequence[Device]) ->
     def of_length(length: int) -> int:
         return planned.training_bytes(replace(shape, batch_size=1, accumulation=1, devices=1, length=length))
 
-    batches = _largest(of_rows, budgets, 1, 1 << 16)
+    batches = _largest(of_rows, budgets, 1, 1 << 14)
     lengths = _largest(of_length, budgets, 32, planned.longest)
     return [Largest(*found) for found in zip(cards, batches, lengths, strict=True)]
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pefttools.artifact.manifest import read_manifest, verify_files
-from pefttools.errors import ConfigError, TrainingError
+from pefttools.errors import ConfigError, TrainingError, WontFitError
 from pefttools.eval.comparison import bench
 from pefttools.eval.records import RunRecord, read_predictions, read_records
 from pefttools.eval.spec import BenchSpec, Search, plan
@@ -62,6 +62,13 @@ def test_records(unbroken: Path, intents: dict[str, str]) -> None:
     assert lora.parameters["trainable"] < full.parameters["trainable"] / 10
     assert full.memory is not None and lora.memory is not None
     assert full.memory.cuda is None and full.memory.source == "counted"
+    for record in (full, lora):
+        assert record.memory is not None and record.memory.predicted is not None
+        predicted, measured = record.memory.predicted, record.memory.training.peak
+        assert predicted.training_peak == pytest.approx(measured, rel=0.05)
+        # Rounding of blocks, and no kernel that needs more: near, and never the same.
+        assert predicted.gpu_training_peak != predicted.training_peak
+        assert predicted.gpu_training_peak == pytest.approx(measured, rel=0.5)
     # Adam keeps two numbers for each trained one.
     assert full.memory.training.optimizer >= 2 * 4 * full.parameters["trainable"]
     assert lora.memory.training.optimizer < full.memory.training.optimizer / 10
@@ -162,10 +169,25 @@ def test_a_worker_that_dies_is_a_row(
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "oom"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "oom"),
         (RuntimeError("shapes differ"), "failed"),
+        (WontFitError("too much"), "oom"),
     ],
 )
 def test_kinds_of_failure(error: Exception, status: str) -> None:
     assert classify(error)[0] == status
+
+
+def test_a_run_that_cannot_fit_is_not_begun(
+    tiny_bert: str, intents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pefttools.eval import prediction
+    from pefttools.training.prepare import prepare
+
+    (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora")))
+    prepared = prepare(run.recipe)
+    prediction.check_fits(prepared, 24)
+    monkeypatch.setattr(prediction, "_here", lambda: (prediction.CPU, 2**20))
+    with pytest.raises(WontFitError, match="predicted to take"):
+        prediction.check_fits(prepared, 24)
 
 
 def test_plans() -> None:

@@ -1,0 +1,84 @@
+"""Predicted memory beside what was measured, and before a run that could not end well."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from pefttools.bases.skeleton import Skeleton
+from pefttools.errors import ConfigError, WontFitError
+from pefttools.planning.device import CPU, GPU, Device
+from pefttools.planning.plan import Planned, Shape
+from pefttools.training.prepare import Prepared
+
+from .records import Parts, Predicted
+
+#: share by which prediction and measurement may differ without a word
+TOLERANCE = 0.05
+
+
+def check_fits(prepared: Prepared, longest: int) -> None:
+    """Refuse a training that can't fit, before it begins.
+
+    Args:
+        prepared: what would be trained.
+        longest: tokens of the longest training example.
+
+    Raises:
+        WontFitError: more memory is predicted than the device has. Methods that can't be planned pass.
+    """
+    device, available = _here()
+    need = _training(prepared, device, prepared.recipe.training.batch_size, longest)
+    if need is not None and need > available:
+        raise WontFitError(
+            f"a training step is predicted to take {need / 2**30:.2f} GiB of the {available / 2**30:.2f} GiB that "
+            f"{device.title} has: not begun",
+            hint="See `pefttools plan RECIPE --gpu CARD` for what would fit, or say memory_check: false in the spec.",
+        )
+
+
+def predict(prepared: Prepared, batch: tuple[int, int], measured: Parts) -> tuple[Predicted | None, str | None]:
+    """What was predicted for the profiled batch, and a warning where it differs from what was measured.
+
+    Args:
+        prepared: what was trained.
+        batch: rows and tokens of the profiled batch.
+        measured: its parts.
+    """
+    rows = batch[0] * prepared.recipe.training.gradient_accumulation
+    here = _training(prepared, _here()[0], rows, batch[1])
+    if here is None:
+        return None, None
+    gpu = here if torch.cuda.is_available() else _training(prepared, GPU, rows, batch[1])
+    warning = None
+    if abs(here - measured.peak) > TOLERANCE * measured.peak:
+        warning = (
+            f"predicted and measured memory differ by {100 * (here / measured.peak - 1):+.1f} %: "
+            f"{here / 2**20:.0f} against {measured.peak / 2**20:.0f} MiB"
+        )
+    return Predicted(training_peak=here, gpu_training_peak=gpu or 0), warning
+
+
+def _here() -> tuple[Device, int]:
+    """The device of this process, and its memory."""
+    if torch.cuda.is_available():
+        return GPU, torch.cuda.get_device_properties(0).total_memory - GPU.context
+    return CPU, psutil.virtual_memory().total
+
+
+def _training(prepared: Prepared, device: Device, batch_size: int, length: int) -> int | None:
+    recipe = prepared.recipe
+    settings = recipe.training
+    base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
+    planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
+    shape = Shape(
+        batch_size=batch_size,
+        length=length,
+        accumulation=settings.gradient_accumulation,
+        precision=settings.precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+    try:
+        return planned.training_bytes(shape)
+    except ConfigError:
+        return None
