@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def test_the_pareto_front(folder: Path) -> None:
 def test_gpu_stands_on_no_figure_of_a_cpu(folder: Path) -> None:
     files = write_report(folder)
     for name in ("markdown", "csv"):
-        assert "gpu" not in files[name].read_text(encoding="utf-8").lower()
+        text = files[name].read_text(encoding="utf-8").lower()
+        # A column or a sentence that names a GPU says that it is predicted.
+        parts = [part for part in re.split(r"[,.|\n]", text) if "gpu" in part]
+        assert all("predict" in part for part in parts), parts
 
 
 def test_texts_are_escaped(folder: Path) -> None:
