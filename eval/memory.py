@@ -46,7 +46,7 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
     counter.reset_peak()
     allocator = _Allocator(device)
     with counter:
-        model.run([{key: value for key, value in one.items() if key not in _UNUSED} for one in longest])
+        model.spec.task.evaluation_pass(model, model.spec.task.collate(_inputs(longest), model.tokenizer))
     evaluation = allocator.correct(_parts(counter))
     return Memory(
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -86,7 +86,9 @@ def peak_rss() -> int:
     return size if sys.platform == "darwin" else size * 1024
 
 
-_UNUSED = ("labels", "prompt_ids", "reference")
+def _inputs(examples: Sequence[Example]) -> list[Example]:
+    """Examples without what only the answers' evaluation needs."""
+    return [{key: value for key, value in one.items() if key not in ("prompt_ids", "reference")} for one in examples]
 
 
 class _Allocator:
@@ -131,8 +133,8 @@ def _step(
     task = model.spec.task
     with counter:
         for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
-            inputs = [{k: v for k, v in one.items() if k not in ("prompt_ids", "reference")} for one in examples]
-            batch = {key: value.to(model.device) for key, value in task.collate(inputs, model.tokenizer).items()}
+            collated = task.collate(_inputs(examples), model.tokenizer)
+            batch = {key: value.to(model.device) for key, value in collated.items()}
             labels = batch.pop("labels")
             model(**batch, targets=labels).backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)

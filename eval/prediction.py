@@ -28,7 +28,8 @@ def check_fits(prepared: Prepared, longest: int) -> None:
         WontFitError: more memory is predicted than the device has. Methods that can't be planned pass.
     """
     device, available = _here()
-    need = _training(prepared, device, prepared.recipe.training.batch_size, longest)
+    settings = prepared.recipe.training
+    need = _training(prepared, device, settings.batch_size, longest, settings.optimizer)
     if need is not None and need > available:
         raise WontFitError(
             f"a training step is predicted to take {need / 2**30:.2f} GiB of the {available / 2**30:.2f} GiB that "
@@ -43,7 +44,7 @@ def predict(prepared: Prepared, batch: tuple[int, int], measured: Parts) -> tupl
     Args:
         prepared: what was trained.
         batch: rows and tokens of the profiled batch.
-        measured: its parts.
+        measured: its parts, with AdamW.
     """
     rows = batch[0] * prepared.recipe.training.gradient_accumulation
     here = _training(prepared, _here()[0], rows, batch[1])
@@ -66,7 +67,8 @@ def _here() -> tuple[Device, int]:
     return CPU, psutil.virtual_memory().total
 
 
-def _training(prepared: Prepared, device: Device, batch_size: int, length: int) -> int | None:
+def _training(prepared: Prepared, device: Device, batch_size: int, length: int, optimizer: str = "adamw"
+              ) -> int | None:  # fmt: skip
     recipe = prepared.recipe
     settings = recipe.training
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
@@ -77,6 +79,7 @@ def _training(prepared: Prepared, device: Device, batch_size: int, length: int) 
         accumulation=settings.gradient_accumulation,
         precision=settings.precision,
         gradient_checkpointing=settings.gradient_checkpointing,
+        optimizer=optimizer,
     )
     try:
         return planned.training_bytes(shape)

@@ -28,10 +28,9 @@ class Skeleton(Base):
             BaseModelError: no configuration, or one of no known model.
         """
         import torch
-        from transformers import AutoConfig
 
+        config = self.configuration(**config_changes)
         try:
-            config = AutoConfig.from_pretrained(self.folder, **config_changes)
             _, arguments = class_of(auto, config, pooler=pooler)
             with torch.device("meta"):
                 model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
@@ -46,6 +45,19 @@ class Skeleton(Base):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         return model.eval(), []
+
+    def configuration(self, **changes: Any) -> Any:
+        """Its transformers configuration.
+
+        Raises:
+            BaseModelError: none, or of no known model.
+        """
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.folder, **changes)
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError(f"the configuration of {self.id!r} can't be read: {error}") from error
 
     def tokenizer(self) -> Any:
         """What a task asks of a tokenizer before there is a text."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from pefttools.errors import UnknownNameError
 
-GIB = 1 << 30
 MIB = 1 << 20
 
 

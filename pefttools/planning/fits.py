@@ -70,11 +70,14 @@ def _candidates(planned: Planned, shape: Shape) -> Iterator[tuple[str, Planned, 
     for variant in ("bfloat16", "nf4"):
         if planned.variant not in (variant, "nf4", "int8"):
             yield f"these, on the base variant {variant}", replace(planned, variant=variant), best
-    smallest = planned if planned.variant == "int8" else replace(planned, variant="nf4")
+    # A method that does not go on nf4, as full fine-tuning, still has its own variant.
+    last = dict.fromkeys([planned.variant, "nf4"] if planned.variant != "int8" else ["int8"])
     length = shape.length
     while length > 128:
         length //= 2
-        yield f"these, with texts of {length} tokens", smallest, replace(best, length=length)
+        for variant in last:
+            text = f"these, with texts of {length} tokens, on the base variant {variant}"
+            yield text, replace(planned, variant=variant), replace(best, length=length)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from pefttools.planning.device import Device
-
 _F = torch.nn.functional
 #: run in float32 under CUDA's autocast, in the input's format under the CPU's
 _FLOAT32 = frozenset(
@@ -32,15 +30,7 @@ _FLOAT32 = frozenset(
 
 
 class GpuKernels(TorchFunctionMode):
-    """Replaces, in Python's calls, what a GPU does by kernels of its own.
-
-    Args:
-        device: the GPU.
-    """
-
-    def __init__(self, device: Device) -> None:
-        super().__init__()
-        self.device = device
+    """Replaces, in Python's calls, what a GPU does by kernels of its own."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -78,7 +68,7 @@ def _attention(
             attn_mask = torch.empty(attn_mask.shape, dtype=query.dtype)
         if attn_mask.shape[-1] % 8:
             attn_mask = _F.pad(attn_mask, (0, 8 - attn_mask.shape[-1] % 8))
-    attended: torch.Tensor = _FusedAttention.apply(query, key, value, attn_mask, flash)
+    attended: torch.Tensor = _FusedAttention.apply(query, key, value, attn_mask)
     return attended
 
 
@@ -86,8 +76,7 @@ class _FusedAttention(torch.autograd.Function):
     """The sizes of a fused kernel's results."""
 
     @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any, flash: bool) -> Any:
-        ctx.flash = flash
+    def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> Any:
         # Both kernels work on [rows, tokens, heads, size].
         out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         scales = torch.empty(query.shape[:-1], dtype=torch.float32)
@@ -101,10 +90,9 @@ class _FusedAttention(torch.autograd.Function):
         delta = torch.empty_like(scales)
         # Flash attention adds up the queries' gradients in float32; the memory-efficient kernel does so for 16 bit.
         summed = torch.empty(query.shape, dtype=torch.float32) if query.dtype != torch.float32 else None
-        groups = query.shape[-3] // key.shape[-3]
-        # Per head of the queries, summed over groups after.
-        of_keys = [torch.empty((*query.shape[:-1], one.shape[-1]), dtype=one.dtype) for one in (key, value)]
-        if groups > 1:
-            of_keys = [torch.empty_like(one) for one in (key, value)]
+        # Per head of the queries; where several share a key, summed after.
+        of_heads = [torch.empty((*query.shape[:-1], one.shape[-1]), dtype=one.dtype) for one in (key, value)]
+        shared = query.shape[-3] > key.shape[-3]
+        of_keys = [torch.empty_like(one) for one in (key, value)] if shared else of_heads
         del delta, summed
-        return torch.empty_like(query), *of_keys, None, None
+        return torch.empty_like(query), *of_keys, None

@@ -168,9 +168,9 @@ class Planned:
 
     def row(self, shape: Shape) -> Row:
         """What a training of this shape takes."""
-        model = self.build(shape)
         if shape.length > self.longest:
             raise ConfigError(f"{shape.length} tokens are more than the {self.longest} that {self.base.id} takes")
+        model = self.build(shape)
         trainable = model.count().trainable
         trace = Trace(model, self.device)
         training = trace.training(shape.rows, shape.length, shape.accumulation, shape.optimizer)
@@ -187,9 +187,7 @@ class Planned:
     @property
     def longest(self) -> int:
         """Most tokens of a text."""
-        from transformers import AutoConfig
-
-        return int(getattr(AutoConfig.from_pretrained(self.base.folder), "max_position_embeddings", None) or 1 << 20)
+        return int(getattr(self.base.configuration(), "max_position_embeddings", None) or 1 << 20)
 
     def training_bytes(self, shape: Shape) -> int:
         """Training peak alone."""
@@ -202,7 +200,7 @@ class Planned:
         Raises:
             ConfigError: the method needs the weights' numbers.
         """
-        method, config = choose_method({"name": self.method} if isinstance(self.method, str) else dict(self.method))
+        method, config = choose_method(self.method if isinstance(self.method, str) else dict(self.method))
         task = choose_task(self.task if isinstance(self.task, str) else dict(self.task))
         names = [str(number) for number in range(self.labels)] if task.roles.get("label") else []
         try:

