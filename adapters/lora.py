@@ -45,6 +45,7 @@ class LoraConfig(MethodConfig):
     )
     rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
     dora: bool = Field(False, description="train magnitude and direction apart")
+    lean: bool = Field(True, description="keep no more for the backward pass than it needs; off: PEFT's own layers")
     pissa: bool = Field(False, description="start at the principal components; needs a float32 base")
 
 
@@ -93,6 +94,10 @@ class Lora(PeftMethod[LoraConfig]):
 
     def wrap(self, model: nn.Module, config: LoraConfig, target: Target) -> nn.Module:
         wrapped = super().wrap(model, config, target)
+        if config.lean:
+            from .lora_function import keep_less
+
+            keep_less(wrapped)
         if config.pissa:
             # Needed at saving, to say the trained state as an update of the original base.
             initial = {key: tensor.detach().cpu().clone() for key, tensor in _lora_state(wrapped).items()}

@@ -46,7 +46,7 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
     counter.reset_peak()
     allocator = _Allocator(device)
     with counter:
-        model.spec.task.evaluation_pass(model, model.spec.task.collate(_inputs(longest), model.tokenizer))
+        model.spec.task.evaluation_pass(model, model.spec.task.collate(longest, model.tokenizer))
     evaluation = allocator.correct(_parts(counter))
     return Memory(
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -84,11 +84,6 @@ def peak_rss() -> int:
     """Largest resident size of this process so far, in bytes."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
-
-
-def _inputs(examples: Sequence[Example]) -> list[Example]:
-    """Examples without what only the answers' evaluation needs."""
-    return [{key: value for key, value in one.items() if key not in ("prompt_ids", "reference")} for one in examples]
 
 
 class _Allocator:
@@ -133,7 +128,7 @@ def _step(
     task = model.spec.task
     with counter:
         for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
-            collated = task.collate(_inputs(examples), model.tokenizer)
+            collated = task.training_batch(model, examples)
             batch = {key: value.to(model.device) for key, value in collated.items()}
             labels = batch.pop("labels")
             model(**batch, targets=labels).backward()

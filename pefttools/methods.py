@@ -44,6 +44,7 @@ class Capabilities:
         padded_generation: it generates for prompts of different lengths in one batch.
         trains: there is something to train; False for the base as it is.
         pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
+        packing: it treats every token by itself, so that several texts may stand in one row.
         mixed_batch: its trained state comes down to deltas, so that a pool can serve it beside other adapters.
     """
 
@@ -54,6 +55,7 @@ class Capabilities:
     pairs: bool = True
     padded_generation: bool = True
     trains: bool = True
+    packing: bool = True
     mixed_batch: bool = False
 
 

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pefttools.errors import ConfigError
 from pefttools.planning.counter import Kind, StorageCounter, weights_of
+from pefttools.planning.cpu_kernels import CpuKernels
 from pefttools.planning.device import Device
 from pefttools.planning.fake import WithoutNumbers, to_fake
 from pefttools.planning.gpu_kernels import GpuKernels
@@ -128,8 +129,7 @@ class Trace:
     @contextmanager
     def _kernels(self) -> Iterator[None]:
         with ExitStack() as stack:
-            if self.device.gpu:
-                stack.enter_context(GpuKernels())
+            stack.enter_context(GpuKernels() if self.device.gpu else CpuKernels())
             stack.enter_context(WithoutNumbers())
             yield
 

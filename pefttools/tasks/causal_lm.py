@@ -37,6 +37,7 @@ class CausalLMConfig(TaskConfig):
     loss_rows: int = Field(
         256, ge=0, description="most rows of logits that stand in memory at a time in training; 0: all of them"
     )
+    packing: bool = Field(True, description="train on texts behind each other, without padding, where the model can")
 
 
 class CausalLM(Task[CausalLMConfig]):
@@ -60,6 +61,8 @@ class CausalLM(Task[CausalLMConfig]):
             self.primary_metric = "token_accuracy"  # type: ignore[misc]
         #: None: not known yet
         self._in_pieces: bool | None = None if config.loss_rows else False
+        #: None: not known yet
+        self._packs: bool | None = None if config.packing else False
 
     def labels(self, train: Table) -> list[str]:
         return []
@@ -173,6 +176,20 @@ class CausalLM(Task[CausalLMConfig]):
             # Position t predicts token t + 1: shifted here, so that everyone counts the same labels.
             batch["labels"] = torch.cat([labels[:, 1:], torch.full((len(examples), 1), IGNORE)], dim=1)
         return batch
+
+    def packs(self, model: TunedModel) -> bool:
+        from pefttools.tasks.padding_free import enable
+
+        if self._packs is None:
+            self._packs = model.spec.method.capabilities.packing and enable(model.transformer)
+        return self._packs
+
+    def training_batch(self, model: TunedModel, examples: Sequence[Example]) -> Batch:
+        from pefttools.tasks.padding_free import pays, without_padding
+
+        if pays([len(example["input_ids"]) for example in examples]) and self.packs(model):
+            return without_padding(examples)
+        return self.collate(examples, model.tokenizer)
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = transformer(**batch, use_cache=False).logits

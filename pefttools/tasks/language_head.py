@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, log_softmax
 
 from pefttools.tasks.task import IGNORE
 
@@ -96,13 +96,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + rows)
             with torch.enable_grad():
                 piece = states[part].detach().requires_grad_(wanted[0])
-                loss = cross_entropy(head(piece).float(), labels[part], reduction="sum")
-            total += loss.detach()
+                logits = head(piece)
+            likely = log_softmax(logits.detach().float(), dim=-1)
+            total -= likely.gather(1, labels[part, None]).sum()
             inputs = [piece] if wanted[0] else []
             inputs += [p for p, needed in zip(trained, wanted[1:], strict=True) if needed]
             if not inputs:
                 continue
-            found = list(torch.autograd.grad(loss, inputs))
+            # The loss's gradient by the logits, in their place: probabilities, less one at the right token.
+            outer = likely.exp_().scatter_add_(1, labels[part, None], likely.new_full((len(likely), 1), -1.0))
+            found = list(torch.autograd.grad(logits, inputs, outer.to(logits.dtype)))
+            del logits, likely, outer  # before the next piece's
             if of_states is not None:
                 of_states[part] = found.pop(0)
             for index, needed in enumerate(wanted[1:]):

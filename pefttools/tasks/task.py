@@ -138,6 +138,14 @@ class Task(ABC, Generic[ConfigT]):
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         """Pad examples to one batch of tensors ``[rows, tokens]``."""
 
+    def packs(self, model: TunedModel) -> bool:
+        """Whether `training_batch` leaves padding out on this model."""
+        return False
+
+    def training_batch(self, model: TunedModel, examples: Sequence[Example]) -> Batch:
+        """Examples as one batch to train on."""
+        return self.collate(examples, model.tokenizer)
+
     @abstractmethod
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         """Run the model on a batch without its labels."""

@@ -1,8 +1,7 @@
 """Activation checkpointing: layers whose activations are computed again in the backward pass.
 
-Whole: a layer keeps its input alone (Chen et al., https://arxiv.org/abs/1604.06174). Selective: it keeps the results of
-its large products and of attention as well, and computes again what costs little: norms, activation functions,
-products, the small matrices of adapters.
+Whole: a layer keeps its input alone and runs again (Chen et al., https://arxiv.org/abs/1604.06174). Selective: see
+`selective`.
 
 Unlike transformers' own switch it leaves a cache that a layer reads where it is, so that prefixes train too.
 """
@@ -16,14 +15,12 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from pefttools.errors import ConfigError
+from pefttools.training.selective import Selective
 
 Recompute = Literal["whole", "selective"]
-
-#: a product with fewer terms per sum than this is computed again rather than kept
-_SMALL = 128
 
 
 def recompute_layers(model: nn.Module, kind: Recompute) -> None:
@@ -53,6 +50,9 @@ def recompute_layers(model: nn.Module, kind: Recompute) -> None:
 def _forward(plain: Any, kind: Recompute, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not (layer.training and torch.is_grad_enabled()):
         return plain(layer, *args, **kwargs)
+    if kind == "selective":
+        with Selective():
+            return plain(layer, *args, **kwargs)
     caches = _Caches((*args, *kwargs.values()))
 
     def run(*inner_args: Any, **inner_kwargs: Any) -> Any:
@@ -63,10 +63,7 @@ def _forward(plain: Any, kind: Recompute, layer: nn.Module, *args: Any, **kwargs
         finally:
             caches.restore()
 
-    options: dict[str, Any] = {"use_reentrant": False}
-    if kind == "selective":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
-    return checkpoint(run, *args, **options, **kwargs)
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
 
 class _Caches:
@@ -94,19 +91,3 @@ class _Caches:
             for layer, state in zip(layers, states, strict=True):
                 layer.__dict__.clear()
                 layer.__dict__.update(state)
-
-
-def _policy(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    name = op.name()
-    if "attention" in name or (name in _PRODUCTS and _terms(args) > _SMALL):
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
-
-
-_PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear"})
-
-
-def _terms(args: tuple[Any, ...]) -> int:
-    """Number of terms of each sum of a matrix product."""
-    matrices = [value for value in args if isinstance(value, torch.Tensor) and value.dim() >= 2]
-    return int(matrices[-1].shape[-2])

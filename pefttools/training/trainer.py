@@ -75,7 +75,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             args=arguments,
             train_dataset=Examples(train),
             eval_dataset=Examples(validation),
-            data_collator=lambda examples: model.spec.task.collate(_inputs(examples), model.tokenizer),
+            data_collator=lambda examples: model.spec.task.training_batch(model, examples),
             compute_loss_func=_given_loss,
             callbacks=[_Advance(advance, model)],
         )
@@ -187,10 +187,3 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
 
 def _given_loss(outputs: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
     return outputs
-
-
-def _inputs(examples: Sequence[Example]) -> list[Example]:
-    """Examples without what only an evaluation needs."""
-    return [
-        {key: value for key, value in example.items() if key not in ("prompt_ids", "reference")} for example in examples
-    ]

@@ -1,0 +1,177 @@
+"""Batches without padding: texts of unlike lengths stand behind each other in one row, and each attends to itself alone.
+
+Linear layers, norms and the loss then see no padding at all. For attention alone the tokens are laid out in rows, where
+a causal mask keeps every token from the padding behind it, so that the fast kernel without a mask serves. Where each
+token goes is said by a tensor that travels in the place of the attention mask; transformers hands masks of four
+dimensions on as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import is_fake
+from torch.autograd.function import once_differentiable
+
+from pefttools.tasks.task import IGNORE, Batch, Example
+
+#: of our attention, in transformers' register
+NAME = "padding_free"
+#: a batch with less padding is left as it is
+_PADDING = 0.05
+
+
+def enable(model: nn.Module) -> bool:
+    """Let a model take batches without padding too; all else stays as it was.
+
+    Returns:
+        False where its attention is not torch's own by way of transformers' register, or where it gives other results.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+    from transformers.masking_utils import sdpa_mask
+
+    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    if inner is None or inner.config._attn_implementation != "sdpa" or not inner._supports_attention_backend:
+        return False
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    inner.set_attn_implementation(NAME)
+    if is_fake(next(inner.parameters())) or _agrees(model, inner):
+        return True
+    inner.set_attn_implementation("sdpa")
+    return False
+
+
+def pays(lengths: Sequence[int]) -> bool:
+    """Whether there is padding worth leaving out."""
+    return sum(lengths) < (1 - _PADDING) * len(lengths) * max(lengths)
+
+
+def without_padding(examples: Sequence[Example]) -> Batch:
+    """One batch of one row: ids, positions and, shifted as in `CausalLM.collate`, labels ``[1, tokens]``; layout.
+
+    Args:
+        examples: with ``input_ids`` and ``labels``.
+    """
+    ids = [token for example in examples for token in example["input_ids"]]
+    labels = [label for example in examples for label in (*example["labels"][1:], IGNORE)]
+    lengths = [len(example["input_ids"]) for example in examples]
+    positions = [position for length in lengths for position in range(length)]
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "labels": torch.tensor([labels]),
+        "attention_mask": layout(lengths),
+    }
+
+
+def layout(lengths: Sequence[int]) -> torch.Tensor:
+    """Where tokens go: ``[1, 2, rows, longest]``.
+
+    First plane: which token stands at a place; where there is padding, the first. Second plane, read as one line: at
+    which place a token stands.
+    """
+    rows, longest = len(lengths), max(lengths)
+    planes = torch.zeros(2, rows, longest, dtype=torch.long)
+    places = planes[1].view(-1)
+    start = 0
+    for row, length in enumerate(lengths):
+        planes[0, row, :length] = torch.arange(start, start + length)
+        places[start : start + length] = torch.arange(row * longest, row * longest + length)
+        start += length
+    return planes[None]
+
+
+def _agrees(model: nn.Module, inner: Any) -> bool:
+    """Whether three short texts get the same logits in one row as in rows of their own."""
+    size, device = min(int(inner.config.get_text_config().vocab_size), 1000), next(inner.parameters()).device
+    lengths = (7, 4, 6)
+    texts = [[(31 * row + 7 * at + 3) % size for at in range(length)] for row, length in enumerate(lengths)]
+    batch = without_padding([{"input_ids": text, "labels": text} for text in texts])
+    del batch["labels"]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            apart = [model(input_ids=torch.tensor([text], device=device), use_cache=False).logits for text in texts]
+            together = model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False).logits
+    finally:
+        model.train(training)
+    wanted = torch.cat(apart, dim=1).float()
+    if together.shape != wanted.shape:
+        return False
+    tolerance = 1e-3 if together.dtype == torch.float32 else 0.05
+    return bool((together.float() - wanted).abs().max() <= tolerance * wanted.abs().max())
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """torch's attention; heads of ``[1, heads, tokens, size]`` where the mask is a layout."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if attention_mask is None or attention_mask.dtype != torch.long:
+        attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **options
+        )
+        return attended
+    token, place = attention_mask[0, 0], attention_mask[0, 1].view(-1)[: query.shape[2]]
+    rows = [_ToRows.apply(tensor.transpose(1, 2), token, place).transpose(1, 2) for tensor in (query, key, value)]
+    out, _ = sdpa_attention_forward(module, *rows, _band(options.get("sliding_window"), token), **options)
+    return _ToTokens.apply(out, token, place), None  # type: ignore[no-untyped-call]
+
+
+def _band(window: int | None, token: torch.Tensor) -> torch.Tensor | None:
+    """A mask for attention that reaches back `window` tokens, where there are as many."""
+    longest = token.shape[1]
+    if window is None or window >= longest:
+        return None
+    at = torch.arange(longest, device=token.device)
+    back = at[:, None] - at
+    return ((back >= 0) & (back < window))[None, None]
+
+
+class _ToRows(torch.autograd.Function):
+    """``[1, tokens, heads, size]`` -> ``[rows, longest, heads, size]``; padding gets some token's numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, token: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        return _taken(tokens, token.view(-1)).view(*token.shape, *tokens.shape[2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        # Padding stands behind all tokens of its row: nothing that counts has seen it.
+        (place,) = ctx.saved_tensors
+        return _taken(outer, place)[None], None, None
+
+
+class _ToTokens(torch.autograd.Function):
+    """The way back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, token: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        ctx.shape = rows.shape
+        return _taken(rows, place)[None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (place,) = ctx.saved_tensors
+        rows = outer.new_zeros(ctx.shape[0] * ctx.shape[1], *outer.shape[2:])
+        return rows.index_copy_(0, place, outer[0]).view(ctx.shape), None, None
+
+
+def _taken(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``[a, b, heads, size]``, ``[n]`` -> ``[n, heads, size]``."""
+    return tensor.reshape(-1, *tensor.shape[2:]).index_select(0, index)
