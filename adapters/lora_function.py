@@ -1,9 +1,9 @@
 """LoRA's forward and backward pass, keeping what the gradients need and no more.
 
-Autograd over PEFT's modules keeps, per layer, a float32 copy of the input where the base computes in another format, the
-input after dropout with its noise, and under autocast a copy of the weight; it scales and adds in passes of their own.
-Here one function keeps the input as it came (which layers that read the same input share), one byte per element where
-there is dropout, and the product with A; the update is added into the base's output by the product itself.
+Autograd over PEFT's modules keeps, per layer, a float32 copy of the input where the base computes in another format,
+the input after dropout with its noise, and under autocast a copy of the weight; it scales and adds in passes of their
+own. Here one function keeps the input as it came (which layers that read the same input share), one byte per element
+where there is dropout, and the product with A; the update is added to the base's output by the product itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 def keep_less(model: nn.Module) -> None:
     """Let PEFT's LoRA layers on linear layers train by the functions of this file.
 
-    Layers that do something else, as DoRA's or merged ones, go on as PEFT has them; so does all that needs no gradients.
+    Layers that do something else, as DoRA's or merged ones, go on as PEFT has them; so does what needs no gradients.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -46,11 +46,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
     rate = float(dropout.p) if isinstance(dropout, nn.Dropout) and layer.training else 0.0
     base, scale = layer.base_layer, float(layer.scaling[name])
     cast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
-    if (
-        type(base) is nn.Linear
-        and not base.weight.requires_grad
-        and not (base.bias is not None and base.bias.requires_grad)
-    ):
+    if type(base) is nn.Linear and not any(p.requires_grad for p in base.parameters()):
         result = _Linear.apply(x, base.weight, base.bias, a, b, scale, rate, cast)  # type: ignore[no-untyped-call]
     else:
         result = _Update.apply(base(x), x, a, b, scale, rate, cast)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Batches without padding: texts of unlike lengths stand behind each other in one row, and each attends to itself alone.
+"""Batches without padding: texts of unlike lengths stand behind each other in one row, and each attends to itself.
 
 Linear layers, norms and the loss then see no padding at all. For attention alone the tokens are laid out in rows, where
 a causal mask keeps every token from the padding behind it, so that the fast kernel without a mask serves. Where each
@@ -124,7 +124,10 @@ def _attention(
         )
         return attended
     token, place = attention_mask[0, 0], attention_mask[0, 1].view(-1)[: query.shape[2]]
-    rows = [_ToRows.apply(tensor.transpose(1, 2), token, place).transpose(1, 2) for tensor in (query, key, value)]
+    rows = [
+        _ToRows.apply(tensor.transpose(1, 2), token, place).transpose(1, 2)  # type: ignore[no-untyped-call]
+        for tensor in (query, key, value)
+    ]
     out, _ = sdpa_attention_forward(module, *rows, _band(options.get("sliding_window"), token), **options)
     return _ToTokens.apply(out, token, place), None  # type: ignore[no-untyped-call]
 

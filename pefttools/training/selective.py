@@ -22,17 +22,18 @@ _F, _T = torch.nn.functional, torch.Tensor
 #: every element of the result comes from one element, or one row, of each input
 _CHEAP = frozenset(
     {
-        torch.add, _T.add, _T.__add__, _T.__radd__, torch.sub, _T.sub, _T.__sub__, _T.__rsub__, torch.rsub, torch.neg,
-        _T.neg, _T.__neg__, torch.mul, _T.mul, _T.__mul__, _T.__rmul__, torch.div, _T.div, _T.__truediv__, _T.__rtruediv__,
+        torch.add, _T.add, _T.__add__, _T.__radd__, torch.sub, _T.sub, _T.__sub__, _T.__rsub__, torch.rsub,
+        torch.neg, _T.neg, _T.__neg__, torch.mul, _T.mul, _T.__mul__, _T.__rmul__, torch.div, _T.div,
+        _T.__truediv__, _T.__rtruediv__,
         torch.pow, _T.pow, _T.__pow__, torch.square, _T.square, torch.sqrt, _T.sqrt, torch.rsqrt, _T.rsqrt, torch.exp,
         _T.exp, torch.erf, _T.erf, torch.tanh, _T.tanh, torch.sigmoid, _T.sigmoid, _F.sigmoid, _F.tanh, torch.relu,
         _T.relu, _F.relu, _F.relu6, _F.silu, _F.gelu, _F.mish, _F.softplus, _F.elu, _F.leaky_relu, _F.hardswish,
-        torch.clamp, _T.clamp, _T.to, _T.float, _T.bfloat16, _T.half, _T.type, _T.type_as, _F.layer_norm, torch.layer_norm,
-        _F.rms_norm, torch.rms_norm,
+        torch.clamp, _T.clamp, _T.to, _T.float, _T.bfloat16, _T.half, _T.type, _T.type_as, _F.layer_norm,
+        torch.layer_norm, _F.rms_norm, torch.rms_norm,
     }
 )  # fmt: skip
 
-_View = tuple[torch.Size, tuple[int, ...], int]
+_View = tuple[torch.Size, tuple[int, ...], Any]
 
 
 class _Node:
