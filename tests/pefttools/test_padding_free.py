@@ -1,0 +1,106 @@
+"""Training on texts behind each other, without padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pefttools.bases import locate_base
+from pefttools.recipe import choose_method, choose_task
+from pefttools.tasks.padding_free import NAME, layout, pays, without_padding
+from pefttools.tuned import TunedModel, build
+
+
+def _model(base: str, method: Any = "lora", **task: Any) -> TunedModel:
+    chosen, config = choose_method(method)
+    model = build(locate_base(base), "float32", chosen, config, choose_task({"name": "causal-lm", **task}), [],
+                  precision="float32", seed=0)  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # a fresh LoRA changes nothing, and half of its gradients are zero
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+def _examples(lengths: list[int]) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    texts = [torch.randint(5, 200, (length,), generator=generator).tolist() for length in lengths]
+    # Some labels are left out, as those of prompts are.
+    return [{"input_ids": text, "labels": [-100, *text[1:]]} for text in texts]
+
+
+def _gradients(model: TunedModel, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    model.zero_grad()
+    batch = dict(batch)
+    targets = batch.pop("labels")
+    loss = model(**batch, targets=targets)
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_llama: str) -> TunedModel:
+    return _model(tiny_llama)
+
+
+@settings(max_examples=10, deadline=None)
+@given(lengths=st.lists(st.integers(2, 20), min_size=2, max_size=6))
+def test_same_loss_and_gradients(llama: TunedModel, lengths: list[int]) -> None:
+    task, examples = llama.spec.task, _examples(lengths)
+    assert task.packs(llama)
+    padded = _gradients(llama, task.collate(examples, llama.tokenizer))
+    packed = _gradients(llama, without_padding(examples))
+    for ours, theirs in zip(packed, padded, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_a_layout_leads_there_and_back(lengths: list[int]) -> None:
+    token, place = layout(lengths)[0]
+    there = place.flatten()[: sum(lengths)]
+    assert token.flatten()[there].tolist() == list(range(sum(lengths)))
+
+
+def test_a_batch_with_little_padding_stays_as_it_is(llama: TunedModel) -> None:
+    assert not pays([20, 20, 19])
+    assert llama.spec.task.training_batch(llama, _examples([20, 20, 19]))["input_ids"].shape == (3, 20)
+    assert llama.spec.task.training_batch(llama, _examples([20, 5]))["input_ids"].shape == (1, 25)
+
+
+@pytest.mark.parametrize(("method", "task"), [("prefix", {}), ("prompt", {}), ("lora", {"packing": False})])
+def test_where_it_can_not_be_texts_are_padded(method: str, task: dict[str, Any], tiny_llama: str) -> None:
+    model = _model(tiny_llama, method, **task)
+    assert model.spec.task.training_batch(model, _examples([20, 5]))["input_ids"].shape == (2, 20)
+
+
+def test_a_model_with_other_results_is_left_alone(tiny_llama: str) -> None:
+    model = _model(tiny_llama)
+    for module in model.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = False  # then a text would see the padding behind another
+    assert not model.spec.task.packs(model)
+    assert model.transformer.get_base_model().config._attn_implementation != NAME
+
+
+def test_attention_that_reaches_back_a_few_tokens(llama: TunedModel) -> None:
+    """Sliding windows, as Mistral has them, against attention to each text alone."""
+    from pefttools.tasks.padding_free import _attention
+
+    module = next(module for module in llama.modules() if hasattr(module, "is_causal"))
+    groups, lengths = module.num_key_value_groups, [9, 4, 7]
+    q, k, v = (torch.randn(1, heads, sum(lengths), 8) for heads in (2 * groups, 2, 2))
+    out, _ = _attention(module, q, k, v, layout(lengths), sliding_window=3)
+    for text, part in zip(
+        out[0].split(lengths), zip(*(t.split(lengths, 2) for t in (q, k, v)), strict=True), strict=True
+    ):
+        at = torch.arange(len(text))
+        back = at[:, None] - at
+        wanted = torch.nn.functional.scaled_dot_product_attention(
+            *part, attn_mask=(back >= 0) & (back < 3), enable_gqa=True
+        )
+        torch.testing.assert_close(text, wanted[0].transpose(0, 1))
