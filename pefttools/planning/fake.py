@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -29,6 +29,25 @@ class WithoutNumbers(TorchDispatchMode):
         if func.namespace == "bitsandbytes" and func._opname in _IN_PARTS:
             with self:
                 return _IN_PARTS[func._opname](*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+class SharedGradients(TorchDispatchMode):
+    """Adds up a parameter's gradients in place, as autograd does, where real tensors are concerned.
+
+    Args:
+        shapes: of the trained parameters.
+    """
+
+    def __init__(self, shapes: Iterable[torch.Size]) -> None:
+        super().__init__()
+        self._shapes = frozenset(shapes)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Between two nodes of the backward pass nothing but gradients is added up.
+        between = func is torch.ops.aten.add.Tensor and torch._C._current_autograd_node() is None
+        if between and args[0].shape in self._shapes and args[0].shape == getattr(args[1], "shape", None):
+            return torch.ops.aten.add_.Tensor(*args)
         return func(*args, **(kwargs or {}))
 
 

@@ -17,7 +17,7 @@ from pefttools.errors import ConfigError
 from pefttools.planning.counter import Kind, StorageCounter, weights_of
 from pefttools.planning.cpu_kernels import CpuKernels
 from pefttools.planning.device import Device
-from pefttools.planning.fake import WithoutNumbers, to_fake
+from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
 from pefttools.planning.gpu_kernels import GpuKernels
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.place import Place
@@ -92,7 +92,10 @@ class Trace:
             counter.reset_peak()
             with counter, self._kernels():
                 for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
-                    _backward(model(**batch, targets=labels))
+                    loss = model(**batch, targets=labels)
+                    with SharedGradients(p.shape for p in trained):
+                        _backward(loss)
+                    del loss
                 nn.utils.clip_grad_norm_(trained, 1.0)
                 unused = [p for p in trained if p.grad is None]
                 chosen.step()
