@@ -33,7 +33,7 @@ class WithoutNumbers(TorchDispatchMode):
 
 
 class SharedGradients(TorchDispatchMode):
-    """Adds up a parameter's gradients in place, as autograd does, where real tensors are concerned.
+    """In a backward pass: adds up a parameter's gradients in place, as autograd does with real tensors alone.
 
     Args:
         shapes: of the trained parameters.
@@ -44,9 +44,8 @@ class SharedGradients(TorchDispatchMode):
         self._shapes = frozenset(shapes)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Between two nodes of the backward pass nothing but gradients is added up.
-        between = func is torch.ops.aten.add.Tensor and torch._C._current_autograd_node() is None
-        if between and args[0].shape in self._shapes and args[0].shape == getattr(args[1], "shape", None):
+        sums = func is torch.ops.aten.add.Tensor and args[0].shape in self._shapes
+        if sums and args[0].shape == getattr(args[1], "shape", None):
             return torch.ops.aten.add_.Tensor(*args)
         return func(*args, **(kwargs or {}))
 
