@@ -22,14 +22,13 @@ from pefttools.tuned import TunedModel
 from .records import Memory, Parts
 
 
-def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, accumulation: int, eval_batch_size: int,
+def profile(model: TunedModel, batch: Sequence[Example], accumulation: int, eval_batch_size: int,
             evaluation_examples: Sequence[Example], rss: int) -> Memory:  # fmt: skip
     """Peak memory of a training step and of an evaluation step, by parts.
 
     Args:
         model: as it was built for training; it is changed by two steps.
-        examples: encoded training examples; the step with the most tokens of an epoch is measured.
-        batch_size: rows of one forward pass in training.
+        batch: of one forward pass in training, see `largest_batch`.
         accumulation: forward passes per step.
         eval_batch_size: rows of one forward pass in evaluation.
         evaluation_examples: encoded validation examples; the longest are measured.
@@ -39,7 +38,6 @@ def profile(model: TunedModel, examples: Sequence[Example], batch_size: int, acc
     counter = StorageCounter(device)
     for tensor in weights_of(model):
         counter.track(tensor, "weights")
-    batch = _largest_batch(examples, batch_size)
     training = _training_parts(model, batch, accumulation, counter)
 
     longest = sorted(evaluation_examples, key=lambda example: -len(example["input_ids"]))[:eval_batch_size]
@@ -109,7 +107,7 @@ def _parts(counter: StorageCounter) -> Parts:
     return Parts(**{kind: counter.peak[kind] for kind in KINDS})
 
 
-def _largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
+def largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
     """The batch of an epoch that has the most tokens, padding included."""
     lengths = [len(example["input_ids"]) for example in examples]
     order = list(LengthWindowSampler(lengths, batch_size, seed=0))

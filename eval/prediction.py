@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psutil
 import torch
 
@@ -29,7 +31,8 @@ def check_fits(prepared: Prepared, longest: int) -> None:
     """
     device, available = _here()
     settings = prepared.recipe.training
-    need = _training(prepared, device, settings.batch_size, longest, settings.optimizer)
+    rows = settings.batch_size // settings.gradient_accumulation
+    need = _training(prepared, device, [longest] * rows, settings.optimizer)
     if need is not None and need > available:
         raise WontFitError(
             f"a training step is predicted to take {need / 2**30:.2f} GiB of the {available / 2**30:.2f} GiB that "
@@ -38,19 +41,18 @@ def check_fits(prepared: Prepared, longest: int) -> None:
         )
 
 
-def predict(prepared: Prepared, batch: tuple[int, int], measured: Parts) -> tuple[Predicted | None, str | None]:
+def predict(prepared: Prepared, lengths: Sequence[int], measured: Parts) -> tuple[Predicted | None, str | None]:
     """What was predicted for the profiled batch, and a warning where it differs from what was measured.
 
     Args:
         prepared: what was trained.
-        batch: rows and tokens of the profiled batch.
+        lengths: tokens of each text of the profiled batch.
         measured: its parts, with AdamW.
     """
-    rows = batch[0] * prepared.recipe.training.gradient_accumulation
-    here = _training(prepared, _here()[0], rows, batch[1])
+    here = _training(prepared, _here()[0], lengths)
     if here is None:
         return None, None
-    gpu = here if torch.cuda.is_available() else _training(prepared, GPU, rows, batch[1])
+    gpu = here if torch.cuda.is_available() else _training(prepared, GPU, lengths)
     warning = None
     if abs(here - measured.peak) > TOLERANCE * measured.peak:
         warning = (
@@ -67,21 +69,20 @@ def _here() -> tuple[Device, int]:
     return CPU, psutil.virtual_memory().total
 
 
-def _training(prepared: Prepared, device: Device, batch_size: int, length: int, optimizer: str = "adamw"
-              ) -> int | None:  # fmt: skip
+def _training(prepared: Prepared, device: Device, lengths: Sequence[int], optimizer: str = "adamw") -> int | None:
     recipe = prepared.recipe
     settings = recipe.training
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
     planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
     shape = Shape(
-        batch_size=batch_size,
-        length=length,
+        batch_size=len(lengths) * settings.gradient_accumulation,
+        length=max(lengths),
         accumulation=settings.gradient_accumulation,
         precision=settings.precision,
         gradient_checkpointing=settings.gradient_checkpointing,
         optimizer=optimizer,
     )
     try:
-        return planned.training_bytes(shape)
+        return planned.training_bytes(shape, lengths)
     except ConfigError:
         return None

@@ -118,7 +118,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     from pefttools.training.store import store
 
     from .gpu import GpuPeaks
-    from .memory import peak_rss, profile
+    from .memory import largest_batch, peak_rss, profile
     from .prediction import check_fits, predict
     from .search import search
 
@@ -159,16 +159,16 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     validation_examples = best.examples
     del stored, best
     reporter.event("measuring memory")
+    batch = largest_batch(train_examples, settings.batch_size // settings.gradient_accumulation)
     memory = profile(
         build_model(prepared),
-        train_examples,
-        settings.batch_size // settings.gradient_accumulation,
+        batch,
         settings.gradient_accumulation,
         settings.eval_batch_size,
         validation_examples,
         rss,
     )
-    predicted, warning = predict(prepared, memory.batch, memory.training)
+    predicted, warning = predict(prepared, [len(one["input_ids"]) for one in batch], memory.training)
     if warning is not None:
         reporter.event(warning)
     facts["memory"] = memory.model_copy(update={"cuda": gpu.result, "predicted": predicted})

@@ -173,7 +173,7 @@ class Planned:
         model = self.build(shape)
         trainable = model.count().trainable
         trace = Trace(model, self.device)
-        training = trace.training(shape.rows, shape.length, shape.accumulation, shape.optimizer)
+        training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
         generates = model.spec.task.auto_class == "AutoModelForCausalLM"
         generation = trace.generation(shape.eval_batch_size, shape.length) if generates else None
@@ -189,10 +189,16 @@ class Planned:
         """Most tokens of a text."""
         return int(getattr(self.base.configuration(), "max_position_embeddings", None) or 1 << 20)
 
-    def training_bytes(self, shape: Shape) -> int:
-        """Training peak alone."""
+    def training_bytes(self, shape: Shape, lengths: Sequence[int] | None = None) -> int:
+        """Training peak alone.
+
+        Args:
+            shape: of the training.
+            lengths: tokens of each text of one forward pass, where they are not all as long as the shape says.
+        """
         trace = Trace(self.build(shape), self.device)
-        return trace.training(shape.rows, shape.length, shape.accumulation, shape.optimizer).peak.total()
+        lengths = lengths or [shape.length] * shape.rows
+        return trace.training(lengths, shape.accumulation, shape.optimizer).peak.total()
 
     def build(self, shape: Shape) -> TunedModel:
         """The model on the meta device.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,19 +59,18 @@ class Trace:
         self._mode = FakeTensorMode()
         to_fake(model, self._mode, DEVICE)
 
-    def training(self, rows: int, length: int, accumulation: int = 1, optimizer: str = "adamw") -> Traced:
+    def training(self, lengths: Sequence[int], accumulation: int = 1, optimizer: str = "adamw") -> Traced:
         """A training step in the middle of a training.
 
         Args:
-            rows: of one forward pass.
-            length: tokens of each row.
+            lengths: tokens of each text of one forward pass.
             accumulation: forward passes of one optimizer step.
             optimizer: see `TrainingConfig`.
         """
         model = self.model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
         if not trained:
-            return self.evaluation(rows, length)
+            return self.evaluation(len(lengths), max(lengths))
         with self._mode:
             # The first step makes the optimizer's state.
             chosen = planned_optimizer(optimizer, trained, self.device)
@@ -80,7 +79,7 @@ class Trace:
             chosen.step()
             chosen.zero_grad()
         with self._counting() as counter:
-            batch = self._batch(rows, length)
+            batch = self._training_batch(lengths)
             labels = batch.pop("labels")
             hooks = [
                 p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained
@@ -162,6 +161,12 @@ class Trace:
             gc.unfreeze()
             if collecting:
                 gc.enable()
+
+    def _training_batch(self, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+        task = self.model.spec.task
+        if len(set(lengths)) == 1 or not task.packs(self.model):
+            return self._batch(len(lengths), max(lengths))
+        return task.training_batch(self.model, [task.planned_example(length) for length in lengths])
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
         examples: list[dict[str, Any]] = [self.model.spec.task.planned_example(length)] * rows

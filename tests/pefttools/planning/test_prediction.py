@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from pefttools.bases import locate_base, variants
+from pefttools.bases.skeleton import skeleton
 from pefttools.errors import BaseModelError, ConfigError, UnknownNameError
 from pefttools.methods import methods
 from pefttools.planning.counter import weights_of
-from pefttools.planning.device import CARDS, GPU, find_device
-from pefttools.planning.plan import Shape, plan
+from pefttools.planning.device import CARDS, CPU, GPU, find_device
+from pefttools.planning.plan import Planned, Shape, plan
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tuned import build
+from pefttools.tuned import TunedModel, build
 
 from ...allocator import peak_of
 
@@ -49,6 +50,10 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     ids = torch.randint(5, 1000, shape)
     batch = {"input_ids": ids, "attention_mask": mask}
     targets = ids.clone() if task == "lm" else torch.zeros(shape[0], dtype=torch.long)
+    return _measured(model, batch, targets)
+
+
+def _measured(model: TunedModel, batch: dict[str, torch.Tensor], targets: torch.Tensor) -> tuple[int, int]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
     model.train()
@@ -127,6 +132,19 @@ def test_on_a_real_decoder(method: Method) -> None:
         for variant, precision in FORMATS:
             if _goes(method, variant):
                 _check(SMOLLM2, method, "lm", variant, precision, shape, recompute)
+
+
+def test_texts_of_unlike_lengths_without_padding(tiny_llama: str) -> None:
+    planned = Planned(skeleton(tiny_llama), TASKS["lm"], "lora", "float32", 2, CPU)
+    lengths = [64, 10, 40, 12]
+    chosen, config = choose_method("lora")
+    model = build(locate_base(tiny_llama), "float32", chosen, config, choose_task(TASKS["lm"]), [],
+                  precision="float32", seed=0)  # fmt: skip
+    task = model.spec.task
+    batch = task.training_batch(model, [task.planned_example(length) for length in lengths])
+    assert batch["input_ids"].shape == (1, sum(lengths))
+    (peak, _) = _measured(model, batch, batch.pop("labels"))
+    assert planned.training_bytes(Shape(4, 64, precision="float32"), lengths) == pytest.approx(peak, rel=0.01)
 
 
 def test_parts_of_a_batch_take_less(tiny_bert: str) -> None:
