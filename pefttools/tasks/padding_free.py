@@ -8,6 +8,7 @@ dimensions on as they are.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ def enable(model: nn.Module) -> bool:
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     if inner is None or inner.config._attn_implementation != "sdpa" or not inner._supports_attention_backend:
         return False
+    if "position_ids" not in inspect.signature(inner.forward).parameters:
+        return False  # its positions are those of the row
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     inner.set_attn_implementation(NAME)

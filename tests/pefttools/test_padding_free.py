@@ -87,6 +87,13 @@ def test_a_model_with_other_results_is_left_alone(tiny_llama: str) -> None:
     assert model.transformer.get_base_model().config._attn_implementation != NAME
 
 
+def test_a_model_that_is_told_no_positions_is_left_alone(tiny_llama: str) -> None:
+    model = _model(tiny_llama)
+    inner = model.transformer.get_base_model()
+    inner.forward = lambda input_ids=None, attention_mask=None, **_: None
+    assert not model.spec.task.packs(model)
+
+
 def test_attention_that_reaches_back_a_few_tokens(llama: TunedModel) -> None:
     """Sliding windows, as Mistral has them, against attention to each text alone."""
     from pefttools.tasks.padding_free import _attention
