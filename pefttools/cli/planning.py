@@ -30,7 +30,10 @@ def plan(
     ),
     optimizer: str | None = typer.Option(None, "--optimizer", help="adamw, adamw_8bit or paged_adamw_8bit."),
     precision: str | None = typer.Option(None, "--precision", help="auto, float32 or bfloat16."),
-    devices: int = typer.Option(1, "--devices", min=1, help="Devices that share a batch, each with all weights."),
+    devices: int = typer.Option(1, "--devices", min=1, help="Devices that share a batch."),
+    sharded: bool = typer.Option(
+        False, "--sharded", help="They share weights, gradients and optimizer state too, by FSDP; else each has all."
+    ),
     labels: int = typer.Option(2, "--labels", min=2, help="Number of labels, where the task has labels."),
     gpu: str = typer.Option("cpu", "--gpu", help="A card, gpu for one of no particular size, or cpu."),
     fit: bool = typer.Option(False, "--fit", help="Largest batch and length for training, per card, or on the --gpu."),
@@ -54,6 +57,7 @@ def plan(
     given = {
         "batch_size": batch_size, "length": length, "accumulation": accumulation, "eval_batch_size": eval_batch_size,
         "gradient_checkpointing": checkpointing, "optimizer": optimizer, "precision": precision, "devices": devices,
+        "sharded": sharded,
     }  # fmt: skip
     if overrides and not base.endswith((".yaml", ".yml")):
         raise ConfigError("--set overrides fields of a recipe, and there is none")
@@ -64,6 +68,7 @@ def plan(
     console = Console()
     shape = question.shape
     title = f"{question.base}: {shape.batch_size} rows of {shape.length} tokens, "
+    title += f"one of {shape.devices} devices, " if shape.devices > 1 else ""
     title += "with the kernels of this CPU" if not question.device.gpu else f"predicted for {question.device.title}"
     found: dict[str, Any] = {"rows": []}
     # A card that is slow at bfloat16 computes in float32: ask for it by name.

@@ -48,19 +48,28 @@ class StorageCounter(TorchDispatchMode):
         self._kinds: dict[int, tuple[Kind, int]] = {}
         self._references: dict[int, weakref.ref[Any]] = {}
 
-    def track(self, tensor: torch.Tensor, kind: Kind) -> None:
-        """Count a tensor's storage as `kind`, also where it was counted as something else."""
+    def track(self, tensor: torch.Tensor, kind: Kind, shares: int = 1) -> None:
+        """Count a tensor's storage as `kind`, also where it was counted as something else.
+
+        Args:
+            tensor: whose storage it is.
+            kind: what it is for; ``other`` changes nothing that was counted before.
+            shares: devices that share the storage; one share is counted from now on.
+        """
         if tensor.device.type != self.device_type or tensor.layout != torch.strided:
             return
         storage = tensor.untyped_storage()
         key = id(storage)
-        size = -(-storage.nbytes() // self.granularity) * self.granularity
+        size = -(-storage.nbytes() // (shares * self.granularity)) * self.granularity
         before = self._kinds.get(key)
         if before is not None:
-            if before[0] != kind and kind != "other":
-                self._kinds[key] = (kind, before[1])
-                self.now[before[0]] -= before[1]
-                self.now[kind] += before[1]
+            if kind == "other":
+                return
+            self.now[before[0]] -= before[1]
+            self._kinds[key] = (kind, size if shares > 1 else before[1])
+            self.now[kind] += self._kinds[key][1]
+            if self.now.total() == self.peak.total():
+                self.peak = self.now.copy()  # the same moment, better known
             return
         self._kinds[key] = (kind, size)
         self._references[key] = weakref.ref(storage, lambda _: self._forget(key))

@@ -19,6 +19,7 @@ class Device:
         gpu: CUDA's kernels and allocator are assumed; else the CPU's own, as they are.
         memory: bytes that the driver shows as total; None: not limited here.
         bfloat16: fast at it.
+        flash: it has flash attention (compute capability 8.0 or higher); else the memory-efficient kernel.
         granularity: the allocator rounds every block up to a multiple of so many bytes.
         workspace: bytes that matrix products keep for themselves, inside of the allocator.
         context: bytes that the driver and the kernels take, outside of the allocator.
@@ -30,6 +31,7 @@ class Device:
     gpu: bool = True
     memory: int | None = None
     bfloat16: bool = True
+    flash: bool = True
     granularity: int = 512
     workspace: int = 8_519_680
     context: int = 500 * MIB
@@ -46,18 +48,18 @@ CPU = Device("cpu", "this machine's CPU", gpu=False, granularity=1, workspace=0,
 GPU = Device("gpu", "a GPU of compute capability 8.0 or higher")
 
 
-def _card(name: str, title: str, mebibytes: int, *, bfloat16: bool = True, hopper: bool = False) -> Device:
+def _card(name: str, title: str, mebibytes: int, *, old: bool = False, hopper: bool = False) -> Device:
     workspace = 32 * MIB if hopper else 8_519_680
-    return Device(name, title, memory=mebibytes * MIB, bfloat16=bfloat16, workspace=workspace)
+    return Device(name, title, memory=mebibytes * MIB, bfloat16=not old, flash=not old, workspace=workspace)
 
 
 #: total memory in MiB as nvidia-smi shows it
 CARDS: dict[str, Device] = {
     card.name: card
     for card in (
-        _card("t4", "NVIDIA T4 16 GB", 15360, bfloat16=False),
-        _card("v100-16", "NVIDIA V100 16 GB", 16384, bfloat16=False),
-        _card("v100-32", "NVIDIA V100 32 GB", 32768, bfloat16=False),
+        _card("t4", "NVIDIA T4 16 GB", 15360, old=True),
+        _card("v100-16", "NVIDIA V100 16 GB", 16384, old=True),
+        _card("v100-32", "NVIDIA V100 32 GB", 32768, old=True),
         _card("rtx3060", "NVIDIA RTX 3060 12 GB", 12288),
         _card("rtx3090", "NVIDIA RTX 3090 24 GB", 24576),
         _card("rtx4060ti-16", "NVIDIA RTX 4060 Ti 16 GB", 16380),

@@ -86,7 +86,7 @@ class Largest:
 
     Attributes:
         card: the card.
-        batch_size: rows of one forward pass in training, of the shape's length; 0: not even one fits.
+        batch_size: rows of one forward pass in training on one card, of the shape's length; 0: not even one fits.
         length: tokens of one row; 0: not even the shortest fits.
     """
 
@@ -103,10 +103,10 @@ def largest_that_fit(planned: Planned, shape: Shape, cards: Sequence[Device]) ->
     budgets = [card.usable or 0 for card in cards]
 
     def of_rows(rows: int) -> int:
-        return planned.training_bytes(replace(shape, batch_size=rows, accumulation=1, devices=1))
+        return planned.training_bytes(replace(shape, batch_size=rows * shape.devices, accumulation=1))
 
     def of_length(length: int) -> int:
-        return planned.training_bytes(replace(shape, batch_size=1, accumulation=1, devices=1, length=length))
+        return planned.training_bytes(replace(shape, batch_size=shape.devices, accumulation=1, length=length))
 
     batches = _largest(of_rows, budgets, 1, 1 << 14)
     lengths = _largest(of_length, budgets, 32, planned.longest)

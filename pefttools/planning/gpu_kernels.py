@@ -30,12 +30,20 @@ _FLOAT32 = frozenset(
 
 
 class GpuKernels(TorchFunctionMode):
-    """Replaces, in Python's calls, what a GPU does by kernels of its own."""
+    """Replaces, in Python's calls, what a GPU does by kernels of its own.
+
+    Args:
+        flash: whether it has flash attention.
+    """
+
+    def __init__(self, flash: bool) -> None:
+        super().__init__()
+        self.flash = flash
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is _F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
+            return _attention(self.flash, *args, **kwargs)
         if func in _FLOAT32 and torch.is_autocast_enabled("cpu"):
             args = tuple(_float(value) for value in args)
             kwargs = {name: _float(value) for name, value in kwargs.items()}
@@ -48,6 +56,7 @@ def _float(value: Any) -> Any:
 
 
 def _attention(
+    has_flash: bool,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -59,7 +68,7 @@ def _attention(
 ) -> torch.Tensor:
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
-    flash = attn_mask is None and query.dtype != torch.float32
+    flash = has_flash and attn_mask is None and query.dtype != torch.float32
     if enable_gqa and not flash:
         # The memory-efficient kernel knows no groups: keys and values are repeated.
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))

@@ -39,7 +39,8 @@ class Row:
         peak_bytes: training peak.
         peak_at: module that ran at the peak.
         evaluation_bytes: peak of a forward pass without gradients.
-        generation_bytes: peak of reading a prompt of that length into a cache; 0 where nothing is generated.
+        generation_bytes: peak of reading a prompt of that length into a cache and answering it; 0 where nothing is
+            generated.
         beside_bytes: what the device takes beside the tensors: context, workspace, fragmentation.
     """
 
@@ -85,7 +86,8 @@ class Shape:
         precision: as in a recipe.
         gradient_checkpointing: as in a recipe.
         optimizer: as in a recipe.
-        devices: number of devices that share a batch, each with all weights.
+        devices: number of devices that share a batch.
+        sharded: they share parameters, gradients and optimizer state too (FSDP); else each has all of them.
     """
 
     batch_size: int = 32
@@ -96,6 +98,7 @@ class Shape:
     gradient_checkpointing: bool | Literal["selective"] = False
     optimizer: str = "adamw"
     devices: int = 1
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "length", "accumulation", "eval_batch_size", "devices"):
@@ -106,6 +109,8 @@ class Shape:
                 f"batch_size={self.batch_size} can't be divided by accumulation={self.accumulation} "
                 f"times {self.devices} devices"
             )
+        if self.sharded and self.devices == 1:
+            raise ConfigError("one device has nobody to share with: sharded needs devices of at least 2")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")
         if self.optimizer not in TRANSFORMERS_NAMES:
@@ -172,11 +177,14 @@ class Planned:
             raise ConfigError(f"{shape.length} tokens are more than the {self.longest} that {self.base.id} takes")
         model = self.build(shape)
         trainable = model.count().trainable
-        trace = Trace(model, self.device)
+        trace = Trace(model, self.device, shape.devices, shape.sharded)
         training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
         generates = model.spec.task.auto_class == "AutoModelForCausalLM"
-        generation = trace.generation(shape.eval_batch_size, shape.length) if generates else None
+        generation = None
+        if generates:
+            new = model.spec.task.options.max_new_tokens
+            generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, self.longest - new)), new)
         return self._row(trainable, training, evaluation, generation)
 
     @property
@@ -196,7 +204,7 @@ class Planned:
             shape: of the training.
             lengths: tokens of each text of one forward pass, where they are not all as long as the shape says.
         """
-        trace = Trace(self.build(shape), self.device)
+        trace = Trace(self.build(shape), self.device, shape.devices, shape.sharded)
         lengths = lengths or [shape.length] * shape.rows
         return trace.training(lengths, shape.accumulation, shape.optimizer).peak.total()
 

@@ -1,0 +1,45 @@
+"""Generation without numbers: a prompt is read into a cache, and the last of the new tokens is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def read_and_continue(
+    read: Callable[..., Any], step: Callable[..., Any], batch: dict[str, torch.Tensor], new_tokens: int
+) -> None:
+    """Run what `generate` runs of a model at its two largest moments; what lies between is smaller.
+
+    Args:
+        read: forward of the model for a prompt.
+        step: forward of the model for one token more.
+        batch: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``.
+        new_tokens: length of the answer.
+    """
+    cache, scores = _scores(read(**batch, use_cache=True, logits_to_keep=1))
+    if new_tokens < 2:
+        return
+    _grow(cache, new_tokens - 2)
+    # As in `generate`, the last token's scores stay until the next one's are there.
+    _, scores = _scores(step(input_ids=batch["input_ids"][:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1))
+    del scores
+
+
+def _scores(output: Any) -> tuple[Any, torch.Tensor]:
+    """The cache, and what the next tokens are chosen by: a copy in float32."""
+    return output.past_key_values, output.logits[:, -1].to(torch.float32, copy=True)
+
+
+def _grow(cache: Any, tokens: int) -> None:
+    """Add tokens layer by layer, as decoding does one by one."""
+    if tokens < 1:
+        return
+    for index, layer in enumerate(cache.layers):
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        if keys is None or values is None:
+            continue  # a layer whose state does not grow
+        new = (states.new_empty((*states.shape[:-2], tokens, states.shape[-1])) for states in (keys, values))
+        cache.update(*new, index)
