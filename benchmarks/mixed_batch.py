@@ -7,7 +7,8 @@
 All three run in turn in one process on the same rows; times are medians, ratios medians of the ratios of each turn.
 The batch has 64 rows, or as many as there are adapters, if more. The encoder's rows go through the whole model, heads
 aside for the base and for PEFT; the pool's time contains its heads. The language model decodes one token after a cache
-of as many tokens. With --compile an encoder's pool under torch.compile runs beside them.
+of as many tokens. All run on the GPU, where there is one. With --compile an encoder's pool under torch.compile runs
+beside them.
 """
 
 from __future__ import annotations
@@ -73,14 +74,14 @@ def contestants(
         return pool
 
     pool = filled_pool()
-    causal = pool.served.causal
-    ids = torch.randint(1000, 20000, (rows, tokens), generator=torch.Generator().manual_seed(1))
+    causal, device = pool.served.causal, pool.served.device
+    ids = torch.randint(1000, 20000, (rows, tokens), generator=torch.Generator().manual_seed(1)).to(device)
     mask = torch.ones_like(ids)
 
     def fresh() -> Any:
         if causal:
             return AdapterPool(base).served.model
-        return AutoModel.from_pretrained(pool.served.base.folder, add_pooling_layer=False).eval()
+        return AutoModel.from_pretrained(pool.served.base.folder, add_pooling_layer=False).eval().to(device)
 
     plain = fresh()
     tuned: Any = peft.PeftModel.from_pretrained(fresh(), str(artifacts[0]), adapter_name=names[0])
@@ -105,8 +106,8 @@ def contestants(
     layers = [(layer.keys, layer.values) for layer in filled.layers]
     step = {
         "input_ids": ids[:, :1],
-        "attention_mask": torch.ones(rows, tokens + 1, dtype=torch.long),
-        "position_ids": torch.full((rows, 1), tokens),
+        "attention_mask": torch.ones(rows, tokens + 1, dtype=torch.long, device=device),
+        "position_ids": torch.full((rows, 1), tokens, device=device),
     }
 
     def cache() -> DynamicCache:
@@ -117,8 +118,7 @@ def contestants(
 
     def decode_in_pool(chosen: list[str]) -> Any:
         # What a step of generation does, without the loop around it.
-        with pool._residents.hold(chosen, pool._fetch) as held:
-            pool._shelf.route([held[name].placed for name in chosen])
+        with pool._holding(chosen) as held, pool._runner.reading(held):
             return pool.served.model(**step, past_key_values=cache())
 
     return {
@@ -141,6 +141,8 @@ def measure(
         for name, run in timed.items():
             start = time.perf_counter()
             run(chosen)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - start)
 

@@ -3,14 +3,15 @@
     python benchmarks/training_memory.py
     python benchmarks/training_memory.py --rows 8 --length 256 --repeat 3 --json
     python benchmarks/training_memory.py --shortest 32      # rows of 32 to 256 tokens, as texts have them
+    python benchmarks/training_memory.py --device cuda --dtype bfloat16
 
-Both train SmolLM2-135M in float32 with LoRA of rank 16 on all linear layers, on the same rows, every token a label.
+Both train SmolLM2-135M with LoRA of rank 16 on all linear layers, on the same rows, every token a label.
 Plain is what the documentation of PEFT shows: get_peft_model and Trainer. Ours computes the loss in pieces, LoRA by its
 own forward and backward, rows of unlike lengths without padding, and, as "selective", norms and activation functions
 again in the backward pass (gradient_checkpointing: selective).
 Each turn runs every contestant in a process of its own; times are medians over the steps, ratios medians over the
 turns. Memory is counted tensor by tensor in a step of its own (see docs/memory.md), and read as the process's
-largest resident size.
+largest resident size; on a GPU both figures are its allocator's: allocated and reserved.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ LABELS = {"plain": "PEFT + Trainer", "ours": "ours", "selective": "ours, and sel
 RANK, STEPS = 16, 3
 
 
-def plain(batch: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
+def plain(batch: dict[str, Any], device: str, dtype: str) -> tuple[Any, Callable[[], None]]:
     """Model and step as PEFT's documentation has them."""
     import peft
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     from pefttools.bases import locate_base
 
-    base = AutoModelForCausalLM.from_pretrained(locate_base(SMOLLM2).folder, dtype="float32")
+    base = AutoModelForCausalLM.from_pretrained(locate_base(SMOLLM2).folder, dtype=dtype)
     config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = peft.get_peft_model(base, config)
-    arguments = TrainingArguments(output_dir=tempfile.gettempdir(), use_cpu=True, report_to="none", disable_tqdm=True)
+    arguments = TrainingArguments(output_dir=tempfile.gettempdir(), use_cpu=device == "cpu", report_to="none",
+                                  disable_tqdm=True)  # fmt: skip
     trainer = Trainer(model=model, args=arguments)
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1  # else set at the start of train()
@@ -54,7 +56,7 @@ def plain(batch: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
     return model, step
 
 
-def ours(examples: list[dict[str, Any]], recompute: Any) -> tuple[Any, Callable[[], None]]:
+def ours(examples: list[dict[str, Any]], recompute: Any, device: str, dtype: str) -> tuple[Any, Callable[[], None]]:
     """Model and step of pefttools."""
     import torch
 
@@ -64,10 +66,10 @@ def ours(examples: list[dict[str, Any]], recompute: Any) -> tuple[Any, Callable[
     from pefttools.tuned import build
 
     method, config = choose_method({"name": "lora", "r": RANK})
-    model = build(locate_base(SMOLLM2), "float32", method, config, choose_task("causal-lm"), [], precision="float32",
-                  seed=0, gradient_checkpointing=recompute)  # fmt: skip
+    model = build(locate_base(SMOLLM2), dtype, method, config, choose_task("causal-lm"), [], precision="float32",
+                  seed=0, gradient_checkpointing=recompute, device=torch.device(device))  # fmt: skip
     optimizer = torch.optim.AdamW(parameter_groups(model, 1e-4, 1e-4, 0.0), fused=True)
-    inputs = model.spec.task.training_batch(model, examples)
+    inputs = {name: tensor.to(device) for name, tensor in model.spec.task.training_batch(model, examples).items()}
     targets = inputs.pop("labels")
 
     def step() -> None:
@@ -79,7 +81,7 @@ def ours(examples: list[dict[str, Any]], recompute: Any) -> tuple[Any, Callable[
     return model, step
 
 
-def contestant(name: str, rows: int, shortest: int, longest: int) -> dict[str, float]:
+def contestant(name: str, rows: int, shortest: int, longest: int, device: str, dtype: str) -> dict[str, float]:
     """Run one, in this process."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -93,13 +95,26 @@ def contestant(name: str, rows: int, shortest: int, longest: int) -> dict[str, f
     ids, labels = pad_sequence(texts, True), pad_sequence(texts, True, -100)
     batch = {"input_ids": ids, "attention_mask": (labels != -100).long(), "labels": labels}
     examples = [{"input_ids": text.tolist(), "labels": text.tolist()} for text in texts]
-    model, step = plain(batch) if name == "plain" else ours(examples, "selective" if name == "selective" else False)
+    if name == "plain":
+        model, step = plain(batch, device, dtype)
+    else:
+        model, step = ours(examples, "selective" if name == "selective" else False, device, dtype)
     step()
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(STEPS if device == "cpu" else 10 * STEPS):
         start = time.perf_counter()
         step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return {
+            "seconds": statistics.median(seconds),
+            "counted_bytes": torch.cuda.max_memory_allocated(),
+            "resident_bytes": torch.cuda.max_memory_reserved(),
+        }
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     counter = StorageCounter(torch.device("cpu"))
     for tensor in weights_of(model):
@@ -125,21 +140,25 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256, help="tokens of the longest row")
     parser.add_argument("--shortest", type=int, help="rows from about so many tokens on; by default all are as long")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     parser.add_argument("--contestant", choices=list(LABELS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     shortest = options.shortest or options.length
     if options.contestant:
-        print(json.dumps(contestant(options.contestant, options.rows, shortest, options.length)))
+        run = contestant(options.contestant, options.rows, shortest, options.length, options.device, options.dtype)
+        print(json.dumps(run))
         return
     found: dict[str, list[dict[str, float]]] = {name: [] for name in LABELS}
     for _ in range(options.repeat):
         for name in LABELS:
             command = [sys.executable, __file__, "--contestant", name, "--rows", str(options.rows)]
             command += ["--length", str(options.length), "--shortest", str(shortest)]
+            command += ["--device", options.device, "--dtype", options.dtype]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
-    table = []
+    table: list[dict[str, Any]] = []
     tokens = sum(lengths(options.rows, shortest, options.length))
     print(f"{'':24} counted MB   of plain  resident MB   of plain   tokens/s   speed-up")
     for name, runs in found.items():
@@ -147,7 +166,7 @@ def main() -> None:
         def ratio(field: str, runs: list[dict[str, float]] = runs) -> float:
             return statistics.median(a[field] / b[field] for a, b in zip(runs, found["plain"], strict=True))
 
-        row = {
+        row: dict[str, Any] = {
             "name": LABELS[name],
             **{field: statistics.median(run[field] for run in runs) for field in runs[0]},
             "counted_ratio": round(ratio("counted_bytes"), 3),

@@ -12,25 +12,25 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
 from pefttools.tasks.task import Example
-from pefttools.training.sampler import LengthWindowSampler
+from pefttools.training.config import TrainingConfig
+from pefttools.training.optimizer import make_optimizer
+from pefttools.training.step import optimizer_step
 from pefttools.tuned import TunedModel
 
 from .records import Memory, Parts
 
 
-def profile(model: TunedModel, batch: Sequence[Example], accumulation: int, eval_batch_size: int,
+def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfig,
             evaluation_examples: Sequence[Example], rss: int) -> Memory:  # fmt: skip
     """Peak memory of a training step and of an evaluation step, by parts.
 
     Args:
         model: as it was built for training; it is changed by two steps.
-        batch: of one forward pass in training, see `largest_batch`.
-        accumulation: forward passes per step.
-        eval_batch_size: rows of one forward pass in evaluation.
+        batch: of one forward pass in training, see `pefttools.training.sampler.largest_batch`.
+        settings: of the training.
         evaluation_examples: encoded validation examples; the longest are measured.
         rss: peak resident size of the process that trained.
     """
@@ -38,9 +38,9 @@ def profile(model: TunedModel, batch: Sequence[Example], accumulation: int, eval
     counter = StorageCounter(device)
     for tensor in weights_of(model):
         counter.track(tensor, "weights")
-    training = _training_parts(model, batch, accumulation, counter)
+    training = _training_parts(model, batch, settings, counter)
 
-    longest = sorted(evaluation_examples, key=lambda example: -len(example["input_ids"]))[:eval_batch_size]
+    longest = sorted(evaluation_examples, key=lambda example: -len(example["input_ids"]))[: settings.eval_batch_size]
     counter.reset_peak()
     allocator = _Allocator(device)
     with counter:
@@ -56,22 +56,26 @@ def profile(model: TunedModel, batch: Sequence[Example], accumulation: int, eval
     )
 
 
-def _training_parts(model: TunedModel, batch: Sequence[Example], accumulation: int, counter: StorageCounter) -> Parts:
+def _training_parts(
+    model: TunedModel, batch: Sequence[Example], settings: TrainingConfig, counter: StorageCounter
+) -> Parts:
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         return _parts(counter)
-    optimizer = torch.optim.AdamW(trained, lr=1e-8, fused=True)
+    optimizer = make_optimizer(settings.optimizer, trained, 1e-8)
     hooks = [p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained]
     model.train()
     # The first step creates the optimizer's state; a step in the middle of training is the one to measure.
-    _step(model, batch, accumulation, optimizer, counter)
+    with counter:
+        optimizer_step(model, batch, settings.parts, optimizer)
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 counter.track(value, "optimizer")
     counter.reset_peak()
     allocator = _Allocator(model.device)
-    _step(model, batch, accumulation, optimizer, counter)
+    with counter:
+        optimizer_step(model, batch, settings.parts, optimizer)
     parts = allocator.correct(_parts(counter))
     for hook in hooks:
         hook.remove()
@@ -105,31 +109,3 @@ class _Allocator:
 def _parts(counter: StorageCounter) -> Parts:
     """The parts at the peak."""
     return Parts(**{kind: counter.peak[kind] for kind in KINDS})
-
-
-def largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
-    """The batch of an epoch that has the most tokens, padding included."""
-    lengths = [len(example["input_ids"]) for example in examples]
-    order = list(LengthWindowSampler(lengths, batch_size, seed=0))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    largest = max(batches, key=lambda batch: len(batch) * max(lengths[index] for index in batch))
-    return [examples[index] for index in largest]
-
-
-def _step(
-    model: TunedModel,
-    examples: Sequence[Example],
-    accumulation: int,
-    optimizer: torch.optim.Optimizer,
-    counter: StorageCounter,
-) -> None:
-    task = model.spec.task
-    with counter:
-        for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
-            collated = task.training_batch(model, examples)
-            batch = {key: value.to(model.device) for key, value in collated.items()}
-            labels = batch.pop("labels")
-            model(**batch, targets=labels).backward()
-        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-        optimizer.step()
-        optimizer.zero_grad()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import psutil
 import torch
 
-from pefttools.bases.skeleton import Skeleton
-from pefttools.errors import ConfigError, WontFitError
-from pefttools.planning.device import CPU, GPU, Device
-from pefttools.planning.plan import Planned, Shape
+from pefttools.errors import WontFitError
+from pefttools.planning.device import GPU
+from pefttools.planning.prepared import this_device, training_bytes
 from pefttools.training.prepare import Prepared
 
 from .records import Parts, Predicted
@@ -29,10 +27,10 @@ def check_fits(prepared: Prepared, longest: int) -> None:
     Raises:
         WontFitError: more memory is predicted than the device has. Methods that can't be planned pass.
     """
-    device, available = _here()
+    device, available = this_device()
     settings = prepared.recipe.training
-    rows = settings.batch_size // settings.gradient_accumulation
-    need = _training(prepared, device, [longest] * rows, settings.optimizer)
+    rows = settings.batch_size // settings.parts
+    need = training_bytes(prepared, device, [longest] * rows)
     if need is not None and need > available:
         raise WontFitError(
             f"a training step is predicted to take {need / 2**30:.2f} GiB of the {available / 2**30:.2f} GiB that "
@@ -47,12 +45,12 @@ def predict(prepared: Prepared, lengths: Sequence[int], measured: Parts) -> tupl
     Args:
         prepared: what was trained.
         lengths: tokens of each text of the profiled batch.
-        measured: its parts, with AdamW.
+        measured: its parts.
     """
-    here = _training(prepared, _here()[0], lengths)
+    here = training_bytes(prepared, this_device()[0], lengths)
     if here is None:
         return None, None
-    gpu = here if torch.cuda.is_available() else _training(prepared, GPU, lengths)
+    gpu = here if torch.cuda.is_available() else training_bytes(prepared, GPU, lengths)
     warning = None
     if abs(here - measured.peak) > TOLERANCE * measured.peak:
         warning = (
@@ -60,29 +58,3 @@ def predict(prepared: Prepared, lengths: Sequence[int], measured: Parts) -> tupl
             f"{here / 2**20:.0f} against {measured.peak / 2**20:.0f} MiB"
         )
     return Predicted(training_peak=here, gpu_training_peak=gpu or 0), warning
-
-
-def _here() -> tuple[Device, int]:
-    """The device of this process, and its memory."""
-    if torch.cuda.is_available():
-        return GPU, torch.cuda.get_device_properties(0).total_memory - GPU.context
-    return CPU, psutil.virtual_memory().total
-
-
-def _training(prepared: Prepared, device: Device, lengths: Sequence[int], optimizer: str = "adamw") -> int | None:
-    recipe = prepared.recipe
-    settings = recipe.training
-    base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
-    planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
-    shape = Shape(
-        batch_size=len(lengths) * settings.gradient_accumulation,
-        length=max(lengths),
-        accumulation=settings.gradient_accumulation,
-        precision=settings.precision,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        optimizer=optimizer,
-    )
-    try:
-        return planned.training_bytes(shape, lengths)
-    except ConfigError:
-        return None

@@ -118,6 +118,7 @@ class RunRecord(_Part):
         history: log entries in order; ``step`` with ``loss`` and ``learning_rate``, or with ``eval_*`` metrics.
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty where there is no test split.
+        accumulation: parts that each batch was computed in.
         seconds: ``train`` (steps only), ``evaluation_in_training``, ``evaluation`` (final), ``total``.
         samples: training rows seen; tokens: training tokens seen, without padding.
         hardware: host facts, e.g. processor, cores, threads, memory, gpu.
@@ -145,6 +146,7 @@ class RunRecord(_Part):
     history: list[dict[str, float]] = Field(default_factory=list)
     validation: dict[str, float] = Field(default_factory=dict)
     test: dict[str, float] = Field(default_factory=dict)
+    accumulation: int = 1
     steps: int = 0
     best_step: int = 0
     samples: int = 0

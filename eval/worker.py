@@ -114,18 +114,21 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
 
 def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     """Train, choose, save, measure; fills `facts` as it goes, so that a failure keeps what was known."""
+    from pefttools.training.parts import settle_parts
     from pefttools.training.prepare import build_model, prepare
+    from pefttools.training.sampler import largest_batch
     from pefttools.training.store import store
 
     from .gpu import GpuPeaks
-    from .memory import largest_batch, peak_rss, profile
+    from .memory import peak_rss, profile
     from .prediction import check_fits, predict
     from .search import search
 
     reporter = PipeReporter()
     recipe, settings = planned.recipe, planned.recipe.training
-    prepared = prepare(recipe)
-    facts |= _inputs(planned, prepared)
+    prepared = settle_parts(prepare(recipe), reporter)
+    parts = prepared.recipe.training.parts
+    facts |= {**_inputs(planned, prepared), "accumulation": parts}
 
     if planned.memory_check:
         from pefttools.bases.loading import load_tokenizer
@@ -159,12 +162,11 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     validation_examples = best.examples
     del stored, best
     reporter.event("measuring memory")
-    batch = largest_batch(train_examples, settings.batch_size // settings.gradient_accumulation)
+    batch = largest_batch(train_examples, settings.batch_size // parts)
     memory = profile(
         build_model(prepared),
         batch,
-        settings.gradient_accumulation,
-        settings.eval_batch_size,
+        prepared.recipe.training,
         validation_examples,
         rss,
     )

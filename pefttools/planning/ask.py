@@ -79,7 +79,7 @@ def asked(
         of_recipe = {
             "batch_size": training.batch_size,
             "length": recipe.chosen_task().options.max_length,
-            "accumulation": training.gradient_accumulation,
+            "accumulation": training.parts,
             "eval_batch_size": training.eval_batch_size,
             "precision": training.precision,
             "gradient_checkpointing": training.gradient_checkpointing,

@@ -23,8 +23,9 @@ def read_and_continue(
     if new_tokens < 2:
         return
     _grow(cache, new_tokens - 2)
+    last = batch["input_ids"][:, :1]
     # As in `generate`, the last token's scores stay until the next one's are there.
-    _, scores = _scores(step(input_ids=batch["input_ids"][:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1))
+    _, scores = _scores(step(input_ids=last, past_key_values=cache, use_cache=True, logits_to_keep=1))
     del scores
 
 

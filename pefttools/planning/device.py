@@ -42,6 +42,10 @@ class Device:
         """Bytes that are left for tensors."""
         return None if self.memory is None else int((self.memory - self.context) / (1 + self.slack))
 
+    def beside(self, tensors: int) -> int:
+        """Bytes that it takes beside tensors of so many bytes."""
+        return self.context + self.workspace + int(self.slack * tensors)
+
 
 CPU = Device("cpu", "this machine's CPU", gpu=False, granularity=1, workspace=0, context=0, slack=0.0)
 #: a GPU of no particular size

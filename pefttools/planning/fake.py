@@ -18,18 +18,34 @@ _OWN = ("_parameters", "_buffers", "_modules")
 class WithoutNumbers(TorchDispatchMode):
     """Answers what can't be known without numbers with the most that it can be, and opens closed operations.
 
-    Every element is taken to be non-zero. Operations of bitsandbytes that are several in one run as their parts, so
-    that the temporaries between them are seen.
+    Every element is taken to be non-zero, every question to be answered by yes. Operations of bitsandbytes that are
+    several in one run as their parts, so that the temporaries between them are seen.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.nonzero.default:
             (tensor,) = args
             return torch.empty((tensor.numel(), tensor.dim()), dtype=torch.long, device=tensor.device)
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
+            return True
+        if func is torch.ops.aten.index.Tensor and any(one is not None and one.dtype == torch.bool for one in args[1]):
+            return func(args[0], _places(args[1]))
         if func.namespace == "bitsandbytes" and func._opname in _IN_PARTS:
             with self:
                 return _IN_PARTS[func._opname](*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Indices in which masks stand as the places that they choose."""
+    found: list[torch.Tensor | None] = []
+    for one in indices:
+        if one is not None and one.dtype == torch.bool:
+            places = torch.empty((one.numel(), one.dim()), dtype=torch.long, device=one.device)
+            found += places.unbind(1)
+        else:
+            found.append(one)
+    return found
 
 
 class SharedGradients(TorchDispatchMode):

@@ -100,7 +100,7 @@ class _FusedAttention(torch.autograd.Function):
         # Flash attention adds up the queries' gradients in float32; the memory-efficient kernel does so for 16 bit.
         summed = torch.empty(query.shape, dtype=torch.float32) if query.dtype != torch.float32 else None
         # Per head of the queries; where several share a key, summed after.
-        of_heads = [torch.empty((*query.shape[:-1], one.shape[-1]), dtype=one.dtype) for one in (key, value)]
+        of_heads = [torch.empty((*query.shape[:-2], *one.shape[-2:]), dtype=one.dtype) for one in (key, value)]
         shared = query.shape[-3] > key.shape[-3]
         of_keys = [torch.empty_like(one) for one in (key, value)] if shared else of_heads
         del delta, summed

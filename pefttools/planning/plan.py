@@ -12,8 +12,10 @@ from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.errors import ConfigError
+from pefttools.methods import Method
+from pefttools.planning.counting import Traced
 from pefttools.planning.device import CPU, Device
-from pefttools.planning.trace import Trace, Traced
+from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device, resolve_precision
@@ -151,6 +153,11 @@ def plan(
     return [Planned(found, task, method, variant, labels, device).row(shape) for variant in bases for method in methods]
 
 
+def generates(model: TunedModel) -> bool:
+    """Whether its task generates texts."""
+    return model.spec.task.auto_class == "AutoModelForCausalLM"
+
+
 @dataclass(frozen=True)
 class Planned:
     """One combination, of which rows of several shapes may be asked.
@@ -180,9 +187,8 @@ class Planned:
         trace = Trace(model, self.device, shape.devices, shape.sharded)
         training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
-        generates = model.spec.task.auto_class == "AutoModelForCausalLM"
         generation = None
-        if generates:
+        if generates(model):
             new = model.spec.task.options.max_new_tokens
             generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, self.longest - new)), new)
         return self._row(trainable, training, evaluation, generation)
@@ -191,6 +197,11 @@ class Planned:
     def title(self) -> str:
         """Name of the method."""
         return self.method if isinstance(self.method, str) else str(self.method["name"])
+
+    @property
+    def chosen_method(self) -> Method[Any]:
+        """The method."""
+        return choose_method(self.method if isinstance(self.method, str) else dict(self.method))[0]
 
     @property
     def longest(self) -> int:
@@ -251,5 +262,5 @@ class Planned:
             peak_at=training.peak_at,
             evaluation_bytes=evaluation.peak.total(),
             generation_bytes=generated,
-            beside_bytes=self.device.context + self.device.workspace + int(self.device.slack * largest),
+            beside_bytes=self.device.beside(largest),
         )

@@ -1,12 +1,9 @@
-"""Running training and evaluation steps on tensors without numbers, and counting what lives."""
+"""Training, evaluation and generation steps of a tuned model, run without numbers."""
 
 from __future__ import annotations
 
-import gc
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,35 +11,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from pefttools.errors import ConfigError
-from pefttools.planning.counter import Kind, StorageCounter, weights_of
-from pefttools.planning.cpu_kernels import CpuKernels
+from pefttools.planning.counter import StorageCounter
+from pefttools.planning.counting import DEVICE, Traced, counting, kernels
 from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.device import Device
-from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
-from pefttools.planning.gpu_kernels import GpuKernels
+from pefttools.planning.fake import SharedGradients, to_fake
 from pefttools.planning.optimizers import planned_optimizer
-from pefttools.planning.place import Place
 from pefttools.planning.sharding import Sharding
 from pefttools.tuned import TunedModel
-
-#: fake tensors on another device than this can't be differentiated by a CPU build
-DEVICE = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Traced:
-    """Bytes of a step.
-
-    Attributes:
-        peak: by kind, at the moment with the largest sum.
-        peak_at: the module that ran then.
-        persistent: by kind, after a step, gradients among them.
-    """
-
-    peak: Counter[Kind]
-    peak_at: str
-    persistent: Counter[Kind]
 
 
 class Trace:
@@ -104,7 +80,7 @@ class Trace:
             for bucket in buckets:
                 counter.track(bucket, "gradients")
             counter.reset_peak()
-            with counter, self._kernels():
+            with counter, kernels(self.device):
                 for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
                     loss = model(**batch, targets=labels)
                     with SharedGradients(p.shape for p in trained):
@@ -131,7 +107,7 @@ class Trace:
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             self.model.eval()
-            with counter, self._kernels():
+            with counter, kernels(self.device):
                 self.model.spec.task.evaluation_pass(self.model, batch)
             return Traced(counter.peak, counter.peak_at, counter.now.copy())
 
@@ -140,50 +116,22 @@ class Trace:
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             batch.pop("labels")
-            with counter, self._kernels(), self.model.asking(), self.model.precision():
+            with counter, kernels(self.device), self.model.asking(), self.model.precision():
                 # Once the prompt is read, virtual tokens are in the cache, and the model itself goes on.
                 inner = next(module for module in self.model.modules() if isinstance(module, PreTrainedModel))
                 read_and_continue(self.model.transformer, inner, batch, new_tokens)
             return Traced(counter.peak, counter.peak_at, counter.now.copy())
 
     @contextmanager
-    def _kernels(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.enter_context(GpuKernels(self.device.flash) if self.device.gpu else CpuKernels())
-            stack.enter_context(WithoutNumbers())
-            yield
-
-    @contextmanager
     def _counting(self) -> Iterator[tuple[StorageCounter, Sharding | None]]:
-        place = Place(self.model)
-        counter = StorageCounter(DEVICE, where=lambda: place.now, granularity=self.device.granularity)
-        for tensor in weights_of(self.model):
-            counter.track(tensor, "weights")
-        gc.collect()
-        collecting = gc.isenabled()
-        gc.disable()
-        gc.freeze()  # what is there already need not be looked at again and again
-        counter.collect = True
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(self._mode)
-                sharding = None
-                if self.sharded:
-                    sharding = stack.enter_context(Sharding(self.model, self.devices, counter))
-                stack.enter_context(place)
+        spec = self.model.spec
+        title = f"the method {spec.method.name!r} on {spec.base.id!r}"
+        with counting(self.model, self._mode, self.device, title) as counter:
+            if not self.sharded:
+                yield counter, None
+                return
+            with Sharding(self.model, self.devices, counter) as sharding:
                 yield counter, sharding
-        # AssertionError: a tensor that no one made fake, in a place that only the method knows.
-        except (AssertionError, NotImplementedError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            spec = self.model.spec
-            raise ConfigError(
-                f"the method {spec.method.name!r} on {spec.base.id!r} can't be traced: {_first(error)}"
-            ) from error
-        finally:
-            gc.unfreeze()
-            if collecting:
-                gc.enable()
 
     def _buckets(self, trained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Where the gradients of devices that each have all of them are averaged (DistributedDataParallel)."""
@@ -206,7 +154,3 @@ def _backward(loss: torch.Tensor) -> None:
     graph._engine_run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
-
-
-def _first(error: BaseException) -> str:
-    return (str(error) or repr(error)).splitlines()[0]

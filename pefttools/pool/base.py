@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pefttools.bases import Base, locate_base, variants
+from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
 from pefttools.errors import BaseModelError, ConfigError
 
@@ -95,16 +95,21 @@ class ServedBase:
             )
 
 
-def load_served_base(source: str, variant: str, dtype: torch.dtype | None, device: torch.device) -> ServedBase:
+def load_served_base(base: Base, variant: str, dtype: torch.dtype | None, device: torch.device | None) -> ServedBase:
     """Load a base for a pool.
 
+    Args:
+        base: where it comes from.
+        variant: number format of its weights.
+        dtype: to compute in, instead of the variant's own.
+        device: where it goes; None: it stays where it was loaded.
+
     Raises:
-        BaseModelError: not found, or an encoder-decoder model.
+        BaseModelError: an encoder-decoder model, or one that lacks weights.
         ConfigError: a dtype for a quantized variant.
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
-    base = locate_base(source)
     kind = variants.get(variant)()
     kind.check()
     if dtype is not None and kind.quantized:
@@ -123,7 +128,9 @@ def load_served_base(source: str, variant: str, dtype: torch.dtype | None, devic
         raise BaseModelError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(lacking[:3])}")
     if dtype is not None:
         model = model.to(dtype)
-    return ServedBase(base, variant, model.to(device), backbone, tokenizer, tuple(missing))
+    if device is not None:
+        model = model.to(device)
+    return ServedBase(base, variant, model, backbone, tokenizer, tuple(missing))
 
 
 def _is_causal(base: Base) -> bool:

@@ -118,7 +118,7 @@ def generate(
         )
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)
-    with _virtual_tokens(served, virtual):
+    with virtual_tokens(served, virtual):
         tokens = served.model.generate(  # type: ignore[operator]
             **inputs,
             max_new_tokens=max(max_new_tokens),
@@ -131,7 +131,7 @@ def generate(
 
 
 @contextmanager
-def _virtual_tokens(served: ServedBase, virtual: VirtualTokens | None) -> Iterator[None]:
+def virtual_tokens(served: ServedBase, virtual: VirtualTokens | None) -> Iterator[None]:
     """Let every forward of the backbone within see the virtual tokens, and nobody their states."""
     backbone = served.backbone
     names = served.forward_arguments

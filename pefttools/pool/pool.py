@@ -5,56 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pefttools.artifact import MANIFEST
+from pefttools.bases import locate_base
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.pool.base import load_served_base
-from pefttools.pool.forward import Forward
-from pefttools.pool.generation import Sampling, generate
-from pefttools.pool.heads import BatchStates
+from pefttools.pool.generation import Sampling
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Residents
+from pefttools.pool.running import Answer, Runner
 from pefttools.pool.shelf import Shelf
-from pefttools.pool.virtual import VirtualTokens, gather, inject
 from pefttools.training.precision import default_device
 
 Inputs = Sequence[str] | Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one row gave.
-
-    Attributes:
-        adapter: name of the row's adapter; None: the base.
-        logits: ``[labels]`` of a classifier, ``[tokens, vocabulary]`` of a language model; None where there is no head.
-        states: hidden states ``[tokens, hidden]`` where there is no head.
-        labels: names of a classifier's logits.
-    """
-
-    adapter: str | None
-    logits: torch.Tensor | None
-    states: torch.Tensor | None
-    labels: tuple[str, ...]
-
-    @property
-    def label(self) -> str | None:
-        """The most likely label; None where there are no labels."""
-        if self.logits is None or not self.labels:
-            return None
-        return self.labels[int(self.logits.argmax())]
-
-    @property
-    def score(self) -> float | None:
-        """Probability of that label; None where there are no labels."""
-        if self.logits is None or not self.labels:
-            return None
-        return float(self.logits.double().softmax(-1).max())
 
 
 class AdapterPool:
@@ -92,11 +59,10 @@ class AdapterPool:
         if max_resident < 1:
             raise ConfigError(f"max_resident must be at least 1, not {max_resident}")
         where = default_device() if device is None else torch.device(device)
-        self.served = load_served_base(base, variant, dtype, where)
-        self._preparer = Preparer(self.served)
-        self._shelf = Shelf(self.served.model, max_resident + 1)
-        self._residents = Residents(self._shelf, self._preparer.prepare, max_resident, max_bytes)
-        self._run = Forward(self.served, self._shelf, self._residents.lock, compile=compile)
+        self.served = load_served_base(locate_base(base), variant, dtype, where)
+        shelf = Shelf(self.served.model, max_resident + 1)
+        self._residents = Residents(shelf, Preparer(self.served).prepare, max_resident, max_bytes)
+        self._runner = Runner(self.served, shelf, self._residents.lock, compile=compile)
         self._running = threading.Lock()
         self._tokenizing = threading.Lock()
 
@@ -186,12 +152,7 @@ class AdapterPool:
         """
         batch = self._batch(inputs, adapters, "right")
         with self._holding(adapters) as rows:
-            self._check(rows, batch)
-            virtual = self._route(rows)
-            language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
-            states, logits = self._run(inject(self.served, virtual, batch), language)
-            seen = BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], virtual)
-            return [self._answer(seen, index, row) for index, row in enumerate(rows)]
+            return self._runner.answer(rows, batch)
 
     @torch.no_grad()
     def generate(
@@ -242,12 +203,8 @@ class AdapterPool:
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))
         with self._holding(adapters) as rows:
-            self._check_generation(rows, batch, lengths)
-            virtual = self._route(rows)
-            if num_beams > 1:
-                self._shelf.route([None if row is None else row.placed for row in rows for _ in range(num_beams)])
-            return generate(
-                self.served, batch, virtual, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, **options
+            return self._runner.generate(
+                rows, batch, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, **options
             )
 
     @contextmanager
@@ -279,40 +236,6 @@ class AdapterPool:
         if "attention_mask" not in batch:
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         return {name: tensor.to(self.served.device) for name, tensor in batch.items()}
-
-    def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
-        types = batch.get("token_type_ids")
-        if types is None:
-            return
-        for row, own in zip(rows, types, strict=True):
-            if row is not None and not row.prepared.method.capabilities.pairs and bool(own.any()):
-                raise ConfigError(
-                    f"the adapter {row.name!r} ({row.prepared.method.name}) can't take pairs of texts: "
-                    "it was trained without token types"
-                )
-
-    def _check_generation(
-        self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor], lengths: Sequence[int]
-    ) -> None:
-        prompts = batch["attention_mask"].sum(1).tolist()
-        for row, prompt, new in zip(rows, prompts, lengths, strict=True):
-            if row is not None and not row.prepared.head.language:
-                raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
-            virtual = 0 if row is None else sum(row.placed.lengths.values())
-            self.served.check_length(prompt, new, virtual)
-
-    def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
-        placed = [None if row is None else row.placed for row in rows]
-        self._shelf.route(placed, self._run.compiled)
-        return gather(self._shelf, placed, self.served)
-
-    def _answer(self, seen: BatchStates, index: int, row: Resident | None) -> Answer:
-        if row is not None:
-            head = row.prepared.head
-            return Answer(row.name, head.answer(seen, index), None, head.labels)
-        if self.served.causal:
-            return Answer(None, seen.language(index), None, ())
-        return Answer(None, None, seen.tokens(index), ())
 
 
 def _per_row(name: str, given: Any, rows: int) -> list[Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from pefttools.artifact import Manifest, read_manifest, verify_files
+from pefttools.artifact import read_manifest, verify_files
 from pefttools.artifact.load import check_base
+from pefttools.artifact.manifest import TaskEntry
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas, SiteDelta
@@ -28,15 +29,11 @@ class Prepared:
     """An artifact ready to be placed.
 
     Attributes:
-        folder: where it lies.
-        manifest: its manifest.
         method: its method.
         deltas: at sites of the pool's model.
         head: what answers for its rows.
     """
 
-    folder: Path
-    manifest: Manifest
     method: Method[Any]
     deltas: AdapterDeltas
     head: ServedHead
@@ -76,13 +73,21 @@ class Preparer:
         check_base(manifest, self.served.base)
         check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
         verify_files(folder, manifest)
-        deltas, head = self._parts(folder, manifest, method, config)
-        return Prepared(folder, manifest, method, deltas, head)
+        return self.take_apart(folder, manifest.task, method, config)
 
-    def _parts(
-        self, folder: Path, manifest: Manifest, method: Method[Any], config: MethodConfig
-    ) -> tuple[AdapterDeltas, ServedHead]:
-        served, entry = self.served, manifest.task
+    def take_apart(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> Prepared:
+        """Deltas and head of what `write_weights` wrote.
+
+        Args:
+            folder: where it wrote.
+            entry: the task.
+            method: the method.
+            config: its options.
+
+        Raises:
+            ConfigError: the task can't be served in a pool.
+        """
+        served = self.served
         task = tasks.get(entry.name)
         labels = tuple(entry.labels)
         # Names in the files are relative to the transformers model of the task: here, one around the pool's backbone.
@@ -102,7 +107,7 @@ class Preparer:
             frame = self._framed(task)
             model = frame.named
             head, deltas = frame.head(method.deltas(folder, model, config, frame.target), labels)
-        return self._renamed(deltas, model), head
+        return Prepared(method, self._renamed(deltas, model), head)
 
     def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
         """Sites by their names in the pool's model."""

@@ -13,7 +13,8 @@ from pefttools.errors import ArtifactError
 from pefttools.pool.routing import Routing
 from pefttools.pool.sites import Site
 from pefttools.pool.slots import Slots
-from pefttools.pool.stacks import Family, Place, Stack, VirtualStack, families_of, slot_bytes, virtual_families
+from pefttools.pool.stacks import Family, Place, Stack, families_of
+from pefttools.pool.virtual_stacks import VirtualStack, slot_bytes, virtual_families
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ attributes, not module buffers: torch.compile then takes their first dimension a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
 
-from pefttools.deltas import AdapterDeltas, SiteDelta, activate
+from pefttools.deltas import SiteDelta, activate
 from pefttools.deltas.kinds import Activation
 
 #: smallest size that ranks and widths are padded to
@@ -43,23 +43,14 @@ def families_of(delta: SiteDelta) -> list[Family]:
         if getattr(delta, kind) is not None
     ]
     if delta.low_rank is not None:
-        found.append(Family("low_rank", _padded(delta.low_rank.rank)))
+        found.append(Family("low_rank", padded(delta.low_rank.rank)))
     if delta.bottleneck is not None:
-        found.append(Family("bottleneck", _padded(delta.bottleneck.size), delta.bottleneck.activation))
+        found.append(Family("bottleneck", padded(delta.bottleneck.size), delta.bottleneck.activation))
     return found
 
 
-def virtual_families(deltas: AdapterDeltas) -> dict[Family, torch.Tensor]:
-    """The families of an adapter's virtual tokens, with their states ``[..., length, size]``."""
-    found = {}
-    if deltas.prefix is not None:
-        found[Family("prefix", _padded(deltas.prefix.length))] = deltas.prefix.states
-    if deltas.prompt is not None:
-        found[Family("prompt", _padded(deltas.prompt.length))] = deltas.prompt.embeddings
-    return found
-
-
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """The size that ranks, widths and lengths up to this one are padded to."""
     return max(SMALLEST, 1 << (size - 1).bit_length())
 
 
@@ -248,68 +239,3 @@ STACKS: dict[str, type[Vector] | type[LowRankStack] | type[BottleneckStack]] = {
     "bias": Bias,
     "bottleneck": BottleneckStack,
 }
-
-
-class VirtualStack:
-    """Prefixes or prompts of one padded length, ``[slots, ..., length, size]``, padded with zeros on the left.
-
-    Args:
-        length: padded length.
-        example: states ``[..., tokens, size]`` of an adapter.
-        capacity: number of slots.
-        place: number format and device.
-    """
-
-    def __init__(self, length: int, example: torch.Tensor, capacity: int, place: Place) -> None:
-        shape = (*example.shape[:-2], length, example.shape[-1])
-        self.tensor = torch.zeros((capacity, *shape), dtype=place.dtype, device=place.device)
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of one slot."""
-        return self.tensor[0].numel() * self.tensor.element_size()
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all slots."""
-        return self.tensor.numel() * self.tensor.element_size()
-
-    def grow(self, capacity: int) -> None:
-        """Make room for more adapters; what stands keeps its slots."""
-        new = self.tensor.new_zeros((capacity, *self.tensor.shape[1:]))
-        new[: len(self.tensor)] = self.tensor
-        self.tensor = new
-
-    def write(self, slot: int, states: torch.Tensor) -> None:
-        """Copy an adapter's states into a slot."""
-        self.tensor[slot] = 0
-        self.tensor[slot, ..., self.tensor.shape[-2] - states.shape[-2] :, :] = states
-
-    def rows(self, slots: torch.Tensor, longest: int) -> torch.Tensor:
-        """States of each row, ``[rows, ..., longest, size]``."""
-        found = self.tensor.index_select(0, slots)
-        missing = longest - found.shape[-2]
-        return nn.functional.pad(found, (0, 0, missing, 0)) if missing > 0 else found[..., -missing:, :]
-
-
-def slot_bytes(family: Family, lacking: Sequence[SiteDelta], deltas: AdapterDeltas) -> int:
-    """Bytes of one slot, in float32, of the stacks that a family would get.
-
-    Args:
-        family: the family.
-        lacking: deltas at sites that have no stack of it yet.
-        deltas: of the whole adapter.
-    """
-    states = virtual_families(deltas).get(family)
-    if states is not None:
-        return 4 * states.numel() // states.shape[-2] * family.size
-    total = 0
-    for delta in lacking:
-        if delta.low_rank is not None and family.kind == "low_rank":
-            total += family.size * (delta.low_rank.a.shape[1] + delta.low_rank.b.shape[0])
-        elif delta.bottleneck is not None and family.kind == "bottleneck":
-            inputs, outputs = delta.bottleneck.down.shape[1], delta.bottleneck.up.shape[0]
-            total += family.size * (inputs + outputs + 1) + outputs
-        else:
-            total += int(getattr(delta, family.kind).numel())
-    return 4 * total

@@ -9,11 +9,9 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from transformers import StoppingCriteriaList
 
 from pefttools.artifact import Manifest, read_manifest
 from pefttools.data import Table
@@ -23,15 +21,15 @@ from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
 from pefttools.recipe import choose_task
 from pefttools.server.batching import Batcher, ClosedError, Row
-from pefttools.server.generating import Control, Generation
+from pefttools.server.generating import Generation
 from pefttools.server.keys import Caller, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
+from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.store import Store, check_name
 from pefttools.tasks import Task
 
 _ENDLESS = 2**40
-CLASSIFY, GENERATE = "classify", "generate"
 
 
 class TooLongError(PeftToolsError):
@@ -92,7 +90,7 @@ class Service:
         self._closed = False
         self._threads = ThreadPoolExecutor(16, "pefttools-files")
         self._batcher = Batcher(
-            self._run,
+            BatchRunner(self.pool, self.metrics),
             max_batch=settings.max_batch,
             max_adapters=min(settings.max_resident, settings.max_adapters or settings.max_resident),
             max_wait=settings.max_wait_ms / 1000,
@@ -203,7 +201,8 @@ class Service:
 
     def prompt(self, chosen: Chosen, messages: Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a chat, written as the adapter saw chats in training."""
-        from pefttools.tasks.causal_lm import CausalLM, CausalLMConfig
+        from pefttools.tasks.causal_lm import CausalLM
+        from pefttools.tasks.chats import CausalLMConfig
 
         task = chosen.task()
         options = task.options if isinstance(task, CausalLM) else CausalLMConfig()
@@ -284,70 +283,6 @@ class Service:
 
     def _too_long(self) -> PeftToolsError:
         return TooLongError(f"the request took longer than {self.settings.timeout_s:g} s")
-
-    def _run(self, rows: Sequence[Row]) -> None:
-        """Run a batch, in the batcher's thread; a row that fails takes no other row with it."""
-        self.metrics.batches.observe(len(rows))
-        good = []
-        for row in rows:
-            try:
-                if row.adapter is not None:
-                    self.pool.ensure(row.adapter)
-                good.append(row)
-            except Exception as error:
-                row.finish(error)
-        work: Callable[[Sequence[Row]], None] = self._classify if good and good[0].kind == CLASSIFY else self._generate
-        if not good:
-            return
-        try:
-            work(good)
-        except Exception as error:
-            if len(good) == 1:
-                good[0].finish(error)
-                return
-            for row in good:
-                self._run([row])
-
-    def _classify(self, rows: Sequence[Row]) -> None:
-        works: list[dict[str, Any]] = [row.work for row in rows]
-        if any("token_type_ids" in one for one in works):
-            # Padding looks at the first row to see what there is.
-            works = [{"token_type_ids": [0] * len(one["input_ids"]), **one} for one in works]
-        batch = dict(self.pool.tokenizer.pad(works, padding_side="right", return_tensors="pt"))
-        for row, answer in zip(rows, self.pool(batch, [row.adapter for row in rows]), strict=True):
-            assert answer.logits is not None
-            scores = answer.logits.double().softmax(-1).tolist()
-            row.finish(dict(zip(answer.labels, scores, strict=True)))
-
-    def _generate(self, rows: Sequence[Row]) -> None:
-        works: list[Generation] = [row.work for row in rows]
-        for one in works:
-            one.restart()
-        prompts = [{"input_ids": list(one.prompt)} for one in works]
-        inputs = self.pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
-        control = Control(
-            works,
-            [partial(getattr, row, "cancelled") for row in rows],
-            [partial(row.finish, row.work) for row in rows],
-            self.pool.tokenizer,
-            self._ends(),
-        )
-        self.pool.generate_tokens(
-            dict(inputs),
-            [row.adapter for row in rows],
-            max_new_tokens=[one.max_tokens for one in works],
-            sampling=[one.sampling for one in works],
-            stopping_criteria=StoppingCriteriaList([control]),
-        )
-        self.metrics.tokens.inc(sum(len(one.tokens) for one in works))
-        for row in rows:
-            row.finish(row.work)  # those that nobody waits for any more
-
-    def _ends(self) -> frozenset[int]:
-        ends = self.pool.served.model.generation_config.eos_token_id  # type: ignore[union-attr]
-        if ends is None:
-            return frozenset()
-        return frozenset([ends] if isinstance(ends, int) else ends)  # type: ignore[arg-type]
 
 
 def sampling(temperature: float, top_p: float, seed: int | None) -> Sampling | None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, cast
 
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
-from pefttools.tasks.task import IGNORE, Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
+from pefttools.tasks.chats import CausalLMConfig, check_messages, encoded
+from pefttools.tasks.task import IGNORE, Batch, Built, Evaluation, Example, Progress, Task
 
 if TYPE_CHECKING:
     import torch
@@ -21,23 +20,6 @@ if TYPE_CHECKING:
 
     from pefttools.bases import Base, BaseVariant
     from pefttools.tuned import TunedModel
-
-
-class CausalLMConfig(TaskConfig):
-    """Options of causal language modelling."""
-
-    max_length: int = Field(512, ge=8, description="longest prompt and completion together, in tokens")
-    template: Literal["auto", "chat", "none"] = Field(
-        "auto",
-        description="chat: the tokenizer's chat template; none: texts as they are; auto: chat where there is one",
-    )
-    system: str | None = Field(None, description="system message before every chat")
-    max_new_tokens: int = Field(32, ge=1, description="longest generated answer")
-    generate: bool = Field(True, description="generate answers at evaluation, for exact match")
-    loss_rows: int = Field(
-        256, ge=0, description="most rows of logits that stand in memory at a time in training; 0: all of them"
-    )
-    packing: bool = Field(True, description="train on texts behind each other, without padding, where the model can")
 
 
 class CausalLM(Task[CausalLMConfig]):
@@ -76,7 +58,7 @@ class CausalLM(Task[CausalLMConfig]):
             )
         for index, row in enumerate(table.rows):
             if "messages" in row:
-                _check_messages(table, index, row["messages"], labelled)
+                check_messages(table, index, row["messages"], labelled)
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
                 if not (isinstance(row[role], str) and row[role].strip()):
@@ -99,62 +81,12 @@ class CausalLM(Task[CausalLMConfig]):
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
         labelled = "completion" in table.columns or "messages" in table.columns
-        return [self._example(row, tokenizer, labelled) for row in table.rows]
+        return [encoded(row, tokenizer, self.options, labelled) for row in table.rows]
 
     def prompt_ids(self, messages: list[dict[str, str]], tokenizer: Any) -> list[int]:
         """Tokens of a chat that waits for its answer, as in training."""
-        ids: list[int] = self._example({"messages": messages}, tokenizer, labelled=False)["prompt_ids"]
+        ids: list[int] = encoded({"messages": messages}, tokenizer, self.options, labelled=False)["prompt_ids"]
         return ids
-
-    def _example(self, row: dict[str, Any], tokenizer: Any, labelled: bool) -> Example:
-        prompt, completion, reference = self._texts(row, tokenizer, labelled)
-        # Apart, so that the cut between them is where generation will start.
-        special = not self._chat(tokenizer)
-        prompt_ids = tokenizer(prompt, add_special_tokens=special)["input_ids"]
-        if special and tokenizer.eos_token_id is not None and prompt_ids[-1:] == [tokenizer.eos_token_id]:
-            prompt_ids = prompt_ids[:-1]
-        completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"] if labelled else []
-        if labelled and special and tokenizer.eos_token_id is not None:
-            completion_ids = [*completion_ids, tokenizer.eos_token_id]
-        # The end of a prompt says more about the answer than its beginning.
-        room = self.options.max_length - min(len(completion_ids), self.options.max_length // 2)
-        prompt_ids = prompt_ids[-room:]
-        ids = (prompt_ids + completion_ids)[: self.options.max_length]
-        example: Example = {"input_ids": ids, "prompt_ids": prompt_ids, "reference": reference}
-        if labelled:
-            example["labels"] = ([IGNORE] * len(prompt_ids) + completion_ids)[: self.options.max_length]
-        return example
-
-    def _chat(self, tokenizer: Any) -> bool:
-        return self.options.template != "none" and tokenizer.chat_template is not None
-
-    def _texts(self, row: dict[str, Any], tokenizer: Any, labelled: bool) -> tuple[str, str, str]:
-        """Prompt, completion with its end signs, and the bare answer."""
-        from jinja2 import TemplateError
-
-        messages = list(row.get("messages") or [])
-        if not messages:
-            messages = [{"role": "user", "content": row["prompt"]}]
-            if labelled:
-                messages.append({"role": "assistant", "content": row["completion"]})
-        reference = str(messages[-1]["content"]) if labelled else ""
-        before = messages[:-1] if labelled else messages
-        if not self._chat(tokenizer):
-            return "\n".join(str(message["content"]) for message in before), reference, reference
-        start = [{"role": "system", "content": self.options.system}] if self.options.system else []
-        try:
-            prompt = tokenizer.apply_chat_template(start + before, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise ConfigError(f"the tokenizer's chat template refuses this chat: {error}") from error
-        if not labelled:
-            return prompt, "", ""
-        whole = tokenizer.apply_chat_template(start + messages, tokenize=False)
-        if not whole.startswith(prompt):
-            raise ConfigError(
-                "the tokenizer's chat template does not put an answer after its prompt",
-                hint="Set task.template=none and give prompt and completion.",
-            )
-        return prompt, whole[len(prompt) :], reference
 
     def planned_example(self, length: int) -> Example:
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": [1] * length}
@@ -338,16 +270,3 @@ def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
     if progress is None:
         return None
     return lambda done, total: progress(step * total + done, steps * total)
-
-
-def _check_messages(table: Table, index: int, messages: Any, labelled: bool) -> None:
-    good = isinstance(messages, list) and all(
-        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-        for one in messages
-    )
-    if not good or not messages:
-        raise table.error(index, "messages", "a list of objects with role and content is needed")
-    if labelled and (messages[-1]["role"] != "assistant" or len(messages) < 2):
-        raise table.error(index, "messages", "a chat must end with an answer of the role 'assistant'")
-    if any(not one["content"].strip() for one in messages):
-        raise table.error(index, "messages", "a message is empty")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +15,9 @@ class TrainingConfig(BaseModel):
     epochs: float = Field(3, gt=0, description="passes over the training rows")
     max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
     batch_size: int = Field(32, ge=1, description="rows of one optimizer step, over all processes")
-    gradient_accumulation: int = Field(1, ge=1, description="parts that a batch is computed in, to save memory")
+    gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="parts that a batch is computed in, to save memory; auto: the fewest that fit on this device"
+    )
     eval_batch_size: int = Field(64, ge=1, description="rows of one batch at evaluation")
     learning_rate: float | None = Field(None, gt=0, description="none: the method's own default")
     head_learning_rate: float = Field(
@@ -40,3 +42,8 @@ class TrainingConfig(BaseModel):
     keep_best: bool = Field(True, description="end with the model that was best on validation")
     checkpoints: bool = Field(True, description="write a checkpoint at every evaluation, to resume from")
     report_to: list[str] = Field(default_factory=list, description="trackers: tensorboard, wandb, mlflow, ...")
+
+    @property
+    def parts(self) -> int:
+        """Parts that a batch is computed in; 1 as long as nobody has settled what ``auto`` is."""
+        return 1 if self.gradient_accumulation == "auto" else self.gradient_accumulation

@@ -136,8 +136,8 @@ def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) 
     every = max(1, total // settings.evaluations) if settings.evaluations else min(steps_per_epoch, total)
     return TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=settings.batch_size // settings.gradient_accumulation // world_size(),
-        gradient_accumulation_steps=settings.gradient_accumulation,
+        per_device_train_batch_size=settings.batch_size // settings.parts // world_size(),
+        gradient_accumulation_steps=settings.parts,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=learning_rate,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 from pefttools.tuned import TunedModel
+
+if TYPE_CHECKING:
+    import torch
 
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
@@ -14,6 +18,20 @@ TRANSFORMERS_NAMES: dict[str, str] = {
     "adamw_8bit": "adamw_bnb_8bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
+
+
+def make_optimizer(name: str, trained: Iterable[torch.Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    """An optimizer of a recipe, outside of a trainer."""
+    import torch
+
+    if name == "adamw":
+        return torch.optim.AdamW(trained, lr=learning_rate, fused=True)
+    import bitsandbytes.optim as optim
+
+    # Pages are CUDA's.
+    paged = name.startswith("paged") and torch.cuda.is_available()
+    made: torch.optim.Optimizer = (optim.PagedAdamW8bit if paged else optim.AdamW8bit)(trained, lr=learning_rate)
+    return made
 
 
 def parameter_groups(

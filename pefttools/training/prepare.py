@@ -45,10 +45,10 @@ def prepare(recipe: Recipe) -> Prepared:
             f"the method {method.name!r} can't train with gradient checkpointing",
             hint="Set training.gradient_checkpointing=false for it.",
         )
-    if recipe.training.batch_size % (recipe.training.gradient_accumulation * world_size()):
+    if recipe.training.batch_size % (recipe.training.parts * world_size()):
         raise ConfigError(
             f"training.batch_size={recipe.training.batch_size} can't be divided by gradient_accumulation="
-            f"{recipe.training.gradient_accumulation} times {world_size()} processes"
+            f"{recipe.training.parts} times {world_size()} processes"
         )
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)

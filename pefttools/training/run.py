@@ -10,6 +10,7 @@ from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.training.fit import fit
+from pefttools.training.parts import settle_parts
 from pefttools.training.prepare import prepare
 from pefttools.training.processes import is_main_process
 from pefttools.training.store import Stored, store
@@ -21,7 +22,7 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False) -> Stored
     Returns:
         What was saved; None on the processes of a distributed run that do not write.
     """
-    prepared = prepare(recipe)
+    prepared = settle_parts(prepare(recipe), reporter)
     work = recipe.output.with_name(f"{recipe.output.name}.training")
     if not resume and is_main_process():
         shutil.rmtree(work, ignore_errors=True)

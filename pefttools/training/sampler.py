@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
+from pefttools.tasks.task import Example
+
 
 class LengthWindowSampler(Sampler[int]):
     """An order of examples in which each run of `batch_size` has similar lengths.
@@ -55,3 +57,12 @@ class LengthWindowSampler(Sampler[int]):
             generator.shuffle(batch)
             yield from batch
         yield from last
+
+
+def largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
+    """The batch of an epoch that has the most tokens, padding included."""
+    lengths = [len(example["input_ids"]) for example in examples]
+    order = list(LengthWindowSampler(lengths, batch_size, seed=0))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    largest = max(batches, key=lambda batch: len(batch) * max(lengths[index] for index in batch))
+    return [examples[index] for index in largest]

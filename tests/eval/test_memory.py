@@ -11,6 +11,7 @@ from torch import nn
 import pefttools
 from pefttools.eval.memory import profile
 from pefttools.planning.counter import StorageCounter, weights_of
+from pefttools.training.config import TrainingConfig
 
 from ..allocator import peak_of
 
@@ -87,7 +88,7 @@ def test_parts_of_methods(tiny_bert: str) -> None:
                                task={"name": "sequence-classification", "head": "mean"})  # fmt: skip
         examples = [{"input_ids": [101, *range(1000, 1000 + n), 102], "attention_mask": [1] * (n + 2), "labels": n % 2}
                     for n in range(5, 37)]  # fmt: skip
-        found[method] = profile(model, examples[:8], 1, 8, examples, rss=1)
+        found[method] = profile(model, examples[:8], TrainingConfig(eval_batch_size=8), examples, rss=1)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         moments = 2 * 4 * trained
         assert moments <= found[method].training.optimizer <= moments + 8 * len(list(model.parameters()))

@@ -137,3 +137,20 @@ def test_bad_questions(tiny_llama: str, tmp_path: Path) -> None:
         result = CliRunner().invoke(build_app(), ["plan", *arguments])
         assert result.exit_code != 0
         assert message in str(result.exception)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "bottleneck", "full"])
+def test_any_method_on_any_gpu(method: str, tiny_llama: str) -> None:
+    """With kernels that keep no table of all pairs, keys may be more than queries: those of a prefix are."""
+    found = [
+        _planned(tiny_llama, replace(GPU, flash=flash), method).training_bytes(Shape(2, 16)) for flash in (True, False)
+    ]
+    assert 0 < found[0] <= found[1]
+
+
+def test_what_can_not_be_is_left_out(tiny_llama: str) -> None:
+    found = _run(tiny_llama, "--task", "causal-lm", "--methods", "lora,full", "--bases", "nf4", "--batch-size", "2",
+                 "--length", "8", "--eval-batch-size", "2", "--residents", "3")  # fmt: skip
+    assert [row["method"] for row in found["rows"]] == ["lora"]
+    assert found["serving"][0]["residents"] == 3
+    assert found["serving"][0]["adapters_bytes"] > 0

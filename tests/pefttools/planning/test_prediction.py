@@ -235,21 +235,21 @@ def test_the_command(tiny_bert: str) -> None:
     assert all(sum(row[part] for part in parts) == row["peak_bytes"] for row in rows)
 
 
+@pytest.mark.parametrize(("length", "new"), [(8, 80), (80, 4)])
 @pytest.mark.parametrize("method", ["lora", "prefix", "bottleneck"])
-def test_of_generation(method: str, tiny_llama: str) -> None:
-    """A long answer to a short prompt, and the other way round."""
-    for length, new in ((8, 80), (80, 4)):
-        task = {"name": "causal-lm", "max_new_tokens": new}
-        asked = Shape(1, length, precision="float32", eval_batch_size=32)
-        (row,) = plan(tiny_llama, task=task, methods=[method], shape=asked)
-        chosen, config = choose_method(method)
-        model = build(locate_base(tiny_llama), "float32", chosen, config, choose_task(task), [],
-                      precision="float32", seed=0)  # fmt: skip
-        inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-        assert inner.generation_config is not None
-        inner.generation_config.eos_token_id = None  # no answer ends early
-        ids = torch.randint(5, 400, (32, length))
-        prompts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        peak = peak_of(lambda: model.generate(prompts, max_new_tokens=new))
-        standing = sum(t.untyped_storage().nbytes() for t in {*weights_of(model), *prompts.values()})
-        assert row.generation_bytes == pytest.approx(standing + peak, rel=0.02)
+def test_of_generation(method: str, length: int, new: int, tiny_llama: str) -> None:
+    task = {"name": "causal-lm", "max_new_tokens": new}
+    asked = Shape(1, length, precision="float32", eval_batch_size=32)
+    (row,) = plan(tiny_llama, task=task, methods=[method], shape=asked)
+    chosen, config = choose_method(method)
+    model = build(
+        locate_base(tiny_llama), "float32", chosen, config, choose_task(task), [], precision="float32", seed=0
+    )
+    inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    assert inner.generation_config is not None
+    inner.generation_config.eos_token_id = None  # no answer ends early
+    ids = torch.randint(5, 400, (32, length))
+    prompts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    peak = peak_of(lambda: model.generate(prompts, max_new_tokens=new))
+    standing = sum(t.untyped_storage().nbytes() for t in {*weights_of(model), *prompts.values()})
+    assert row.generation_bytes == pytest.approx(standing + peak, rel=0.02)

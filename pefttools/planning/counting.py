@@ -1,0 +1,83 @@
+"""Running a model without numbers, and counting what lives meanwhile."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pefttools.errors import ConfigError
+from pefttools.planning.counter import Kind, StorageCounter, weights_of
+from pefttools.planning.cpu_kernels import CpuKernels
+from pefttools.planning.device import Device
+from pefttools.planning.fake import WithoutNumbers
+from pefttools.planning.gpu_kernels import GpuKernels
+from pefttools.planning.place import Place
+
+#: fake tensors on another device than this can't be differentiated by a CPU build
+DEVICE = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Bytes of a step.
+
+    Attributes:
+        peak: by kind, at the moment with the largest sum.
+        peak_at: the module that ran then.
+        persistent: by kind, after a step, gradients among them.
+    """
+
+    peak: Counter[Kind]
+    peak_at: str
+    persistent: Counter[Kind]
+
+
+@contextmanager
+def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str) -> Iterator[StorageCounter]:
+    """A counter that knows the model's weights; within it, tensors are made without numbers.
+
+    Args:
+        model: its tensors are fake ones of `mode`.
+        mode: makes them.
+        device: whose allocator is assumed.
+        title: of the model, for errors.
+
+    Raises:
+        ConfigError: what runs within can't run without numbers.
+    """
+    place = Place(model)
+    counter = StorageCounter(DEVICE, where=lambda: place.now, granularity=device.granularity)
+    for tensor in weights_of(model):
+        counter.track(tensor, "weights")
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what is there already need not be looked at again and again
+    counter.collect = True
+    try:
+        with mode, place:
+            yield counter
+    # AssertionError: a tensor that no one made fake, in a place that only the method knows.
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ConfigError(f"{title} can't be traced: {(str(error) or repr(error)).splitlines()[0]}") from error
+    finally:
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def kernels(device: Device) -> Iterator[None]:
+    """Within it operations keep and need what a device's own do."""
+    own = GpuKernels(device.flash) if device.gpu else CpuKernels()
+    with own, WithoutNumbers():
+        yield

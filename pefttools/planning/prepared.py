@@ -1,0 +1,47 @@
+"""Planning a training that is prepared, for the device that it would run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+
+from pefttools.bases.skeleton import Skeleton
+from pefttools.errors import ConfigError
+from pefttools.planning.device import CPU, GPU, Device
+from pefttools.planning.plan import Planned, Shape
+from pefttools.training.prepare import Prepared
+
+
+def this_device() -> tuple[Device, int]:
+    """The device of this process, and the bytes that it has for tensors."""
+    if torch.cuda.is_available():
+        return GPU, torch.cuda.get_device_properties(0).total_memory - GPU.context
+    return CPU, psutil.virtual_memory().total
+
+
+def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -> int | None:
+    """Predicted peak of a training step; None where the method can't be planned.
+
+    Args:
+        prepared: what would be trained.
+        device: whose kernels and allocator are assumed.
+        lengths: tokens of each text of one forward pass.
+    """
+    recipe = prepared.recipe
+    settings = recipe.training
+    base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
+    planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
+    shape = Shape(
+        batch_size=len(lengths) * settings.parts,
+        length=max(lengths),
+        accumulation=settings.parts,
+        precision=settings.precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        optimizer=settings.optimizer,
+    )
+    try:
+        return planned.training_bytes(shape, lengths)
+    except ConfigError:
+        return None

@@ -1,0 +1,152 @@
+"""What a pool of adapters takes: the pool's own code, run without numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pefttools.artifact.manifest import TaskEntry
+from pefttools.artifact.save import write_weights
+from pefttools.bases.loading import quiet
+from pefttools.errors import ConfigError
+from pefttools.planning.counting import DEVICE, counting, kernels
+from pefttools.planning.decoding import read_and_continue
+from pefttools.planning.fake import to_fake
+from pefttools.planning.plan import Planned, Shape, generates
+from pefttools.pool.base import load_served_base
+from pefttools.pool.prepare import Prepared, Preparer
+from pefttools.pool.residents import Resident, Source
+from pefttools.pool.running import Runner
+from pefttools.pool.shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Memory of a pool whose residents are all alike; sizes in bytes.
+
+    Attributes:
+        method: of the adapters.
+        base: the base variant.
+        device: whose kernels and allocator are assumed.
+        residents: number of adapters held.
+        weights_bytes: of the base.
+        adapters_bytes: of all adapters, with free slots and heads.
+        answer_bytes: peak while a mixed batch is answered.
+        generation_bytes: peak while a mixed batch of prompts is read and answered; 0 where nothing is generated.
+        beside_bytes: what the device takes beside the tensors.
+    """
+
+    method: str
+    base: str
+    device: str
+    residents: int
+    weights_bytes: int
+    adapters_bytes: int
+    answer_bytes: int
+    generation_bytes: int
+    beside_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All that the device must have."""
+        return max(self.answer_bytes, self.generation_bytes) + self.beside_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Field -> value."""
+        return {**asdict(self), "total_bytes": self.total_bytes}
+
+
+def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
+    """Predict the memory of a pool.
+
+    Args:
+        planned: method of the adapters, and their base.
+        shape: ``eval_batch_size`` rows of ``length`` tokens, each with another adapter as far as they go.
+        residents: number of adapters held.
+
+    Raises:
+        ConfigError: no number of residents, or a method that can't be served in a pool.
+    """
+    if residents < 1:
+        raise ConfigError(f"residents must be at least 1, not {residents}")
+    method = planned.chosen_method
+    if not method.capabilities.mixed_batch:
+        raise ConfigError(f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)")
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.device("meta"), quiet():
+        served = load_served_base(planned.base, planned.variant, None, None)
+    to_fake(served.model, mode, DEVICE)
+    prepared, new_tokens = _adapter(planned, shape, Preparer(served))
+    title = f"a pool of {method.name!r} on {planned.base.id!r}"
+    with counting(served.model, mode, planned.device, title) as counter, torch.no_grad():
+        weights = counter.now.total()
+        shelf = Shelf(served.model, residents + 1)
+        with counter:
+            held = [Resident("", Source(Path()), prepared, shelf.place(prepared.deltas)) for _ in range(residents)]
+        own = sum(resident.bytes() for resident in held)
+        runner = Runner(served, shelf, contextlib.nullcontext(), compile=False)
+        rows = [held[index % residents] for index in range(shape.eval_batch_size)]
+        ids = torch.ones(shape.eval_batch_size, shape.length, dtype=torch.long)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        counter.reset_peak()
+        with counter, kernels(planned.device):
+            runner.answer(rows, batch)
+        answer, generation = counter.peak.total(), 0
+        if new_tokens:
+            counter.reset_peak()
+            with counter, kernels(planned.device), runner.reading(rows):
+                read_and_continue(served.model, served.model, batch, new_tokens)
+            generation = counter.peak.total() + own
+    return Serving(
+        method=planned.title,
+        base=planned.variant,
+        device=planned.device.name,
+        residents=residents,
+        weights_bytes=weights,
+        adapters_bytes=shelf.bytes() + own,
+        answer_bytes=answer + own,
+        generation_bytes=generation,
+        beside_bytes=planned.device.beside(max(answer, generation) + own),
+    )
+
+
+def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[Prepared, int]:
+    """An adapter of zeros as the pool takes it, and how many tokens its task generates."""
+    # Its size does not depend on the base's number format, and of a quantized base nothing could be read.
+    model = replace(planned, variant="float32").build(shape)
+    _fill(model)
+    spec = model.spec
+    entry = TaskEntry(
+        name=spec.task.name, config=spec.task.options.model_dump(mode="json"), labels=list(spec.labels),
+        head=spec.head_kind,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(model, Path(folder))
+        prepared = preparer.take_apart(Path(folder), entry, spec.method, spec.config)
+    return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if generates(model) else 0
+
+
+def _fill(model: nn.Module) -> None:
+    """Give zeros to all that is no weight of the base: what is trained, and what methods keep beside it."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.device.type == "meta":
+            zeros = torch.zeros_like(value, device=DEVICE)
+            return nn.Parameter(zeros) if isinstance(value, nn.Parameter) else zeros
+        return {key: filled(one) for key, one in value.items()} if type(value) is dict else value
+
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.requires_grad:
+                module._parameters[name] = filled(parameter)
+        module._buffers.update({name: filled(buffer) for name, buffer in module._buffers.items()})
+        for name, value in list(vars(module).items()):
+            if name not in ("_parameters", "_buffers", "_modules"):
+                module.__dict__[name] = filled(value)

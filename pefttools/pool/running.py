@@ -1,0 +1,152 @@
+"""Running one batch whose adapters are on the shelf, each row with its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pefttools.errors import ConfigError
+from pefttools.pool.base import ServedBase
+from pefttools.pool.forward import Forward
+from pefttools.pool.generation import Sampling, generate, virtual_tokens
+from pefttools.pool.heads import BatchStates
+from pefttools.pool.residents import Resident
+from pefttools.pool.shelf import Shelf
+from pefttools.pool.virtual import VirtualTokens, gather, inject
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one row gave.
+
+    Attributes:
+        adapter: name of the row's adapter; None: the base.
+        logits: ``[labels]`` of a classifier, ``[tokens, vocabulary]`` of a language model; None where there is no head.
+        states: hidden states ``[tokens, hidden]`` where there is no head.
+        labels: names of a classifier's logits.
+    """
+
+    adapter: str | None
+    logits: torch.Tensor | None
+    states: torch.Tensor | None
+    labels: tuple[str, ...]
+
+    @property
+    def label(self) -> str | None:
+        """The most likely label; None where there are no labels."""
+        if self.logits is None or not self.labels:
+            return None
+        return self.labels[int(self.logits.argmax())]
+
+    @property
+    def score(self) -> float | None:
+        """Probability of that label; None where there are no labels."""
+        if self.logits is None or not self.labels:
+            return None
+        return float(self.logits.double().softmax(-1).max())
+
+
+class Runner:
+    """Runs batches; one at a time, which the caller sees to.
+
+    Args:
+        served: the base.
+        shelf: the adapters' weights.
+        lock: under which weights are placed and removed.
+        compile: run the base by torch.compile.
+    """
+
+    def __init__(
+        self, served: ServedBase, shelf: Shelf, lock: contextlib.AbstractContextManager[Any], *, compile: bool
+    ) -> None:
+        self.served = served
+        self._shelf = shelf
+        self._run = Forward(served, shelf, lock, compile=compile)
+
+    def answer(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> list[Answer]:
+        """One answer per row.
+
+        Args:
+            rows: each row's adapter; None: the base.
+            batch: tensors ``[rows, tokens]``.
+
+        Raises:
+            ConfigError: rows that can't be served.
+        """
+        self._check(rows, batch)
+        virtual = self._route(rows)
+        language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
+        states, logits = self._run(inject(self.served, virtual, batch), language)
+        seen = BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], virtual)
+        return [self._answer(seen, index, row) for index, row in enumerate(rows)]
+
+    def generate(
+        self,
+        rows: Sequence[Resident | None],
+        batch: dict[str, torch.Tensor],
+        *,
+        max_new_tokens: Sequence[int],
+        num_beams: int = 1,
+        sampling: Sequence[Sampling | None] = (),
+        **options: Any,
+    ) -> torch.Tensor:
+        """New tokens ``[rows, new]`` for left-padded prompts; see `generate`.
+
+        Raises:
+            ConfigError: rows that can't be served.
+        """
+        self._check_generation(rows, batch, max_new_tokens)
+        virtual = self._route(rows)
+        if num_beams > 1:
+            self._shelf.route([None if row is None else row.placed for row in rows for _ in range(num_beams)])
+        return generate(
+            self.served,
+            batch,
+            virtual,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+            sampling=sampling,
+            **options,
+        )
+
+    def reading(self, rows: Sequence[Resident | None]) -> contextlib.AbstractContextManager[None]:
+        """Within it the base's forward runs with the rows' adapters, as `generate` has it run token by token."""
+        return virtual_tokens(self.served, self._route(rows))
+
+    def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
+        types = batch.get("token_type_ids")
+        if types is None:
+            return
+        for row, own in zip(rows, types, strict=True):
+            if row is not None and not row.prepared.method.capabilities.pairs and bool(own.any()):
+                raise ConfigError(
+                    f"the adapter {row.name!r} ({row.prepared.method.name}) can't take pairs of texts: "
+                    "it was trained without token types"
+                )
+
+    def _check_generation(
+        self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor], lengths: Sequence[int]
+    ) -> None:
+        prompts = batch["attention_mask"].sum(1).tolist()
+        for row, prompt, new in zip(rows, prompts, lengths, strict=True):
+            if row is not None and not row.prepared.head.language:
+                raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
+            virtual = 0 if row is None else sum(row.placed.lengths.values())
+            self.served.check_length(prompt, new, virtual)
+
+    def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
+        placed = [None if row is None else row.placed for row in rows]
+        self._shelf.route(placed, self._run.compiled)
+        return gather(self._shelf, placed, self.served)
+
+    def _answer(self, seen: BatchStates, index: int, row: Resident | None) -> Answer:
+        if row is not None:
+            head = row.prepared.head
+            return Answer(row.name, head.answer(seen, index), None, head.labels)
+        if self.served.causal:
+            return Answer(None, seen.language(index), None, ())
+        return Answer(None, None, seen.tokens(index), ())

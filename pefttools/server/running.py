@@ -1,0 +1,92 @@
+"""Running a batch of rows that waited together, in the batcher's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from transformers import StoppingCriteriaList
+
+from pefttools.pool import AdapterPool
+from pefttools.server.batching import Row
+from pefttools.server.generating import Control, Generation
+from pefttools.server.metrics import Metrics
+
+CLASSIFY, GENERATE = "classify", "generate"
+
+
+class BatchRunner:
+    """Runs rows of one kind; a row that fails takes no other row with it.
+
+    Args:
+        pool: runs them.
+        metrics: told of batches and tokens.
+    """
+
+    def __init__(self, pool: AdapterPool, metrics: Metrics) -> None:
+        self._pool = pool
+        self._metrics = metrics
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        self._metrics.batches.observe(len(rows))
+        good = []
+        for row in rows:
+            try:
+                if row.adapter is not None:
+                    self._pool.ensure(row.adapter)
+                good.append(row)
+            except Exception as error:
+                row.finish(error)
+        work: Callable[[Sequence[Row]], None] = self._classify if good and good[0].kind == CLASSIFY else self._generate
+        if not good:
+            return
+        try:
+            work(good)
+        except Exception as error:
+            if len(good) == 1:
+                good[0].finish(error)
+                return
+            for row in good:
+                self([row])
+
+    def _classify(self, rows: Sequence[Row]) -> None:
+        works: list[dict[str, Any]] = [row.work for row in rows]
+        if any("token_type_ids" in one for one in works):
+            # Padding looks at the first row to see what there is.
+            works = [{"token_type_ids": [0] * len(one["input_ids"]), **one} for one in works]
+        batch = dict(self._pool.tokenizer.pad(works, padding_side="right", return_tensors="pt"))
+        for row, answer in zip(rows, self._pool(batch, [row.adapter for row in rows]), strict=True):
+            assert answer.logits is not None
+            scores = answer.logits.double().softmax(-1).tolist()
+            row.finish(dict(zip(answer.labels, scores, strict=True)))
+
+    def _generate(self, rows: Sequence[Row]) -> None:
+        works: list[Generation] = [row.work for row in rows]
+        for one in works:
+            one.restart()
+        prompts = [{"input_ids": list(one.prompt)} for one in works]
+        inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
+        control = Control(
+            works,
+            [partial(getattr, row, "cancelled") for row in rows],
+            [partial(row.finish, row.work) for row in rows],
+            self._pool.tokenizer,
+            self._ends(),
+        )
+        self._pool.generate_tokens(
+            dict(inputs),
+            [row.adapter for row in rows],
+            max_new_tokens=[one.max_tokens for one in works],
+            sampling=[one.sampling for one in works],
+            stopping_criteria=StoppingCriteriaList([control]),
+        )
+        self._metrics.tokens.inc(sum(len(one.tokens) for one in works))
+        for row in rows:
+            row.finish(row.work)  # those that nobody waits for any more
+
+    def _ends(self) -> frozenset[int]:
+        ends = self._pool.served.model.generation_config.eos_token_id  # type: ignore[union-attr]
+        if ends is None:
+            return frozenset()
+        return frozenset([ends] if isinstance(ends, int) else ends)  # type: ignore[arg-type]

@@ -1,0 +1,31 @@
+"""One optimizer step as training takes it, outside of a trainer: to measure it, or to see whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pefttools.tasks.task import Example
+from pefttools.tuned import TunedModel
+
+
+def optimizer_step(
+    model: TunedModel, examples: Sequence[Example], parts: int, optimizer: torch.optim.Optimizer
+) -> None:
+    """Forward, backward and a step that changes the trained parameters.
+
+    Args:
+        model: in training mode.
+        examples: of one forward pass.
+        parts: forward passes per step; no more than two are run, since the others need what the second needs.
+        optimizer: of the trained parameters.
+    """
+    for _ in range(min(parts, 2)):  # from the second pass on gradients stand beside the activations
+        collated = model.spec.task.training_batch(model, examples)
+        batch = {name: tensor.to(model.device) for name, tensor in collated.items()}
+        labels = batch.pop("labels")
+        model(**batch, targets=labels).backward()
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
