@@ -39,7 +39,7 @@ def timed(action: Any, *arguments: Any, **options: Any) -> float:
 def switch_pool(pool: AdapterPool, placed: list[Any], turn: int) -> None:
     """Route a batch of 64 rows to one adapter after the other."""
     for number in range(turn, turn + SWITCHES):
-        pool._runner._shelf.route([placed[number % len(placed)]] * 64)
+        pool._shelf.route([placed[number % len(placed)]] * 64)
 
 
 def switch_peft(tuned: Any, turn: int) -> None:

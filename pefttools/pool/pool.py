@@ -60,9 +60,9 @@ class AdapterPool:
             raise ConfigError(f"max_resident must be at least 1, not {max_resident}")
         where = default_device() if device is None else torch.device(device)
         self.served = load_served_base(locate_base(base), variant, dtype, where)
-        shelf = Shelf(self.served.model, max_resident + 1)
-        self._residents = Residents(shelf, Preparer(self.served).prepare, max_resident, max_bytes)
-        self._runner = Runner(self.served, shelf, self._residents.lock, compile=compile)
+        self._shelf = Shelf(self.served.model, max_resident + 1)
+        self._residents = Residents(self._shelf, Preparer(self.served).prepare, max_resident, max_bytes)
+        self._runner = Runner(self.served, self._shelf, self._residents.lock, compile=compile)
         self._running = threading.Lock()
         self._tokenizing = threading.Lock()
 

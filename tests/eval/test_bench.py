@@ -180,12 +180,13 @@ def test_a_run_that_cannot_fit_is_not_begun(
     tiny_bert: str, intents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pefttools.eval import prediction
+    from pefttools.planning.device import CPU
     from pefttools.training.prepare import prepare
 
     (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora")))
     prepared = prepare(run.recipe)
     prediction.check_fits(prepared, 24)
-    monkeypatch.setattr(prediction, "_here", lambda: (prediction.CPU, 2**20))
+    monkeypatch.setattr(prediction, "this_device", lambda: (CPU, 2**20))
     with pytest.raises(WontFitError, match="predicted to take"):
         prediction.check_fits(prepared, 24)
 

@@ -264,7 +264,7 @@ def test_weights_of_another_shape_leave_no_slot_behind(tiny_bert: str, artifact:
 
     pool = AdapterPool(tiny_bert)
     pool.load("good", artifact(tiny_bert, "mean", "lora", 0))
-    prepared = pool._preparer.prepare(artifact(tiny_bert, "mean", "lora", 0))
+    prepared = pool._residents._prepare(artifact(tiny_bert, "mean", "lora", 0))
     bad = {name: SiteDelta(low_rank=LowRank(torch.zeros(4, 999), torch.zeros(64, 4))) for name in prepared.deltas.sites}
     before = [len(slots._free) for slots in pool._shelf.slots.values()]
     with pytest.raises(ArtifactError, match="do not fit the base"):
