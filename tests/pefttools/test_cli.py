@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from pefttools.cli.main import build_app
 
 
 def _run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -83,6 +86,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr and "is no artifact" in done.stderr
 
 
+def _here(*words: str | Path) -> Any:
+    """A command in this process, which spares the start of another."""
+    return CliRunner().invoke(build_app(), [str(word) for word in words], catch_exceptions=False)
+
+
 def test_the_whole_way(tmp_path: Path, tiny_bert: str, tiny_llama: str, intents: dict[str, str]) -> None:
     done = _run("train", _recipe(tmp_path, tiny_bert, intents))
     assert done.returncode == 0, done.stderr
@@ -92,24 +100,24 @@ def test_the_whole_way(tmp_path: Path, tiny_bert: str, tiny_llama: str, intents:
 
     shown = _run("inspect", artifact)
     assert "lora" in shown.stdout and "sha256" in shown.stdout
-    manifest = json.loads(_run("inspect", artifact, "--json").stdout)
+    manifest = json.loads(_here("inspect", artifact, "--json").stdout)
 
     verified = _run("verify", artifact)
     assert verified.returncode == 0 and "files are as they were written" in verified.stdout
     refused = _run("verify", artifact, "--base", tiny_llama)
     assert refused.returncode == 2 and "belongs to the base" in refused.stderr
 
-    measured = json.loads(_run("evaluate", artifact, "--data", intents["test"], "--json").stdout)
+    measured = json.loads(_here("evaluate", artifact, "--data", intents["test"], "--json").stdout)
     assert measured == pytest.approx(manifest["metrics"]["test"], abs=1e-6)
 
-    texts = _run("predict", artifact, "--text", "where is my card", "--text", "what rate do I get")
+    texts = _here("predict", artifact, "--text", "where is my card", "--text", "what rate do I get")
     answers = [json.loads(line) for line in texts.stdout.splitlines()]
     assert len(answers) == 2 and all(one["prediction"] in manifest["task"]["labels"] for one in answers)
-    rows = _run("predict", artifact, "--data", intents["test"])
+    rows = _here("predict", artifact, "--data", intents["test"])
     assert len(rows.stdout.splitlines()) == 80
 
-    merged = _run("merge", artifact, "--output", tmp_path / "merged")
-    assert merged.returncode == 0 and (tmp_path / "merged" / "model.safetensors").is_file()
+    merged = _here("merge", artifact, "--output", tmp_path / "merged")
+    assert merged.exit_code == 0 and (tmp_path / "merged" / "model.safetensors").is_file()
 
     damaged = shutil.copytree(artifact, tmp_path / "damaged")
     with (damaged / "adapter_model.safetensors").open("r+b") as stream:
