@@ -61,11 +61,12 @@ SPEED = {
 
 def wide(folder: Path) -> str:
     """A decoder as wide as those of a billion parameters, with four layers and random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(hidden_size=2048, num_hidden_layers=4, num_attention_heads=32, num_key_value_heads=8,
                          intermediate_size=8192, vocab_size=128256, tie_word_embeddings=True)  # fmt: skip
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(locate_base(SMOLLM2).folder).save_pretrained(folder)
     return str(folder)
 
 
