@@ -12,7 +12,7 @@ from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.errors import ConfigError
-from pefttools.methods import Method
+from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
 from pefttools.planning.device import CPU, Device
 from pefttools.planning.trace import Trace
@@ -198,10 +198,9 @@ class Planned:
         """Name of the method."""
         return self.method if isinstance(self.method, str) else str(self.method["name"])
 
-    @property
-    def chosen_method(self) -> Method[Any]:
-        """The method."""
-        return choose_method(self.method if isinstance(self.method, str) else dict(self.method))[0]
+    def chosen_method(self) -> tuple[Method[Any], MethodConfig]:
+        """The method and its options."""
+        return choose_method(self.method if isinstance(self.method, str) else dict(self.method))
 
     @property
     def longest(self) -> int:
@@ -225,7 +224,7 @@ class Planned:
         Raises:
             ConfigError: the method needs the weights' numbers.
         """
-        method, config = choose_method(self.method if isinstance(self.method, str) else dict(self.method))
+        method, config = self.chosen_method()
         task = choose_task(self.task if isinstance(self.task, str) else dict(self.task))
         names = [str(number) for number in range(self.labels)] if task.roles.get("label") else []
         try:

@@ -76,7 +76,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
     """
     if residents < 1:
         raise ConfigError(f"residents must be at least 1, not {residents}")
-    method = planned.chosen_method
+    method, _ = planned.chosen_method()
     if not method.capabilities.mixed_batch:
         raise ConfigError(f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
