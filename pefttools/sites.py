@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import TargetError
 
@@ -211,3 +211,10 @@ def _suggestion(pattern: str, names: list[str]) -> str:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     listed = ", ".join(short[:40]) + (f" and {len(short) - 40} more" if len(short) > 40 else "")
     return f"{hint}The model has: {listed}."
+
+
+def transformers_models(model: nn.Module) -> list[Any]:
+    """transformers' own models inside of a wrapped one, the outermost first."""
+    from transformers import PreTrainedModel
+
+    return [module for module in model.modules() if isinstance(module, PreTrainedModel)]

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pefttools.errors import ConfigError
 from pefttools.planning.counter import Kind, StorageCounter
+from pefttools.sites import transformers_models
 
 
 class Sharding:
@@ -37,7 +37,7 @@ class Sharding:
         self.model = model
         self.devices = devices
         self.counter = counter
-        inner = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+        inner = transformers_models(model)
         names = {name for module in inner for name in module._no_split_modules or ()}
         self._blocks = [module for module in model.modules() if type(module).__name__ in names]
         if not self._blocks:

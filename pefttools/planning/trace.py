@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PreTrainedModel
 
 from pefttools.planning.counter import StorageCounter
 from pefttools.planning.counting import DEVICE, Traced, counting, kernels
@@ -18,6 +17,7 @@ from pefttools.planning.device import Device
 from pefttools.planning.fake import SharedGradients, to_fake
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.sharding import Sharding
+from pefttools.sites import transformers_models
 from pefttools.tuned import TunedModel
 
 
@@ -118,7 +118,7 @@ class Trace:
             batch.pop("labels")
             with counter, kernels(self.device), self.model.asking(), self.model.precision():
                 # Once the prompt is read, virtual tokens are in the cache, and the model itself goes on.
-                inner = next(module for module in self.model.modules() if isinstance(module, PreTrainedModel))
+                inner = transformers_models(self.model)[0]
                 read_and_continue(self.model.transformer, inner, batch, new_tokens)
             return Traced(counter.peak, counter.peak_at, counter.now.copy())
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.function import once_differentiable
 
+from pefttools.sites import transformers_models
 from pefttools.tasks.task import IGNORE, Batch, Example
 
 #: of our attention, in transformers' register
@@ -31,10 +32,10 @@ def enable(model: nn.Module) -> bool:
     Returns:
         False where its attention is not torch's own by way of transformers' register, or where it gives other results.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    inner = next(iter(transformers_models(model)), None)
     if inner is None or inner.config._attn_implementation != "sdpa" or not inner._supports_attention_backend:
         return False
     if "position_ids" not in inspect.signature(inner.forward).parameters:
