@@ -231,6 +231,7 @@ def assemble(
     head = built.head if device is None or built.head is None else built.head.to(device)
     model = TunedModel(wrapped, head, spec, built.tokenizer, None)
     model.autocast = autocast_dtype(precision, variant.name, model.device)
+    variant.compute_in(wrapped, model.autocast or torch.float32)
     return model
 
 

@@ -9,6 +9,7 @@ from pefttools.errors import ConfigError
 from pefttools.registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -46,6 +47,10 @@ class BaseVariant(ABC):
 
     def after_load(self, model: nn.Module) -> None:
         """Mend what the loader leaves; does nothing by default."""
+        return
+
+    def compute_in(self, model: nn.Module, dtype: torch.dtype) -> None:
+        """Set the number format that layers stored in a few bits compute in; other layers follow their weights."""
         return
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pefttools.bases.base import BaseVariant
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -106,6 +107,13 @@ class NF4(BaseVariant):
                 # backward: training after an evaluation then fails, or merges read the packed bytes as plain ones.
                 module.support_avx512bf16_for_cpu = False
                 _settle_bias(module)
+
+    def compute_in(self, model: nn.Module, dtype: torch.dtype) -> None:
+        from bitsandbytes.nn import Linear4bit
+
+        for module in model.modules():
+            if isinstance(module, Linear4bit):
+                module.compute_dtype = dtype
 
 
 def _settle_bias(module: nn.Linear) -> None:

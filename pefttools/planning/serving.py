@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pefttools.artifact.manifest import TaskEntry
 from pefttools.artifact.save import write_weights
+from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.errors import ConfigError
 from pefttools.planning.counting import DEVICE, counting, kernels
@@ -82,6 +83,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.device("meta"), quiet():
         served = load_served_base(planned.base, planned.variant, None, None)
+    variants.get(planned.variant)().compute_in(served.model, getattr(torch, planned.precision(shape)))
     to_fake(served.model, mode, DEVICE)
     prepared, new_tokens = _adapter(planned, shape, Preparer(served))
     title = f"a pool of {method.name!r} on {planned.base.id!r}"

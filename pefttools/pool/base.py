@@ -13,6 +13,7 @@ from torch import nn
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
 from pefttools.errors import BaseModelError, ConfigError
+from pefttools.training.precision import hardware_dtype
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def load_served_base(base: Base, variant: str, dtype: torch.dtype | None, device
     lacking = [name for name in missing if not name.startswith("pooler.")]
     if lacking:
         raise BaseModelError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(lacking[:3])}")
+    kind.compute_in(model, hardware_dtype(device))
     if dtype is not None:
         model = model.to(dtype)
     if device is not None:

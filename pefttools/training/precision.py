@@ -16,6 +16,11 @@ def resolve_precision(precision: str, device: torch.device | None = None) -> str
     return "bfloat16" if _fast_bfloat16(device or default_device()) else "float32"
 
 
+def hardware_dtype(device: torch.device | None = None) -> torch.dtype:
+    """The number format that a device is fast in."""
+    return torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
+
+
 def autocast_dtype(precision: str, variant: str, device: torch.device) -> torch.dtype | None:
     """dtype for autocast; None for none. Weights in bfloat16 are always computed with in bfloat16."""
     if variant == "bfloat16" or resolve_precision(precision, device) == "bfloat16":

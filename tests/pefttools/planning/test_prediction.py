@@ -35,7 +35,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
-           ("nf4", "bfloat16")]  # fmt: skip
+           ("nf4", "bfloat16"), ("nf4", "float32")]  # fmt: skip
 Method = str | dict[str, Any]
 
 
