@@ -51,9 +51,8 @@ def ours(rows: int, epochs: int, rank: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as work:
         prepared = prepare(recipe.model_copy(update={"output": Path(work, "artifact")}))
         fitted = fit(prepared, SilentReporter(), Path(work, "training"))
-    test = prepared.splits.test
-    assert test is not None
-    examples = prepared.task.encode(test, fitted.model.tokenizer, prepared.labels)
+    examples = prepared.examples.test
+    assert examples is not None
     evaluation = prepared.task.evaluate(fitted.model, examples, batch_size=64)
     return {
         "samples_per_second": fitted.samples / fitted.train_seconds,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from pefttools.errors import WontFitError
+from pefttools.errors import ConfigError, WontFitError
 from pefttools.planning.device import GPU
 from pefttools.planning.prepared import this_device, training_bytes
+from pefttools.progress import Reporter
 from pefttools.training.prepare import Prepared
 
 from .records import Parts, Predicted
@@ -17,21 +18,27 @@ from .records import Parts, Predicted
 TOLERANCE = 0.05
 
 
-def check_fits(prepared: Prepared, longest: int) -> None:
+def check_fits(prepared: Prepared, reporter: Reporter) -> None:
     """Refuse a training that can't fit, before it begins.
+
+    One whose memory can't be predicted is not refused; the reporter is told why.
 
     Args:
         prepared: what would be trained.
-        longest: tokens of the longest training example.
+        reporter: told where nothing can be said.
 
     Raises:
-        WontFitError: more memory is predicted than the device has. Methods that can't be planned pass.
+        WontFitError: more memory is predicted than the device has.
     """
     device, available = this_device()
     settings = prepared.recipe.training
     rows = settings.batch_size // settings.parts
-    need = training_bytes(prepared, device, [longest] * rows)
-    if need is not None and need > available:
+    try:
+        need = training_bytes(prepared, device, [prepared.examples.longest] * rows)
+    except ConfigError as error:
+        reporter.event(f"not known whether memory will do: {error.message}")
+        return
+    if need > available:
         raise WontFitError(
             f"a training step is predicted to take {need / 2**30:.2f} GiB of the {available / 2**30:.2f} GiB that "
             f"{device.title} has: not begun",
@@ -40,21 +47,22 @@ def check_fits(prepared: Prepared, longest: int) -> None:
 
 
 def predict(prepared: Prepared, lengths: Sequence[int], measured: Parts) -> tuple[Predicted | None, str | None]:
-    """What was predicted for the profiled batch, and a warning where it differs from what was measured.
+    """What was predicted for the profiled batch, and a warning where it differs from what was measured or can't be.
 
     Args:
         prepared: what was trained.
         lengths: tokens of each text of the profiled batch.
         measured: its parts.
     """
-    here = training_bytes(prepared, this_device()[0], lengths)
-    if here is None:
-        return None, None
-    gpu = here if torch.cuda.is_available() else training_bytes(prepared, GPU, lengths)
+    try:
+        here = training_bytes(prepared, this_device()[0], lengths)
+        gpu = here if torch.cuda.is_available() else training_bytes(prepared, GPU, lengths)
+    except ConfigError as error:
+        return None, f"memory is not predicted: {error.message}"
     warning = None
     if abs(here - measured.peak) > TOLERANCE * measured.peak:
         warning = (
             f"predicted and measured memory differ by {100 * (here / measured.peak - 1):+.1f} %: "
             f"{here / 2**20:.0f} against {measured.peak / 2**20:.0f} MiB"
         )
-    return Predicted(training_peak=here, gpu_training_peak=gpu or 0), warning
+    return Predicted(training_peak=here, gpu_training_peak=gpu), warning

@@ -24,7 +24,7 @@ from .spec import PlannedRun
 
 if TYPE_CHECKING:
     from pefttools.progress import Reporter
-    from pefttools.tasks.task import Evaluation
+    from pefttools.tasks.task import Evaluation, Example
     from pefttools.training.fit import Fitted
     from pefttools.training.prepare import Prepared
     from pefttools.tuned import TunedModel
@@ -125,16 +125,13 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     from .search import search
 
     reporter = PipeReporter()
-    recipe, settings = planned.recipe, planned.recipe.training
-    prepared = settle_parts(prepare(recipe), reporter)
-    parts = prepared.recipe.training.parts
+    prepared = settle_parts(prepare(planned.recipe), reporter)
+    recipe = prepared.recipe
+    parts = recipe.training.parts
     facts |= {**_inputs(planned, prepared), "accumulation": parts}
 
     if planned.memory_check:
-        from pefttools.bases.loading import load_tokenizer
-
-        texts = prepared.task.encode(prepared.splits.train, load_tokenizer(prepared.base), prepared.labels)
-        check_fits(prepared, max(len(one["input_ids"]) for one in texts))
+        check_fits(prepared, reporter)
 
     gpu = GpuPeaks()
     gpu.begin()
@@ -144,32 +141,24 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     rss = peak_rss()
     gpu.end("training")
     facts |= _training(best)
-    train_examples = prepared.task.encode(prepared.splits.train, best.model.tokenizer, prepared.labels)
 
     stored = store(prepared, best, reporter, recipe.output)
     facts["validation"] = stored.validation.metrics
     facts["artifact"] = _artifact(recipe.output, folder, prepared.base.size, stored.manifest.storage)
     predictions = stored.validation.predictions
-    if prepared.splits.test is not None:
+    if prepared.examples.test is not None:
         gpu.begin()
-        test, seconds = _test(prepared, stored.model, settings.eval_batch_size, reporter)
+        test, seconds = _test(prepared, prepared.examples.test, stored.model, reporter)
         gpu.end("evaluation")
         facts["seconds"]["evaluation"] = seconds
         facts["test"] = test.metrics
         predictions = test.predictions
     write_predictions(folder, predictions)
 
-    validation_examples = best.examples
     del stored, best
     reporter.event("measuring memory")
-    batch = largest_batch(train_examples, settings.batch_size // parts)
-    memory = profile(
-        build_model(prepared),
-        batch,
-        prepared.recipe.training,
-        validation_examples,
-        rss,
-    )
+    batch = largest_batch(prepared.examples.train, recipe.training.batch_size // parts)
+    memory = profile(build_model(prepared), batch, recipe.training, prepared.examples.validation, rss)
     predicted, warning = predict(prepared, [len(one["input_ids"]) for one in batch], memory.training)
     if warning is not None:
         reporter.event(warning)
@@ -213,10 +202,11 @@ def _training(best: Fitted) -> dict[str, Any]:
     }
 
 
-def _test(prepared: Prepared, model: TunedModel, batch_size: int, reporter: Reporter) -> tuple[Evaluation, float]:
+def _test(
+    prepared: Prepared, examples: list[Example], model: TunedModel, reporter: Reporter
+) -> tuple[Evaluation, float]:
     """The one look at the test split, and its seconds."""
-    assert prepared.splits.test is not None
-    examples = prepared.task.encode(prepared.splits.test, model.tokenizer, prepared.labels)
+    batch_size = prepared.recipe.training.eval_batch_size
     begin = time.perf_counter()
     with reporter.step("evaluating on test", "rows") as advance:
         test = prepared.task.evaluate(model, examples, batch_size=batch_size, progress=advance)

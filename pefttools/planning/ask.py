@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pefttools.bases.skeleton import skeleton
 from pefttools.errors import ConfigError
 from pefttools.planning.device import Device
-from pefttools.planning.plan import Choice, Planned, Shape
+from pefttools.planning.plan import Choice, Planned, Shape, combined
 from pefttools.recipe import load_recipe, read_yaml
 
 _CHECKPOINTING = {"false": False, "true": True, "selective": "selective"}
@@ -86,11 +85,7 @@ def asked(
             "optimizer": training.optimizer,
         }
         given = {**of_recipe, **given}
-    found = skeleton(base)
-    chosen_task = task or "sequence-classification"
-    planned = tuple(
-        Planned(found, chosen_task, method, variant, labels, device)
-        for variant in bases or ["float32"]
-        for method in cast("Sequence[Choice]", methods or ["lora"])
+    planned = combined(
+        base, task or "sequence-classification", methods or ["lora"], bases or ["float32"], labels, device
     )
     return Asked(base, planned, Shape(**given), device)

@@ -148,9 +148,8 @@ def plan(
     Raises:
         PeftToolsError: a name, an option or a combination that can't work, or can't be traced.
     """
-    found = skeleton(base)
-    shape = shape or Shape()
-    return [Planned(found, task, method, variant, labels, device).row(shape) for variant in bases for method in methods]
+    combinations = combined(base, task, methods, bases, labels, device)
+    return [planned.row(shape or Shape()) for planned in combinations]
 
 
 def generates(model: TunedModel) -> bool:
@@ -231,7 +230,7 @@ class Planned:
             with torch.device("meta"), quiet():
                 return build(
                     self.base, variants.get(self.variant).name, method, config, task, names,
-                    precision=self._precision(shape), seed=0, gradient_checkpointing=shape.gradient_checkpointing,
+                    precision=self.precision(shape), seed=0, gradient_checkpointing=shape.gradient_checkpointing,
                 )  # fmt: skip
         except NotImplementedError as error:
             raise ConfigError(
@@ -239,7 +238,8 @@ class Planned:
                 "numbers to begin with"
             ) from error
 
-    def _precision(self, shape: Shape) -> str:
+    def precision(self, shape: Shape) -> str:
+        """The number format of mixed precision on the device."""
         if shape.precision != "auto" or not self.device.gpu:
             return resolve_precision(shape.precision, default_device())
         return "bfloat16" if self.device.bfloat16 else "float32"
@@ -263,3 +263,11 @@ class Planned:
             generation_bytes=generated,
             beside_bytes=self.device.beside(largest),
         )
+
+
+def combined(
+    base: str, task: Choice, methods: Sequence[Choice], bases: Sequence[str], labels: int, device: Device
+) -> tuple[Planned, ...]:
+    """Each method on each base variant; see `plan`."""
+    found = skeleton(base)
+    return tuple(Planned(found, task, method, variant, labels, device) for variant in bases for method in methods)

@@ -8,7 +8,6 @@ import psutil
 import torch
 
 from pefttools.bases.skeleton import Skeleton
-from pefttools.errors import ConfigError
 from pefttools.planning.device import CPU, GPU, Device
 from pefttools.planning.plan import Planned, Shape
 from pefttools.training.prepare import Prepared
@@ -21,13 +20,16 @@ def this_device() -> tuple[Device, int]:
     return CPU, psutil.virtual_memory().total
 
 
-def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -> int | None:
-    """Predicted peak of a training step; None where the method can't be planned.
+def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -> int:
+    """Predicted peak of a training step.
 
     Args:
         prepared: what would be trained.
         device: whose kernels and allocator are assumed.
         lengths: tokens of each text of one forward pass.
+
+    Raises:
+        ConfigError: the method can't be planned.
     """
     recipe = prepared.recipe
     settings = recipe.training
@@ -41,7 +43,4 @@ def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -
         gradient_checkpointing=settings.gradient_checkpointing,
         optimizer=settings.optimizer,
     )
-    try:
-        return planned.training_bytes(shape, lengths)
-    except ConfigError:
-        return None
+    return planned.training_bytes(shape, lengths)

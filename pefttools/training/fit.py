@@ -27,7 +27,6 @@ class Fitted:
     Attributes:
         model: with the best state on validation.
         validation: its evaluation there.
-        examples: encoded validation examples.
         history: loss and metrics over the steps.
         steps: optimizer steps.
         best_step: step of the state that was kept.
@@ -39,7 +38,6 @@ class Fitted:
 
     model: TunedModel
     validation: Evaluation
-    examples: list[Example]
     history: list[dict[str, float]]
     steps: int
     best_step: int
@@ -82,8 +80,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         f"{prepared.method.name} on {prepared.base.id} ({recipe.variant}): {count.trainable:,} trained of "
         f"{count.total:,} parameters, learning rate {rate:g}"
     )
-    train = task.encode(prepared.splits.train, model.tokenizer, prepared.labels)
-    validation = task.encode(prepared.splits.validation, model.tokenizer, prepared.labels)
+    train, validation = prepared.examples.train, prepared.examples.validation
     if not prepared.method.capabilities.trains:
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
@@ -107,7 +104,6 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     return Fitted(
         model=model,
         validation=evaluation,
-        examples=validation,
         history=trainer.history,
         steps=state.global_step,
         best_step=trainer.best_step if settings.keep_best else state.global_step,
@@ -124,7 +120,7 @@ def _as_it_is(
 ) -> Fitted:
     with reporter.step("evaluating on validation", "rows") as advance:
         evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance)
-    return Fitted(model, evaluation, validation, [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
+    return Fitted(model, evaluation, [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
 
 
 def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) -> Any:

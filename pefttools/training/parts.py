@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import torch
 
-from pefttools.bases.loading import load_tokenizer
 from pefttools.errors import ConfigError, WontFitError
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Example
@@ -35,12 +34,11 @@ def settle_parts(prepared: Prepared, reporter: Reporter) -> Prepared:
     """
     if prepared.recipe.training.gradient_accumulation != "auto":
         return prepared
-    train = prepared.task.encode(prepared.splits.train, load_tokenizer(prepared.base), prepared.labels)
     trying = torch.cuda.is_available() and world_size() == 1
 
     def fits(parts: int) -> bool:
         chosen = with_parts(prepared, parts)
-        batch = largest_batch(train, chosen.recipe.training.batch_size // (parts * world_size()))
+        batch = largest_batch(prepared.examples.train, chosen.recipe.training.batch_size // (parts * world_size()))
         return _predicted(chosen, batch) and (not trying or _runs(chosen, batch))
 
     parts = fewest(prepared.recipe.training.batch_size // world_size(), fits)
@@ -74,13 +72,13 @@ def _predicted(prepared: Prepared, batch: Sequence[Example]) -> bool:
 
     device, available = this_device()
     lengths = [len(example["input_ids"]) for example in batch]
-    need = training_bytes(prepared, device, lengths)
-    if need is None:
+    try:
+        need = training_bytes(prepared, device, lengths)
+    except ConfigError as error:
         raise ConfigError(
-            f"gradient_accumulation: auto needs a prediction of memory, which the method {prepared.method.name!r} with "
-            "these options does not allow",
+            f"gradient_accumulation: auto needs a prediction of memory, and there is none: {error.message}",
             hint="Give a number.",
-        )
+        ) from error
     return need <= (available if device.gpu else _SHARE_OF_CPU * available)
 
 

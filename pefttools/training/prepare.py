@@ -13,6 +13,7 @@ from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Task
+from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
 from pefttools.training.processes import world_size
 from pefttools.tuned import TunedModel, build, check_combination
@@ -29,6 +30,7 @@ class Prepared:
     task: Task[Any]
     splits: Splits
     labels: list[str]
+    examples: Examples
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -58,7 +60,7 @@ def prepare(recipe: Recipe) -> Prepared:
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
-    return Prepared(recipe, base, method, config, task, splits, labels)
+    return Prepared(recipe, base, method, config, task, splits, labels, Examples(task, base, splits, labels))
 
 
 def build_model(prepared: Prepared) -> TunedModel:

@@ -30,12 +30,11 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False) -> Stored
     if not is_main_process():
         return None
     stored = store(prepared, fitted, reporter, recipe.output)
-    test = prepared.splits.test
+    test = prepared.examples.test
     if test is not None:
-        examples = prepared.task.encode(test, stored.model.tokenizer, prepared.labels)
         with reporter.step("evaluating on test", "rows") as advance:
             evaluation = prepared.task.evaluate(
-                stored.model, examples, batch_size=recipe.training.eval_batch_size, progress=advance
+                stored.model, test, batch_size=recipe.training.eval_batch_size, progress=advance
             )
         stored.test = evaluation
         with folder_atomic(recipe.output, over=MANIFEST) as folder:

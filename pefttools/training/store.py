@@ -54,7 +54,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
         loaded = load_verified(folder, seal(folder, draft, storage), prepared.base)
         with reporter.step(f"evaluating the artifact as {storage}", "rows") as advance:
             evaluation = task.evaluate(
-                loaded, fitted.examples, batch_size=recipe.training.eval_batch_size, progress=advance
+                loaded, prepared.examples.validation, batch_size=recipe.training.eval_batch_size, progress=advance
             )
         pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
         return loaded, evaluation, sum(now != before for now, before in pairs)

@@ -20,6 +20,7 @@ from pefttools.eval.comparison import bench
 from pefttools.eval.records import RunRecord, read_predictions, read_records
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
+from pefttools.progress import LineReporter, SilentReporter
 
 
 def _spec(base: str, data: dict[str, str], output: Path, **changes: Any) -> dict[str, Any]:
@@ -185,10 +186,26 @@ def test_a_run_that_cannot_fit_is_not_begun(
 
     (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora")))
     prepared = prepare(run.recipe)
-    prediction.check_fits(prepared, 24)
+    prediction.check_fits(prepared, SilentReporter())
     monkeypatch.setattr(prediction, "this_device", lambda: (CPU, 2**20))
     with pytest.raises(WontFitError, match="predicted to take"):
-        prediction.check_fits(prepared, 24)
+        prediction.check_fits(prepared, SilentReporter())
+
+
+def test_what_cannot_be_predicted_says_so(
+    tiny_bert: str, intents: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pefttools.eval import prediction
+    from pefttools.eval.records import Parts
+    from pefttools.training.prepare import prepare
+
+    method = {"name": "lora", "pissa": True}
+    (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=[method], baseline="lora")))
+    prepared = prepare(run.recipe)
+    prediction.check_fits(prepared, LineReporter())
+    assert "not known whether memory will do: memory can't be planned for the method 'lora'" in capsys.readouterr().err
+    predicted, warning = prediction.predict(prepared, [8], Parts(weights=1))
+    assert predicted is None and warning is not None and "the weights' numbers" in warning
 
 
 def test_plans() -> None:

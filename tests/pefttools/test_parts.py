@@ -65,7 +65,6 @@ def test_a_batch_is_cut_until_it_fits(
     assert list(needs) == [32, 16, 8, 4, 2, 1]
     lengths = [len(example["input_ids"]) for example in needs[8]]
     room = planning.training_bytes(with_parts(prepared, 4), CPU, lengths)
-    assert room is not None
     monkeypatch.setattr(planning, "this_device", lambda: (CPU, int(room / 0.6) + 1))
     settled = settle_parts(prepared, SilentReporter())
     assert settled.recipe.training.parts == settled.recipe.training.gradient_accumulation == 4
