@@ -22,6 +22,7 @@ from pefttools.planning.counter import weights_of
 from pefttools.planning.device import CARDS, CPU, GPU, find_device
 from pefttools.planning.plan import Planned, Shape, plan
 from pefttools.recipe import choose_method, choose_task
+from pefttools.training.precision import hardware_dtype
 from pefttools.tuned import TunedModel, build
 
 from ...allocator import peak_of
@@ -36,6 +37,8 @@ TASKS: dict[str, dict[str, Any]] = {
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
            ("nf4", "bfloat16"), ("nf4", "float32")]  # fmt: skip
+#: a processor without bfloat16 arithmetic would take hours; there the tiny models show what holds of it
+_HOURS = pytest.mark.skipif(hardware_dtype() != torch.bfloat16, reason="no bfloat16 arithmetic in this processor")
 Method = str | dict[str, Any]
 
 
@@ -119,22 +122,32 @@ def test_of_a_decoder(method: Method, recompute: Any, tiny_llama: str) -> None:
         _check(tiny_llama, method, "lm", variant, precision, (4, 32), recompute)
 
 
+def _combinations(able: list[Method]) -> list[Any]:
+    return [
+        pytest.param(
+            method, *numbers, id=f"{method}-{'-'.join(numbers)}", marks=[_HOURS] if "bfloat16" in numbers else []
+        )
+        for method in able
+        for numbers in FORMATS
+        if _goes(method, numbers[0])
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", _methods("sequence-classification"), ids=str)
-def test_on_a_real_encoder(method: Method) -> None:
+@pytest.mark.parametrize(("method", "variant", "precision"), _combinations(_methods("sequence-classification")))
+def test_on_a_real_encoder(method: Method, variant: str, precision: str) -> None:
     for shape in ((2, 100), (4, 40), (32, 64)):
-        for variant, precision in FORMATS:
-            if _goes(method, variant):
-                _check(MINILM, method, "mean", variant, precision, shape)
+        _check(MINILM, method, "mean", variant, precision, shape)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [one for one in _methods("causal-lm") if one != "bitfit"], ids=str)  # no biases
-def test_on_a_real_decoder(method: Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "variant", "precision"),
+    _combinations([one for one in _methods("causal-lm") if one != "bitfit"]),  # no biases
+)
+def test_on_a_real_decoder(method: Method, variant: str, precision: str) -> None:
     for shape, recompute in (((1, 100), False), ((4, 40), "selective"), ((3, 64), True)):
-        for variant, precision in FORMATS:
-            if _goes(method, variant):
-                _check(SMOLLM2, method, "lm", variant, precision, shape, recompute)
+        _check(SMOLLM2, method, "lm", variant, precision, shape, recompute)
 
 
 def test_texts_of_unlike_lengths_without_padding(tiny_llama: str) -> None:
