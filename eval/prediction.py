@@ -12,10 +12,7 @@ from pefttools.planning.prepared import this_device, training_bytes
 from pefttools.progress import Reporter
 from pefttools.training.prepare import Prepared
 
-from .records import Parts, Predicted
-
-#: share by which prediction and measurement may differ without a word
-TOLERANCE = 0.05
+from .records import TOLERANCE, Parts, Predicted
 
 
 def check_fits(prepared: Prepared, reporter: Reporter) -> None:

@@ -17,6 +17,8 @@ ARTIFACT = "artifact"
 LOG = "log.txt"
 #: folder of all runs inside the folder of a comparison
 RUNS = "runs"
+#: share by which predicted and measured memory may differ without a word
+TOLERANCE = 0.05
 
 Status = Literal["ok", "diverged", "oom", "failed"]
 

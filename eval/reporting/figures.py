@@ -120,6 +120,7 @@ def _parts(rows: list[Row]) -> dict[str, Any]:
     layout |= {"barmode": "stack"}
     layout["xaxis"]["title"] = {"text": "MiB at the peak"}
     layout["yaxis"] |= {"type": "category", "autorange": "reversed", "automargin": True}
+    layout["margin"] |= {"t": 40}  # below the buttons
     return {"data": traces, "layout": layout}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..records import RunRecord
+from ..records import TOLERANCE, Memory, RunRecord
 from .data import ReportData, Row, is_share
 
 #: metrics that are the share of rows answered rightly, which is what is paired
@@ -85,6 +85,15 @@ def bytes_(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}" if value < 100 * size else f"{value / size:.0f} {unit}"
     return f"{value:.0f} B"
+
+
+def predicted(memory: Memory | None) -> str:
+    """Predicted training memory, and how far from the measured it is, where that is worth a word."""
+    if memory is None or memory.predicted is None:
+        return "–"
+    off = memory.predicted.training_peak / memory.training.peak - 1
+    size = bytes_(memory.predicted.training_peak)
+    return size if abs(off) <= TOLERANCE else f"{size} ({100 * off:+.0f} %)"
 
 
 def percent(value: float | None) -> str:

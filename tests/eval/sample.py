@@ -10,6 +10,7 @@ from pefttools.eval.records import (
     Failure,
     Memory,
     Parts,
+    Predicted,
     RunRecord,
     Trial,
     write_predictions,
@@ -32,6 +33,12 @@ def write_sample(folder: Path, *, rows: int = 2000, seeds: int = 1, baseline: st
             generator = random.Random(f"{label}-{seed}")
             right = [generator.random() < share for _ in range(rows)]
             name = f"run{abs(hash(label)) % 1000}-seed{seed}" if label == EVIL else f"{label}-seed{seed}"
+            training = Parts(weights=weights * 2**20, gradients=trained * 4, optimizer=trained * 8, other=200 * 2**20)
+            # of full the prediction is wrong by a tenth
+            predicted = Predicted(
+                training_peak=round(training.peak * (1.1 if label == "full" else 1)),
+                gpu_training_peak=round(training.peak * 0.75),
+            )
             record = RunRecord(
                 id=name,
                 label=label,
@@ -60,13 +67,12 @@ def write_sample(folder: Path, *, rows: int = 2000, seeds: int = 1, baseline: st
                 seconds={"train": 20.0, "total": 30.0},
                 memory=Memory(
                     device="cpu",
-                    training=Parts(
-                        weights=weights * 2**20, gradients=trained * 4, optimizer=trained * 8, other=200 * 2**20
-                    ),
+                    training=training,
                     evaluation=Parts(weights=weights * 2**20, other=60 * 2**20),
                     source="counted",
                     batch=(32, 40),
                     peak_rss=10**9,
+                    predicted=predicted,
                 ),
                 artifact=ArtifactEntry(
                     path="artifact", bytes=trained * 2, weights_bytes=trained * 2, storage="float16", share_of_base=0.01

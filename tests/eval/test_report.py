@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pefttools.errors import DataError
 from pefttools.eval.records import RUNS, Failure, read_predictions, read_record, write_predictions, write_record
-from pefttools.eval.reporting import load_report, print_table, write_report
+from pefttools.eval.reporting import load_report, print_table, words, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.words import findings, memory_note
 from tests.eval.sample import EVIL, write_sample
@@ -92,6 +92,14 @@ def test_gpu_stands_on_no_figure_of_a_cpu(folder: Path) -> None:
         # A column or a sentence that names a GPU says that it is predicted.
         parts = [part for part in re.split(r"[,.|\n]", text) if "gpu" in part]
         assert all("predict" in part for part in parts), parts
+
+
+def test_a_prediction_that_was_wrong_says_by_how_much(folder: Path) -> None:
+    texts = {row.label: words.predicted(row.memory) for row in load_report(folder).rows}
+    assert texts["full"].endswith(" MiB (+10 %)")
+    assert texts["lora"] == words.bytes_(294 * 2**20)
+    assert texts["=broken"] == "–"
+    assert texts["full"] in write_report(folder)["html"].read_text(encoding="utf-8")
 
 
 def test_texts_are_escaped(folder: Path) -> None:

@@ -39,8 +39,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         browser.close()
 
 
-def _column(page: Any, index: int) -> list[str]:
-    return page.eval_on_selector_all("#results tbody tr", f"rows => rows.map(row => row.cells[{index}].dataset.value)")
+def _column(page: Any, index: int, table: str = "results") -> list[str]:
+    return page.eval_on_selector_all(f"#{table} tbody tr", f"rows => rows.map(row => row.cells[{index}].dataset.value)")
 
 
 def test_the_table_sorts(page: Any) -> None:
@@ -57,6 +57,21 @@ def test_the_table_sorts(page: Any) -> None:
     names = _column(page, 0)
     assert heads.nth(trained).get_attribute("aria-sort") == "none"
     assert names[0].startswith("lora") or names[0] > names[-1]
+
+
+def test_the_table_of_memory_is_seen_whole_and_sorts_by_itself(page: Any) -> None:
+    before = _column(page, 0)
+    heads = page.locator("#resources thead th")
+    titles = heads.all_inner_texts()
+    gpu = next(index for index, title in enumerate(titles) if "GPU memory, predicted" in title)
+    heads.nth(gpu).locator("button").click()
+    sizes = [float(value) for value in _column(page, gpu, "resources")]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0
+    assert _column(page, 0) == before
+    for table in ("results", "resources"):
+        assert page.eval_on_selector(f"#{table}", "table => table.scrollWidth <= table.parentElement.clientWidth"), (
+            table
+        )
 
 
 def test_figures_are_drawn(page: Any) -> None:

@@ -2,10 +2,8 @@ for (const [name, figure] of Object.entries(figures)) {
   Plotly.newPlot(`figure-${name}`, figure.data, figure.layout, { responsive: true, displaylogo: false });
 }
 
-const table = document.getElementById("results");
-const heads = [...table.tHead.rows[0].cells];
-
-function sortBy(index) {
+function sortBy(table, index) {
+  const heads = [...table.tHead.rows[0].cells];
   const head = heads[index];
   const descending = head.getAttribute("aria-sort") !== "descending";
   const value = (row) => row.cells[index].dataset.value;
@@ -20,4 +18,8 @@ function sortBy(index) {
   table.tBodies[0].append(...rows);
 }
 
-heads.forEach((head, index) => head.firstElementChild.addEventListener("click", () => sortBy(index)));
+for (const table of document.querySelectorAll("table")) {
+  [...table.tHead.rows[0].cells].forEach((head, index) => {
+    head.firstElementChild.addEventListener("click", () => sortBy(table, index));
+  });
+}
