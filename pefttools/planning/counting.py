@@ -17,6 +17,7 @@ from pefttools.planning.counter import Kind, StorageCounter, weights_of
 from pefttools.planning.cpu_kernels import CpuKernels
 from pefttools.planning.device import Device
 from pefttools.planning.fake import WithoutNumbers
+from pefttools.planning.gpu_int8 import GpuInt8, run_int8_as_on_a_gpu
 from pefttools.planning.gpu_kernels import GpuKernels
 from pefttools.planning.place import Place
 
@@ -52,6 +53,8 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
     Raises:
         ConfigError: what runs within can't run without numbers.
     """
+    if device.gpu:
+        run_int8_as_on_a_gpu(model)
     place = Place(model)
     counter = StorageCounter(DEVICE, where=lambda: place.now, granularity=device.granularity)
     for tensor in weights_of(model):
@@ -78,6 +81,9 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
 @contextmanager
 def kernels(device: Device) -> Iterator[None]:
     """Within it operations keep and need what a device's own do."""
-    own = GpuKernels(device.flash) if device.gpu else CpuKernels()
-    with own, WithoutNumbers():
-        yield
+    if device.gpu:
+        with GpuKernels(device.flash), WithoutNumbers(), GpuInt8():
+            yield
+    else:
+        with CpuKernels(), WithoutNumbers():
+            yield
