@@ -49,7 +49,8 @@ def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]
 
 
 class SharedGradients(TorchDispatchMode):
-    """In a backward pass: adds up a parameter's gradients in place, as autograd does with real tensors alone.
+    """In a backward pass: adds up a parameter's gradients in place, as autograd does with real tensors alone, where
+    the first of them is no view.
 
     Args:
         shapes: of the trained parameters.
@@ -61,7 +62,7 @@ class SharedGradients(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         sums = func is torch.ops.aten.add.Tensor and args[0].shape in self._shapes
-        if sums and args[0].shape == getattr(args[1], "shape", None):
+        if sums and args[0].shape == getattr(args[1], "shape", None) and not args[0]._is_view():
             return torch.ops.aten.add_.Tensor(*args)
         return func(*args, **(kwargs or {}))
 

@@ -83,6 +83,17 @@ def _starts(states: torch.Tensor, rows: int) -> Sequence[int]:
     return [*starts[:2], starts[-1]] if is_fake(states) and len(starts) > 3 else starts
 
 
+def _added(total: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
+    """A sum of gradients, in the place of the first.
+
+    The first is taken out of the view that a linear layer's is: autograd adds up a parameter's gradients in place only
+    where the first is no view, so that of tied embeddings three would stand side by side.
+    """
+    if total is not None:
+        return total.add_(gradient)
+    return gradient.new_empty(0).set_(gradient)  # type: ignore[call-overload, no-any-return]
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -111,8 +122,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 of_states[part] = found.pop(0)
             for index, needed in enumerate(wanted[1:]):
                 if needed:
-                    gradient, before = found.pop(0), of_trained[index]
-                    of_trained[index] = gradient if before is None else before.add_(gradient)
+                    of_trained[index] = _added(of_trained[index], found.pop(0))  # no name holds on to a piece's
         ctx.gradients = (of_states, *of_trained)
         return total
 

@@ -140,6 +140,13 @@ def test_on_a_real_encoder(method: Method, variant: str, precision: str) -> None
         _check(MINILM, method, "mean", variant, precision, shape)
 
 
+@pytest.mark.parametrize("loss_rows", [4, 0])
+def test_of_tied_embeddings_that_are_trained(loss_rows: int, tiny_gpt2: str, monkeypatch: Any) -> None:
+    """Two gradients meet in one parameter; whether autograd adds them up in place is a matter of how they came."""
+    monkeypatch.setitem(TASKS, "lm", {"name": "causal-lm", "loss_rows": loss_rows})
+    _check(tiny_gpt2, "full", "lm", "float32", "float32", (1, 10))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "variant", "precision"),
