@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
@@ -43,8 +44,8 @@ class CausalLM(Task[CausalLMConfig]):
             self.primary_metric = "token_accuracy"  # type: ignore[misc]
         #: None: not known yet
         self._in_pieces: bool | None = None if config.loss_rows else False
-        #: None: not known yet
-        self._packs: bool | None = None if config.packing else False
+        #: of each model that was asked about
+        self._packs: WeakKeyDictionary[TunedModel, bool] = WeakKeyDictionary()
 
     def labels(self, train: Table) -> list[str]:
         return []
@@ -112,9 +113,11 @@ class CausalLM(Task[CausalLMConfig]):
     def packs(self, model: TunedModel) -> bool:
         from pefttools.tasks.padding_free import enable
 
-        if self._packs is None:
-            self._packs = model.spec.method.capabilities.packing and enable(model.transformer)
-        return self._packs
+        if not (self.options.packing and model.spec.method.capabilities.packing):
+            return False
+        if model not in self._packs:
+            self._packs[model] = enable(model.transformer)
+        return self._packs[model]
 
     def training_batch(self, model: TunedModel, examples: Sequence[Example]) -> Batch:
         from pefttools.tasks.padding_free import pays, without_padding

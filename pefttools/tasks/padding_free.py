@@ -40,13 +40,33 @@ def enable(model: nn.Module) -> bool:
         return False
     if "position_ids" not in inspect.signature(inner.forward).parameters:
         return False  # its positions are those of the row
-    AttentionInterface.register(NAME, _attention)
+    if getattr(inner.config.get_text_config(), "attention_chunk_size", None):
+        return False  # only its mask knows of chunks
+    windows: list[int | None] = []
+
+    def trial(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
+        windows.append(options.get("sliding_window"))
+        return _attention(*args, **options)
+
+    AttentionInterface.register(NAME, trial)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     inner.set_attn_implementation(NAME)
-    if is_fake(next(inner.parameters())) or _agrees(model, inner):
-        return True
-    inner.set_attn_implementation("sdpa")
-    return False
+    # Where only the mask knows of a window, longer than the trial's texts, it would be lost.
+    agrees = is_fake(next(inner.parameters())) or (
+        _agrees(model, inner) and any(windows) == (_window(inner.config.get_text_config()) is not None)
+    )
+    AttentionInterface.register(NAME, _attention)
+    if not agrees:
+        inner.set_attn_implementation("sdpa")
+    return agrees
+
+
+def _window(config: Any) -> int | None:
+    """How far a model's attention reaches back, where that is not to the beginning."""
+    kinds = getattr(config, "layer_types", None)
+    if getattr(config, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
+        return None
+    return getattr(config, "sliding_window", None)
 
 
 def pays(lengths: Sequence[int]) -> bool:

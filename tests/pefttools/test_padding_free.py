@@ -9,10 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transformers import AutoModelForCausalLM, Llama4TextConfig, PreTrainedConfig, Qwen2MoeConfig
+
 from pefttools.bases import locate_base
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tasks.padding_free import NAME, layout, pays, without_padding
+from pefttools.tasks.padding_free import NAME, enable, layout, pays, without_padding
 from pefttools.tuned import TunedModel, build
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "intermediate_size": 64, "vocab_size": 200, "pad_token_id": 0,
+}  # fmt: skip
 
 
 def _model(base: str, method: Any = "lora", **task: Any) -> TunedModel:
@@ -111,3 +118,29 @@ def test_attention_that_reaches_back_a_few_tokens(llama: TunedModel) -> None:
             *part, attn_mask=(back >= 0) & (back < 3), enable_gqa=True
         )
         torch.testing.assert_close(text, wanted[0].transpose(0, 1))
+
+
+def test_each_model_that_is_built_for_a_task_is_made_ready(tiny_llama: str) -> None:
+    """A comparison builds several: one per learning rate, one to measure memory."""
+    first = _model(tiny_llama)
+    chosen, config = choose_method("lora")
+    second = build(locate_base(tiny_llama), "float32", chosen, config, first.spec.task, [], precision="float32", seed=0)
+    for model in (first, second):
+        batch = model.spec.task.training_batch(model, _examples([20, 5]))
+        assert batch["input_ids"].shape == (1, 25)
+        assert torch.isfinite(_gradients(model, batch)[0])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen2MoeConfig(layer_types=["full_attention", "sliding_attention"], sliding_window=16, use_sliding_window=True,
+                       num_experts=2, num_experts_per_tok=1, **SMALL),
+        Llama4TextConfig(attention_chunk_size=16, num_local_experts=2, intermediate_size_mlp=64, head_dim=16, **SMALL),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+def test_a_window_that_only_the_mask_knows_is_not_lost(config: PreTrainedConfig) -> None:
+    inner = AutoModelForCausalLM.from_config(config)
+    assert not enable(inner)
+    assert inner.config._attn_implementation == "sdpa"
