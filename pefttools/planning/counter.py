@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from pefttools.planning.mode import Mode
 
 Kind = Literal["weights", "gradients", "optimizer", "other"]
 #: growth that is worth a collection
@@ -19,7 +20,7 @@ _GROWTH = 1.005
 KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "other")
 
 
-class StorageCounter(TorchDispatchMode):
+class StorageCounter(Mode):
     """Counts the bytes of living storages by kind, and keeps the parts of the moment with the largest sum.
 
     It sees every tensor that an operation returns and follows its storage until it dies; views share a storage and
@@ -56,15 +57,18 @@ class StorageCounter(TorchDispatchMode):
             kind: what it is for; ``other`` changes nothing that was counted before.
             shares: devices that share the storage; one share is counted from now on.
         """
-        if tensor.device.type != self.device_type or tensor.layout != torch.strided:
+        if tensor.layout != torch.strided:
             return
         storage = tensor.untyped_storage()
         key = id(storage)
+        if kind == "other" and key in self._kinds:
+            return
+        # What a fake tensor stands for it knows by itself; its device would be an operation of its own.
+        if getattr(tensor, "fake_device", storage.device).type != self.device_type:
+            return
         size = -(-storage.nbytes() // (shares * self.granularity)) * self.granularity
         before = self._kinds.get(key)
         if before is not None:
-            if kind == "other":
-                return
             self.now[before[0]] -= before[1]
             self._kinds[key] = (kind, size if shares > 1 else before[1])
             self.now[kind] += self._kinds[key][1]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pefttools.planning.mode import Mode
 
 _aten = torch.ops.aten
 _POINTWISE = frozenset({_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor})
 
 
-class CpuKernels(TorchDispatchMode):
+class CpuKernels(Mode):
     """Allocates that too.
 
     A product or sum of two formats first makes a copy of the operand with the narrower one; a GPU converts on the fly.

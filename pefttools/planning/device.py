@@ -40,7 +40,7 @@ class Device:
     @property
     def usable(self) -> int | None:
         """Bytes that are left for tensors."""
-        return None if self.memory is None else int((self.memory - self.context) / (1 + self.slack))
+        return None if self.memory is None else int((self.memory - self.context - self.workspace) / (1 + self.slack))
 
     def beside(self, tensors: int) -> int:
         """Bytes that it takes beside tensors of so many bytes."""

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pefttools.planning.mode import Mode
 
 #: what a module keeps apart, and what was replaced above
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
-class WithoutNumbers(TorchDispatchMode):
+class WithoutNumbers(Mode):
     """Answers what can't be known without numbers with the most that it can be, and opens closed operations.
 
     Every element is taken to be non-zero, every question to be answered by yes. Operations of bitsandbytes that are
@@ -48,7 +49,7 @@ def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]
     return found
 
 
-class SharedGradients(TorchDispatchMode):
+class SharedGradients(Mode):
     """In a backward pass: adds up a parameter's gradients in place, as autograd does with real tensors alone, where
     the first of them is no view.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from pefttools.planning.plan import Planned, Row, Shape
 
 #: from one size that is traced to the next
 _STEP = 4
+#: growth above a line by less than this is none
+_TOLERANCE = 1.002
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Largest:
 def largest_that_fit(planned: Planned, shape: Shape, cards: Sequence[Device]) -> list[Largest]:
     """Largest batch at the shape's length, and longest text in a batch of one, per card.
 
-    Traced at a few sizes; between two of them memory is taken to grow linearly, which is never less than it does.
+    Traced at some sizes; between two of them memory is taken to grow along a line, where a third has shown that it does
+    or that it grows ever faster.
     """
     budgets = [card.usable or 0 for card in cards]
 
@@ -114,18 +118,35 @@ def largest_that_fit(planned: Planned, shape: Shape, cards: Sequence[Device]) ->
 
 
 def _largest(size_of: Callable[[int], int], budgets: Sequence[int], least: int, most: int) -> list[int]:
-    points = [(least, size_of(least))]
-    while points[-1][1] <= max(budgets) and points[-1][0] < most:
-        at = min(points[-1][0] * _STEP, most)
-        points.append((at, size_of(at)))
-    return [_between(points, budget) for budget in budgets]
+    need = functools.cache(size_of)
+    sizes = [least]
+    while need(sizes[-1]) <= max(budgets) and sizes[-1] < most:
+        sizes.append(min(sizes[-1] * _STEP, most))
+    return [_within(need, sizes, budget) for budget in budgets]
 
 
-def _between(points: Sequence[tuple[int, int]], budget: int) -> int:
-    """The largest size whose interpolated need is within a budget; 0 for none."""
-    if points[0][1] > budget:
+def _within(need: Callable[[int], int], sizes: Sequence[int], budget: int) -> int:
+    """A size whose need is within a budget and near it; 0 for none."""
+    if need(sizes[0]) > budget:
         return 0
-    for (low, need_low), (high, need_high) in itertools.pairwise(points):
-        if need_high > budget:
-            return low + (high - low) * (budget - need_low) // (need_high - need_low)
-    return points[-1][0]
+    for low, high in itertools.pairwise(sizes):
+        if need(high) > budget:
+            return _between(need, low, high, budget)
+    return sizes[-1]
+
+
+def _between(need: Callable[[int], int], low: int, high: int, budget: int) -> int:
+    """By lines, between ends of which one is within the budget, where memory grows as a line does or ever faster.
+
+    Where it grows ever slower, as when a piece of the loss is full, a line's middle is less than what is needed there,
+    and the half in question is looked at in the same way.
+    """
+    middle = (low + high) // 2
+    if middle == low:
+        return low
+    line = need(low) + (need(high) - need(low)) * (middle - low) / (high - low)
+    bent = need(middle) > _TOLERANCE * line
+    low, high = (middle, high) if need(middle) <= budget else (low, middle)
+    if bent:
+        return _between(need, low, high, budget)
+    return low + (high - low) * (budget - need(low)) // (need(high) - need(low))

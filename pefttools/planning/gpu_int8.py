@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pefttools.planning.mode import Mode
 
 
 def run_int8_as_on_a_gpu(model: nn.Module) -> None:
@@ -21,7 +22,7 @@ def run_int8_as_on_a_gpu(model: nn.Module) -> None:
             layer.forward = partial(_forward, layer)
 
 
-class GpuInt8(TorchDispatchMode):
+class GpuInt8(Mode):
     """Within it bitsandbytes' int8 operations give and need what its CUDA kernels do."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from transformers import AutoModelForCausalLM, Llama4TextConfig, PreTrainedConfig, Qwen2MoeConfig
 
 from pefttools.bases import locate_base

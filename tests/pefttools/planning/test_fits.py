@@ -48,6 +48,23 @@ def test_the_largest_batch_fits_and_is_near_the_limit(tiny_llama: str) -> None:
     assert none.batch_size == none.length == 0
 
 
+def test_the_largest_batch_fits_where_memory_grows_ever_slower(tiny_llama: str) -> None:
+    """A piece of the loss is full at 64 tokens: from there on a row takes little more."""
+    task = {"name": "causal-lm", "loss_rows": 64}
+    planned = Planned(skeleton(tiny_llama), task, "lora", "float32", 2, GPU)
+    one, two, four = (planned.training_bytes(Shape(rows, 32)) for rows in (1, 2, 4))
+    assert two - one > 2 * (four - two)
+    (found,) = largest_that_fit(planned, Shape(1, 32), [_card((one + two) // 2)])
+    assert found.batch_size == 1
+    assert 32 <= found.length < 64
+
+
+def test_what_is_usable_fits() -> None:
+    for card in CARDS.values():
+        assert card.usable is not None and card.memory is not None
+        assert card.usable + card.beside(card.usable) <= card.memory
+
+
 def test_devices_share_a_batch(tiny_llama: str) -> None:
     planned = _planned(tiny_llama)
     alone = Shape(4, 32)

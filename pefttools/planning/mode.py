@@ -1,0 +1,13 @@
+"""What sees every operation on tensors."""
+
+from __future__ import annotations
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Mode(TorchDispatchMode):
+    """A dispatch mode in whose way nothing is compiled: torch's guard against that costs more than most operations."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
