@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,9 @@ from pefttools.bases import locate_base
 from pefttools.bases.skeleton import skeleton
 from pefttools.errors import PeftToolsError
 from pefttools.logs import quiet_libraries
-from pefttools.planning.device import CARDS, GPU, Device
+from pefttools.planning.device import CARDS, Device
 from pefttools.planning.plan import Planned, Shape
+from pefttools.planning.prepared import this_device
 from pefttools.recipe import choose_method, choose_task
 from pefttools.training.optimizer import make_optimizer
 from pefttools.training.step import optimizer_step
@@ -76,8 +76,7 @@ def this_card() -> Device:
     name = torch.cuda.get_device_name(0)
     alike = [card for key, card in CARDS.items() if key.split("-")[0].upper() in name.upper().replace(" ", "")]
     near = [card for card in alike if card.memory and abs(card.memory / memory - 1) < 0.1]
-    major, _ = torch.cuda.get_device_capability(0)
-    return near[0] if near else replace(GPU, bfloat16=major >= 8, flash=major >= 8)
+    return near[0] if near else this_device()[0]
 
 
 def measured(base: str, task: Any, method: Any, variant: str, shape: Shape) -> int:

@@ -15,4 +15,4 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         for module in ("transformers", "peft", "torch", "bitsandbytes", "accelerate"):
-            warnings.filterwarnings("ignore", category=category, module=rf"{module}(\..*)?")
+            warnings.filterwarnings("ignore", category=category, module=rf"{module}(\..*)?$")

@@ -155,11 +155,18 @@ def ends(names: Iterable[str], model: nn.Module) -> list[str]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """A linear layer, quantized or not, or the transposed kind of GPT-2."""
+    """A linear layer, quantized or not, or the transposed kind of GPT-2.
+
+    Routers of mixtures of experts are subclasses that give choices and no product: what has a forward pass of its own
+    is taken for linear only where it is called so.
+    """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, nn.Linear | Conv1D)
+    if not isinstance(module, nn.Linear | Conv1D):
+        return False
+    kind = type(module)
+    return kind.forward in (nn.Linear.forward, Conv1D.forward) or "Linear" in kind.__name__
 
 
 def output_size(module: nn.Module) -> int:

@@ -37,7 +37,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = BertConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, vocab_size=30522
     )
-    return _save(BertModel(config), tmp_path_factory.mktemp("bert"))
+    return save_base(BertModel(config), tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
         eos_token_id=102,
         pad_token_id=0,
     )
-    return _save(LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
+    return save_base(LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = GPT2Config(
         n_embd=64, n_layer=2, n_head=4, vocab_size=30522, n_positions=128, bos_token_id=101, eos_token_id=102
     )
-    return _save(GPT2LMHeadModel(config), tmp_path_factory.mktemp("gpt2"))
+    return save_base(GPT2LMHeadModel(config), tmp_path_factory.mktemp("gpt2"))
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "cache"
 
 
-def _save(model: object, folder: Path) -> str:
+def save_base(model: object, folder: Path) -> str:
+    """A model with random weights and MiniLM's tokenizer, as a folder."""
     import torch
     from transformers import AutoTokenizer
 

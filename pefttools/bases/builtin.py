@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
+from pefttools.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +70,7 @@ class Int8(BaseVariant):
     def after_load(self, model: nn.Module) -> None:
         from bitsandbytes.nn import Linear8bitLt
 
+        _check_stored(model, Linear8bitLt, self.name)
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
                 _settle_bias(module)
@@ -101,6 +104,7 @@ class NF4(BaseVariant):
     def after_load(self, model: nn.Module) -> None:
         from bitsandbytes.nn import Linear4bit
 
+        _check_stored(model, Linear4bit, self.name)
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 # On CPUs with AVX512-BF16 the first forward in eval mode repacks the weight for a kernel that has no
@@ -114,6 +118,29 @@ class NF4(BaseVariant):
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 module.compute_dtype = dtype
+
+
+def _check_stored(model: nn.Module, kind: type[nn.Module], variant: str) -> None:
+    """Say where a variant stores little or nothing in few bits: bitsandbytes knows plain linear layers alone.
+
+    Raises:
+        ConfigError: nothing.
+    """
+    stored = {id(module.weight) for module in model.modules() if isinstance(module, kind)}
+    if not stored:
+        raise ConfigError(
+            f"the base variant {variant!r} finds no plain linear layer in a {type(model).__name__}: "
+            "all would stay float32",
+            hint="Choose bfloat16, half the size of float32.",
+        )
+    plain = {name: p for name, p in model.named_parameters() if id(p) not in stored and p.ndim > 2}
+    if plain:
+        size = sum(p.numel() for p in plain.values()) * 4
+        warnings.warn(
+            f"the base variant {variant!r} leaves {size / 1e9:.3g} GB in float32, in weights unknown to "
+            f"bitsandbytes, such as {next(iter(plain))}",
+            stacklevel=2,
+        )
 
 
 def _settle_bias(module: nn.Linear) -> None:

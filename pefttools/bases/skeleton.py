@@ -34,7 +34,11 @@ class Skeleton(Base):
             _, arguments = class_of(auto, config, pooler=pooler)
             with torch.device("meta"):
                 model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
-        except (OSError, ValueError, KeyError) as error:
+        except KeyError as error:
+            raise BaseModelError(
+                f"the base model {self.id!r} is a {config.model_type}; transformers has no {auto.__name__} of this type"
+            ) from error
+        except (OSError, ValueError) as error:
             raise BaseModelError(
                 f"the base model {self.id!r} can't be built as {auto.__name__}: {str(error) or repr(error)}"
             ) from error

@@ -64,7 +64,8 @@ def plan(
 
     quiet_libraries()
     device = find_device(gpu)
-    device = GPU if fit and device is CPU else device
+    if fit and device is CPU:
+        device = GPU  # each card of the table is asked about
     given = {
         "batch_size": batch_size, "length": length, "accumulation": accumulation, "eval_batch_size": eval_batch_size,
         "gradient_checkpointing": checkpointing, "optimizer": optimizer, "precision": precision, "devices": devices,
@@ -73,7 +74,7 @@ def plan(
     if overrides and not base.endswith((".yaml", ".yml")):
         raise ConfigError("--set overrides fields of a recipe, and there is none")
     question: Asked = asked(
-        base, task, _names(methods), _names(bases), labels, overrides,
+        base, task, _names(methods, "--methods"), _names(bases, "--bases"), labels, overrides,
         {name: value for name, value in given.items() if value is not None}, device,
     )  # fmt: skip
     console = Console()
@@ -128,5 +129,12 @@ def _each(
     return found
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str | None, option: str) -> list[str] | None:
+    from pefttools.errors import ConfigError
+
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"{option} names none")
+    return names

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.planning.counter import Kind, StorageCounter, weights_of
 from pefttools.planning.cpu_kernels import CpuKernels
 from pefttools.planning.device import Device
@@ -67,10 +67,10 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
     try:
         with mode, place:
             yield counter
-    # AssertionError: a tensor that no one made fake, in a place that only the method knows.
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (PeftToolsError, torch.OutOfMemoryError):
+        raise
+    # Anything: code of models and methods asks for numbers, and does not expect that there are none.
+    except Exception as error:
         raise ConfigError(f"{title} can't be traced: {(str(error) or repr(error)).splitlines()[0]}") from error
     finally:
         gc.unfreeze()

@@ -52,9 +52,21 @@ CPU = Device("cpu", "this machine's CPU", gpu=False, granularity=1, workspace=0,
 GPU = Device("gpu", "a GPU of compute capability 8.0 or higher")
 
 
+def gpu_of(name: str, title: str, memory: int, major: int) -> Device:
+    """A GPU of a compute capability.
+
+    Args:
+        name: as it is asked for.
+        title: in full.
+        memory: bytes that the driver shows as total.
+        major: the first number of the compute capability.
+    """
+    workspace = 32 * MIB if major in (9, 10) else 8_519_680
+    return Device(name, title, memory=memory, bfloat16=major >= 8, flash=major >= 8, workspace=workspace)
+
+
 def _card(name: str, title: str, mebibytes: int, *, old: bool = False, hopper: bool = False) -> Device:
-    workspace = 32 * MIB if hopper else 8_519_680
-    return Device(name, title, memory=mebibytes * MIB, bfloat16=not old, flash=not old, workspace=workspace)
+    return gpu_of(name, title, mebibytes * MIB, 7 if old else 9 if hopper else 8)
 
 
 #: total memory in MiB as nvidia-smi shows it

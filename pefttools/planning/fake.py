@@ -31,6 +31,8 @@ class WithoutNumbers(Mode):
             return True
         if func is torch.ops.aten.index.Tensor and any(one is not None and one.dtype == torch.bool for one in args[1]):
             return func(args[0], _places(args[1]))
+        if func is torch.ops.aten._grouped_mm.default:
+            return _grouped_mm(*args, **(kwargs or {}))
         if func.namespace == "bitsandbytes" and func._opname in _IN_PARTS:
             with self:
                 return _IN_PARTS[func._opname](*args, **(kwargs or {}))
@@ -66,6 +68,19 @@ class SharedGradients(Mode):
         if sums and args[0].shape == getattr(args[1], "shape", None) and not args[0]._is_view():
             return torch.ops.aten.add_.Tensor(*args)
         return func(*args, **(kwargs or {}))
+
+
+def _grouped_mm(a: torch.Tensor, b: torch.Tensor, ends: torch.Tensor | None = None, bias: torch.Tensor | None = None,
+                dtype: torch.dtype | None = None) -> torch.Tensor:  # fmt: skip
+    """Products of experts; torch's own stand-in for it knows bfloat16 alone.
+
+    Rows ``[n, k]`` by weights ``[experts, k, m]``, and, for the weights' gradients, ``[k, n]`` by rows ``[n, m]``.
+    """
+    groups = (ends.shape[0],) if ends is not None and a.dim() == b.dim() == 2 else a.shape[:-2] or b.shape[:-2]
+    shape = (
+        (a.shape[-2], b.shape[-1]) if ends is not None and a.dim() != b.dim() else (*groups, a.shape[-2], b.shape[-1])
+    )
+    return a.new_empty(shape, dtype=dtype or a.dtype)
 
 
 def _gemm_4bit(*args: Any, **options: Any) -> Any:

@@ -11,12 +11,13 @@ import torch
 from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, skeleton
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
 from pefttools.planning.device import CPU, Device
 from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
+from pefttools.tasks.task import Task
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device, resolve_precision
 from pefttools.tuned import TunedModel, build
@@ -201,10 +202,14 @@ class Planned:
         """The method and its options."""
         return choose_method(self.method if isinstance(self.method, str) else dict(self.method))
 
+    def chosen_task(self) -> Task[Any]:
+        """The task with its options."""
+        return choose_task(self.task if isinstance(self.task, str) else dict(self.task))
+
     @property
     def longest(self) -> int:
         """Most tokens of a text."""
-        return int(getattr(self.base.configuration(), "max_position_embeddings", None) or 1 << 20)
+        return int(getattr(self.base.configuration().get_text_config(), "max_position_embeddings", None) or 1 << 20)
 
     def training_bytes(self, shape: Shape, lengths: Sequence[int] | None = None) -> int:
         """Training peak alone.
@@ -224,7 +229,7 @@ class Planned:
             ConfigError: the method needs the weights' numbers.
         """
         method, config = self.chosen_method()
-        task = choose_task(self.task if isinstance(self.task, str) else dict(self.task))
+        task = self.chosen_task()
         names = [str(number) for number in range(self.labels)] if task.roles.get("label") else []
         try:
             with torch.device("meta"), quiet():
@@ -236,6 +241,13 @@ class Planned:
             raise ConfigError(
                 f"memory can't be planned for the method {method.name!r} with these options: it needs the weights' "
                 "numbers to begin with"
+            ) from error
+        except PeftToolsError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"the method {method.name!r} can't be built on {self.base.id!r}: "
+                f"{(str(error) or repr(error)).splitlines()[0]}"
             ) from error
 
     def precision(self, shape: Shape) -> str:

@@ -8,16 +8,19 @@ import psutil
 import torch
 
 from pefttools.bases.skeleton import Skeleton
-from pefttools.planning.device import CPU, GPU, Device
+from pefttools.planning.device import CPU, Device, gpu_of
 from pefttools.planning.plan import Planned, Shape
 from pefttools.training.prepare import Prepared
 
 
 def this_device() -> tuple[Device, int]:
-    """The device of this process, and the bytes that it has for tensors."""
-    if torch.cuda.is_available():
-        return GPU, torch.cuda.get_device_properties(0).total_memory - GPU.context
-    return CPU, psutil.virtual_memory().total
+    """The device of this process, and the bytes that it has for tensors; a GPU's are what others have left free."""
+    if not torch.cuda.is_available():
+        return CPU, psutil.virtual_memory().total
+    free, total = torch.cuda.mem_get_info()  # the context is there by now
+    major, _ = torch.cuda.get_device_capability()
+    device = gpu_of("gpu", torch.cuda.get_device_name(), total, major)
+    return device, int((free + torch.cuda.memory_reserved() - device.workspace) / (1 + device.slack))
 
 
 def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -> int:

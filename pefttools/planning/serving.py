@@ -82,7 +82,8 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         raise ConfigError(f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.device("meta"), quiet():
-        served = load_served_base(planned.base, planned.variant, None, None)
+        causal = planned.chosen_task().auto_class == "AutoModelForCausalLM"
+        served = load_served_base(planned.base, planned.variant, None, None, causal=causal)
     variants.get(planned.variant)().compute_in(served.model, getattr(torch, planned.precision(shape)))
     to_fake(served.model, mode, DEVICE)
     prepared, new_tokens = _adapter(planned, shape, Preparer(served))

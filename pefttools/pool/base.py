@@ -96,7 +96,9 @@ class ServedBase:
             )
 
 
-def load_served_base(base: Base, variant: str, dtype: torch.dtype | None, device: torch.device | None) -> ServedBase:
+def load_served_base(
+    base: Base, variant: str, dtype: torch.dtype | None, device: torch.device | None, *, causal: bool = False
+) -> ServedBase:
     """Load a base for a pool.
 
     Args:
@@ -104,6 +106,7 @@ def load_served_base(base: Base, variant: str, dtype: torch.dtype | None, device
         variant: number format of its weights.
         dtype: to compute in, instead of the variant's own.
         device: where it goes; None: it stays where it was loaded.
+        causal: a decoder, also where its configuration does not say so.
 
     Raises:
         BaseModelError: an encoder-decoder model, or one that lacks weights.
@@ -116,7 +119,7 @@ def load_served_base(base: Base, variant: str, dtype: torch.dtype | None, device
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)
-    auto = AutoModelForCausalLM if _is_causal(base) else AutoModel
+    auto = AutoModelForCausalLM if causal or _is_causal(base) else AutoModel
     model, missing = load_transformer(auto, base, kind, pooler=True)
     if model.config.is_encoder_decoder:  # type: ignore[union-attr]
         raise BaseModelError(

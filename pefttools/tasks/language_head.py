@@ -37,11 +37,15 @@ def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torc
         read.append(states)
         return states
 
+    own = vars(head).get("forward")
     head.forward = pass_on
     try:
         states = run()
     finally:
-        del head.forward
+        if own is None:
+            del head.forward
+        else:
+            head.forward = own
     return states, bool(read) and states.untyped_storage() is read[0].untyped_storage()
 
 

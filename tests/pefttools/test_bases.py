@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import nn
+from transformers import AutoModelForCausalLM, FalconConfig, MixtralConfig, PreTrainedConfig
 
 import pefttools
+from pefttools.bases import variants
+from pefttools.bases.skeleton import Skeleton, skeleton
+from pefttools.errors import ConfigError
 from pefttools.training.precision import hardware_dtype
 from pefttools.tuned import TunedModel
 
@@ -42,3 +48,22 @@ def test_nf4_in_a_pool_computes_in_what_the_hardware_is_fast_in(tiny_bert: str) 
     pool = pefttools.AdapterPool(tiny_bert, variant="nf4", device="cpu")
     assert {layer.compute_dtype for layer in _layers(pool.served.model).values()} == {hardware_dtype()}
     assert torch.float32 == hardware_dtype(torch.device("meta"))
+
+
+def _skeleton(config: PreTrainedConfig, folder: Path) -> Skeleton:
+    config.save_pretrained(folder)
+    return skeleton(str(folder))
+
+
+@pytest.mark.parametrize("variant", ["int8", "nf4"])
+def test_a_variant_that_stores_nothing_in_few_bits_is_refused(variant: str, tmp_path: Path) -> None:
+    falcon = FalconConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=64)
+    with pytest.raises(ConfigError, match="no plain linear layer in a FalconForCausalLM"):
+        _skeleton(falcon, tmp_path).transformer(AutoModelForCausalLM, variants.get(variant)())
+
+
+def test_what_stays_whole_is_said(tmp_path: Path) -> None:
+    mixtral = MixtralConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+                            num_key_value_heads=2, vocab_size=64, num_local_experts=2)  # fmt: skip
+    with pytest.warns(UserWarning, match="experts"):
+        _skeleton(mixtral, tmp_path).transformer(AutoModelForCausalLM, variants.get("nf4")())

@@ -73,3 +73,13 @@ for package in (pefttools, pefttools.eval):
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_others_are_quiet_and_our_own_warnings_are_not() -> None:
+    program = (
+        "import warnings; from pefttools.logs import quiet_libraries; quiet_libraries();"
+        "[warnings.warn_explicit(f'of {name}', UserWarning, 'f', 1, name)"
+        " for name in ('peft.tuners', 'pefttools.bases')]"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "of pefttools.bases" in done.stderr and "of peft.tuners" not in done.stderr

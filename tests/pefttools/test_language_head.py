@@ -13,7 +13,7 @@ from torch import nn
 
 import pefttools
 from pefttools.planning.counter import StorageCounter
-from pefttools.tasks.language_head import chunked_cross_entropy
+from pefttools.tasks.language_head import chunked_cross_entropy, without_head
 from pefttools.tasks.task import IGNORE
 
 
@@ -97,3 +97,12 @@ def test_no_label_at_all(tiny_llama: str) -> None:
     loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), targets=torch.full_like(ids, IGNORE))
     loss.backward()
     assert float(loss.detach()) == 0.0
+
+
+def test_a_forward_of_the_heads_own_comes_back() -> None:
+    """LoRA on the head has one."""
+    head = nn.Linear(4, 9)
+    head.forward = own = lambda states: nn.Linear.forward(head, states)  # type: ignore[method-assign]
+    states, passed = without_head(head, lambda: head(torch.zeros(1, 2, 4)))
+    assert passed and states.shape == (1, 2, 4)
+    assert vars(head)["forward"] is own

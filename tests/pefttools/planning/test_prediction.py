@@ -79,8 +79,8 @@ def _measured(model: TunedModel, batch: dict[str, torch.Tensor], targets: torch.
     return standing + peak, standing + gradients
 
 
-def _check(base: str, method: Method, task: str, variant: str, precision: Any, shape: tuple[int, int],
-           recompute: Any = False) -> None:  # fmt: skip
+def check(base: str, method: Method, task: str, variant: str, precision: Any, shape: tuple[int, int],
+          recompute: Any = False) -> None:  # fmt: skip
     asked = Shape(*shape, precision=precision, gradient_checkpointing=recompute, eval_batch_size=1)
     (row,) = plan(base, task=TASKS[task], methods=[method], bases=[variant], shape=asked)
     peak, standing = measured(base, method, task, variant, precision, shape, recompute)
@@ -112,14 +112,14 @@ def test_within_a_hundredth_of_the_allocators_peak(method: Method, tiny_bert: st
     for variant, precision in formats:
         if _goes(method, variant):
             # The head takes turns: with both, the test would take twice its time and show no more.
-            _check(tiny_bert, method, "mean" if precision == "float32" else "model", variant, precision, (6, 24))
+            check(tiny_bert, method, "mean" if precision == "float32" else "model", variant, precision, (6, 24))
 
 
 @pytest.mark.parametrize("recompute", [False, "selective", True])
 @pytest.mark.parametrize("method", ["lora", "prefix"])
 def test_of_a_decoder(method: Method, recompute: Any, tiny_llama: str) -> None:
     for variant, precision in (("float32", "float32"), ("nf4", "bfloat16")):
-        _check(tiny_llama, method, "lm", variant, precision, (4, 32), recompute)
+        check(tiny_llama, method, "lm", variant, precision, (4, 32), recompute)
 
 
 def _combinations(able: list[Method]) -> list[Any]:
@@ -137,14 +137,14 @@ def _combinations(able: list[Method]) -> list[Any]:
 @pytest.mark.parametrize(("method", "variant", "precision"), _combinations(_methods("sequence-classification")))
 def test_on_a_real_encoder(method: Method, variant: str, precision: str) -> None:
     for shape in ((2, 100), (4, 40), (32, 64)):
-        _check(MINILM, method, "mean", variant, precision, shape)
+        check(MINILM, method, "mean", variant, precision, shape)
 
 
 @pytest.mark.parametrize("loss_rows", [4, 0])
 def test_of_tied_embeddings_that_are_trained(loss_rows: int, tiny_gpt2: str, monkeypatch: Any) -> None:
     """Two gradients meet in one parameter; whether autograd adds them up in place is a matter of how they came."""
     monkeypatch.setitem(TASKS, "lm", {"name": "causal-lm", "loss_rows": loss_rows})
-    _check(tiny_gpt2, "full", "lm", "float32", "float32", (1, 10))
+    check(tiny_gpt2, "full", "lm", "float32", "float32", (1, 10))
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_of_tied_embeddings_that_are_trained(loss_rows: int, tiny_gpt2: str, mon
 )
 def test_on_a_real_decoder(method: Method, variant: str, precision: str) -> None:
     for shape, recompute in (((1, 100), False), ((4, 40), "selective"), ((3, 64), True)):
-        _check(SMOLLM2, method, "lm", variant, precision, shape, recompute)
+        check(SMOLLM2, method, "lm", variant, precision, shape, recompute)
 
 
 def test_texts_of_unlike_lengths_without_padding(tiny_llama: str) -> None:
