@@ -106,7 +106,7 @@ def load_served_base(
         variant: number format of its weights.
         dtype: to compute in, instead of the variant's own.
         device: where it goes; None: it stays where it was loaded.
-        causal: a decoder, also where its configuration does not say so.
+        causal: whether a base is a decoder whose configuration does not say what it is.
 
     Raises:
         BaseModelError: an encoder-decoder model, or one that lacks weights.
@@ -119,7 +119,7 @@ def load_served_base(
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)
-    auto = AutoModelForCausalLM if causal or _is_causal(base) else AutoModel
+    auto = AutoModelForCausalLM if _is_causal(base, causal) else AutoModel
     model, missing = load_transformer(auto, base, kind, pooler=True)
     if model.config.is_encoder_decoder:  # type: ignore[union-attr]
         raise BaseModelError(
@@ -138,8 +138,10 @@ def load_served_base(
     return ServedBase(base, variant, model, backbone, tokenizer, tuple(missing))
 
 
-def _is_causal(base: Base) -> bool:
+def _is_causal(base: Base, otherwise: bool) -> bool:
     from transformers import AutoConfig
 
-    names = AutoConfig.from_pretrained(base.folder).architectures or [""]
+    names = AutoConfig.from_pretrained(base.folder).architectures
+    if not names:
+        return otherwise
     return str(names[0]).endswith(("ForCausalLM", "LMHeadModel"))
