@@ -51,13 +51,16 @@ def enable(model: nn.Module) -> bool:
     AttentionInterface.register(NAME, trial)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     inner.set_attn_implementation(NAME)
-    # Where only the mask knows of a window, longer than the trial's texts, it would be lost.
-    agrees = is_fake(next(inner.parameters())) or (
-        _agrees(model, inner) and any(windows) == (_window(inner.config.get_text_config()) is not None)
-    )
-    AttentionInterface.register(NAME, _attention)
-    if not agrees:
-        inner.set_attn_implementation("sdpa")
+    agrees = False
+    try:
+        # Where only the mask knows of a window, longer than the trial's texts, it would be lost.
+        agrees = is_fake(next(inner.parameters())) or (
+            _agrees(model, inner) and any(windows) == (_window(inner.config.get_text_config()) is not None)
+        )
+    finally:
+        AttentionInterface.register(NAME, _attention)
+        if not agrees:
+            inner.set_attn_implementation("sdpa")
     return agrees
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, Llama4TextConfig, PreTrainedConfig, Qwen2MoeConfig
+from transformers import AttentionInterface, AutoModelForCausalLM, Llama4TextConfig, PreTrainedConfig, Qwen2MoeConfig
 
 from pefttools.bases import locate_base
 from pefttools.recipe import choose_method, choose_task
+from pefttools.tasks import padding_free
 from pefttools.tasks.padding_free import NAME, enable, layout, pays, without_padding
 from pefttools.tuned import TunedModel, build
 
@@ -143,3 +144,13 @@ def test_a_window_that_only_the_mask_knows_is_not_lost(config: PreTrainedConfig)
     inner = AutoModelForCausalLM.from_config(config)
     assert not enable(inner)
     assert inner.config._attn_implementation == "sdpa"
+
+
+def test_a_trial_that_breaks_leaves_nothing_behind(tiny_llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    with monkeypatch.context() as patch:
+        patch.setattr(padding_free, "_agrees", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            enable(inner)
+    assert inner.config._attn_implementation == "sdpa"
+    assert AttentionInterface()[NAME] is padding_free._attention
