@@ -135,7 +135,7 @@ def _check_stored(model: nn.Module, kind: type[nn.Module], variant: str) -> None
         )
     plain = {name: p for name, p in model.named_parameters() if id(p) not in stored and p.ndim > 2}
     if plain:
-        size = sum(p.numel() for p in plain.values()) * 4
+        size = sum(p.nbytes for p in plain.values())
         warnings.warn(
             f"the base variant {variant!r} leaves {size / 1e9:.3g} GB in float32, in weights unknown to "
             f"bitsandbytes, such as {next(iter(plain))}",

@@ -34,11 +34,7 @@ class Skeleton(Base):
             _, arguments = class_of(auto, config, pooler=pooler)
             with torch.device("meta"):
                 model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
-        except KeyError as error:
-            raise BaseModelError(
-                f"the base model {self.id!r} is a {config.model_type}; transformers has no {auto.__name__} of this type"
-            ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise BaseModelError(
                 f"the base model {self.id!r} can't be built as {auto.__name__}: {str(error) or repr(error)}"
             ) from error
@@ -102,12 +98,22 @@ def kept(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if is_linear(module) and name not in inside]
 
 
+def longest_text(config: Any) -> int | None:
+    """Most tokens that a model's positions reach; None where its configuration sets no limit."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
 def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[str, Any]]:
     """The class that one of transformers' auto classes builds for a configuration, and what else it must be told.
 
     Raises:
-        KeyError: the auto class knows no such model.
+        BaseModelError: the auto class knows no such model.
     """
+    if type(config) not in auto._model_mapping:
+        raise BaseModelError(
+            f"the base model is a {config.model_type}; transformers has no {auto.__name__} of this type"
+        )
     model_class = auto._model_mapping[type(config)]
     if isinstance(model_class, tuple):
         model_class = model_class[0]

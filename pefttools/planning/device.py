@@ -65,30 +65,30 @@ def gpu_of(name: str, title: str, memory: int, major: int) -> Device:
     return Device(name, title, memory=memory, bfloat16=major >= 8, flash=major >= 8, workspace=workspace)
 
 
-def _card(name: str, title: str, mebibytes: int, *, old: bool = False, hopper: bool = False) -> Device:
-    return gpu_of(name, title, mebibytes * MIB, 7 if old else 9 if hopper else 8)
+def _card(name: str, title: str, mebibytes: int, major: int = 8) -> Device:
+    return gpu_of(name, title, mebibytes * MIB, major)
 
 
 #: total memory in MiB as nvidia-smi shows it
 CARDS: dict[str, Device] = {
     card.name: card
     for card in (
-        _card("t4", "NVIDIA T4 16 GB", 15360, old=True),
-        _card("v100-16", "NVIDIA V100 16 GB", 16384, old=True),
-        _card("v100-32", "NVIDIA V100 32 GB", 32768, old=True),
+        _card("t4", "NVIDIA T4 16 GB", 15360, 7),
+        _card("v100-16", "NVIDIA V100 16 GB", 16384, 7),
+        _card("v100-32", "NVIDIA V100 32 GB", 32768, 7),
         _card("rtx3060", "NVIDIA RTX 3060 12 GB", 12288),
         _card("rtx3090", "NVIDIA RTX 3090 24 GB", 24576),
         _card("rtx4060ti-16", "NVIDIA RTX 4060 Ti 16 GB", 16380),
         _card("rtx4090", "NVIDIA RTX 4090 24 GB", 24564),
-        _card("rtx5090", "NVIDIA RTX 5090 32 GB", 32607),
+        _card("rtx5090", "NVIDIA RTX 5090 32 GB", 32607, 12),
         _card("a10", "NVIDIA A10 24 GB", 23028),
         _card("l4", "NVIDIA L4 24 GB", 23034),
         _card("a6000", "NVIDIA RTX A6000 48 GB", 49140),
         _card("l40s", "NVIDIA L40S 48 GB", 46068),
         _card("a100-40", "NVIDIA A100 40 GB", 40960),
         _card("a100-80", "NVIDIA A100 80 GB", 81920),
-        _card("h100", "NVIDIA H100 80 GB", 81559, hopper=True),
-        _card("h200", "NVIDIA H200 141 GB", 143771, hopper=True),
+        _card("h100", "NVIDIA H100 80 GB", 81559, 9),
+        _card("h200", "NVIDIA H200 141 GB", 143771, 9),
     )
 }
 

@@ -76,10 +76,9 @@ def _grouped_mm(a: torch.Tensor, b: torch.Tensor, ends: torch.Tensor | None = No
 
     Rows ``[n, k]`` by weights ``[experts, k, m]``, and, for the weights' gradients, ``[k, n]`` by rows ``[n, m]``.
     """
-    groups = (ends.shape[0],) if ends is not None and a.dim() == b.dim() == 2 else a.shape[:-2] or b.shape[:-2]
-    shape = (
-        (a.shape[-2], b.shape[-1]) if ends is not None and a.dim() != b.dim() else (*groups, a.shape[-2], b.shape[-1])
-    )
+    shape: tuple[int, ...] = (a.shape[-2], b.shape[-1])
+    if a.dim() == b.dim():
+        shape = (a.shape[0] if ends is None else ends.shape[0], *shape)
     return a.new_empty(shape, dtype=dtype or a.dtype)
 
 

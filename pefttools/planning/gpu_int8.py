@@ -45,17 +45,8 @@ def _vectorwise_quant(a: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor
 def _scaled_mm(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None = None,
                dtype: torch.dtype | None = None) -> Tensor:  # fmt: skip
     product = a.new_empty((*a.shape[:-1], b.shape[0]), dtype=torch.int32)
-    return _mm_dequant(product, rows, columns, dtype, bias)
-
-
-def _mm_dequant(a: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype | None = None,
-                bias: Tensor | None = None) -> Tensor:  # fmt: skip
-    out = torch.empty_like(a, dtype=torch.float16)  # the kernel knows no other format
+    out = torch.empty_like(product, dtype=torch.float16)  # the kernel knows no other; a bias is added in place
     return out.to(dtype or torch.float16)
 
 
-_KERNELS: dict[str, Callable[..., Any]] = {
-    "int8_vectorwise_quant": _vectorwise_quant,
-    "int8_scaled_mm": _scaled_mm,
-    "int8_mm_dequant": _mm_dequant,
-}
+_KERNELS: dict[str, Callable[..., Any]] = {"int8_vectorwise_quant": _vectorwise_quant, "int8_scaled_mm": _scaled_mm}

@@ -10,7 +10,7 @@ import torch
 
 from pefttools.bases import variants
 from pefttools.bases.loading import quiet
-from pefttools.bases.skeleton import Skeleton, skeleton
+from pefttools.bases.skeleton import Skeleton, longest_text, skeleton
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
@@ -153,9 +153,9 @@ def plan(
     return [planned.row(shape or Shape()) for planned in combinations]
 
 
-def generates(model: TunedModel) -> bool:
-    """Whether its task generates texts."""
-    return model.spec.task.auto_class == "AutoModelForCausalLM"
+def generates(task: Task[Any]) -> bool:
+    """Whether a task generates texts."""
+    return task.auto_class == "AutoModelForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Planned:
         training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
         generation = None
-        if generates(model):
+        if generates(model.spec.task):
             new = model.spec.task.options.max_new_tokens
             generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, self.longest - new)), new)
         return self._row(trainable, training, evaluation, generation)
@@ -209,7 +209,7 @@ class Planned:
     @property
     def longest(self) -> int:
         """Most tokens of a text."""
-        return int(getattr(self.base.configuration().get_text_config(), "max_position_embeddings", None) or 1 << 20)
+        return longest_text(self.base.configuration()) or 1 << 20
 
     def training_bytes(self, shape: Shape, lengths: Sequence[int] | None = None) -> int:
         """Training peak alone.

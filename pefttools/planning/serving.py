@@ -82,8 +82,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         raise ConfigError(f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.device("meta"), quiet():
-        causal = planned.chosen_task().auto_class == "AutoModelForCausalLM"
-        served = load_served_base(planned.base, planned.variant, None, None, causal=causal)
+        served = load_served_base(planned.base, planned.variant, None, None, causal=generates(planned.chosen_task()))
     variants.get(planned.variant)().compute_in(served.model, getattr(torch, planned.precision(shape)))
     to_fake(served.model, mode, DEVICE)
     prepared, new_tokens = _adapter(planned, shape, Preparer(served))
@@ -133,7 +132,7 @@ def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[Prepar
     with tempfile.TemporaryDirectory() as folder:
         write_weights(model, Path(folder))
         prepared = preparer.take_apart(Path(folder), entry, spec.method, spec.config)
-    return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if generates(model) else 0
+    return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if generates(spec.task) else 0
 
 
 def _fill(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
+from pefttools.bases.skeleton import longest_text
 from pefttools.errors import BaseModelError, ConfigError
 from pefttools.training.precision import hardware_dtype
 
@@ -79,8 +80,7 @@ class ServedBase:
     @property
     def longest(self) -> int | None:
         """Number of tokens that its positions reach."""
-        limit = getattr(self.config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
+        return longest_text(self.config)
 
     def check_length(self, prompt: int, new: int, virtual: int) -> None:
         """Refuse more tokens than there are positions.

@@ -95,7 +95,9 @@ def _added(total: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
     """
     if total is not None:
         return total.add_(gradient)
-    return gradient.new_empty(0).set_(gradient)  # type: ignore[call-overload, no-any-return]
+    # Not by a storage in Python's hands, which would be one more that has it.
+    own: torch.Tensor = torch.ops.aten.set_.source_Tensor(gradient.new_empty(0), gradient)
+    return own
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

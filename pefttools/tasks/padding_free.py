@@ -40,7 +40,8 @@ def enable(model: nn.Module) -> bool:
         return False
     if "position_ids" not in inspect.signature(inner.forward).parameters:
         return False  # its positions are those of the row
-    if getattr(inner.config.get_text_config(), "attention_chunk_size", None):
+    config = inner.config.get_text_config()
+    if getattr(config, "attention_chunk_size", None):
         return False  # only its mask knows of chunks
     windows: list[int | None] = []
 
@@ -54,9 +55,7 @@ def enable(model: nn.Module) -> bool:
     agrees = False
     try:
         # Where only the mask knows of a window, longer than the trial's texts, it would be lost.
-        agrees = is_fake(next(inner.parameters())) or (
-            _agrees(model, inner) and any(windows) == (_window(inner.config.get_text_config()) is not None)
-        )
+        agrees = is_fake(next(inner.parameters())) or (_agrees(model, inner) and any(windows) == _has_window(config))
     finally:
         AttentionInterface.register(NAME, _attention)
         if not agrees:
@@ -64,12 +63,12 @@ def enable(model: nn.Module) -> bool:
     return agrees
 
 
-def _window(config: Any) -> int | None:
-    """How far a model's attention reaches back, where that is not to the beginning."""
+def _has_window(config: Any) -> bool:
+    """Whether some layer's attention does not reach back to the beginning."""
     kinds = getattr(config, "layer_types", None)
     if getattr(config, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
-        return None
-    return getattr(config, "sliding_window", None)
+        return False
+    return getattr(config, "sliding_window", None) is not None
 
 
 def pays(lengths: Sequence[int]) -> bool:

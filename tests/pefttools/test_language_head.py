@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pefttools
 from pefttools.planning.counter import StorageCounter
 from pefttools.tasks.language_head import chunked_cross_entropy, without_head
 from pefttools.tasks.task import IGNORE
+
+from ..allocator import peak_of
 
 
 @given(
@@ -99,10 +102,23 @@ def test_no_label_at_all(tiny_llama: str) -> None:
     assert float(loss.detach()) == 0.0
 
 
-def test_a_forward_of_the_heads_own_comes_back() -> None:
+def test_tied_embeddings_have_two_gradients_at_a_time() -> None:
+    """The head's, and a piece's or the embeddings'; never a third."""
+    embedding, head = nn.Embedding(20_000, 32), nn.Linear(32, 20_000, bias=False)
+    head.weight = embedding.weight
+    ids = torch.arange(12)
+
+    def step() -> None:
+        chunked_cross_entropy(embedding(ids), ids, head, 3).backward()
+
+    assert 2 <= peak_of(step) / embedding.weight.nbytes < 2.5
+
+
+def test_a_forward_of_the_heads_own_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """LoRA on the head has one."""
     head = nn.Linear(4, 9)
-    head.forward = own = lambda states: nn.Linear.forward(head, states)  # type: ignore[method-assign]
+    own = functools.partial(nn.Linear.forward, head)
+    monkeypatch.setattr(head, "forward", own)
     states, passed = without_head(head, lambda: head(torch.zeros(1, 2, 4)))
     assert passed and states.shape == (1, 2, 4)
     assert vars(head)["forward"] is own
