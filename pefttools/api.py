@@ -8,12 +8,16 @@ from typing import Any
 
 from pefttools.artifact import Manifest, load_artifact, read_manifest, save_artifact, verify_files
 from pefttools.artifact.load import find_base
+from pefttools.asking import ID, OnError, table_of
+from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base
 from pefttools.data import Table, read_table
+from pefttools.data.table import column_names
 from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation
+from pefttools.tasks.cuts import cuts_of
 from pefttools.training.precision import default_device
 from pefttools.training.run import train as _train
 from pefttools.training.store import Stored
@@ -109,28 +113,52 @@ def load(folder: PathLike, *, base: str | None = None, variant: str | None = Non
 
 def predict(
     model: TunedModel | PathLike,
-    inputs: Sequence[str] | Sequence[Mapping[str, Any]] | Table,
+    inputs: Sequence[str] | Sequence[Mapping[str, Any]] | Table | None = None,
     *,
+    data: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    id_column: str | None = None,
     batch_size: int = 64,
+    on_error: OnError = "stop",
+    all_scores: bool = False,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
-    """Predictions, one per input: ``{"prediction": ...}``, with a score where the task gives one.
+    """Predictions, one per input: ``{"prediction": ...}``, with a ``score`` where the task gives one.
 
     Args:
         model: a tuned model or the folder of an artifact.
-        inputs: texts, mappings by column role (``{"text": ..., "pair": ...}``), or a table.
+        inputs: texts, mappings by column role (``{"text": ..., "pair": ...}``; ``id`` is handed on), or a table.
+        data: instead of inputs, a source as `read_table` takes it.
+        columns: with data: role -> column name, where they differ from the training data's.
+        id_column: with data: column whose values are handed on as ``id``.
         batch_size: inputs at a time.
+        on_error: ``stop`` at a bad row, or ``skip`` it: its entry has ``error`` instead of ``prediction``.
+        all_scores: with ``scores``, the probability of every label.
         reporter: shows progress.
+
+    Returns:
+        One entry per input, in order. Where a row was cut to ``max_length``, ``cut_from`` is its length in tokens.
+
+    Raises:
+        DataError: a row that the model can't take.
     """
+    if (inputs is None) == (data is None):
+        raise ConfigError("predict takes inputs or data, one of them")
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
-    table = inputs if isinstance(inputs, Table) else _table(inputs, task.predict_roles())
-    task.check(table, tuned.labels, labelled=False)
-    visible = {role: name for role, name in table.columns.items() if role in task.inputs}
-    table = Table(table.source, [{r: row[r] for r in visible} for row in table.rows], visible, table.numbers)
-    examples = task.encode(table, tuned.tokenizer, tuned.labels)
-    with (reporter or SilentReporter()).step("predicting", "rows") as advance:
-        return task.predict(tuned, examples, batch_size=batch_size, progress=advance)
+    if data is not None:
+        table = _read(tuned, data, task.predict_roles(), columns, id_column)
+    elif isinstance(inputs, Table):
+        table = inputs
+    else:
+        assert inputs is not None
+        table = table_of(inputs, task)
+    if not len(table):
+        return []
+    return _predict(
+        tuned, table, batch_size=batch_size, on_error=on_error, all_scores=all_scores,
+        reporter=reporter or SilentReporter(),
+    )  # fmt: skip
 
 
 def evaluate(
@@ -146,18 +174,27 @@ def evaluate(
     Args:
         model: a tuned model or the folder of an artifact.
         data: a table, or a source as `read_table` takes it.
-        columns: role -> column name; an artifact remembers those of its training data.
+        columns: role -> column name, where they differ from the training data's, which an artifact remembers.
         batch_size: rows at a time.
         reporter: shows progress.
+
+    Raises:
+        DataError: a row that the model can't take.
     """
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
     if not isinstance(data, Table):
-        data = read_table(data, task.roles, dict(columns or {}), split="test")
+        data = _read(tuned, data, task.roles, columns)
+    task.check_roles(data.columns, tuned.spec.columns)
     task.check(data, tuned.labels)
     examples = task.encode(data, tuned.tokenizer, tuned.labels)
-    with (reporter or SilentReporter()).step("evaluating", "rows") as advance:
-        return task.evaluate(tuned, examples, batch_size=batch_size, progress=advance)
+    reporter = reporter or SilentReporter()
+    with reporter.step("evaluating", "rows") as advance:
+        evaluation = task.evaluate(tuned, examples, batch_size=batch_size, progress=advance)
+    cuts = cuts_of(examples, task.options.max_length)
+    if cuts.cut:
+        reporter.event(cuts.line(data.source))
+    return evaluation
 
 
 def inspect(folder: PathLike) -> Manifest:
@@ -257,8 +294,17 @@ def compose(
     return composed([Path(one) for one in artifacts], weights, Path(output), rank=rank, base=base).error
 
 
-def _table(inputs: Sequence[Any], roles: dict[str, bool]) -> Table:
-    main = "text" if "text" in roles else "prompt"
-    rows = [{main: one} if isinstance(one, str) else dict(one) for one in inputs]
-    names = {key: key for row in rows for key in row}
-    return Table("the inputs", rows, names, range(1, len(rows) + 1))
+def _read(
+    model: TunedModel,
+    source: str,
+    roles: dict[str, bool],
+    columns: Mapping[str, str] | None,
+    id_column: str | None = None,
+) -> Table:
+    """Rows of a source, by the columns of the training data where the source has them."""
+    present = column_names(source)
+    remembered = {role: name for role, name in model.spec.columns.items() if name in present and role in roles}
+    chosen = {**remembered, **(columns or {})}
+    if id_column is not None:
+        roles, chosen = {**roles, ID: True}, {**chosen, ID: id_column}
+    return read_table(source, roles, chosen, split="test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -69,6 +69,12 @@ def choose_task(choice: Choice, where: str = "task") -> Task[Any]:
     name, options = _split(choice, where)
     task = tasks.get(name)
     return task(validate(task.config, options, where))
+
+
+def stored_task(name: str, options: Mapping[str, Any], where: str) -> Task[Any]:
+    """The task of an artifact, whichever version wrote its options."""
+    task = tasks.get(name)
+    return task(validate(task.config, task.upgraded(dict(options)), where))
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

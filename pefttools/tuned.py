@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
@@ -14,6 +14,7 @@ from pefttools.bases import Base, BaseVariant, variants
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.tasks import Built, Task
+from pefttools.tasks.generation import end_tokens
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Spec:
     labels: tuple[str, ...]
     head_kind: str
     target: Target
+    #: role -> column of the training data, where an artifact remembers them
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,13 @@ class TunedModel(nn.Module):
         with self.asking():
             return cast("torch.Tensor", self(**{key: value.to(self.device) for key, value in batch.items()}))
 
-    def generate(self, inputs: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
+    def generate(self, inputs: dict[str, torch.Tensor], *, ends: Collection[int] = (), **options: Any) -> torch.Tensor:
         """Greedy continuation of left-padded prompts: the new tokens only, ``[rows, new]``.
+
+        Args:
+            inputs: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``.
+            ends: tokens that end a row, beside those that the base's generation settings name.
+            options: of transformers' ``generate``.
 
         Raises:
             ConfigError: prompts of different lengths, which the method can't take in one batch.
@@ -116,8 +124,9 @@ class TunedModel(nn.Module):
             )
         with self.asking(), self.precision():
             inputs = {key: value.to(self.device) for key, value in inputs.items()}
+            stop = sorted({*ends, *end_tokens(self.transformer)}) or None
             tokens = self.transformer.generate(  # type: ignore[operator]
-                **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, **options
+                **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=stop, **options
             )
         return cast("torch.Tensor", tokens[:, inputs["input_ids"].shape[1] :])
 
@@ -223,11 +232,12 @@ def assemble(
     labels: Sequence[str],
     precision: str,
     device: torch.device | None,
+    columns: Mapping[str, str] | None = None,
 ) -> TunedModel:
     """Put the parts together."""
     from pefttools.training.precision import autocast_dtype
 
-    spec = Spec(base, variant, method, config, task, tuple(labels), built.head_kind, built.target)
+    spec = Spec(base, variant, method, config, task, tuple(labels), built.head_kind, built.target, dict(columns or {}))
     head = built.head if device is None or built.head is None else built.head.to(device)
     model = TunedModel(wrapped, head, spec, built.tokenizer, None)
     model.autocast = autocast_dtype(precision, variant.name, model.device)

@@ -11,7 +11,7 @@ from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
 from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, locate_base, variants
 from pefttools.errors import ArtifactError, BaseModelError
-from pefttools.recipe import choose_method, choose_task
+from pefttools.recipe import choose_method, stored_task
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 
@@ -52,7 +52,7 @@ def load_verified(
     from pefttools.training.precision import default_device
 
     method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, "the manifest's method")
-    task = choose_task({"name": manifest.task.name, **manifest.task.config}, "the manifest's task")
+    task = stored_task(manifest.task.name, manifest.task.config, "the manifest's task")
     kind = variants.get(variant or manifest.base.variant)()
     check_combination(method, config, kind, task.name)
     device = device or default_device()
@@ -62,7 +62,10 @@ def load_verified(
         parameter.requires_grad_(False)
     if built.head is not None:
         _load_head(built.head, folder / HEAD)
-    model = assemble(built, wrapped, base, kind, method, config, task, manifest.task.labels, manifest.precision, device)
+    entry = manifest.task
+    model = assemble(
+        built, wrapped, base, kind, method, config, task, entry.labels, manifest.precision, device, entry.columns
+    )
     model.requires_grad_(False)
     return model.eval()
 

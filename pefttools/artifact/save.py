@@ -92,7 +92,7 @@ def draft_manifest(
             config=spec.task.options.model_dump(mode="json"),
             labels=list(spec.labels),
             head=spec.head_kind,
-            columns=dict(columns or {}),
+            columns=dict(columns or spec.columns),
         ),
         base=BaseEntry(
             id=spec.base.id,

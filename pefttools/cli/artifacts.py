@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -27,16 +28,12 @@ def evaluate(
 ) -> None:
     """Measure a saved artifact on labelled rows."""
     from pefttools import api
-    from pefttools.files import write_text_atomic
     from pefttools.progress import default_reporter
 
-    manifest = api.inspect(artifact)
-    columns = {**_remembered(manifest, data), **_columns(column)}
     model = api.load(artifact, base=base, variant=variant)
-    found = api.evaluate(model, data, columns=columns, batch_size=batch_size, reporter=default_reporter())
+    found = api.evaluate(model, data, columns=_columns(column), batch_size=batch_size, reporter=default_reporter())
     if predictions is not None:
-        lines = (json.dumps(entry, ensure_ascii=False) for entry in found.predictions)
-        write_text_atomic(predictions, "\n".join([*lines, ""]))
+        _write_lines(predictions, found.predictions)
     if as_json:
         print(json.dumps(found.metrics, indent=2))
     else:
@@ -46,8 +43,12 @@ def evaluate(
 
 def predict(
     artifact: Path = ARTIFACT,
-    text: list[str] = typer.Option([], "--text", help="A text; may be given several times."),
+    text: list[str] = typer.Option([], "--text", help="A text; may be given several times. -: one per line of stdin."),
     data: str | None = typer.Option(None, "--data", help="Rows: file, package: reference or hub data set."),
+    output: Path | None = typer.Option(None, "--output", help="Write the lines here instead of printing them."),
+    id_column: str | None = typer.Option(None, "--id", metavar="COLUMN", help="Column of --data that is handed on."),
+    all_scores: bool = typer.Option(False, "--scores", help="With the score of every label."),
+    on_error: Literal["stop", "skip"] = typer.Option("stop", help="At a bad row; skip: its line holds the error."),
     base: str | None = BASE,
     variant: str | None = VARIANT,
     column: list[str] = COLUMN,
@@ -55,21 +56,23 @@ def predict(
 ) -> None:
     """Print one JSON object per text or row."""
     from pefttools import api
-    from pefttools.data import read_table
     from pefttools.errors import ConfigError
     from pefttools.progress import default_reporter
-    from pefttools.tasks import tasks
 
     if bool(text) == bool(data):
         raise ConfigError("give --text (once or more) or --data, one of them")
-    manifest = api.inspect(artifact)
-    inputs: Any = text
-    if data is not None:
-        task = tasks.get(manifest.task.name)
-        roles = {role: required and role in task.inputs for role, required in task.roles.items()}
-        inputs = read_table(data, roles, {**_remembered(manifest, data), **_columns(column)}, split="test")
+    if id_column is not None and data is None:
+        raise ConfigError("--id names a column of --data")
+    texts = None if data else sys.stdin.read().splitlines() if text == ["-"] else text
     model = api.load(artifact, base=base, variant=variant)
-    for entry in api.predict(model, inputs, batch_size=batch_size, reporter=default_reporter()):
+    found = api.predict(
+        model, texts, data=data, columns=_columns(column), id_column=id_column, batch_size=batch_size,
+        on_error=on_error, all_scores=all_scores, reporter=default_reporter(),
+    )  # fmt: skip
+    if output is not None:
+        _write_lines(output, found)
+        return
+    for entry in found:
         print(json.dumps(entry, ensure_ascii=False))
 
 
@@ -199,12 +202,11 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def _remembered(manifest: Any, data: str) -> dict[str, str]:
-    """Column names of the training data, where this data has them too."""
-    from pefttools.data.table import column_names
+def _write_lines(path: Path, entries: list[dict[str, Any]]) -> None:
+    from pefttools.files import write_text_atomic
 
-    present = column_names(data)
-    return {role: name for role, name in manifest.task.columns.items() if name in present and name != role}
+    lines = (json.dumps(entry, ensure_ascii=False) for entry in entries)
+    write_text_atomic(path, "\n".join([*lines, ""]))
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> None:

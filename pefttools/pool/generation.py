@@ -85,6 +85,19 @@ class _Lengths(StoppingCriteria):  # type: ignore[misc]
         return (input_ids.shape[1] - self.prompt >= self.lengths).to(input_ids.device)
 
 
+class _Ends(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row at tokens of its own."""
+
+    def __init__(self, ends: Sequence[Sequence[int]]) -> None:
+        self.ends = [frozenset(one) for one in ends]
+        # transformers pads the rows that have ended where some criterion has this
+        self.eos_token_id = torch.tensor(sorted(frozenset().union(*self.ends)))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        last = input_ids[:, -1].tolist()
+        return torch.tensor([token in own for token, own in zip(last, self.ends, strict=True)], device=input_ids.device)
+
+
 def generate(
     served: ServedBase,
     inputs: dict[str, torch.Tensor],
@@ -93,6 +106,7 @@ def generate(
     max_new_tokens: Sequence[int],
     num_beams: int = 1,
     sampling: Sequence[Sampling | None] = (),
+    ends: Sequence[Sequence[int]] = (),
     **options: Any,
 ) -> torch.Tensor:
     """New tokens ``[rows, new]`` for left-padded prompts; the rows' adapters must be routed.
@@ -101,11 +115,13 @@ def generate(
         served: the base.
         inputs: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``.
         virtual: the rows' virtual tokens.
-        max_new_tokens: most new tokens, per row.
+        max_new_tokens: maximum number of new tokens, per row.
         num_beams: beams per row.
         sampling: per row, how tokens are drawn; None, or none at all: the most likely are taken.
+        ends: per row, tokens that end it; none at all: those of the base's generation settings.
         options: of transformers' ``generate``.
     """
+    criteria = list(options.pop("stopping_criteria", ()))
     if any(row is not None for row in sampling):
         if num_beams > 1:
             raise ConfigError("sampling does not go with beams")
@@ -113,9 +129,14 @@ def generate(
     if len(set(max_new_tokens)) > 1:
         if num_beams > 1:
             raise ConfigError("answers of different lengths do not go with beams")
-        options["stopping_criteria"] = StoppingCriteriaList(
-            [*options.get("stopping_criteria", ()), _Lengths(inputs["input_ids"].shape[1], max_new_tokens)]
-        )
+        criteria.append(_Lengths(inputs["input_ids"].shape[1], max_new_tokens))
+    distinct = {tuple(one) for one in ends}
+    if len(distinct) == 1:
+        options["eos_token_id"] = list(distinct.pop()) or None
+    elif distinct:
+        if num_beams > 1:
+            raise ConfigError("adapters whose answers end by different tokens do not go with beams")
+        criteria.append(_Ends(ends))
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)
     with virtual_tokens(served, virtual):
@@ -125,6 +146,7 @@ def generate(
             num_beams=num_beams,
             do_sample=False,
             pad_token_id=served.tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList(criteria),
             **options,
         )
     return cast("torch.Tensor", tokens[:, inputs["input_ids"].shape[1] :])

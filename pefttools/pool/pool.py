@@ -19,9 +19,13 @@ from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Residents
 from pefttools.pool.running import Answer, Runner
 from pefttools.pool.shelf import Shelf
+from pefttools.tasks import Task
+from pefttools.tasks.causal_lm import CausalLM
+from pefttools.tasks.causal_lm_config import CausalLMConfig
+from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.training.precision import default_device
 
-Inputs = Sequence[str] | Mapping[str, torch.Tensor]
+Inputs = Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, torch.Tensor]
 
 
 class AdapterPool:
@@ -63,6 +67,8 @@ class AdapterPool:
         self._shelf = Shelf(self.served.model, max_resident + 1)
         self._residents = Residents(self._shelf, Preparer(self.served).prepare, max_resident, max_bytes)
         self._runner = Runner(self.served, self._shelf, self._residents.lock, compile=compile)
+        #: writes the chats of rows without an adapter
+        self.base_task: Task[Any] = CausalLM(CausalLMConfig())
         self._running = threading.Lock()
         self._tokenizing = threading.Lock()
 
@@ -165,12 +171,16 @@ class AdapterPool:
         sampling: Sampling | Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[str]:
-        """Continue each row's text with its own adapter; gives the new texts.
+        """Continue each row with its own adapter; gives the new texts.
+
+        Texts are continued as they are, character by character. Rows, as `pefttools.predict` takes them, are written
+        as the row's adapter saw such rows in training: by the tokenizer's chat template, with its system message.
 
         Args:
-            inputs: texts, or left-padded tensors ``[rows, tokens]``.
+            inputs: texts, rows (``{"prompt": ...}`` or ``{"messages": [...]}``), or left-padded tensors
+                ``[rows, tokens]``.
             adapters: name of each row's adapter; None: the base.
-            max_new_tokens: most new tokens, for all rows alike or per row.
+            max_new_tokens: maximum number of new tokens, for all rows alike or per row.
             num_beams: beams per row.
             sampling: draw tokens, for all rows alike or per row, each row by a generator of its own; None: take the
                 most likely.
@@ -179,11 +189,9 @@ class AdapterPool:
         Raises:
             ConfigError: the base or an adapter is no causal language model.
         """
-        tokens = self.generate_tokens(
-            inputs, adapters, max_new_tokens=max_new_tokens, num_beams=num_beams, sampling=sampling, **options
-        )
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return texts
+        tokens, ends = self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)
+        texts = [answer_text(row, self.tokenizer, own) for row, own in zip(tokens.tolist(), ends, strict=True)]
+        return [text.strip() for text in texts] if _are_rows(inputs) else texts
 
     @torch.no_grad()
     def generate_tokens(
@@ -197,15 +205,40 @@ class AdapterPool:
         **options: Any,
     ) -> torch.Tensor:
         """As `generate`, but the new tokens themselves, ``[rows, new]``, padded on the right."""
+        return self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)[0]
+
+    def _generate(
+        self, inputs: Inputs, adapters: Sequence[str | None], max_new_tokens: Any, num_beams: int, sampling: Any,
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
+        """New tokens, and per row the tokens that end it."""
         if not self.served.causal:
             raise ConfigError(f"the base {self.served.base.id!r} is an encoder: it can't generate")
-        batch = self._batch(inputs, adapters, "left")
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))
+        batch = None if _are_rows(inputs) else self._batch(inputs, adapters, "left")
         with self._holding(adapters) as rows:
-            return self._runner.generate(
-                rows, batch, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, **options
+            if batch is None:  # only the rows' adapters can write it
+                batch = self._batch(self._prompts(inputs, rows), adapters, "left")
+            ends = [self.answer_ends(None if row is None else row.prepared.task) for row in rows]
+            tokens = self._runner.generate(
+                rows, batch, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, ends=ends, **options
             )
+        return tokens, ends
+
+    def answer_ends(self, task: Task[Any] | None) -> list[int]:
+        """Tokens that end an answer of a task on this base; without a task, of the base."""
+        own = [] if task is None else task.answer_ends(self.tokenizer)
+        return sorted({*own, *end_tokens(self.served.model)})
+
+    def _prompts(self, inputs: Any, rows: Sequence[Resident | None]) -> dict[str, torch.Tensor]:
+        """Left-padded tokens of rows, each written by its adapter's task."""
+        if len(inputs) != len(rows):
+            raise ConfigError(f"{len(inputs)} rows, but {len(rows)} adapters: one is needed for each row")
+        tasks = [self.base_task if row is None else row.prepared.task for row in rows]
+        table = [{"input_ids": task.prompt_ids(one, self.tokenizer)} for task, one in zip(tasks, inputs, strict=True)]
+        with self._tokenizing:
+            return dict(self.tokenizer.pad(table, padding_side="left", return_tensors="pt"))
 
     @contextmanager
     def _holding(self, adapters: Sequence[str | None]) -> Iterator[list[Resident | None]]:
@@ -236,6 +269,10 @@ class AdapterPool:
         if "attention_mask" not in batch:
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         return {name: tensor.to(self.served.device) for name, tensor in batch.items()}
+
+
+def _are_rows(inputs: Inputs) -> bool:
+    return not isinstance(inputs, Mapping | str) and bool(inputs) and isinstance(inputs[0], Mapping)
 
 
 def _per_row(name: str, given: Any, rows: int) -> list[Any]:

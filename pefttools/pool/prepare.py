@@ -19,8 +19,8 @@ from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.pool.base import ServedBase
 from pefttools.pool.heads import Frame, LanguageHead, PooledHead, ServedHead
-from pefttools.recipe import choose_method
-from pefttools.tasks import Task, tasks
+from pefttools.recipe import choose_method, stored_task
+from pefttools.tasks import Task
 from pefttools.tuned import check_combination
 
 
@@ -32,11 +32,13 @@ class Prepared:
         method: its method.
         deltas: at sites of the pool's model.
         head: what answers for its rows.
+        task: writes its rows as it saw them in training.
     """
 
     method: Method[Any]
     deltas: AdapterDeltas
     head: ServedHead
+    task: Task[Any]
 
     def without_deltas(self) -> Prepared:
         """The same once its weights have been copied, so that they are not held twice."""
@@ -88,7 +90,7 @@ class Preparer:
             ConfigError: the task can't be served in a pool.
         """
         served = self.served
-        task = tasks.get(entry.name)
+        task = stored_task(entry.name, entry.config, str(folder))
         labels = tuple(entry.labels)
         # Names in the files are relative to the transformers model of the task: here, one around the pool's backbone.
         model: nn.Module
@@ -107,7 +109,7 @@ class Preparer:
             frame = self._framed(task)
             model = frame.named
             head, deltas = frame.head(method.deltas(folder, model, config, frame.target), labels)
-        return Prepared(method, self._renamed(deltas, model), head)
+        return Prepared(method, self._renamed(deltas, model), head, task)
 
     def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
         """Sites by their names in the pool's model."""
@@ -125,7 +127,7 @@ class Preparer:
 
         return replace(deltas, sites={name(site): renamed(delta) for site, delta in deltas.sites.items()})
 
-    def _framed(self, task: type[Task[Any]]) -> Frame:
+    def _framed(self, task: Task[Any]) -> Frame:
         if task.auto_class != "AutoModelForSequenceClassification":
             raise ConfigError(f"a pool can't serve the task {task.name!r}: it does not know its head")
         if self._frame is None:

@@ -92,6 +92,7 @@ class Runner:
         max_new_tokens: Sequence[int],
         num_beams: int = 1,
         sampling: Sequence[Sampling | None] = (),
+        ends: Sequence[Sequence[int]] = (),
         **options: Any,
     ) -> torch.Tensor:
         """New tokens ``[rows, new]`` for left-padded prompts; see `generate`.
@@ -110,6 +111,7 @@ class Runner:
             max_new_tokens=max_new_tokens,
             num_beams=num_beams,
             sampling=sampling,
+            ends=ends,
             **options,
         )
 

@@ -21,7 +21,8 @@ class Generation:
 
     Attributes:
         prompt: token ids.
-        max_tokens: most new tokens.
+        max_tokens: maximum number of new tokens.
+        ends: tokens at which it ends.
         stop: texts at which it ends; they are not part of the answer.
         sampling: how tokens are drawn; None: the most likely.
         on_text: called with each new piece of text, from the thread that generates.
@@ -31,6 +32,7 @@ class Generation:
 
     prompt: Sequence[int]
     max_tokens: int
+    ends: frozenset[int] = frozenset()
     stop: Sequence[str] = ()
     sampling: Sampling | None = None
     on_text: Callable[[str], None] | None = None
@@ -44,11 +46,11 @@ class Generation:
         self.tokens.clear()
         self.text, self.reason = "", None
 
-    def push(self, token: int, tokenizer: Any, ends: frozenset[int]) -> bool:
+    def push(self, token: int, tokenizer: Any) -> bool:
         """Take the next token; True where the answer has ended."""
         if self.reason is not None:
             return True
-        if token in ends:
+        if token in self.ends:
             self.reason = "stop"
         else:
             self.tokens.append(token)
@@ -86,7 +88,6 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: per row, whether nobody waits for it any more.
         ended: per row, called once its answer has ended, while others go on.
         tokenizer: of the base.
-        ends: tokens that end an answer.
     """
 
     def __init__(
@@ -95,20 +96,18 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: Sequence[Callable[[], bool]],
         ended: Sequence[Callable[[], None]],
         tokenizer: Any,
-        ends: frozenset[int],
     ) -> None:
         self.rows = rows
         self.cancelled = cancelled
         self.ended = list(ended)
         self.open = [True] * len(rows)
         self.tokenizer = tokenizer
-        self.ends = ends
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         for index, token in enumerate(input_ids[:, -1].tolist()):
             if not self.open[index]:
                 continue
-            if self.rows[index].push(token, self.tokenizer, self.ends):
+            if self.rows[index].push(token, self.tokenizer):
                 self.open[index] = False
                 self.ended[index]()
             elif self.cancelled[index]():

@@ -80,9 +80,13 @@ async def classify(request: ClassifyRequest, service: ServiceHere, caller: Calle
     rows = [{"text": one} if isinstance(one, str) else {"text": one.text, "pair": one.pair} for one in inputs]
     chosen = await service.choose(request.model, caller)
     data = []
-    for index, scores in enumerate(await service.classify(chosen, rows)):
-        label = max(scores, key=scores.__getitem__)
-        data.append({"index": index, "label": label, "score": scores[label], "scores": scores})
+    for index, one in enumerate(await service.classify(chosen, rows, request.on_error)):
+        if one.error is not None:
+            data.append({"index": index, "error": {"message": one.error}})
+            continue
+        label = max(one.scores, key=one.scores.__getitem__)
+        cut = {} if one.cut_from is None else {"cut_from": one.cut_from}
+        data.append({"index": index, "label": label, "score": one.scores[label], "scores": one.scores, **cut})
     return {"object": "list", "model": chosen.name, "data": data}
 
 
@@ -95,7 +99,7 @@ async def chat(request: ChatRequest, service: ServiceHere, caller: CallerHere) -
     ]
     prompt = service.prompt(chosen, messages)
     tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
-    generation = _generation(request, prompt, tokens, service)
+    generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
     head = _head("chat.completion", request.model)
     service.check_generation(chosen, prompt, tokens)
     if request.stream:
@@ -116,7 +120,8 @@ async def completions(request: CompletionRequest, service: ServiceHere, caller: 
     chosen = await service.choose(request.model, caller)
     tokenizer = service.pool.tokenizer
     tokens = request.max_tokens or _DEFAULT_TOKENS
-    generations = [_generation(request, tokenizer(text)["input_ids"], tokens, service) for text in prompts]
+    ends = service.ends(chosen, chat=False)
+    generations = [_generation(request, tokenizer(text)["input_ids"], tokens, service, ends) for text in prompts]
     for one in generations:
         service.check_generation(chosen, one.prompt, tokens)
     head = _head("text_completion", request.model)
@@ -160,11 +165,13 @@ def _limit(inputs: int, service: Service) -> None:
         raise ConfigError(f"between 1 and {service.settings.max_inputs} texts are taken in one request, not {inputs}")
 
 
-def _generation(request: ChatRequest | CompletionRequest, prompt: list[int], tokens: int, service: Service) -> Any:
+def _generation(
+    request: ChatRequest | CompletionRequest, prompt: list[int], tokens: int, service: Service, ends: frozenset[int]
+) -> Generation:
     if tokens > service.settings.max_tokens:
         raise ConfigError(f"at most {service.settings.max_tokens} new tokens may be asked for, not {tokens}")
     drawn = sampling(request.temperature, request.top_p, request.seed)
-    return Generation(prompt, tokens, request.stops(), drawn)
+    return Generation(prompt, tokens, ends, request.stops(), drawn)
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:

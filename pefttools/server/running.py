@@ -72,7 +72,6 @@ class BatchRunner:
             [partial(getattr, row, "cancelled") for row in rows],
             [partial(row.finish, row.work) for row in rows],
             self._pool.tokenizer,
-            self._ends(),
         )
         self._pool.generate_tokens(
             dict(inputs),
@@ -84,9 +83,3 @@ class BatchRunner:
         self._metrics.tokens.inc(sum(len(one.tokens) for one in works))
         for row in rows:
             row.finish(row.work)  # those that nobody waits for any more
-
-    def _ends(self) -> frozenset[int]:
-        ends = self._pool.served.model.generation_config.eos_token_id  # type: ignore[union-attr]
-        if ends is None:
-            return frozenset()
-        return frozenset([ends] if isinstance(ends, int) else ends)  # type: ignore[arg-type]

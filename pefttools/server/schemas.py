@@ -15,18 +15,25 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+#: may be empty: then it is this text's error, not the request's
+Input = Annotated[str, Field(max_length=200_000)]
+
+
 class PairInput(_Request):
     """Two texts that are classified together."""
 
-    text: Text
-    pair: Text
+    text: Input
+    pair: Input
 
 
 class ClassifyRequest(_Request):
     """Texts to classify, all with one adapter."""
 
     model: Model
-    input: Text | list[Text | PairInput] | PairInput
+    input: Input | list[Input | PairInput] | PairInput
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="at a text that can't be classified; skip: the others are, and it gets an error"
+    )
 
 
 class Message(_Request):

@@ -8,18 +8,19 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from pefttools.artifact import Manifest, read_manifest
+from pefttools.asking import OnError, encoded
 from pefttools.data import Table
 from pefttools.errors import CapacityError, ConfigError, PeftToolsError, UnknownNameError
 from pefttools.methods import methods
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
-from pefttools.recipe import choose_task
+from pefttools.server.answers import Chosen, Classified
 from pefttools.server.batching import Batcher, ClosedError, Row
 from pefttools.server.generating import Generation
 from pefttools.server.keys import Caller, ForbiddenError, Keys
@@ -27,34 +28,12 @@ from pefttools.server.metrics import Metrics
 from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.store import Store, check_name
-from pefttools.tasks import Task
-
-_ENDLESS = 2**40
 
 
 class TooLongError(PeftToolsError):
     """A request took too long: HTTP 504."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The version of an adapter that a request goes to; it stays the same for the whole request.
-
-    Attributes:
-        name: in the pool, ``acme@3``; None: the base.
-        manifest: of the adapter.
-    """
-
-    name: str | None
-    manifest: Manifest | None
-
-    def task(self) -> Task[Any] | None:
-        """Its task; None for the base."""
-        if self.manifest is None:
-            return None
-        return choose_task({"name": self.manifest.task.name, **self.manifest.task.config})
 
 
 class Service:
@@ -148,8 +127,13 @@ class Service:
         if not (caller.may_manage(name) if manage else caller.may_use(name)):
             raise ForbiddenError(f"this key may not {'manage' if manage else 'use'} the adapter {name!r}")
 
-    async def classify(self, chosen: Chosen, rows: Sequence[dict[str, str]]) -> list[dict[str, float]]:
-        """Probability of each label, per row of ``text`` and, where it has one, ``pair``."""
+    async def classify(self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError) -> list[Classified]:
+        """Label rows of ``text`` and, where they have one, ``pair``.
+
+        Raises:
+            DataError: a row that can't be taken, where ``on_error`` is "stop".
+            ConfigError: an adapter that is not a classifier, or was trained on other rows.
+        """
         task = chosen.task()
         if task is None or "label" not in task.roles:
             raise ConfigError(f"the model {chosen.name or self.settings.name!r} has no classification head")
@@ -162,10 +146,12 @@ class Service:
             and "token_type_ids" in self.pool.tokenizer.model_input_names
         ):
             raise ConfigError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")
+        task.check_roles(roles, chosen.manifest.task.columns)
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
-        task.check(table, (), labelled=False)
-        examples = task.encode(table, self.pool.tokenizer, ())
-        return await self._answers(self._batcher.submit(CLASSIFY, chosen.name, examples))
+        found = [Classified.of(one) for one in encoded(table, task, self.pool.tokenizer, (), on_error)]
+        good = [one.example for one in found if one.example is not None]
+        answers = iter(await self._answers(self._batcher.submit(CLASSIFY, chosen.name, good)) if good else ())
+        return [one if one.error else replace(one, scores=next(answers)) for one in found]
 
     async def generate(self, chosen: Chosen, generations: Sequence[Generation]) -> Sequence[Generation]:
         """Finish answers; each is filled in place."""
@@ -199,16 +185,15 @@ class Service:
         finally:
             row.cancelled = True
 
-    def prompt(self, chosen: Chosen, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Tokens of a chat, written as the adapter saw chats in training."""
-        from pefttools.tasks.causal_lm import CausalLM
-        from pefttools.tasks.chats import CausalLMConfig
+    def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Tokens of a chat, written as the adapter saw chats in training and never cut."""
+        task = chosen.task() or self.pool.base_task
+        return task.prompt_ids({"messages": list(messages)}, self.pool.tokenizer)
 
-        task = chosen.task()
-        options = task.options if isinstance(task, CausalLM) else CausalLMConfig()
-        # Whole: what is too long is refused later, not cut.
-        whole = CausalLM(options.model_copy(update={"max_length": _ENDLESS}))
-        return whole.prompt_ids(list(messages), self.pool.tokenizer)
+    def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
+        """Tokens that end an answer: the base's own, and those that the adapter, or a chat, ends by."""
+        task = chosen.task() or (self.pool.base_task if chat else None)
+        return frozenset(self.pool.answer_ends(task))
 
     def check_generation(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
         """Refuse what can't be generated.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,11 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
-from pefttools.tasks.chats import CausalLMConfig, check_messages, encoded
+from pefttools.tasks.causal_lm_config import CausalLMConfig
+from pefttools.tasks.chat_tokens import encoded
+from pefttools.tasks.chat_writer import ChatWriter
+from pefttools.tasks.chats import check_messages
+from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.task import IGNORE, Batch, Built, Evaluation, Example, Progress, Task
 
 if TYPE_CHECKING:
@@ -32,8 +36,8 @@ class CausalLM(Task[CausalLMConfig]):
     name = "causal-lm"
     summary = "completions of prompts, or chats; loss on the completion only"
     config = CausalLMConfig
-    roles = {"prompt": False, "completion": False, "messages": False}  # noqa: RUF012
-    inputs = frozenset({"prompt", "messages"})
+    roles = {"prompt": False, "completion": False, "messages": False, "tools": False}  # noqa: RUF012
+    inputs = frozenset({"prompt", "messages", "tools"})
     auto_class = "AutoModelForCausalLM"
     primary_metric = "exact_match"
 
@@ -47,6 +51,13 @@ class CausalLM(Task[CausalLMConfig]):
         #: of each model that was asked about
         self._packs: WeakKeyDictionary[TunedModel, bool] = WeakKeyDictionary()
 
+    @classmethod
+    def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {"plain": "joined", **options}  # all that there was before 0.2
+
+    def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
+        return  # a prompt is a chat of one message
+
     def labels(self, train: Table) -> list[str]:
         return []
 
@@ -58,13 +69,13 @@ class CausalLM(Task[CausalLMConfig]):
                 hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. Map with data.columns.prompt=NAME.",
             )
         for index, row in enumerate(table.rows):
-            if "messages" in row:
-                check_messages(table, index, row["messages"], labelled)
+            if row.get("messages") is not None:
+                check_messages(table, index, row["messages"], answered=labelled)
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
-                if not (isinstance(row[role], str) and row[role].strip()):
+                if not (isinstance(row.get(role), str) and row[role].strip()):
                     raise table.error(
-                        index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row."
+                        index, role, f"a text is needed, not {row.get(role)!r}", hint="Fill it or drop the row."
                     )
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
@@ -80,14 +91,25 @@ class CausalLM(Task[CausalLMConfig]):
             raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
         return Built(transformer, None, "model", Target(self.name, "CAUSAL_LM"), tokenizer)
 
-    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
-        labelled = "completion" in table.columns or "messages" in table.columns
-        return [encoded(row, tokenizer, self.options, labelled) for row in table.rows]
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
+        writer = ChatWriter(tokenizer, self.options)
+        answered = labelled and ("completion" in table.columns or "messages" in table.columns)
+        found = []
+        for index, row in enumerate(table.rows):
+            try:
+                found.append(encoded(row, writer, answered=answered))
+            except ConfigError as error:
+                role = "messages" if row.get("messages") else "prompt"
+                raise table.error(index, role, error.message, hint=error.hint) from error
+        return found
 
-    def prompt_ids(self, messages: list[dict[str, str]], tokenizer: Any) -> list[int]:
-        """Tokens of a chat that waits for its answer, as in training."""
-        ids: list[int] = encoded({"messages": messages}, tokenizer, self.options, labelled=False)["prompt_ids"]
+    def prompt_ids(self, row: Mapping[str, Any], tokenizer: Any) -> list[int]:
+        writer = ChatWriter(tokenizer, self.options)
+        ids: list[int] = encoded(row, writer, answered=False, cut=False)["prompt_ids"]
         return ids
+
+    def answer_ends(self, tokenizer: Any) -> list[int]:
+        return ChatWriter(tokenizer, self.options).ends
 
     def planned_example(self, length: int) -> Example:
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": [1] * length}
@@ -212,6 +234,7 @@ class CausalLM(Task[CausalLMConfig]):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        all_scores: bool = False,
     ) -> list[dict[str, Any]]:
         return [{"prediction": answer} for answer in self._answers(model, examples, batch_size, progress)]
 
@@ -261,12 +284,13 @@ class CausalLM(Task[CausalLMConfig]):
         def generate(batch: list[Example]) -> list[str]:
             prompts = [{"input_ids": example["prompt_ids"]} for example in batch]
             inputs = model.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
-            new = model.generate(dict(inputs), max_new_tokens=self.options.max_new_tokens)
-            return cast("list[str]", model.tokenizer.batch_decode(new, skip_special_tokens=True))
+            new = model.generate(dict(inputs), ends=ends, max_new_tokens=self.options.max_new_tokens)
+            return [answer_text(row, model.tokenizer, ends).strip() for row in new.tolist()]
 
+        ends = {*self.answer_ends(model.tokenizer), *end_tokens(model.transformer)}
         # Batches are formed by the length of the prompt here, not of the whole example.
-        prompts = [{**example, "input_ids": example["prompt_ids"]} for example in examples]
-        return [answer.strip() for answer in in_length_order(prompts, batch_size, run, progress)]
+        prompts = [{"input_ids": example["prompt_ids"], "prompt_ids": example["prompt_ids"]} for example in examples]
+        return cast("list[str]", in_length_order(prompts, batch_size, run, progress))
 
 
 def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:

@@ -1,110 +1,83 @@
-"""From a row with a prompt and its completion, or with a chat, to tokens."""
+"""Chats as rows hold them: what a message is, and how a chat that is too long becomes shorter."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import Field
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pefttools.data import Table
-from pefttools.errors import ConfigError
-from pefttools.tasks.task import IGNORE, Example, TaskConfig
+
+Message = dict[str, Any]
+
+#: roles of a message that speaks for the whole chat
+SYSTEM = ("system", "developer")
 
 
-class CausalLMConfig(TaskConfig):
-    """Options of causal language modelling."""
-
-    max_length: int = Field(512, ge=8, description="longest prompt and completion together, in tokens")
-    template: Literal["auto", "chat", "none"] = Field(
-        "auto",
-        description="chat: the tokenizer's chat template; none: texts as they are; auto: chat where there is one",
-    )
-    system: str | None = Field(None, description="system message before every chat")
-    max_new_tokens: int = Field(32, ge=1, description="longest generated answer")
-    generate: bool = Field(True, description="generate answers at evaluation, for exact match")
-    loss_rows: int = Field(
-        256, ge=0, description="most rows of logits that stand in memory at a time in training; 0: all of them"
-    )
-    packing: bool = Field(True, description="train on texts behind each other, without padding, where the model can")
-
-
-def encoded(row: dict[str, Any], tokenizer: Any, options: CausalLMConfig, labelled: bool) -> Example:
-    """Tokens of a row's prompt and completion.
+def chat_of(row: Mapping[str, Any], *, answered: bool) -> list[Message]:
+    """The messages of a row; a prompt and its completion are a chat of two.
 
     Args:
-        row: ``prompt`` and ``completion``, or ``messages``.
-        tokenizer: of the base.
-        options: of the task.
-        labelled: whether there is a completion.
-
-    Raises:
-        ConfigError: the chat template refuses the chat, or is of no use for training.
+        row: ``messages``, or ``prompt`` and ``completion``.
+        answered: with the answer that is to be learned; without it, an answer at the end is left out.
     """
-    prompt, completion, reference = _texts(row, tokenizer, options, labelled)
-    # Apart, so that the cut between them is where generation will start.
-    special = not _templated(tokenizer, options)
-    prompt_ids = tokenizer(prompt, add_special_tokens=special)["input_ids"]
-    if special and tokenizer.eos_token_id is not None and prompt_ids[-1:] == [tokenizer.eos_token_id]:
-        prompt_ids = prompt_ids[:-1]
-    completion_ids = tokenizer(completion, add_special_tokens=False)["input_ids"] if labelled else []
-    if labelled and special and tokenizer.eos_token_id is not None:
-        completion_ids = [*completion_ids, tokenizer.eos_token_id]
-    # The end of a prompt says more about the answer than its beginning.
-    room = options.max_length - min(len(completion_ids), options.max_length // 2)
-    prompt_ids = prompt_ids[-room:]
-    ids = (prompt_ids + completion_ids)[: options.max_length]
-    example: Example = {"input_ids": ids, "prompt_ids": prompt_ids, "reference": reference}
-    if labelled:
-        example["labels"] = ([IGNORE] * len(prompt_ids) + completion_ids)[: options.max_length]
-    return example
+    if row.get("messages"):
+        messages = [_plain(message) for message in row["messages"]]
+        while not answered and messages and messages[-1]["role"] == "assistant":
+            messages.pop()
+        return messages
+    messages = [{"role": "user", "content": row["prompt"]}]
+    if answered:
+        messages.append({"role": "assistant", "content": row["completion"]})
+    return messages
 
 
-def _templated(tokenizer: Any, options: CausalLMConfig) -> bool:
-    return options.template != "none" and tokenizer.chat_template is not None
+def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
+    """A chat without its oldest turn; system messages and the last turn stay. None: there is no other turn."""
+    system = [message for message in messages if message["role"] in SYSTEM]
+    rest = [message for message in messages if message["role"] not in SYSTEM]
+    starts = [index for index, message in enumerate(rest) if message["role"] == "user" and index]
+    return [*system, *rest[starts[0] :]] if starts else None
 
 
-def _texts(row: dict[str, Any], tokenizer: Any, options: CausalLMConfig, labelled: bool) -> tuple[str, str, str]:
-    """Prompt, completion with its end signs, and the bare answer."""
-    from jinja2 import TemplateError
-
-    messages = list(row.get("messages") or [])
-    if not messages:
-        messages = [{"role": "user", "content": row["prompt"]}]
-        if labelled:
-            messages.append({"role": "assistant", "content": row["completion"]})
-    reference = str(messages[-1]["content"]) if labelled else ""
-    before = messages[:-1] if labelled else messages
-    if not _templated(tokenizer, options):
-        return "\n".join(str(message["content"]) for message in before), reference, reference
-    start = [{"role": "system", "content": options.system}] if options.system else []
-    try:
-        prompt = tokenizer.apply_chat_template(start + before, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise ConfigError(f"the tokenizer's chat template refuses this chat: {error}") from error
-    if not labelled:
-        return prompt, "", ""
-    whole = tokenizer.apply_chat_template(start + messages, tokenize=False)
-    if not whole.startswith(prompt):
-        raise ConfigError(
-            "the tokenizer's chat template does not put an answer after its prompt",
-            hint="Set task.template=none and give prompt and completion.",
-        )
-    return prompt, whole[len(prompt) :], reference
-
-
-def check_messages(table: Table, index: int, messages: Any, labelled: bool) -> None:
+def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -> None:
     """Look at a row's chat.
 
     Raises:
         DataError: it is none, or has no answer where one is needed.
     """
-    good = isinstance(messages, list) and all(
-        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-        for one in messages
-    )
-    if not good or not messages:
-        raise table.error(index, "messages", "a list of objects with role and content is needed")
-    if labelled and (messages[-1]["role"] != "assistant" or len(messages) < 2):
+    if not isinstance(messages, list) or not messages:
+        raise table.error(index, "messages", "a list of messages with role and content is needed")
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise table.error(index, "messages", f"message {number} must be an object with role and content")
+        try:
+            text = _text(message.get("content"))
+        except TypeError:
+            raise table.error(index, "messages", f"the content of message {number} is not a text") from None
+        if not text.strip() and not message.get("tool_calls"):
+            raise table.error(index, "messages", f"message {number} ({message['role']}) is empty")
+    if answered and (messages[-1]["role"] != "assistant" or len(messages) < 2):
         raise table.error(index, "messages", "a chat must end with an answer of the role 'assistant'")
-    if any(not one["content"].strip() for one in messages):
-        raise table.error(index, "messages", "a message is empty")
+    if not any(message["role"] not in (*SYSTEM, "assistant") for message in messages):
+        raise table.error(index, "messages", "there is no message to answer, such as one of the role 'user'")
+
+
+def _plain(message: Mapping[str, Any]) -> Message:
+    """A message without empty fields, which tables add where another row has the field."""
+    given = {key: value for key, value in message.items() if value is not None}
+    return {**given, "content": _text(given.get("content"))}
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content: a text, parts of the type text, or nothing beside tool calls.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        return "".join(str(part["text"]) for part in content)
+    raise TypeError(f"{content!r} is not a text")

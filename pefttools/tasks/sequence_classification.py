@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pefttools.bases import Base, BaseVariant
     from pefttools.tuned import TunedModel
 
+#: of an example, what is not an input of the model
+_NOT_INPUTS = ("labels", "length")
+
 HeadKind = Literal["auto", "mean", "cls", "last", "model"]
 
 
@@ -53,11 +56,12 @@ class SequenceClassification(Task[ClassificationConfig]):
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         known = set(labels)
+        given = ["text", *(role for role in ("pair",) if role in table.columns)]
         for index, row in enumerate(table.rows):
-            for role in ("text", "pair"):
-                if role in row and not (isinstance(row[role], str) and row[role].strip()):
+            for role in given:
+                if not (isinstance(row.get(role), str) and row[role].strip()):
                     raise table.error(
-                        index, role, f"a text is needed, not {row[role]!r}", hint="Fill it or drop the row."
+                        index, role, f"a text is needed, not {row.get(role)!r}", hint="Fill it or drop the row."
                     )
             if not labelled:
                 continue
@@ -101,13 +105,19 @@ class SequenceClassification(Task[ClassificationConfig]):
         heads = own_head_modules(transformer, missing)
         return Built(transformer, None, kind, Target(self.name, "SEQ_CLS", heads), tokenizer)
 
-    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         pairs = table.column("pair") if "pair" in table.columns else None
-        encoded = tokenizer(table.column("text"), pairs, truncation=True, max_length=self.options.max_length)
+        texts = table.column("text")
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=self.options.max_length)
         # Without pairs all token types are the same, and several methods can't pass them on.
         names = [name for name in encoded if name != "token_type_ids" or pairs is not None]
         examples: list[Example] = [{name: encoded[name][index] for name in names} for index in range(len(table))]
-        if "label" in table.columns:
+        for index, example in enumerate(examples):
+            example["length"] = len(example["input_ids"])
+            if example["length"] == self.options.max_length:  # as long as that, or longer
+                pair = None if pairs is None else pairs[index]
+                example["length"] = len(tokenizer(texts[index], pair, verbose=False)["input_ids"])
+        if labelled and "label" in table.columns:
             numbers = {label: index for index, label in enumerate(labels)}
             for example, label in zip(examples, table.column("label"), strict=True):
                 example["labels"] = numbers[str(label)]
@@ -119,7 +129,7 @@ class SequenceClassification(Task[ClassificationConfig]):
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         import torch
 
-        features = [{key: value for key, value in example.items() if key != "labels"} for example in examples]
+        features = [{key: value for key, value in example.items() if key not in _NOT_INPUTS} for example in examples]
         batch: Batch = dict(tokenizer.pad(features, padding_side="right", return_tensors="pt"))
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
@@ -177,11 +187,15 @@ class SequenceClassification(Task[ClassificationConfig]):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        all_scores: bool = False,
     ) -> list[dict[str, Any]]:
-        found = []
+        found: list[dict[str, Any]] = []
         for row in self._scores(model, examples, batch_size, progress):
             best = max(range(len(row)), key=row.__getitem__)
             found.append({"prediction": model.labels[best], "score": round(row[best], 6)})
+            if all_scores:
+                rounded = (round(score, 6) for score in row)
+                found[-1]["scores"] = dict(zip(model.labels, rounded, strict=True))
         return found
 
     def _scores(
@@ -190,7 +204,7 @@ class SequenceClassification(Task[ClassificationConfig]):
         """Class probabilities, one list per example."""
 
         def run(batch: list[Example]) -> list[list[float]]:
-            inputs = [{key: value for key, value in example.items() if key != "labels"} for example in batch]
+            inputs = [{key: value for key, value in example.items() if key not in _NOT_INPUTS} for example in batch]
             probabilities: list[list[float]] = model.run(inputs).float().softmax(-1).tolist()
             return probabilities
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pefttools.data import Table
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.registry import Registry
 
@@ -34,7 +34,7 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut")
+    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
     metrics: list[str] = Field(
         default_factory=list, description="further metrics of the evaluate library, by name or path"
     )
@@ -95,9 +95,35 @@ class Task(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
 
+    @classmethod
+    def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Options that an earlier version stored, as they must be given now to mean the same."""
+        return options
+
     def predict_roles(self) -> dict[str, bool]:
         """Roles of a table that is only to be predicted."""
         return {role: required and role in self.inputs for role, required in self.roles.items()}
+
+    def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
+        """Refuse rows that are made of other parts than those that a model was trained on.
+
+        Args:
+            given: roles of the rows.
+            trained: roles of the training data; empty where it is not known.
+
+        Raises:
+            DataError: a part is missing, or one too many.
+        """
+        if not trained:
+            return
+        given, trained = set(given) & self.inputs, set(trained) & self.inputs
+        for role in sorted(given ^ trained):
+            problem = "has no" if role in trained else "also has"
+            was = "with" if role in trained else "without"
+            raise DataError(
+                f"the input {problem} {role!r}, but the model was trained {was} it",
+                hint=f"Give rows with: {', '.join(sorted(trained))}.",
+            )
 
     @abstractmethod
     def labels(self, train: Table) -> list[str]:
@@ -123,8 +149,33 @@ class Task(ABC, Generic[ConfigT]):
         """
 
     @abstractmethod
-    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str]) -> list[Example]:
-        """One example per row, with ``input_ids`` and, where the table has them, ``labels``."""
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
+        """One example per row, cut to ``max_length``.
+
+        Args:
+            table: the rows.
+            tokenizer: of the base.
+            labels: label names.
+            labelled: with what is to be learned; False: the rows wait for a prediction.
+
+        Returns:
+            ``input_ids``; ``length``, the number of tokens before anything was cut; ``labels``, where labelled.
+
+        Raises:
+            DataError: a row that can't be encoded; names file, row and column.
+        """
+
+    def prompt_ids(self, row: Mapping[str, Any], tokenizer: Any) -> list[int]:
+        """Tokens that a row's answer is generated after, written as in training and never cut.
+
+        Raises:
+            ConfigError: the task generates nothing.
+        """
+        raise ConfigError(f"the task {self.name!r} generates no text")
+
+    def answer_ends(self, tokenizer: Any) -> list[int]:
+        """Tokens that end a generated answer."""
+        return []
 
     def planned_example(self, length: int) -> Example:
         """An example of `length` tokens, without padding, for planning; stacked, its values are a batch.
@@ -196,8 +247,17 @@ class Task(ABC, Generic[ConfigT]):
         *,
         batch_size: int,
         progress: Progress | None = None,
+        all_scores: bool = False,
     ) -> list[dict[str, Any]]:
-        """Predictions for examples without labels."""
+        """Predictions for examples without labels.
+
+        Args:
+            model: the model.
+            examples: as `encode` gives them.
+            batch_size: examples at a time.
+            progress: told how far it has come.
+            all_scores: with ``scores``, the probability of every label, where the task has labels.
+        """
 
 
 tasks: Registry[Task[Any]] = Registry("pefttools.tasks", "task", base="pefttools.tasks.task:Task")

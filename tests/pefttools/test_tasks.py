@@ -89,7 +89,7 @@ def test_the_loss_stands_on_the_completion_only(tiny_llama: str) -> None:
     table = Table("t", [{"prompt": "how many apples", "completion": "nine"}], {"prompt": "p", "completion": "c"}, [1])
     (example,) = task.encode(table, model.tokenizer, [])
     labelled = [token for token in example["labels"] if token != -100]
-    # the answer and the end sign, nothing of the prompt
+    # the answer and the end of text, nothing of the prompt
     assert model.tokenizer.convert_ids_to_tokens(labelled) == ["nine", "[SEP]"]
     batch = task.collate([example], model.tokenizer)
     loss = task.loss(model.run_batch({k: v for k, v in batch.items() if k != "labels"}), batch["labels"])
@@ -111,23 +111,6 @@ def test_perplexity_and_exact_match(tiny_llama: str) -> None:
     own = Table("t", [{**row, "completion": a["prediction"] or "x"} for row, a in zip(rows, answers, strict=True)],
                 table.columns, range(1, 6))  # fmt: skip
     assert pefttools.evaluate(model, own).metrics["exact_match"] == 1.0
-
-
-def test_chats_use_the_template(tiny_llama: str) -> None:
-    model = _lm(tiny_llama)
-    model.tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}> {{ m.content }} [SEP] {% endfor %}"
-        "{% if add_generation_prompt %}<assistant> {% endif %}"
-    )
-    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    table = Table("t", [{"messages": chat}], {"messages": "messages"}, [1])
-    model.spec.task.check(table, [])
-    (example,) = model.spec.task.encode(table, model.tokenizer, [])
-    labelled = [token for token in example["labels"] if token != -100]
-    assert model.tokenizer.convert_ids_to_tokens(labelled) == ["hello", "[SEP]"]
-    bad = Table("t", [{"messages": chat[:1]}], {"messages": "messages"}, [7])
-    with pytest.raises(DataError, match=r"row 7, column 'messages': a chat must end"):
-        model.spec.task.check(bad, [])
 
 
 def test_causal_lm_columns_are_asked_for(tmp_path: Path) -> None:

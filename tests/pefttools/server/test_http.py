@@ -410,11 +410,70 @@ def test_an_answer_that_begins_anew_is_not_doubled() -> None:
             return "".join(chr(token) for token in tokens)
 
     pieces: list[str] = []
-    generation = Generation([1], 10, stop=["xyz"], on_text=pieces.append)
+    generation = Generation([1], 10, ends=frozenset([0]), stop=["xyz"], on_text=pieces.append)
     for token in b"hello x":
-        generation.push(token, Letters(), frozenset([0]))
+        generation.push(token, Letters())
     generation.restart()
     for token in [*b"hello xy!", 0]:
-        generation.push(token, Letters(), frozenset([0]))
+        generation.push(token, Letters())
     assert generation.text == "hello xy!" == "".join(pieces)
     assert generation.reason == "stop"
+
+
+def test_one_bad_text_fails_alone(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)]})
+    ask = {"model": "acme", "input": ["one text", " ", "", "word " * 300]}
+    assert _error(server.http.post("/v1/classify", json=ask)) == (
+        400, "the request, row 2, column 'text': a text is needed, not ' '. Fill it or drop the row.",
+    )  # fmt: skip
+    data = server.http.post("/v1/classify", json={**ask, "on_error": "skip"}).json()["data"]
+    assert [("label" in one, "error" in one) for one in data] == [(True, False), *[(False, True)] * 2, (True, False)]
+    assert data[1]["error"]["message"] == "the request, row 2, column 'text': a text is needed, not ' '"
+    assert "cut_from" not in data[0] and data[3]["cut_from"] == 302  # of 300 words, [CLS] and [SEP]
+    single = server.http.post("/v1/classify", json={**ask, "input": "one text"}).json()["data"][0]
+    assert single["scores"] == pytest.approx(data[0]["scores"], abs=1e-5)
+    assert "error" in server.http.post("/v1/classify", json={**ask, "input": "", "on_error": "skip"}).json()["data"][0]
+
+
+def test_parts_that_an_adapter_was_not_trained_on(serve: Serve, tiny_bert: str, tmp_path: Path) -> None:
+    from pefttools.artifact import save_artifact
+
+    task = {"name": "sequence-classification", "head": "mean"}
+    model = pefttools.wrap(tiny_bert, "lora", task=task, labels=["a", "b"], precision="float32")
+    save_artifact(model, tmp_path / "pairs", columns={"text": "one", "pair": "other", "label": "label"})
+    server = serve(tiny_bert, {"pairs": [tmp_path / "pairs"]})
+    refused = server.http.post("/v1/classify", json={"model": "pairs", "input": "single"})
+    assert _error(refused)[0] == 400
+    assert "the input has no 'pair', but the model was trained with it" in _error(refused)[1]
+    pair = {"text": "a", "pair": "b"}
+    assert server.http.post("/v1/classify", json={"model": "pairs", "input": pair}).status_code == 200
+
+
+def test_a_chat_ends_where_the_template_ends_turns(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    import torch
+
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    pool = server.service.pool
+    pool.tokenizer.add_tokens(["[unused1]"], special_tokens=True)
+    pool.tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.content }}[unused1]{% endfor %}"
+    ids = pool.tokenizer.convert_tokens_to_ids
+
+    class Script(torch.nn.Module):
+        def __init__(self, head: torch.nn.Module) -> None:
+            super().__init__()
+            self.weight = head.weight
+            self.step = 0
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(*states.shape[:-1], self.weight.shape[0])  # type: ignore[operator, index]
+            logits[..., [ids("hello"), ids("[unused1]"), ids("card")][min(self.step, 2)]] = 1.0
+            self.step += 1
+            return logits
+
+    model = pool.served.model
+    model.lm_head = Script(model.lm_head)  # type: ignore[arg-type]
+    for name in ("acme", "base"):
+        model.lm_head.step = 0
+        ask = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6, "temperature": 0}
+        choice = server.http.post("/v1/chat/completions", json=ask).json()["choices"][0]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("hello", "stop")

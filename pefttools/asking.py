@@ -1,0 +1,100 @@
+"""Predictions for rows, of which some may be no good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pefttools.data import Table
+from pefttools.errors import ConfigError, DataError
+from pefttools.progress import Reporter
+from pefttools.tasks import Task
+from pefttools.tasks.cuts import cuts_of, is_cut
+from pefttools.tasks.task import Example
+from pefttools.tuned import TunedModel
+
+OnError = Literal["stop", "skip"]
+#: role of a column that is handed on
+ID = "id"
+
+
+def table_of(inputs: Sequence[str] | Sequence[Mapping[str, Any]], task: Task[Any]) -> Table:
+    """Texts, or mappings by column role, as a table of what the task reads.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if isinstance(inputs, str):
+        raise ConfigError("give a list of texts, not one text")
+    main = next(iter(task.roles))
+    rows = [{main: one} if isinstance(one, str) else dict(one) for one in inputs]
+    roles = [role for role in (*task.roles, ID) if any(role in row for row in rows)]
+    return Table("the inputs", rows, {role: role for role in (main, *roles)}, range(1, len(rows) + 1))
+
+
+def predict(
+    model: TunedModel, table: Table, *, batch_size: int, on_error: OnError, all_scores: bool, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """One prediction per row; see `pefttools.predict`.
+
+    Raises:
+        DataError: a row that is no good, where ``on_error`` is "stop".
+    """
+    task = model.spec.task
+    if all_scores and not model.labels:
+        raise ConfigError(f"the task {task.name!r} has no labels that could be scored")
+    asked = without_answers(table, task)
+    task.check_roles(asked.columns, model.spec.columns)
+
+    examples = encoded(asked, task, model.tokenizer, model.labels, on_error)
+    good = [one for one in examples if not isinstance(one, DataError)]
+    with reporter.step("predicting", "rows") as advance:
+        answers = iter(task.predict(model, good, batch_size=batch_size, progress=advance, all_scores=all_scores))
+    found: list[dict[str, Any]] = []
+    for index, example in enumerate(examples):
+        row = {ID: table.rows[index].get(ID)} if ID in table.columns else {}
+        if isinstance(example, DataError):
+            found.append({**row, "error": str(example)})
+            continue
+        cut = {"cut_from": example["length"]} if is_cut(example) else {}
+        found.append({**row, **next(answers), **cut})
+    if len(good) < len(found):
+        reporter.event(f"{len(found) - len(good):,} of {len(found):,} rows could not be predicted: see their errors")
+    cuts = cuts_of(good, task.options.max_length)
+    if cuts.cut:
+        reporter.event(cuts.line(table.source))
+    return found
+
+
+def encoded(
+    table: Table, task: Task[Any], tokenizer: Any, labels: Sequence[str], on_error: OnError
+) -> Sequence[Example | DataError]:
+    """Checked rows as examples that wait for a prediction; with "skip", the error of each row that is no good."""
+
+    def encode(part: Table) -> list[Example]:
+        task.check(part, labels, labelled=False)
+        return task.encode(part, tokenizer, labels, labelled=False)
+
+    return encode(table) if on_error == "stop" else row_by_row(encode, table)
+
+
+def row_by_row(work: Callable[[Table], list[Example]], table: Table) -> list[Example | DataError]:
+    """Results of a function of tables, one per row, and the error of each row that it refuses.
+
+    The table is halved where it is refused, so that a few bad rows cost little among many good ones.
+    """
+    try:
+        return list(work(table))
+    except DataError as error:
+        if len(table) == 1:
+            return [error]
+    half = len(table) // 2
+    parts = (table.take(range(half)), table.take(range(half, len(table))))
+    return [result for part in parts for result in row_by_row(work, part)]
+
+
+def without_answers(table: Table, task: Task[Any]) -> Table:
+    """A table with nothing but what a prediction may see."""
+    visible = {role: name for role, name in table.columns.items() if role in task.inputs}
+    rows = [{role: row[role] for role in visible if role in row} for row in table.rows]
+    return Table(table.source, rows, visible, table.numbers)

@@ -1,0 +1,57 @@
+"""Which adapter a request goes to, and what its rows get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pefttools.artifact import Manifest
+from pefttools.errors import DataError
+from pefttools.recipe import stored_task
+from pefttools.tasks import Task
+from pefttools.tasks.cuts import is_cut
+from pefttools.tasks.task import Example
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The version of an adapter that a request goes to; it stays the same for the whole request.
+
+    Attributes:
+        name: in the pool, ``acme@3``; None: the base.
+        manifest: of the adapter.
+    """
+
+    name: str | None
+    manifest: Manifest | None
+
+    def task(self) -> Task[Any] | None:
+        """Its task; None for the base."""
+        if self.manifest is None:
+            return None
+        return stored_task(self.manifest.task.name, self.manifest.task.config, "the manifest's task")
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What one row of a request got.
+
+    Attributes:
+        example: its tokens; None where there is an error.
+        error: why the row could not be taken.
+        cut_from: its length in tokens, where it was cut.
+        scores: probability of each label.
+    """
+
+    example: Example | None = None
+    error: str | None = None
+    cut_from: int | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, example: Example | DataError) -> Classified:
+        """A row that waits for its scores, or has an error."""
+        if isinstance(example, DataError):
+            return cls(error=example.message)
+        inputs = {name: value for name, value in example.items() if name != "length"}
+        return cls(inputs, cut_from=int(example["length"]) if is_cut(example) else None)

@@ -1,0 +1,36 @@
+"""Options of causal language modelling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pefttools.tasks.task import TaskConfig
+
+
+class CausalLMConfig(TaskConfig):
+    """Options of causal language modelling; docs/chats.md shows what each does to a text."""
+
+    max_length: int = Field(
+        512, ge=8, description="longest prompt and completion together, in tokens; a longer chat loses its oldest turns"
+    )
+    template: Literal["auto", "chat", "none"] = Field(
+        "auto",
+        description="chat: the tokenizer's chat template; none: plain text, see `plain`; auto: chat where there is one",
+    )
+    plain: Literal["lines", "joined"] = Field(
+        "lines",
+        description="text without a chat template. lines: system message, prompt and completion each on a line, chats "
+        "as `User: ...` and `Assistant: ...`; joined: prompt and completion with nothing between them",
+    )
+    system: str | None = Field(None, description="system message of every row that has none of its own")
+    train_on: Literal["last", "all"] = Field(
+        "last", description="answers of a chat that are learned: the last one, or all of them"
+    )
+    max_new_tokens: int = Field(32, ge=1, description="longest generated answer, in tokens")
+    generate: bool = Field(True, description="generate answers at evaluation, for exact match")
+    loss_rows: int = Field(
+        256, ge=0, description="maximum number of rows of logits in memory at a time in training; 0: all of them"
+    )
+    packing: bool = Field(True, description="train on texts behind each other, without padding, where the model can")

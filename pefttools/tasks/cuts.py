@@ -1,0 +1,57 @@
+"""How many rows were cut to a task's longest input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pefttools.tasks.task import Example
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Rows of one split that are longer than their task takes.
+
+    Attributes:
+        rows: number of rows.
+        cut: how many of them were cut.
+        longest: tokens of the longest, before it was cut.
+        limit: tokens that are left of a row that was cut.
+    """
+
+    rows: int
+    cut: int
+    longest: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that were cut."""
+        return self.cut / self.rows if self.rows else 0.0
+
+    def line(self, what: str) -> str:
+        """One line for a log."""
+        return (
+            f"{what}: {self.cut:,} of {self.rows:,} rows ({self.share:.1%}) are longer than task.max_length="
+            f"{self.limit} tokens and were cut; the longest has {self.longest:,}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Field -> value."""
+        return asdict(self)
+
+
+def is_cut(example: Example) -> bool:
+    """Whether an example lacks a part of its row."""
+    return bool(example.get("length", 0) > len(example["input_ids"]))
+
+
+def cuts_of(examples: Iterable[Example], limit: int) -> Cuts:
+    """Count them."""
+    rows = cut = longest = 0
+    for example in examples:
+        rows += 1
+        cut += is_cut(example)
+        longest = max(longest, int(example.get("length", len(example["input_ids"]))))
+    return Cuts(rows, cut, longest, limit)
