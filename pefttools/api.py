@@ -216,34 +216,26 @@ def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True
     return manifest
 
 
-def merge(artifact: PathLike, output: PathLike, *, base: str | None = None) -> Path:
-    """Fold an adapter into its base (in float32) and write a plain transformers model.
+def merge(artifact: PathLike, output: PathLike, *, base: str | None = None, format: str = "transformers") -> Path:
+    """Fold an adapter into its base and write a plain model in float32, with a card that says how to use it.
 
-    A task head of pefttools' own is written beside it as ``head.safetensors``: transformers has no place for it.
+    The written model is opened again by the other library alone; it must give the adapter's logits.
+
+    Args:
+        artifact: folder of the artifact.
+        output: folder to write.
+        base: path of the base model, if it has moved.
+        format: ``transformers``: what ``from_pretrained`` and ``pipeline`` open; a pooling head is written beside it
+            as ``head.safetensors``, and the card has the lines that apply it. ``sentence-transformers``: pooling,
+            linear layer and softmax as modules of that library, so that ``encode`` gives each label's probability.
 
     Raises:
-        ConfigError: the method can't be merged.
+        ConfigError: the method can't be merged, or the format does not go with the head.
+        MergeError: the written model does not give the adapter's logits.
     """
-    from safetensors.torch import save_file
+    from pefttools.artifact.merge import merge_artifact
 
-    from pefttools.artifact.save import HEAD
-    from pefttools.files import folder_atomic
-
-    manifest = read_manifest(Path(artifact))
-    method, _ = choose_method({"name": manifest.method.name, **manifest.method.config})
-    if not method.capabilities.mergeable:
-        raise ConfigError(
-            f"the method {method.name!r} can't be merged: its effect is no change of the base's weights",
-            hint="Use the artifact as it is.",
-        )
-    tuned = load_artifact(Path(artifact), base=base, variant="float32")
-    merged: Any = method.merge(tuned.transformer)
-    with folder_atomic(Path(output), over="config.json") as folder:
-        merged.save_pretrained(folder)
-        tuned.tokenizer.save_pretrained(folder)
-        if tuned.head is not None:
-            save_file({k: v.cpu().contiguous() for k, v in tuned.head.state_dict().items()}, folder / HEAD)
-    return Path(output)
+    return merge_artifact(Path(artifact), Path(output), base=base, format=format)
 
 
 def export(

@@ -21,25 +21,25 @@ def model_card(manifest: Manifest) -> str:
     options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"
     lines = [
         "",
-        f"# {_plain(method.name)} for {_plain(task.name)}",
+        f"# {plain(method.name)} for {plain(task.name)}",
         "",
-        f"An adapter for `{_plain(base.id)}`, made with pefttools.",
+        f"An adapter for `{plain(base.id)}`, made with pefttools.",
         "",
         "| | |",
         "|---|---|",
-        f"| method | {_plain(method.name)} ({_plain(options)}) |",
-        f"| base | {_plain(base.id)} ({_plain(base.model_type)}), trained on the variant {_plain(base.variant)} |",
+        f"| method | {plain(method.name)} ({plain(options)}) |",
+        f"| base | {plain(base.id)} ({plain(base.model_type)}), trained on the variant {plain(base.variant)} |",
         f"| base weights | sha256 `{base.weights}` |",
         f"| trained parameters | {manifest.parameters['trainable']:,} of {manifest.parameters['total']:,} |",
         f"| stored as | {manifest.storage} |",
     ]
     if task.labels:
-        shown = ", ".join(_plain(label) for label in task.labels[:20])
+        shown = ", ".join(plain(label) for label in task.labels[:20])
         more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""
         lines.append(f"| labels | {shown}{more} |")
     for split, metrics in manifest.metrics.items():
         values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        lines.append(f"| {split} | {_plain(values)} |")
+        lines.append(f"| {split} | {plain(values)} |")
     lines += [
         "",
         "```python",
@@ -53,7 +53,7 @@ def model_card(manifest: Manifest) -> str:
     return "\n".join([*front, *lines])
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that can't end a table cell or begin markup."""
     for sign in ("\\", "|", "<", ">", "`", "[", "]"):
         text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))

@@ -81,7 +81,9 @@ def find_base(manifest: Manifest, source: str | None = None) -> Base:
         found = locate_base(source or entry.id, None if source else entry.revision)
     except BaseModelError as error:
         if source is None:
-            raise BaseModelError(error.message, hint="Say where the base lies now: --base PATH (base=PATH).") from error
+            raise BaseModelError(
+                error.message, hint="Give the path of the base, if it has moved: --base PATH (base=PATH)."
+            ) from error
         raise
     check_base(manifest, found)
     return found

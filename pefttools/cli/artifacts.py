@@ -10,7 +10,7 @@ from typing import Any, Literal
 import typer
 
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
-BASE = typer.Option(None, "--base", help="Where the base model lies, if not where the manifest says.")
+BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
 COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column that plays a role, e.g. text=sentence.")
 BATCH = typer.Option(64, "--batch-size", min=1, help="Rows at a time.")
@@ -141,12 +141,13 @@ def verify(
 def merge(
     artifact: Path = ARTIFACT,
     output: Path = typer.Option(..., "--output", help="Folder of the merged model."),
+    format: str = typer.Option("transformers", "--format", help="transformers, or sentence-transformers."),
     base: str | None = BASE,
 ) -> None:
-    """Fold an adapter into its base: a plain transformers model."""
+    """Fold an adapter into its base: a plain model for other libraries, whose answers are compared."""
     from pefttools import api
 
-    print(api.merge(artifact, output, base=base))
+    print(api.merge(artifact, output, base=base, format=format))
 
 
 def export(

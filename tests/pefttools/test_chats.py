@@ -47,7 +47,7 @@ def _give_template(tokenizer: Any, template: str | None) -> None:
     tokenizer.add_tokens(["[unused0]", "[unused1]"], special_tokens=True)
 
 
-def _named(template: str) -> str:
+def named(template: str) -> str:
     """The template with signs that the tiny model's vocabulary has."""
     return template.replace("<|im_start|>", "[unused0]").replace("<|im_end|>", "[unused1]")
 
@@ -127,16 +127,16 @@ def test_a_prompt_and_its_completion_are_told_apart(tiny_llama: str) -> None:
     ],
 )  # fmt: skip
 def test_a_template(tiny_llama: str, options: dict[str, Any], row: dict[str, Any], read: str, learned: str) -> None:
-    assert _encoded(_model(tiny_llama, _named(CHATML), **options), row) == (read, learned)
+    assert _encoded(_model(tiny_llama, named(CHATML), **options), row) == (read, learned)
 
 
 def test_tool_calls_are_learned(tiny_llama: str) -> None:
     call = [{"type": "function", "function": {"name": "time", "arguments": {}}}]
     row = {"messages": [FIRST, {"role": "assistant", "content": None, "tool_calls": call}]}
-    _, learned = _encoded(_model(tiny_llama, _named(CHATML)), row)
+    _, learned = _encoded(_model(tiny_llama, named(CHATML)), row)
     assert learned.startswith('[ { " type " :') and learned.endswith("} ] [unused1]")
     row["messages"] += [{"role": "tool", "content": "noon"}, HELLO]
-    read, learned = _encoded(_model(tiny_llama, _named(CHATML), train_on="all"), row)
+    read, learned = _encoded(_model(tiny_llama, named(CHATML), train_on="all"), row)
     assert "[unused0] tool noon [unused1]" in read
     assert learned.count("[unused1]") == 2 and learned.endswith("hello [unused1]")
     # in plain text as JSON, so that they are not lost
@@ -147,18 +147,18 @@ def test_tool_calls_are_learned(tiny_llama: str) -> None:
 
 def test_reasoning(tiny_llama: str) -> None:
     thought = {"role": "assistant", "content": "<think> so </think> hello"}
-    model = _model(tiny_llama, _named(THINKING))
+    model = _model(tiny_llama, named(THINKING))
     assert _encoded(model, {"messages": [FIRST, thought]})[1] == "< think > so < / think > hello [unused1]"
     # what the template drops from earlier answers can't be learned from the same text
     row = {"messages": [FIRST, thought, SECOND, BYE]}
     assert "think" not in _encoded(model, row)[0]
     with pytest.raises(DataError, match="rewrites earlier turns"):
-        _encoded(_model(tiny_llama, _named(THINKING), train_on="all"), row)
+        _encoded(_model(tiny_llama, named(THINKING), train_on="all"), row)
 
 
 def test_a_chat_that_waits_for_its_answer_is_read_whole(tiny_llama: str) -> None:
     waiting = "[unused0] system be kind [unused1] [unused0] user good day [unused1] [unused0] assistant"
-    model = _model(tiny_llama, _named(CHATML))
+    model = _model(tiny_llama, named(CHATML))
     assert _encoded(model, {"messages": [SYSTEM, FIRST]}, labelled=False) == (waiting, "")
     # the answer of a labelled row is not shown
     assert _encoded(model, {"messages": [SYSTEM, FIRST, HELLO]}, labelled=False) == (waiting, "")
@@ -184,7 +184,7 @@ def test_chats_that_can_not_be_learned(tiny_llama: str, messages: Any, problem: 
         _encoded(_model(tiny_llama), {"messages": messages})
 
 
-@pytest.mark.parametrize("template", [None, _named(CHATML)])
+@pytest.mark.parametrize("template", [None, named(CHATML)])
 def test_a_long_chat_loses_its_oldest_turns_never_its_system_message(tiny_llama: str, template: str | None) -> None:
     turns = [
         {"role": role, "content": f"{word} " * 6 + str(number)}
@@ -224,7 +224,7 @@ class _Script(torch.nn.Module):
 
 
 def test_answers_stop_where_turns_end(tiny_llama: str) -> None:
-    model = _model(tiny_llama, _named(CHATML), max_new_tokens=6)
+    model = _model(tiny_llama, named(CHATML), max_new_tokens=6)
     ids = model.tokenizer.convert_tokens_to_ids
     said = [ids("hello"), ids("[unused1]"), ids("card"), ids("card")]
     inner = model.transformer.get_base_model()  # type: ignore[operator]
@@ -240,7 +240,7 @@ def test_a_template_without_an_end_gets_the_end_of_text(tiny_llama: str) -> None
 
 
 def test_the_pool_writes_rows_as_predict_does(tiny_llama: str, tmp_path: Path) -> None:
-    base = _with_template(tiny_llama, tmp_path / "base", _named(CHATML))
+    base = with_template(tiny_llama, tmp_path / "base", named(CHATML))
     answers = {}
     for name, system in (("kind", "be kind"), ("brief", None)):
         model = pefttools.wrap(base, {"name": "lora", "r": 2}, precision="float32",
@@ -263,7 +263,7 @@ def test_the_pool_writes_rows_as_predict_does(tiny_llama: str, tmp_path: Path) -
 
 
 def test_rows_of_one_batch_end_by_tokens_of_their_own(tiny_llama: str, tmp_path: Path) -> None:
-    base = _with_template(tiny_llama, tmp_path / "base", _named(CHATML))
+    base = with_template(tiny_llama, tmp_path / "base", named(CHATML))
     for name, template in (("chat", "auto"), ("text", "none")):
         model = pefttools.wrap(base, {"name": "lora", "r": 2}, task={"name": "causal-lm", "template": template})
         pefttools.save(model, tmp_path / name)
@@ -292,7 +292,7 @@ def test_artifacts_of_the_first_version_keep_their_prompts(tiny_llama: str, tmp_
     assert _encoded(model, {"messages": [FIRST, HELLO]}) == ("[CLS] good day hello [SEP]", "hello [SEP]")
 
 
-def _with_template(base: str, folder: Path, template: str) -> str:
+def with_template(base: str, folder: Path, template: str) -> str:
     """A copy of a base whose tokenizer has a chat template."""
     import shutil
 

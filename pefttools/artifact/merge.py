@@ -1,0 +1,196 @@
+"""Folding an adapter into its base: a folder that other libraries open by themselves, with the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pefttools.artifact.load import load_artifact
+from pefttools.artifact.manifest import read_manifest
+from pefttools.artifact.merge_card import merged_card
+from pefttools.artifact.save import HEAD
+from pefttools.bases import variants
+from pefttools.bases.loading import load_transformer, quiet
+from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
+from pefttools.files import folder_atomic
+from pefttools.recipe import choose_method
+from pefttools.tuned import TunedModel
+
+#: of the largest logit; float32 sums in another order stay far below
+_TOLERANCE = 1e-3
+FORMATS = ("transformers", "sentence-transformers")
+
+
+class MergeError(PeftToolsError):
+    """A merged model that does not answer as the adapter does."""
+
+    exit_code = 1
+
+
+def merge_artifact(folder: Path, output: Path, *, base: str | None = None, format: str = "transformers") -> Path:
+    """Write a plain model that gives the adapter's answers, in float32; see `pefttools.merge`.
+
+    Raises:
+        ConfigError: the method can't be merged, or the format does not go with the head.
+        MergeError: what was written gives other answers.
+    """
+    if format not in FORMATS:
+        raise UnknownNameError("format", format, FORMATS)
+    manifest = read_manifest(folder)
+    method, _ = choose_method({"name": manifest.method.name, **manifest.method.config})
+    if not method.capabilities.mergeable:
+        raise ConfigError(
+            f"the method {method.name!r} can't be merged: it does more than change the base's weights",
+            hint="Use the artifact as it is.",
+        )
+    if format == "sentence-transformers" and manifest.task.head == "model":
+        raise ConfigError(
+            "the task head is the model's own, which sentence-transformers does not open",
+            hint="Merge without --format: transformers.pipeline('text-classification', FOLDER) opens it.",
+        )
+    tuned = load_artifact(folder, base=base, variant="float32")
+    tuned.autocast = None
+    wanted = [_logits(tuned, batch) for batch in _probes(tuned)]
+    with _untied(tuned.transformer):
+        plain: Any = method.merge(tuned.transformer)
+    _describe(plain, tuned)
+    with folder_atomic(output, over="config.json") as temporary:
+        _with_pooler(plain, tuned).save_pretrained(temporary)
+        tuned.tokenizer.padding_side = "right" if tuned.labels else "left"
+        tuned.tokenizer.save_pretrained(temporary)
+        if tuned.head is not None:
+            state = {name: tensor.cpu().contiguous() for name, tensor in tuned.head.state_dict().items()}
+            save_file(state, temporary / HEAD, metadata={"format": "pt"})
+        _check(temporary, tuned, type(plain), wanted)
+        if format == "sentence-transformers":
+            _as_sentence_transformer(temporary, tuned)
+        (temporary / "README.md").write_text(merged_card(manifest, tuned, format), encoding="utf-8")
+    return output
+
+
+def _logits(tuned: TunedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    logits = tuned.run_batch(batch).float()
+    return logits[batch["attention_mask"].bool()] if logits.ndim == 3 else logits
+
+
+def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
+    """Two batches of tokens from all over the vocabulary: rows of one length, and rows that are padded."""
+    size = len(tuned.tokenizer)
+    found = []
+    for lengths in ((9, 9), (12, 5, 3)):
+        ids = torch.full((len(lengths), max(lengths)), int(tuned.tokenizer.pad_token_id))
+        mask = torch.zeros_like(ids)
+        for row, length in enumerate(lengths):
+            ids[row, :length] = torch.tensor([(7919 * (row + 1) * (at + 1) + 101) % size for at in range(length)])
+            mask[row, :length] = 1
+        found.append({"input_ids": ids, "attention_mask": mask})
+    return found
+
+
+@contextmanager
+def _untied(model: nn.Module) -> Iterator[None]:
+    """Give the language head weights of its own within, and leave them where they became others.
+
+    A change of tied weights would change the embeddings too, which the adapter never did.
+    """
+    from pefttools.sites import transformers_models
+
+    inner = transformers_models(model)[0]
+    head, embeddings = inner.get_output_embeddings(), inner.get_input_embeddings()
+    head = _wrapped(head)
+    tied = head is not None and getattr(head, "weight", None) is embeddings.weight
+    if tied:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    yield
+    if not tied:
+        return
+    same = torch.equal(head.weight, embeddings.weight)
+    if same:
+        head.weight = embeddings.weight
+    for config in (inner.config, inner.config.get_text_config()):
+        config.tie_word_embeddings = same  # PEFT may have changed it
+
+
+def _wrapped(module: Any) -> Any:
+    """The base's own module inside of one that a method put around it."""
+    return getattr(module, "base_layer", module)
+
+
+def _describe(plain: Any, tuned: TunedModel) -> None:
+    """Label names, and the tokens that end an answer, where other libraries look for them."""
+    from pefttools.tasks.generation import end_tokens
+
+    if tuned.labels:
+        plain.config.id2label = dict(enumerate(tuned.labels))
+        plain.config.label2id = {label: index for index, label in enumerate(tuned.labels)}
+    ends = sorted({*tuned.spec.task.answer_ends(tuned.tokenizer), *end_tokens(plain)})
+    if ends:
+        plain.generation_config.eos_token_id = ends
+
+
+def _with_pooler(plain: nn.Module, tuned: TunedModel) -> Any:
+    """The model with the base's own pooler, which a pooling head does not read and so was never loaded."""
+    from transformers import AutoModel
+
+    if tuned.head is None:
+        return plain
+    whole, missing = load_transformer(AutoModel, tuned.spec.base, variants.get("float32")(), pooler=True)
+    if missing or whole.state_dict().keys() == plain.state_dict().keys():
+        return plain
+    whole.load_state_dict(plain.state_dict(), strict=False)
+    whole.config = plain.config
+    return whole
+
+
+def _check(folder: Path, tuned: TunedModel, kind: Any, wanted: list[torch.Tensor]) -> None:
+    """Open what was written by transformers alone and compare its answers.
+
+    Raises:
+        MergeError: they differ.
+    """
+    with quiet():
+        written = kind.from_pretrained(folder, dtype=torch.float32).to(tuned.device).eval()
+    head: nn.Module | None = None
+    if tuned.head is not None:
+        tuned.head.load_state_dict(load_file(folder / HEAD))
+        head = tuned.head
+    again = TunedModel(written, head, tuned.spec, tuned.tokenizer, None).eval()
+    for batch, expected in zip(_probes(tuned), wanted, strict=True):
+        found = _logits(again, batch)
+        lost = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+        if found.shape != expected.shape or not lost <= _TOLERANCE:
+            raise MergeError(
+                f"the merged model gives other answers than the adapter: logits differ by {float(lost):.1%} of the "
+                "largest. Nothing was written",
+                hint="Use the artifact as it is, and report this.",
+            )
+
+
+def _as_sentence_transformer(folder: Path, tuned: TunedModel) -> None:
+    """Add what sentence-transformers reads: pooling, and the linear layer with its softmax."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+    except ImportError as error:
+        raise ConfigError(
+            "--format sentence-transformers needs the package sentence-transformers",
+            hint="pip install 'sentence-transformers>=6'",
+        ) from error
+    assert tuned.head is not None
+    linear: Any = tuned.head.linear
+    assert isinstance(linear, nn.Linear)
+    mode = {"last": "lasttoken"}.get(tuned.spec.head_kind, tuned.spec.head_kind)
+    with quiet():
+        modules = [
+            Transformer(str(folder), max_seq_length=tuned.spec.task.options.max_length),
+            Pooling(linear.in_features, pooling_mode=mode),
+            Dense(linear.in_features, linear.out_features, activation_function=nn.Softmax()),
+        ]
+        modules[2].linear.load_state_dict(linear.state_dict())
+        SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)

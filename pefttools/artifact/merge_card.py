@@ -1,0 +1,99 @@
+"""The card of a merged model: the lines that reproduce its answers without pefttools."""
+
+from __future__ import annotations
+
+from pefttools.artifact.card import plain
+from pefttools.artifact.manifest import Manifest
+from pefttools.tuned import TunedModel
+
+_POOLED = {
+    "mean": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = (states * mask).sum(1) / mask.sum(1)',
+    "cls": "pooled = states[:, 0]",
+    "last": 'last = batch["attention_mask"].sum(1) - 1\npooled = states[torch.arange(len(states)), last]',
+}
+
+_POOLING_HEAD = """\
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModel.from_pretrained(FOLDER).eval()
+head = load_file(f"{{FOLDER}}/head.safetensors")
+batch = tokenizer(TEXTS, padding=True, padding_side="right", truncation=True, max_length={length}, return_tensors="pt")
+with torch.no_grad():
+    states = model(**batch).last_hidden_state
+{pooling}
+scores = (pooled @ head["linear.weight"].T + head["linear.bias"]).softmax(-1)
+print([(model.config.id2label[int(row.argmax())], float(row.max())) for row in scores])"""
+
+_SENTENCE_TRANSFORMER = """\
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(FOLDER)
+labels = model[0].auto_model.config.id2label
+scores = model.encode(TEXTS)
+print([(labels[int(row.argmax())], float(row.max())) for row in scores])"""
+
+_OWN_HEAD = """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", FOLDER)
+print(classify(TEXTS, truncation=True, max_length={length}))"""
+
+_LANGUAGE_MODEL = """\
+from transformers import pipeline
+
+generate = pipeline("text-generation", FOLDER)
+prompts = [{prompt} for text in TEXTS]
+answers = generate(prompts, max_new_tokens={new}, do_sample=False, return_full_text=False)
+print([answer["generated_text"].strip() for (answer,) in answers])"""
+
+
+def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
+    """Markdown of a merged model's ``README.md``."""
+    base, method, task = manifest.base, manifest.method, manifest.task
+    lines = [
+        f"# {plain(base.id)}, tuned by {plain(method.name)} for {plain(task.name)}",
+        "",
+        "A plain model in float32: the adapter is folded into the weights. Written by pefttools, which compared its",
+        "answers with the adapter's.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| base weights | sha256 `{base.weights}` |",
+        f"| head | {plain(_head(tuned))} |",
+    ]
+    if task.labels:
+        lines.append(f"| labels | {', '.join(plain(label) for label in task.labels)} |")
+    lines += ["", "```python", f'FOLDER = "path/to/this/folder"\n{code(tuned, format)}', "```", ""]
+    return "\n".join(lines)
+
+
+def code(tuned: TunedModel, format: str) -> str:
+    """Lines of Python that print what the model gives for ``TEXTS``."""
+    options = tuned.spec.task.options
+    length = options.max_length
+    if not tuned.labels:
+        return _LANGUAGE_MODEL.format(prompt=_prompt(tuned), new=options.max_new_tokens)
+    if tuned.head is None:
+        return _OWN_HEAD.format(length=length)
+    if format == "sentence-transformers":
+        return _SENTENCE_TRANSFORMER
+    return _POOLING_HEAD.format(length=length, pooling=_POOLED[tuned.spec.head_kind])
+
+
+def _prompt(tuned: TunedModel) -> str:
+    """An expression that writes ``text`` as the model saw prompts in training."""
+    options = tuned.spec.task.options
+    if options.template == "none" or tuned.tokenizer.chat_template is None:
+        system = "" if options.system is None or options.plain == "joined" else f"{options.system!r} + '\\n' + "
+        return f"{system}text" + ("" if options.plain == "joined" else r" + '\n'")
+    system = "" if options.system is None else f'{{"role": "system", "content": {options.system!r}}}, '
+    return f'[{system}{{"role": "user", "content": text}}]'
+
+
+def _head(tuned: TunedModel) -> str:
+    if tuned.head is None:
+        return "the model's own"
+    return f"{tuned.spec.head_kind} pooling of the last hidden states, one linear layer (head.safetensors)"
