@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
+    from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
 
 
@@ -191,6 +192,13 @@ class CausalLM(Task[CausalLMConfig]):
                 return states, language_head
         return self.logits(transformer, None, batch), None
 
+    def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
+        from pefttools.tasks.metrics import answer_metrics, load_metrics
+
+        if self.options.metrics and not self.options.generate:
+            raise ConfigError("task.metrics compare generated answers", hint="Set task.generate=true.")
+        return load_metrics(self.options.metrics, answer_metrics(), ["an answer", "another"])
+
     def evaluate(
         self,
         model: TunedModel,
@@ -199,7 +207,7 @@ class CausalLM(Task[CausalLMConfig]):
         batch_size: int,
         progress: Progress | None = None,
     ) -> Evaluation:
-        from pefttools.tasks.metrics import named_metric, text_metrics
+        from pefttools.tasks.metrics import text_metrics
 
         steps = 2 if self.options.generate else 1
         forced = in_length_order(
@@ -219,8 +227,8 @@ class CausalLM(Task[CausalLMConfig]):
             return Evaluation(metrics, entries)
         answers = self._answers(model, examples, batch_size, _part(progress, 1, steps))
         metrics.update(text_metrics(answers, references))
-        for name in self.options.metrics:
-            metrics.update(named_metric(name, answers, references))
+        for metric in self.load_metrics(model.labels):
+            metrics.update(metric.compute(answers, references))
         entries = [
             {"prediction": answer, "reference": reference, "correct": answer.strip() == reference.strip()}
             for answer, reference in zip(answers, references, strict=True)

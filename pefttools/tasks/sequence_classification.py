@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
+    from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
 
 #: of an example, what is not an input of the model
@@ -151,6 +152,11 @@ class SequenceClassification(Task[ClassificationConfig]):
         total = cross_entropy(logits.float(), labels, reduction="sum")
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
+    def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
+        from pefttools.tasks.metrics import class_metrics, load_metrics
+
+        return load_metrics(self.options.metrics, class_metrics(), range(len(labels)))
+
     def evaluate(
         self,
         model: TunedModel,
@@ -159,7 +165,7 @@ class SequenceClassification(Task[ClassificationConfig]):
         batch_size: int,
         progress: Progress | None = None,
     ) -> Evaluation:
-        from pefttools.tasks.metrics import classification_metrics, named_metric
+        from pefttools.tasks.metrics import classification_metrics
 
         scores = self._scores(model, examples, batch_size, progress)
         references = [int(example["labels"]) for example in examples]
@@ -167,8 +173,8 @@ class SequenceClassification(Task[ClassificationConfig]):
         metrics = classification_metrics(predictions, references)
         losses = [-_log(row[reference]) for row, reference in zip(scores, references, strict=True)]
         metrics["loss"] = sum(losses) / len(losses)
-        for name in self.options.metrics:
-            metrics.update(named_metric(name, predictions, references))
+        for metric in self.load_metrics(model.labels):
+            metrics.update(metric.compute(predictions, references))
         entries = [
             {
                 "prediction": model.labels[prediction],

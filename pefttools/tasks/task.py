@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
+    from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
 
 Example = dict[str, Any]
@@ -35,8 +36,10 @@ class TaskConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
-    metrics: list[str] = Field(
-        default_factory=list, description="further metrics of the evaluate library, by name or path"
+    metrics: list[str | dict[str, Any]] = Field(
+        default_factory=list,
+        description="further metrics: a name, or a name with options, e.g. {name: f1, average: macro}; what pefttools "
+        "does not bring along is loaded by the evaluate library, from a hub or the path of a script",
     )
 
 
@@ -227,6 +230,16 @@ class Task(ABC, Generic[ConfigT]):
     def evaluation_pass(self, model: TunedModel, batch: Batch) -> Any:
         """One forward pass as `evaluate` runs it, on a batch with its labels."""
         return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
+
+    def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
+        """The metrics of ``task.metrics``, loaded and tried.
+
+        Raises:
+            ConfigError: one that does not exist, or that does not take its options.
+        """
+        if self.options.metrics:
+            raise ConfigError(f"the task {self.name!r} takes no further metrics")
+        return []
 
     @abstractmethod
     def evaluate(

@@ -60,6 +60,7 @@ def prepare(recipe: Recipe) -> Prepared:
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
+    task.load_metrics(labels)
     return Prepared(recipe, base, method, config, task, splits, labels, Examples(task, base, splits, labels))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ import torch
 import pefttools
 from pefttools.data import Table, read_table
 from pefttools.errors import ConfigError, DataError
+from pefttools.recipe import Recipe
 from pefttools.tasks import tasks
 from pefttools.tasks.heads import pool
-from pefttools.tasks.metrics import classification_metrics, named_metric, text_metrics
+from pefttools.tasks.metrics import class_metrics, classification_metrics, load_metrics, text_metrics
+from pefttools.training.prepare import prepare
 from tests.conftest import MINILM
 
 
@@ -46,9 +49,44 @@ def test_a_metric_of_the_users_own(tmp_path: Path) -> None:
         "    def _compute(self, predictions, references):\n"
         "        return {'seven': 7.0}\n"
     )
-    assert named_metric(str(script), [0, 1], [0, 1]) == {"seven": 7.0}
+    (metric,) = load_metrics([str(script)], {}, [0, 1])
+    assert metric.compute([0, 1], [0, 1]) == {"seven": 7.0}
     with pytest.raises(ConfigError, match="can't be loaded"):
-        named_metric(str(tmp_path / "nothing.py"), [0], [0])
+        load_metrics([str(tmp_path / "nothing.py")], {}, [0])
+
+
+def test_metrics_by_name_need_no_hub_and_are_tried_before_training(
+    tiny_bert: str, intents: dict[str, str], tmp_path: Path
+) -> None:
+    from sklearn import metrics as sklearn_metrics
+
+    predictions, references = [0, 0, 1, 2, 2], [0, 1, 1, 1, 2]
+    choices = ["f1", {"name": "f1", "average": "micro"}, "matthews_correlation", {"name": "recall", "average": "macro"}]
+    found = {}
+    for metric in load_metrics(choices, class_metrics(), range(3)):
+        found.update(metric.compute(predictions, references))
+    assert found == pytest.approx(
+        {
+            "f1": sklearn_metrics.f1_score(references, predictions, average="macro"),
+            "f1_micro": sklearn_metrics.f1_score(references, predictions, average="micro"),
+            "matthews_correlation": sklearn_metrics.matthews_corrcoef(references, predictions),
+            "recall_macro": sklearn_metrics.recall_score(references, predictions, average="macro"),
+        }
+    )
+    recipe: dict[str, Any] = {"base": tiny_bert, "method": "lora", "data": intents, "output": str(tmp_path / "a"),
+                              "training": {"max_steps": 1}}  # fmt: skip
+    for metric_choice, problem in (
+        ("f2", "the metric 'f2' can't be loaded"),
+        ({"name": "f1", "averge": "macro"}, "the metric 'f1' can't be computed: TypeError"),
+        ({"average": "macro"}, "a mapping needs the field 'name'"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            prepare(Recipe(**recipe, task={"name": "sequence-classification", "metrics": [metric_choice]}))
+    task = {"name": "sequence-classification", "head": "mean", "metrics": ["f1", "matthews_correlation"]}
+    stored = pefttools.train({**recipe, "task": task})
+    assert stored is not None and stored.test is not None
+    assert stored.test.metrics["f1"] == stored.test.metrics["f1_macro"]
+    assert -1 <= stored.manifest.metrics["test"]["matthews_correlation"] <= 1
 
 
 def test_the_base_says_that_it_pools() -> None:

@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall and F1, as modules of the evaluate library."""
+"""Metrics of class numbers by scikit-learn, as modules of the evaluate library."""
 
 from __future__ import annotations
 
@@ -22,27 +22,51 @@ class _ClassMetric(evaluate.Metric):  # type: ignore[misc]
 class Accuracy(_ClassMetric):
     """Share of right predictions."""
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {"accuracy": float(metrics.accuracy_score(references, predictions))}
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+        return {"accuracy": float(metrics.accuracy_score(references, predictions, **options))}
+
+
+class BalancedAccuracy(_ClassMetric):
+    """Recall, averaged over the classes that occur in the references."""
+
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+        return {"balanced_accuracy": float(metrics.balanced_accuracy_score(references, predictions, **options))}
 
 
 class Precision(_ClassMetric):
     """Precision, averaged over the classes."""
 
-    def _compute(self, predictions: Any, references: Any, average: str = "macro") -> dict[str, float]:
-        score = metrics.precision_score(references, predictions, average=average, zero_division=0)
+    def _compute(
+        self, predictions: Any, references: Any, average: str = "macro", zero_division: float = 0, **options: Any
+    ) -> dict[str, float]:
+        score = metrics.precision_score(
+            references, predictions, average=average, zero_division=zero_division, **options
+        )
         return {"precision": float(score)}
 
 
 class Recall(_ClassMetric):
     """Recall, averaged over the classes."""
 
-    def _compute(self, predictions: Any, references: Any, average: str = "macro") -> dict[str, float]:
-        return {"recall": float(metrics.recall_score(references, predictions, average=average, zero_division=0))}
+    def _compute(
+        self, predictions: Any, references: Any, average: str = "macro", zero_division: float = 0, **options: Any
+    ) -> dict[str, float]:
+        score = metrics.recall_score(references, predictions, average=average, zero_division=zero_division, **options)
+        return {"recall": float(score)}
 
 
 class F1(_ClassMetric):
     """Harmonic mean of precision and recall, averaged over the classes."""
 
-    def _compute(self, predictions: Any, references: Any, average: str = "macro") -> dict[str, float]:
-        return {"f1": float(metrics.f1_score(references, predictions, average=average, zero_division=0))}
+    def _compute(
+        self, predictions: Any, references: Any, average: str = "macro", zero_division: float = 0, **options: Any
+    ) -> dict[str, float]:
+        score = metrics.f1_score(references, predictions, average=average, zero_division=zero_division, **options)
+        return {"f1": float(score)}
+
+
+class MatthewsCorrelation(_ClassMetric):
+    """Matthews' correlation coefficient: 0 for guessing, whatever the shares of the classes."""
+
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+        return {"matthews_correlation": float(metrics.matthews_corrcoef(references, predictions, **options))}
