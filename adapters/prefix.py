@@ -45,6 +45,9 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
             modules_to_save=list(target.head_modules) or None,
         )
 
+    def virtual_tokens(self, config: PrefixConfig) -> int:
+        return config.length
+
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, Prefix
 

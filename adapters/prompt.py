@@ -51,6 +51,9 @@ class PromptTuning(PeftMethod[PromptConfig]):
             modules_to_save=list(target.head_modules) or None,
         )
 
+    def virtual_tokens(self, config: PromptConfig) -> int:
+        return config.length
+
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, Prompt
 

@@ -18,6 +18,7 @@ from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation
 from pefttools.tasks.cuts import cuts_of
+from pefttools.tasks.lengths import fit_to_base
 from pefttools.training.precision import default_device
 from pefttools.training.run import train as _train
 from pefttools.training.store import Stored
@@ -60,8 +61,10 @@ def wrap(
     chosen_task = choose_task(task if isinstance(task, str) else dict(task))
     if chosen_task.roles.get("label") and len(labels) < 2:
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
+    found = locate_base(base)
+    chosen_task, _ = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
     return build(
-        locate_base(base), variant, chosen, config, chosen_task, labels,
+        found, variant, chosen, config, chosen_task, labels,
         precision=precision, seed=seed, device=default_device(),
     )  # fmt: skip
 

@@ -121,6 +121,10 @@ class Method(ABC, Generic[ConfigT]):
             TargetError: a module pattern that matches nothing.
         """
 
+    def virtual_tokens(self, config: ConfigT) -> int:
+        """Number of positions that the method takes from every text; 0 where it puts nothing before them."""
+        return 0
+
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after every optimizer step; does nothing by default."""
         return

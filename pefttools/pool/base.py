@@ -12,6 +12,7 @@ from torch import nn
 
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
+from pefttools.bases.positions import first_position
 from pefttools.bases.skeleton import longest_text
 from pefttools.errors import BaseModelError, ConfigError
 from pefttools.training.precision import hardware_dtype
@@ -68,9 +69,8 @@ class ServedBase:
 
     @cached_property
     def first_position(self) -> int:
-        """Position of a text's first token: 0, but for RoBERTa and its relatives, which begin after the padding's."""
-        padding = getattr(getattr(self.backbone, "embeddings", None), "padding_idx", None)
-        return 0 if padding is None else int(padding) + 1
+        """Position of a text's first token."""
+        return first_position(self.backbone)
 
     @property
     def counts_positions(self) -> bool:

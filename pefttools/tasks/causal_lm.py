@@ -192,6 +192,10 @@ class CausalLM(Task[CausalLMConfig]):
                 return states, language_head
         return self.logits(transformer, None, batch), None
 
+    @property
+    def generated_tokens(self) -> int:
+        return self.options.max_new_tokens if self.options.generate else 0
+
     def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
         from pefttools.tasks.metrics import answer_metrics, load_metrics
 

@@ -231,6 +231,11 @@ class Task(ABC, Generic[ConfigT]):
         """One forward pass as `evaluate` runs it, on a batch with its labels."""
         return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
 
+    @property
+    def generated_tokens(self) -> int:
+        """Maximum number of tokens that are generated after a row; 0 where nothing is."""
+        return 0
+
     def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
         """The metrics of ``task.metrics``, loaded and tried.
 

@@ -80,6 +80,8 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         f"{prepared.method.name} on {prepared.base.id} ({recipe.variant}): {count.trainable:,} trained of "
         f"{count.total:,} parameters, learning rate {rate:g}"
     )
+    for note in prepared.notes:
+        reporter.event(note)
     train, validation = prepared.examples.train, prepared.examples.validation
     if not prepared.method.capabilities.trains:
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)

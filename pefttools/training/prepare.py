@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST
@@ -12,6 +12,7 @@ from pefttools.errors import ConfigError
 from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import Recipe
+from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
@@ -31,6 +32,8 @@ class Prepared:
     splits: Splits
     labels: list[str]
     examples: Examples
+    #: what was changed without being asked for, for the log
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -55,13 +58,15 @@ def prepare(recipe: Recipe) -> Prepared:
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)
     base = locate_base(recipe.base, recipe.revision)
+    task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     splits = load_splits(recipe.data, task.roles)
     labels = task.labels(splits.train)
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
     task.load_metrics(labels)
-    return Prepared(recipe, base, method, config, task, splits, labels, Examples(task, base, splits, labels))
+    examples = Examples(task, base, splits, labels)
+    return Prepared(recipe, base, method, config, task, splits, labels, examples, [shortened] if shortened else [])
 
 
 def build_model(prepared: Prepared) -> TunedModel:

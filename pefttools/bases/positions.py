@@ -1,0 +1,31 @@
+"""How long a text a base model can take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pefttools.bases.base import variants
+from pefttools.bases.locate import Base
+from pefttools.bases.skeleton import Skeleton, longest_text
+
+
+def text_limit(base: Base) -> int | None:
+    """Number of tokens that a base's positions reach; None where its configuration sets no limit.
+
+    Raises:
+        BaseModelError: no configuration, or one of no known model.
+    """
+    from transformers import AutoModel
+
+    outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
+    longest = longest_text(outline.configuration())
+    if longest is None:
+        return None
+    model, _ = outline.transformer(AutoModel, variants.get("float32")())
+    return longest - first_position(model)
+
+
+def first_position(backbone: Any) -> int:
+    """Position of a text's first token: 0, but for RoBERTa and its relatives, which begin after the padding's."""
+    padding = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
