@@ -24,21 +24,29 @@ def evaluate(
     column: list[str] = COLUMN,
     batch_size: int = BATCH,
     predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
+    per_class: bool = typer.Option(False, "--per-class", help="Also scores per class, and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Measure a saved artifact on labelled rows."""
     from pefttools import api
+    from pefttools.cli.class_tables import print_classes
+    from pefttools.errors import ConfigError
     from pefttools.progress import default_reporter
 
     model = api.load(artifact, base=base, variant=variant)
     found = api.evaluate(model, data, columns=_columns(column), batch_size=batch_size, reporter=default_reporter())
     if predictions is not None:
         _write_lines(predictions, found.predictions)
+    classes = found.classes(model.labels) if per_class else None
+    if per_class and classes is None:
+        raise ConfigError(f"--per-class: the task {model.spec.task.name!r} has no classes")
     if as_json:
-        print(json.dumps(found.metrics, indent=2))
-    else:
-        for name, value in found.metrics.items():
-            print(f"{name:20} {value:.4f}")
+        print(json.dumps({**found.metrics, **(classes.as_dict() if classes else {})}, indent=2, ensure_ascii=False))
+        return
+    for name, value in found.metrics.items():
+        print(f"{name:20} {value:.4f}")
+    if classes is not None:
+        print_classes(classes)
 
 
 def predict(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
+    from pefttools.tasks.classes import ClassReport
     from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
 
@@ -78,6 +79,14 @@ class Evaluation:
     def answers(self) -> list[Any]:
         """The predictions alone."""
         return [entry["prediction"] for entry in self.predictions]
+
+    def classes(self, labels: Sequence[str]) -> ClassReport | None:
+        """Scores per class, and the confusion matrix; None for a task without labels."""
+        from pefttools.tasks.classes import class_report
+
+        if not labels:
+            return None
+        return class_report(self.answers(), [entry["reference"] for entry in self.predictions], labels)
 
 
 class Task(ABC, Generic[ConfigT]):
