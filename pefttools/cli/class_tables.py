@@ -16,7 +16,8 @@ def print_classes(report: ClassReport) -> None:
     from rich.text import Text
 
     console = Console()
-    table = Table(title="Scores per class", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    console.print("\nScores per class")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("class", "rows", "predicted", "precision", "recall", "f1"):
         table.add_column(name, justify="left" if name == "class" else "right", no_wrap=name != "class")
     for one in report.classes:
@@ -24,10 +25,12 @@ def print_classes(report: ClassReport) -> None:
         table.add_row(Text(one.label), f"{one.rows:,}", f"{one.predicted:,}", *scores)
     console.print(table)
     if len(report.classes) <= _LARGEST_MATRIX:
+        console.print("\nConfusion matrix: a row per true class, a column per predicted one")
         console.print(_matrix(report))
         return
     mistakes = report.mistakes()
-    table = Table(title="Most frequent mistakes", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    console.print("\nMost frequent mistakes")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("true class", "predicted class", "rows"):
         table.add_column(name, justify="right" if name == "rows" else "left")
     for cell in mistakes[:_MISTAKES]:
@@ -41,10 +44,7 @@ def _matrix(report: ClassReport) -> object:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title="Confusion matrix: a row per true class, a column per predicted one", title_justify="left", box=None,
-        padding=(0, 2, 0, 0),
-    )  # fmt: skip
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for number in range(1, len(report.classes) + 1):
         table.add_column(str(number), justify="right")
