@@ -308,4 +308,4 @@ class CausalLM(Task[CausalLMConfig]):
 def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
     if progress is None:
         return None
-    return lambda done, total: progress(step * total + done, steps * total)
+    return lambda done, total: progress((step * total + done) // steps, total)
