@@ -30,6 +30,10 @@ def bench(
     print(f"runs       {outcome.folder / 'runs'}  (per run: record.json, predictions.jsonl, log.txt, artifact/)")
 
 
+#: the file's model, for `pefttools schema bench`
+bench.reads = "pefttools.eval.spec:BenchSpec"  # type: ignore[attr-defined]
+
+
 def report(
     runs: Path = typer.Argument(help="Output folder of a `pefttools bench`.", metavar="RUNS_DIR"),
     output: Path | None = typer.Option(None, "--output", help="Folder of the report; default: RUNS_DIR/report."),

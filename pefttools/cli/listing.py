@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -67,11 +69,14 @@ def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
 
 
 def schema(
-    what: str = typer.Argument("recipe", help="recipe, or method:NAME or task:NAME for the options of a plugin."),
+    what: str = typer.Argument(
+        "recipe", help="recipe, the name of a command that reads a file (bench), method:NAME or task:NAME."
+    ),
 ) -> None:
     """Print a JSON schema, for editors."""
     from pefttools.errors import UnknownNameError
 
+    files = _files_of_commands()
     kind, _, name = what.partition(":")
     model: Any
     if what == "recipe":
@@ -84,9 +89,22 @@ def schema(
         from pefttools.tasks import tasks as task_registry
 
         model = task_registry.get(name).config
+    elif what in files:
+        module, _, attribute = files[what].partition(":")
+        model = getattr(importlib.import_module(module), attribute)
     else:
-        raise UnknownNameError("schema", what, ("recipe", "method:NAME", "task:NAME"))
+        raise UnknownNameError("schema", what, ("recipe", *files, "method:NAME", "task:NAME"))
     print(json.dumps(model.model_json_schema(), indent=2))
+
+
+def _files_of_commands() -> dict[str, str]:
+    """Command of a plugin -> the pydantic model of the file that it reads, as MODULE:CLASS in its attribute `reads`."""
+    found = {}
+    for point in entry_points(group="pefttools.commands"):
+        reads = getattr(point.load(), "reads", None)
+        if reads is not None:
+            found[point.name] = str(reads)
+    return found
 
 
 def _rows(registry: Registry[Any], row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:

@@ -139,3 +139,4 @@ def test_listing_and_schema() -> None:
     schema = json.loads(_run("schema").stdout)
     assert schema["properties"]["training"]
     assert json.loads(_run("schema", "method:lora").stdout)["properties"]["r"]["default"] == 8
+    assert json.loads(_here("schema", "bench").stdout)["properties"]["baseline"]["default"] == "full"
