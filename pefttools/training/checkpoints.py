@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pefttools.errors import ArtifactError
-from pefttools.files import write_text_atomic
+from pefttools.files import open_as_new, write_text_atomic
 
 STATE = "trainable.safetensors"
 BEST = "best.safetensors"
@@ -32,6 +32,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def mark_complete(folder: Path) -> None:
     """Say that everything in a checkpoint is on the disk."""
+    open_as_new(folder)
     for path in folder.iterdir():
         if path.is_file():
             with path.open("rb") as stream:
