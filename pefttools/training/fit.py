@@ -16,7 +16,7 @@ from pefttools.training.checkpoints import latest_checkpoint
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
-from pefttools.training.processes import is_main_process, world_size
+from pefttools.training.processes import check_alike, is_main_process, world_size
 from pefttools.tuned import TunedModel
 
 
@@ -80,6 +80,8 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         f"{prepared.method.name} on {prepared.base.id} ({recipe.variant}): {count.trainable:,} trained of "
         f"{count.total:,} parameters, learning rate {rate:g}"
     )
+    processes = world_size()
+    reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
     train, validation = prepared.examples.train, prepared.examples.validation
     if not prepared.method.capabilities.trains:
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
@@ -95,6 +97,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         seconds = time.perf_counter() - start
     if settings.keep_best:
         trainer.restore_best()
+    check_alike(model.trainable_state())
     evaluation = Evaluation({}, [])
     if is_main_process():
         with reporter.step("evaluating on validation", "rows") as advance:

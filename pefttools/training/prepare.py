@@ -15,7 +15,7 @@ from pefttools.recipe import Recipe
 from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
-from pefttools.training.processes import world_size
+from pefttools.training.processes import check_launch, world_size
 from pefttools.tuned import TunedModel, build, check_combination
 
 
@@ -39,6 +39,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         PeftToolsError: anything wrong with names, options, their combination, the data or the output folder.
     """
+    check_launch()
     method, config = recipe.chosen_method()
     task = recipe.chosen_task()
     check_combination(method, config, variants.get(recipe.variant)(), task.name)

@@ -15,6 +15,7 @@ from pefttools.progress import Reporter
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
 from pefttools.training.prepare import Prepared
+from pefttools.training.processes import world_size
 from pefttools.tuned import TunedModel
 
 
@@ -46,6 +47,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
             "steps": fitted.steps,
             "best_step": fitted.best_step,
             "seconds": round(fitted.train_seconds, 3),
+            "processes": world_size(),
         },
         columns=splits.train.columns,
     )
