@@ -12,11 +12,12 @@ from typing import Any
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation, Example, Task
-from pefttools.training.checkpoints import latest_checkpoint
+from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.processes import check_alike, is_main_process, world_size
+from pefttools.training.resume import made_from
 from pefttools.tuned import TunedModel
 
 
@@ -54,7 +55,7 @@ class Fitted:
 
 
 def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: float | None = None,
-        resume: bool = False) -> Fitted:  # fmt: skip
+        checkpoint: Checkpoint | None = None) -> Fitted:  # fmt: skip
     """Train a model.
 
     Args:
@@ -62,7 +63,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         reporter: told of progress.
         work: folder for checkpoints and trackers' files.
         learning_rate: instead of the recipe's and the method's.
-        resume: go on from the newest whole checkpoint in `work`.
+        checkpoint: go on from it.
 
     Raises:
         DivergedError: the loss was not finite.
@@ -87,13 +88,12 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
         arguments = _arguments(recipe, len(train), rate, work)
-        trainer = TuningTrainer(model, arguments, settings, rate, train, validation, advance)
-        checkpoint = latest_checkpoint(work) if resume else None
+        trainer = TuningTrainer(model, arguments, settings, rate, train, validation, advance, made_from(prepared))
         if checkpoint is not None:
-            reporter.event(f"going on from {checkpoint}")
+            reporter.event(f"going on from {checkpoint.folder}")
         evaluating = _Stopwatch(trainer)
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         seconds = time.perf_counter() - start
     if settings.keep_best:
         trainer.restore_best()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from pefttools.errors import DivergedError
 from pefttools.progress import Advance
 from pefttools.tasks.task import Example
-from pefttools.training.checkpoints import BEST, STATE, mark_complete, put_state, read_state, write_state
+from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
 from pefttools.training.config import TrainingConfig
 from pefttools.training.optimizer import parameter_groups
 from pefttools.training.sampler import LengthWindowSampler
@@ -45,6 +45,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         train: encoded training examples.
         validation: encoded validation examples.
         advance: told of every step.
+        made_from: what decides how the training goes; kept with every checkpoint.
 
     Attributes:
         best_step: step of the best evaluation so far, 0 before the first.
@@ -60,8 +61,10 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         train: Sequence[Example],
         validation: Sequence[Example],
         advance: Advance,
+        made_from: Mapping[str, Any],
     ) -> None:
         self.tuned = model
+        self.made_from = made_from
         self.config = config
         self.base_learning_rate = learning_rate
         self.validation = validation
@@ -153,9 +156,14 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         write_state(folder / BEST, self.best_state, **notes)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            begin(folder)
+        super()._save_checkpoint(*args, **kwargs)
+        if self.args.world_size > 1:
+            torch.distributed.barrier()  # every process writes the state of its random generators
+        if self.args.should_save:
+            mark_complete(folder, self.made_from)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
