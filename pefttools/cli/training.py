@@ -48,12 +48,14 @@ def _train(settings: Recipe, resume: bool, overwrite: bool) -> None:
 
 
 def _summary(stored: Stored) -> str:
-    metric = stored.model.spec.task.primary_metric
+    metric = stored.manifest.training["selection"]["metric"]
     parts = [f"validation {metric} {stored.validation.metrics[metric]:.4f}"]
     if stored.test is not None:
         parts.append(f"test {metric} {stored.test.metrics[metric]:.4f}")
     size = sum(entry.size for name, entry in stored.manifest.files.items() if name.endswith(".safetensors"))
     parts.append(f"{size / 1e6:.2f} MB of weights ({stored.manifest.storage})")
+    if stored.manifest.training["did_not_learn"]:
+        parts.append(f"DID NOT LEARN: {stored.manifest.training['did_not_learn']}")
     return "; ".join(parts)
 
 

@@ -16,6 +16,8 @@ from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
 from pefttools.training.processes import check_launch, world_size
+from pefttools.training.selection import Selection, choose_selection
+from pefttools.training.start import Parent, open_parent
 from pefttools.tuned import TunedModel, build, check_combination
 
 
@@ -31,6 +33,8 @@ class Prepared:
     splits: Splits
     labels: list[str]
     examples: Examples
+    selection: Selection
+    parent: Parent | None = None
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -42,6 +46,7 @@ def prepare(recipe: Recipe) -> Prepared:
     check_launch()
     method, config = recipe.chosen_method()
     task = recipe.chosen_task()
+    selection = choose_selection(recipe.selection, task)
     check_combination(method, config, variants.get(recipe.variant)(), task.name)
     if recipe.training.gradient_checkpointing and not method.capabilities.gradient_checkpointing:
         raise ConfigError(
@@ -56,12 +61,17 @@ def prepare(recipe: Recipe) -> Prepared:
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)
     base = locate_base(recipe.base, recipe.revision)
+    parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
     splits = load_splits(recipe.data, task.roles)
     labels = task.labels(splits.train)
+    if parent is not None:
+        labels = parent.labels(labels)
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
-    return Prepared(recipe, base, method, config, task, splits, labels, Examples(task, base, splits, labels))
+    task = task.settled(splits.train, labels)
+    examples = Examples(task, base, splits, labels)
+    return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, parent)
 
 
 def build_model(prepared: Prepared) -> TunedModel:

@@ -73,6 +73,7 @@ def made_from(prepared: Prepared) -> dict[str, Any]:
         "rows": {name: digest for name, digest in prepared.splits.digests().items() if name != "test"},
         "labels": _digest(prepared.labels),
         "processes": world_size(),
+        "parent": prepared.parent.digest if prepared.parent else None,
     }
     chosen = dict(_flat(recipe.model_dump(mode="json")))
     chosen |= _flat({"method": {"name": prepared.method.name, **prepared.method.describe(prepared.config)}})
@@ -123,7 +124,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         elif name.startswith("rows."):
             yield f"the rows of {name.removeprefix('rows.')} are others"
         else:
-            what = {"base": "the base model's weights", "labels": "the labels"}.get(name, name)
+            what = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}[name]
             yield f"{what} are others"
 
 

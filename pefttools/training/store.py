@@ -36,6 +36,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
     `fitted` is released before the other is loaded, so that memory need not hold two.
     """
     recipe, task, splits = prepared.recipe, prepared.task, prepared.splits
+    selection, parent = prepared.selection, prepared.parent
     draft = draft_manifest(
         fitted.model,
         training={
@@ -48,6 +49,10 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
             "best_step": fitted.best_step,
             "seconds": round(fitted.train_seconds, 3),
             "processes": world_size(),
+            "selection": {"metric": selection.metric, "greater_is_better": selection.greater_is_better},
+            "stopped_early": fitted.stopped_early,
+            "did_not_learn": fitted.did_not_learn,
+            **({"parent": {"name": parent.folder.resolve().name, "digest": parent.digest}} if parent else {}),
         },
         columns=splits.train.columns,
     )
