@@ -80,3 +80,16 @@ def test_a_models_own_head_has_the_heads_learning_rate(
     assert {group["initial_lr"] for group in groups} == {0.25, fitted.learning_rate}
     # weight and bias of the classifier; the pooler came with the base and is no part of the head
     assert sum(len(group["params"]) for group in groups if group["initial_lr"] == 0.25) == 2
+
+
+def test_float16_that_would_lose_weights_is_not_stored_and_no_training_is_lost(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    """Even where the recipe asks for float16: the training is done, and what it gave is kept in float32."""
+    from tests.pefttools.test_resume import Told
+
+    told = Told()
+    recipe = _recipe(tiny_bert, intents, tmp_path / "a", max_steps=2, learning_rate=1e-10)
+    stored = pefttools.train({**recipe, "storage": "float16"}, reporter=told)
+    assert stored is not None and stored.manifest.storage == "float32"
+    assert any("float16 makes them 0: stored as float32" in event for event in told.events)
