@@ -74,6 +74,7 @@ def train(
     *,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Stored | None:
     """Train one method and save its artifact.
@@ -82,16 +83,21 @@ def train(
         recipe: a `Recipe`, the path of a YAML file, or a mapping of the same form.
         overrides: ``field.field=value`` on a YAML file.
         resume: go on from the last checkpoint of an interrupted run.
+        overwrite: replace the artifact or the checkpoints that stand at the recipe's output.
         reporter: shows progress; None: nothing is shown.
 
     Returns:
         The model as it was saved, its manifest and evaluations; None where another process writes.
+
+    Raises:
+        PeftToolsError: anything wrong with the recipe; what stands at its output and is not to be replaced; nothing to
+            resume, or a checkpoint of another training.
     """
     if isinstance(recipe, str | Path):
         recipe = load_recipe(Path(recipe), overrides)
     elif not isinstance(recipe, Recipe):
         recipe = validate(Recipe, dict(recipe), "recipe")
-    return _train(recipe, reporter or SilentReporter(), resume=resume)
+    return _train(recipe, reporter or SilentReporter(), resume=resume, overwrite=overwrite)
 
 
 def save(model: TunedModel, folder: PathLike, *, storage: str = "float32") -> Manifest:

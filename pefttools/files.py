@@ -8,7 +8,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,15 +55,16 @@ def write_text_atomic(path: Path, text: str) -> None:
     """Write a file so that a reader, or a killed writer, leaves the old content or the new, never a part."""
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # Not tempfile's: its files are their owner's alone, whatever the umask.
+        temporary = _beside(path)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            with temporary.open("x", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         _fsync_folder(path.parent)
 
@@ -120,16 +123,41 @@ def _staged(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`, removed in the end unless it was moved."""
     with _writable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        folder = _beside(target)
+        folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def open_as_new(folder: Path) -> None:
+    """Give a folder and everything in it the permissions that new files and folders get there.
+
+    Some libraries write files that only their owner may read, whatever the umask. What the umask asks for is read off
+    a file and a folder that are made for it: asking for the umask itself would mean to change it for a moment, for
+    every thread.
+    """
+    probe = _beside(folder / "probe")
+    try:
+        probe.mkdir()
+        (probe / "file").touch(exist_ok=False)
+        of_folders, of_files = (stat.S_IMODE(path.stat().st_mode) for path in (probe, probe / "file"))
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(of_folders if path.is_dir() else of_files)
+
+
+def _beside(path: Path) -> Path:
+    """A name that nothing has, for what will be called `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
 def _sync_tree(folder: Path) -> None:
-    """Everything in a folder made by mkdtemp on the disk, and open to whom new folders are open."""
-    folder.chmod(0o777 & ~_umask())
+    """Everything in a folder on the disk, and open to whom new files are open."""
+    open_as_new(folder)
     for path in sorted(folder.rglob("*")):
         _fsync_folder(path) if path.is_dir() else _fsync_file(path)
     _fsync_folder(folder)
@@ -173,12 +201,6 @@ def _writable(path: Path) -> Iterator[None]:
                 f"can't write {path}: {error.strerror}", hint="Choose another place, or free this one."
             ) from error
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _move_folder(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, methods
 from pefttools.tasks import Task, tasks
-from pefttools.training.config import TrainingConfig
+from pefttools.training.config import SelectionConfig, TrainingConfig
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 #: a plugin by name, or by name with options
@@ -26,7 +26,10 @@ Choice = str | dict[str, Any]
 class Recipe(BaseModel):
     """What is trained on what, how, and where the artifact goes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # `from` is no name in Python.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
     base: str = Field(description="folder, .gguf file, package: reference or hub id of the base model")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
@@ -34,7 +37,11 @@ class Recipe(BaseModel):
     method: Choice = Field(description="name, or a mapping with name and options; see `pefttools methods`")
     task: Choice = Field("sequence-classification", description="name, or a mapping; see `pefttools tasks`")
     data: DataConfig
+    parent: Path | None = Field(
+        None, alias="from", description="an artifact of the same base and method: its weights are the start"
+    )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig())
     seed: int = Field(0, description="of initialisation, order and dropout")
     output: Path = Field(Path("artifacts/adapter"), description="folder of the artifact")
     storage: str = Field(
@@ -135,13 +142,15 @@ def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     for part in place:
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             return []
-        field = current.model_fields.get(str(part))
+        field = next((f for name, f in current.model_fields.items() if part in (name, f.alias)), None)
         if field is None:
             continue
         current = field.annotation
         if get_origin(current) in (Union, types.UnionType):
             current = next((one for one in get_args(current) if isinstance(one, type)), None)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    if not (isinstance(current, type) and issubclass(current, BaseModel)):
+        return []
+    return [field.alias or name for name, field in current.model_fields.items()]
 
 
 def _split(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:

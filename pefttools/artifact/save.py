@@ -29,6 +29,9 @@ from pefttools.tuned import TunedModel
 
 HEAD = "head.safetensors"
 
+#: share of its norm by which a tensor may move when it is stored as float16: bfloat16's rounding
+_FLOAT16_ERROR = 2**-8
+
 _PACKAGES = ("pefttools", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
 
 
@@ -42,13 +45,13 @@ def save_artifact(model: TunedModel, folder: Path, *, storage: str = "float32", 
         notes: see `draft_manifest`.
 
     Raises:
-        ConfigError: the folder can't be written, or a weight is too large for float16.
+        ConfigError: the folder can't be written, or float16 would lose too much of a weight, see `to_float16`.
     """
     draft = draft_manifest(model, **notes)
     with folder_atomic(folder, over=MANIFEST) as temporary:
         write_weights(model, temporary)
-        if storage == "float16" and not to_float16(temporary):
-            raise ConfigError("a weight is too large for float16", hint="Use storage='float32'.")
+        if storage == "float16" and (lost := to_float16(temporary)):
+            raise ConfigError(lost, hint="Use storage='float32'.")
         return seal(temporary, draft, storage)
 
 
@@ -122,20 +125,41 @@ def seal(folder: Path, draft: Manifest, storage: str, **changes: Any) -> Manifes
     return manifest
 
 
-def to_float16(folder: Path) -> bool:
-    """Store all tensors as float16. False, and nothing is changed, where a value would not fit."""
+def to_float16(folder: Path) -> str | None:
+    """Store all tensors as float16; where that would lose too much, nothing is changed.
+
+    A tensor may move, as a share of its norm, by what rounding to bfloat16 would cost it. Smaller values than 6e-5 are
+    rounded to steps of 6e-8 in float16, so that a tensor of small values loses more, down to nothing but zeros.
+
+    Returns:
+        None, or what would be lost, for people.
+    """
     converted: dict[Path, tuple[dict[str, torch.Tensor], dict[str, str] | None]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
             notes = opened.metadata()
         state = load_file(file)
         half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-        if any(not torch.isfinite(tensor).all() for tensor in half.values() if tensor.is_floating_point()):
-            return False
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and (lost := _lost(tensor, half[name])):
+                return f"{file.name}, {name}: {lost}"
         converted[file] = (half, notes)
     for file, (state, notes) in converted.items():
         save_file(state, file, metadata=notes)
-    return True
+    return None
+
+
+def _lost(tensor: torch.Tensor, half: torch.Tensor) -> str | None:
+    if not torch.isfinite(half).all():
+        return "a weight is too large for float16"
+    exact, rounded = tensor.double(), half.double()
+    if torch.linalg.vector_norm(exact - rounded) <= _FLOAT16_ERROR * torch.linalg.vector_norm(exact):
+        return None
+    zeros = int(torch.count_nonzero(tensor) - torch.count_nonzero(half))
+    small = int(torch.count_nonzero((exact != 0) & (exact.abs() < torch.finfo(torch.float16).tiny)))
+    if zeros:
+        return f"{zeros:,} of {tensor.numel():,} values are so small that float16 makes them 0"
+    return f"{small:,} of {tensor.numel():,} values are so small that float16 keeps too few digits of them"
 
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:

@@ -204,7 +204,7 @@ class Planned:
 
     def chosen_task(self) -> Task[Any]:
         """The task with its options."""
-        return choose_task(self.task if isinstance(self.task, str) else dict(self.task))
+        return choose_task(self.task if isinstance(self.task, str) else dict(self.task)).planned()
 
     @property
     def longest(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -41,6 +42,7 @@ class CausalLM(Task[CausalLMConfig]):
     inputs = frozenset({"prompt", "messages", "tools"})
     auto_class = "AutoModelForCausalLM"
     primary_metric = "exact_match"
+    measured = MappingProxyType({"loss": False, "perplexity": False, "token_accuracy": True})
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__(config)

@@ -72,6 +72,13 @@ def load_metrics(choices: Sequence[MetricChoice], ours: Mapping[str, Any], trial
     return found
 
 
+def metric_name(choice: MetricChoice) -> str:
+    """What a metric's number is called, where it gives one number of its own name."""
+    if isinstance(choice, str):
+        return choice
+    return "_".join(str(value) for key, value in sorted(choice.items(), key=lambda item: item[0] != "name"))
+
+
 def classification_metrics(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
     """Accuracy, and precision, recall and F1 as macro and weighted averages."""
     averages = [{"name": name, "average": average} for name in ("precision", "recall", "f1") for average in

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import Field
 
@@ -36,6 +38,14 @@ class ClassificationConfig(TaskConfig):
         description="mean, cls, last: pool the states and add one linear layer; model: the model's own head; "
         "auto: what the base's files say, else the model's own",
     )
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None,
+        description="label -> factor of its rows' loss in training; balanced: rows / (labels * rows of the label), so "
+        "that every label weighs the same",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of every training label that is spread over all labels alike"
+    )
 
 
 class SequenceClassification(Task[ClassificationConfig]):
@@ -48,6 +58,51 @@ class SequenceClassification(Task[ClassificationConfig]):
     inputs = frozenset({"text", "pair"})
     auto_class = "AutoModelForSequenceClassification"
     primary_metric = "accuracy"
+    measured = MappingProxyType(
+        {
+            "accuracy": True,
+            **{
+                f"{name}_{average}": True for name in ("precision", "recall", "f1") for average in ("macro", "weighted")
+            },
+            "loss": False,
+        }
+    )
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        super().__init__(config)
+        #: factors of the loss in the order of the labels; None: all 1, or not worked out yet
+        self._weights: list[float] | None = None
+
+    def settled(self, train: Table, labels: Sequence[str]) -> Self:
+        given = self.options.class_weights
+        if given is None:
+            return self
+        if given == "balanced":
+            counts = Counter(map(str, train.column("label")))
+            present = sum(label in counts for label in labels)
+            # A label without a training row weighs nothing in any case.
+            given = {label: len(train) / (present * counts[label]) if counts[label] else 1.0 for label in labels}
+        if unlike := sorted(given.keys() ^ set(labels)):
+            known = "has no weight" if unlike[0] in labels else "is not a label of the training rows"
+            raise ConfigError(
+                f"task.class_weights: {unlike[0]!r} {known}", hint=f"The labels are: {', '.join(labels[:30])}."
+            )
+        task = type(self)(self.options.model_copy(update={"class_weights": {label: given[label] for label in labels}}))
+        task._weights = [given[label] for label in labels]
+        return task
+
+    def planned(self) -> Self:
+        return type(self)(self.options.model_copy(update={"class_weights": None}))
+
+    def chance(self, examples: Sequence[Example]) -> dict[str, float]:
+        from pefttools.tasks.metrics import classification_metrics
+
+        references = [int(example["labels"]) for example in examples]
+        counts = Counter(references)
+        most = max(sorted(counts), key=counts.__getitem__)
+        shares = [count / len(references) for count in counts.values()]
+        metrics = classification_metrics([most] * len(references), references)
+        return {**metrics, "loss": -sum(share * _log(share) for share in shares)}
 
     def labels(self, train: Table) -> list[str]:
         names = sorted({str(value) for value in train.column("label") if value is not None})
@@ -147,9 +202,20 @@ class SequenceClassification(Task[ClassificationConfig]):
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
+        import torch
         from torch.nn.functional import cross_entropy
 
-        total = cross_entropy(logits.float(), labels, reduction="sum")
+        weights = None
+        if self.options.class_weights is not None:
+            if self._weights is None:
+                raise ConfigError(
+                    "task.class_weights: they are worked out from a recipe's training rows, and there is none",
+                    hint="In a training loop of your own, weigh the loss of the logits yourself.",
+                )
+            weights = torch.tensor(self._weights, device=logits.device)
+        total = cross_entropy(
+            logits.float(), labels, weights, reduction="sum", label_smoothing=self.options.label_smoothing
+        )
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.registry import Registry
+from pefttools.tasks.metrics import metric_name
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +102,10 @@ class Task(ABC, Generic[ConfigT]):
     inputs: ClassVar[frozenset[str]]
     #: transformers' auto class of the model with the task's own head; a pool serves the heads of those that it knows
     auto_class: ClassVar[str] = ""
-    #: metric that chooses the best model and heads a comparison; more is better
+    #: metric that chooses the best model and heads a comparison, where a recipe names no other; more is better
     primary_metric: ClassVar[str]
+    #: metrics that every evaluation gives -> whether more is better
+    measured: ClassVar[Mapping[str, bool]] = {}
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
@@ -136,6 +139,26 @@ class Task(ABC, Generic[ConfigT]):
                 f"the input {problem} {role!r}, but the model was trained {was} it",
                 hint=f"Give rows with: {', '.join(sorted(trained))}.",
             )
+
+    def measures(self) -> dict[str, bool | None]:
+        """Metrics that `evaluate` gives with these options -> whether more is better; None: not known."""
+        return {**dict.fromkeys(map(metric_name, self.options.metrics)), self.primary_metric: True, **self.measured}
+
+    def chance(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Metrics of the best answer that looks at no input; empty where there is none that everyone knows."""
+        return {}
+
+    def settled(self, train: Table, labels: Sequence[str]) -> Self:
+        """The same task with options that are given in words, as ``balanced``, worked out on the training rows.
+
+        Raises:
+            ConfigError: options that don't fit these labels.
+        """
+        return self
+
+    def planned(self) -> Self:
+        """The same task without options that need rows, and that change no memory."""
+        return self
 
     @abstractmethod
     def labels(self, train: Table) -> list[str]:

@@ -7,6 +7,21 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class SelectionConfig(BaseModel):
+    """What the best model is, among the evaluations of a training, the trials of a search, and in a comparison."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: str | None = Field(None, description="of the validation rows, e.g. f1_macro or loss; none: the task's own")
+    greater_is_better: bool | None = Field(
+        None, description="none: as pefttools knows the metric; needed for others than it knows"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many evaluations in a row that were no better; none: never"
+    )
+    threshold: float = Field(0.0, ge=0, description="what is better by no more than this does not count for patience")
+
+
 class TrainingConfig(BaseModel):
     """How a model is trained."""
 

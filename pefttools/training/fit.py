@@ -12,11 +12,13 @@ from typing import Any
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation, Example, Task
-from pefttools.training.checkpoints import latest_checkpoint
+from pefttools.training.checkpoints import Checkpoint
+from pefttools.training.learning import mean_loss, why_not_learned
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
-from pefttools.training.processes import is_main_process, world_size
+from pefttools.training.processes import check_alike, is_main_process, world_size
+from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
 
 
@@ -34,6 +36,11 @@ class Fitted:
         evaluation_seconds: wall time of the evaluations in between.
         samples: training examples seen.
         tokens: training tokens seen, without padding.
+        cpu_seconds: processor time of the training steps, over all threads of this process.
+        busy_share: share of the wall time of the training steps in which the main thread ran; None on a GPU, where it
+            says nothing.
+        stopped_early: whether patience ended it.
+        did_not_learn: why the model is no better than an untrained one; None: it is better.
     """
 
     model: TunedModel
@@ -46,6 +53,10 @@ class Fitted:
     samples: int
     tokens: int
     learning_rate: float
+    cpu_seconds: float = 0.0
+    busy_share: float | None = None
+    stopped_early: bool = False
+    did_not_learn: str | None = None
 
     def release(self) -> None:
         """Let go of the model and its memory."""
@@ -54,7 +65,7 @@ class Fitted:
 
 
 def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: float | None = None,
-        resume: bool = False) -> Fitted:  # fmt: skip
+        checkpoint: Checkpoint | None = None) -> Fitted:  # fmt: skip
     """Train a model.
 
     Args:
@@ -62,7 +73,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         reporter: told of progress.
         work: folder for checkpoints and trackers' files.
         learning_rate: instead of the recipe's and the method's.
-        resume: go on from the newest whole checkpoint in `work`.
+        checkpoint: go on from it.
 
     Raises:
         DivergedError: the loss was not finite.
@@ -75,6 +86,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     rate = learning_rate or settings.learning_rate or prepared.method.learning_rate
     set_seed(recipe.seed)
     model = build_model(prepared)
+    train, validation = prepared.examples.train, prepared.examples.validation
     count = model.count()
     reporter.event(
         f"{prepared.method.name} on {prepared.base.id} ({recipe.variant}): {count.trainable:,} trained of "
@@ -82,25 +94,42 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     )
     for note in prepared.notes:
         reporter.event(note)
-    train, validation = prepared.examples.train, prepared.examples.validation
     if not prepared.method.capabilities.trains:
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
+    processes = world_size()
+    reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
+    if prepared.parent is not None:
+        start_from(model, prepared.parent, [validation[index] for index in range(min(4, len(validation)))])
+        reporter.event(f"starting from the weights of {prepared.parent.folder}")
+    before = None
+    if is_main_process() and not prepared.labels:
+        before = mean_loss(model, validation, settings.eval_batch_size)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
         arguments = _arguments(recipe, len(train), rate, work)
-        trainer = TuningTrainer(model, arguments, settings, rate, train, validation, advance)
-        checkpoint = latest_checkpoint(work) if resume else None
+        trainer = TuningTrainer(model, arguments, prepared, rate, advance)
         if checkpoint is not None:
-            reporter.event(f"going on from {checkpoint}")
+            reporter.event(f"going on from {checkpoint.folder}")
         evaluating = _Stopwatch(trainer)
-        start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        seconds = time.perf_counter() - start
+        start = _clocks()
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        seconds, cpu, own = (
+            now - then - spent for now, then, spent in zip(_clocks(), start, evaluating.spent, strict=True)
+        )
+    if trainer.stopped_early:
+        reporter.event(
+            f"no better {prepared.selection.metric} in {prepared.selection.patience} evaluations: stopped after step "
+            f"{trainer.state.global_step}"
+        )
     if settings.keep_best:
         trainer.restore_best()
-    evaluation = Evaluation({}, [])
+    check_alike(model.trainable_state())
+    evaluation, why = Evaluation({}, []), None
     if is_main_process():
         with reporter.step("evaluating on validation", "rows") as advance:
             evaluation = task.evaluate(model, validation, batch_size=settings.eval_batch_size, progress=advance)
+        why = why_not_learned(task, prepared.selection, evaluation, validation, before)
+        if why is not None:
+            reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rate:g}.")
     state = trainer.state
     passes = state.epoch or 0.0
     return Fitted(
@@ -109,11 +138,15 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         history=trainer.history,
         steps=state.global_step,
         best_step=trainer.best_step if settings.keep_best else state.global_step,
-        train_seconds=seconds - evaluating.seconds,
-        evaluation_seconds=evaluating.seconds,
+        train_seconds=seconds,
+        evaluation_seconds=evaluating.spent[0],
         samples=round(passes * len(train)),
         tokens=round(passes * sum(len(example["input_ids"]) for example in train)),
         learning_rate=rate,
+        cpu_seconds=cpu,
+        busy_share=own / seconds if model.device.type == "cpu" and seconds > 0 else None,
+        stopped_early=trainer.stopped_early,
+        did_not_learn=why,
     )
 
 
@@ -164,18 +197,24 @@ def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) 
     )
 
 
+def _clocks() -> tuple[float, float, float]:
+    """Seconds: on the wall, of the processor for the whole process, and for this thread."""
+    return time.perf_counter(), time.process_time(), time.thread_time()
+
+
 class _Stopwatch:
-    """Counts the wall time that a trainer spends in evaluations."""
+    """Counts the time that a trainer spends in evaluations, by each of the clocks."""
 
     def __init__(self, trainer: Any) -> None:
-        self.seconds = 0.0
+        self.spent = [0.0, 0.0, 0.0]
         inner = trainer.evaluate
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = _clocks()
             try:
                 return inner(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - start
+                passed = [now - then for now, then in zip(_clocks(), start, strict=True)]
+                self.spent = [before + one for before, one in zip(self.spent, passed, strict=True)]
 
         trainer.evaluate = timed

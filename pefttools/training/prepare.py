@@ -16,7 +16,9 @@ from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
-from pefttools.training.processes import world_size
+from pefttools.training.processes import check_launch, world_size
+from pefttools.training.selection import Selection, choose_selection
+from pefttools.training.start import Parent, open_parent
 from pefttools.tuned import TunedModel, build, check_combination
 
 
@@ -32,6 +34,8 @@ class Prepared:
     splits: Splits
     labels: list[str]
     examples: Examples
+    selection: Selection
+    parent: Parent | None = None
     #: what was changed without being asked for, for the log
     notes: list[str] = field(default_factory=list)
 
@@ -42,8 +46,10 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         PeftToolsError: anything wrong with names, options, their combination, the data or the output folder.
     """
+    check_launch()
     method, config = recipe.chosen_method()
     task = recipe.chosen_task()
+    selection = choose_selection(recipe.selection, task)
     check_combination(method, config, variants.get(recipe.variant)(), task.name)
     if recipe.training.gradient_checkpointing and not method.capabilities.gradient_checkpointing:
         raise ConfigError(
@@ -59,14 +65,19 @@ def prepare(recipe: Recipe) -> Prepared:
     check_replaceable(recipe.output, MANIFEST)
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
+    parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
     splits = load_splits(recipe.data, task.roles)
     labels = task.labels(splits.train)
+    if parent is not None:
+        labels = parent.labels(labels)
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
     task.load_metrics(labels)
+    task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
-    return Prepared(recipe, base, method, config, task, splits, labels, examples, [shortened] if shortened else [])
+    notes = [shortened] if shortened else []
+    return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, parent, notes)
 
 
 def build_model(prepared: Prepared) -> TunedModel:

@@ -1,8 +1,16 @@
-"""One process, or several that train together (as ``accelerate launch`` starts them)."""
+"""One process, or several that train together (as ``torchrun`` starts them)."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pefttools.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def is_main_process() -> bool:
@@ -13,3 +21,46 @@ def is_main_process() -> bool:
 def world_size() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_launch() -> None:
+    """Refuse a launch that was asked for several processes and started one.
+
+    ``accelerate launch --cpu --num_processes 2`` does so, without a word; its traces are an address for the processes
+    to meet at, and no number of them.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    if on_cpu and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "`accelerate launch --cpu` was asked for several processes, but starts only one",
+            hint="Use `torchrun --nproc_per_node 2 $(which pefttools) train RECIPE`.",
+        )
+
+
+def check_alike(state: Mapping[str, torch.Tensor]) -> None:
+    """Make sure that all processes that trained together came to the same weights.
+
+    Args:
+        state: trained parameters of this process, by name.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    if world_size() == 1:
+        return
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    found: list[str] = [""] * world_size()
+    torch.distributed.all_gather_object(found, digest.hexdigest())
+    if len(set(found)) > 1:
+        raise TrainingError(
+            f"the {world_size()} processes ended with different weights: nothing is saved",
+            hint="Start them on machines of one kind, with the same versions of all packages, and report this.",
+        )

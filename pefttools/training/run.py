@@ -13,20 +13,36 @@ from pefttools.training.fit import fit
 from pefttools.training.parts import settle_parts
 from pefttools.training.prepare import prepare
 from pefttools.training.processes import is_main_process
+from pefttools.training.resume import check_free, checkpoint_to_resume, remove_checkpoints, work_folder
 from pefttools.training.store import Stored, store
 
 
-def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False) -> Stored | None:
+def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite: bool = False) -> Stored | None:
     """Train, save and measure, as ``pefttools train`` does.
+
+    Args:
+        recipe: what is trained.
+        reporter: told of progress.
+        resume: go on from the newest whole checkpoint of an interrupted run.
+        overwrite: replace the artifact or the checkpoints that stand at the recipe's output.
 
     Returns:
         What was saved; None on the processes of a distributed run that do not write.
+
+    Raises:
+        ConfigError: something stands at the output that nobody asked to replace, nothing is there to resume, or a
+            checkpoint belongs to another training.
     """
-    prepared = settle_parts(prepare(recipe), reporter)
-    work = recipe.output.with_name(f"{recipe.output.name}.training")
+    check_free(recipe.output, resume=resume, overwrite=overwrite)
+    prepared = prepare(recipe)
+    work = work_folder(recipe.output)
+    checkpoint = None
+    if resume:
+        prepared, checkpoint = checkpoint_to_resume(prepared, work, reporter)
+    prepared = settle_parts(prepared, reporter)
     if not resume and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
-    fitted = fit(prepared, reporter, work, resume=resume)
+    fitted = fit(prepared, reporter, work, checkpoint=checkpoint)
     if not is_main_process():
         return None
     stored = store(prepared, fitted, reporter, recipe.output)
@@ -41,6 +57,8 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False) -> Stored
             shutil.copytree(recipe.output, folder, dirs_exist_ok=True)
             metrics = {**stored.manifest.metrics, "test": evaluation.metrics}
             stored.manifest = seal(folder, stored.manifest, stored.manifest.storage, metrics=metrics)
-    if not recipe.training.report_to:
+    if recipe.training.report_to:
+        remove_checkpoints(work)
+    else:
         shutil.rmtree(work, ignore_errors=True)
     return stored

@@ -15,6 +15,7 @@ from pefttools.progress import Reporter
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
 from pefttools.training.prepare import Prepared
+from pefttools.training.processes import world_size
 from pefttools.tuned import TunedModel
 
 
@@ -35,6 +36,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
     `fitted` is released before the other is loaded, so that memory need not hold two.
     """
     recipe, task, splits = prepared.recipe, prepared.task, prepared.splits
+    selection, parent = prepared.selection, prepared.parent
     draft = draft_manifest(
         fitted.model,
         training={
@@ -46,6 +48,11 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
             "steps": fitted.steps,
             "best_step": fitted.best_step,
             "seconds": round(fitted.train_seconds, 3),
+            "processes": world_size(),
+            "selection": {"metric": selection.metric, "greater_is_better": selection.greater_is_better},
+            "stopped_early": fitted.stopped_early,
+            "did_not_learn": fitted.did_not_learn,
+            **({"parent": {"name": parent.folder.resolve().name, "digest": parent.digest}} if parent else {}),
         },
         columns=splits.train.columns,
     )
@@ -65,14 +72,21 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
         storage = "float32"
         with tempfile.TemporaryDirectory() as spare:
             originals = shutil.copytree(folder, Path(spare, "float32"))
-            if recipe.storage != "float32" and to_float16(folder):
-                loaded, evaluation, changed = check(folder, "float16")
-                if recipe.storage == "float16" or changed == 0:
-                    storage = "float16"
+            if recipe.storage != "float32":
+                lost = to_float16(folder)
+                if lost is not None:
+                    reporter.event(f"{lost}: stored as float32")
                 else:
-                    reporter.event(f"float16 changes {changed} predictions on validation: stored as float32")
-                    del loaded
-                    shutil.copytree(originals, folder, dirs_exist_ok=True)
+                    loaded, evaluation, changed = check(folder, "float16")
+                    said = f"float16 changes {changed} of {len(evaluation.predictions)} predictions on validation"
+                    if changed == 0 or recipe.storage == "float16":
+                        storage = "float16"
+                        if changed:
+                            reporter.event(f"{said}: stored so all the same, as the recipe says")
+                    else:
+                        reporter.event(f"{said}: stored as float32")
+                        del loaded
+                        shutil.copytree(originals, folder, dirs_exist_ok=True)
             if storage == "float32":
                 loaded, evaluation, changed = check(folder, "float32")
         summary = {**draft.training, "predictions_changed_by_reload": changed}

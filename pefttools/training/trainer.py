@@ -14,9 +14,10 @@ from transformers.trainer_callback import PrinterCallback
 from pefttools.errors import DivergedError
 from pefttools.progress import Advance
 from pefttools.tasks.task import Example
-from pefttools.training.checkpoints import BEST, STATE, mark_complete, put_state, read_state, write_state
-from pefttools.training.config import TrainingConfig
+from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
 from pefttools.training.optimizer import parameter_groups
+from pefttools.training.prepare import Prepared
+from pefttools.training.resume import made_from
 from pefttools.training.sampler import LengthWindowSampler
 from pefttools.tuned import TunedModel
 
@@ -40,14 +41,13 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     Args:
         model: what is trained.
         arguments: of transformers.
-        config: of the recipe.
+        prepared: the recipe and its rows.
         learning_rate: of the method's parameters.
-        train: encoded training examples.
-        validation: encoded validation examples.
         advance: told of every step.
 
     Attributes:
         best_step: step of the best evaluation so far, 0 before the first.
+        stopped_early: whether `patience` evaluations in a row were no better.
         history: every log entry and evaluation, in order.
     """
 
@@ -55,29 +55,30 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self,
         model: TunedModel,
         arguments: TrainingArguments,
-        config: TrainingConfig,
+        prepared: Prepared,
         learning_rate: float,
-        train: Sequence[Example],
-        validation: Sequence[Example],
         advance: Advance,
     ) -> None:
         self.tuned = model
-        self.config = config
+        self.made_from = made_from(prepared)
+        self.config = prepared.recipe.training
+        self.selection = prepared.selection
         self.base_learning_rate = learning_rate
-        self.validation = validation
+        self.validation = prepared.examples.validation
         self.best_step = 0
         self.best_score = -math.inf
         self.best_state: dict[str, torch.Tensor] = {}
+        self.evaluations_without_progress = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self.control: Any
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=Examples(train),
-            eval_dataset=Examples(validation),
+            train_dataset=Examples(prepared.examples.train),
+            eval_dataset=Examples(self.validation),
             data_collator=lambda examples: model.spec.task.training_batch(model, examples),
             compute_loss_func=_given_loss,
-            callbacks=[_Advance(advance, model)],
+            callbacks=[_Advance(advance, self)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -85,6 +86,12 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def history(self) -> list[dict[str, float]]:
         """Log entries and evaluations, in order."""
         return list(self.state.log_history)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether `patience` evaluations in a row were no better."""
+        patience = self.selection.patience
+        return patience is not None and self.evaluations_without_progress >= patience
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer, with a learning rate of its own for the task head."""
@@ -130,7 +137,9 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             shared = [metrics]
             torch.distributed.broadcast_object_list(shared, src=0)
             metrics = shared[0]
-        score = metrics[f"eval_{self.tuned.spec.task.primary_metric}"]
+        score = self.selection.score({name.removeprefix("eval_"): value for name, value in metrics.items()})
+        progress = score > self.best_score + (self.selection.threshold if self.best_state else 0.0)
+        self.evaluations_without_progress = 0 if progress else self.evaluations_without_progress + 1
         # Of equal scores the later one has seen more.
         if score >= self.best_score:
             self.best_score, self.best_step = score, self.state.global_step
@@ -149,40 +158,56 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             return
         folder = Path(output_dir or self.args.output_dir)
         write_state(folder / STATE, self.tuned.trainable_state())
-        notes = {"step": str(self.best_step), "score": repr(self.best_score)}
+        notes = {
+            "step": str(self.best_step),
+            "score": repr(self.best_score),
+            "without_progress": str(self.evaluations_without_progress),
+        }
         write_state(folder / BEST, self.best_state, **notes)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            begin(folder)
+        super()._save_checkpoint(*args, **kwargs)
+        if self.args.world_size > 1:
+            torch.distributed.barrier()  # every process writes the state of its random generators
+        if self.args.should_save:
+            mark_complete(folder, self.made_from)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         put_state(self.tuned, read_state(folder / STATE)[0], str(folder))
         self.best_state, notes = read_state(folder / BEST)
         self.best_step, self.best_score = int(notes["step"]), float(notes["score"])
+        self.evaluations_without_progress = int(notes.get("without_progress", 0))
 
 
 class _Advance(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress bar, and the method, of every step."""
+    """Tells the progress bar, and the method, of every step; ends a training that has made no progress."""
 
-    def __init__(self, advance: Advance, model: TunedModel) -> None:
+    def __init__(self, advance: Advance, trainer: TuningTrainer) -> None:
         self.advance = advance
-        self.model = model
+        self.trainer = trainer
         self.note = ""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.model.spec.method.after_step(self.model.transformer, state.global_step)
+        model = self.trainer.tuned
+        model.spec.method.after_step(model.transformer, state.global_step)
         self.advance(state.global_step, state.max_steps, self.note)
+        # Also where it was so when the checkpoint was written that this training goes on from.
+        if self.trainer.stopped_early:
+            control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             self.note = f"loss {logs['loss']:.3f}"
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        name = self.model.spec.task.primary_metric
+        name = self.trainer.selection.metric
         self.note = f"validation {name} {metrics[f'eval_{name}']:.4f}"
+        if self.trainer.stopped_early:
+            control.should_training_stop = True
 
 
 def _given_loss(outputs: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

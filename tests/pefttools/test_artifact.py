@@ -138,10 +138,11 @@ def test_what_is_no_artifact(tmp_path: Path) -> None:
 def test_float16_halves_the_files_or_leaves_them(tmp_path: Path) -> None:
     save_file({"a": torch.randn(64, 64)}, tmp_path / "w.safetensors")
     before = (tmp_path / "w.safetensors").stat().st_size
-    assert to_float16(tmp_path)
+    assert to_float16(tmp_path) is None
     assert (tmp_path / "w.safetensors").stat().st_size < 0.52 * before
     save_file({"a": torch.tensor([1e6])}, tmp_path / "w.safetensors")
-    assert not to_float16(tmp_path)
+    lost = to_float16(tmp_path)
+    assert lost is not None and lost.endswith("a weight is too large for float16")
     assert load_file(tmp_path / "w.safetensors")["a"].dtype == torch.float32
 
 
@@ -195,3 +196,37 @@ def test_kill_9_while_saving_leaves_a_whole_folder(tmp_path: Path) -> None:
         assert len(set(contents.values())) == 1, "parts of two writes"
         seen.add(contents["a"][:5])
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (1e-9, "14,336 of 14,336 values are so small that float16 makes them 0"),
+        (4e-6, r"of 14,336 values are so small that float16 makes them 0"),
+        (2e-2, None),
+    ],
+)
+def test_float16_does_not_lose_small_values(tmp_path: Path, size: float, said: str | None) -> None:
+    values = torch.randn(14_336, generator=torch.Generator().manual_seed(0)) * size
+    save_file({"large": torch.ones(3), "small": values}, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    lost = to_float16(tmp_path)
+    if said is None:
+        # A few values close to 0 among larger ones are no loss.
+        assert lost is None
+    else:
+        assert lost is not None and lost.startswith("a.safetensors, small: ") and said in lost
+        assert torch.equal(load_file(tmp_path / "a.safetensors")["small"], values), "nothing is changed"
+
+
+def test_save_refuses_float16_that_would_lose_the_adapter(tiny_bert: str, tmp_path: Path) -> None:
+    task = {"name": "sequence-classification", "head": "mean"}
+    model = pefttools.wrap(tiny_bert, "lora", task=task, labels=LABELS)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(1e-8)
+    with pytest.raises(ConfigError, match=r"lora_B.* values are so small that float16 makes them 0"):
+        pefttools.save(model, tmp_path / "a", storage="float16")
+    assert not (tmp_path / "a").exists()
+    pefttools.save(model, tmp_path / "a")
+    assert pefttools.inspect(tmp_path / "a").storage == "float32"

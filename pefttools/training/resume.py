@@ -1,0 +1,149 @@
+"""What stands at the place of a new artifact, and whether a training may go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pefttools.artifact.manifest import MANIFEST, read_manifest
+from pefttools.errors import ArtifactError, ConfigError
+from pefttools.progress import Reporter
+from pefttools.training.checkpoints import Checkpoint, any_checkpoint, newest_whole
+from pefttools.training.parts import with_parts
+from pefttools.training.prepare import Prepared
+from pefttools.training.processes import world_size
+
+#: fields of a recipe that may change between two parts of a training: what is done with its result, and what stands
+#: among the facts by content
+_FREE = {
+    "base", "revision", "data", "output", "storage", "from",
+    "training.eval_batch_size", "training.keep_best", "training.report_to", "training.checkpoints",
+}  # fmt: skip
+
+
+def work_folder(output: Path) -> Path:
+    """Where the checkpoints of the training of an artifact stand while it goes on."""
+    return output.with_name(f"{output.name}.training")
+
+
+def check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to lose hours of work: what stands at `output` is replaced, or gone on from, by request only.
+
+    Args:
+        output: folder of the artifact to be.
+        resume: go on from its checkpoints.
+        overwrite: replace what is there.
+
+    Raises:
+        ConfigError: an artifact or checkpoints that nobody asked to replace, or nothing to go on from.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite are mutually exclusive", hint="Give one of them.")
+    checkpoint = any_checkpoint(work_folder(output))
+    if resume and checkpoint is None:
+        raise ConfigError(
+            f"there is nothing to resume: no checkpoint in {work_folder(output)}",
+            hint="The training ended: its artifact is there. --overwrite trains it anew."
+            if (output / MANIFEST).is_file()
+            else "Leave --resume (resume=True) out to begin.",
+        )
+    if resume or overwrite:
+        return
+    if checkpoint is not None:
+        raise ConfigError(
+            f"{checkpoint.parent} holds an interrupted training, up to step {checkpoint.name.rpartition('-')[2]}",
+            hint="--resume (resume=True) goes on from there; --overwrite (overwrite=True) begins anew and removes it.",
+        )
+    if (output / MANIFEST).is_file():
+        raise ConfigError(
+            f"{output} holds an artifact{_described(output)}",
+            hint="--overwrite (overwrite=True) replaces it; --set output=FOLDER keeps both.",
+        )
+
+
+def made_from(prepared: Prepared) -> dict[str, Any]:
+    """All that decides how a training goes, by content: where files lie is left out."""
+    recipe = prepared.recipe
+    facts = {
+        "base": prepared.base.weights,
+        "rows": {name: digest for name, digest in prepared.splits.digests().items() if name != "test"},
+        "labels": _digest(prepared.labels),
+        "processes": world_size(),
+        "parent": prepared.parent.digest if prepared.parent else None,
+    }
+    chosen = dict(_flat(recipe.model_dump(mode="json")))
+    chosen |= _flat({"method": {"name": prepared.method.name, **prepared.method.describe(prepared.config)}})
+    chosen |= _flat({"task": {"name": prepared.task.name, **prepared.task.options.model_dump(mode="json")}})
+    names = [name for name in chosen if not {name, name.partition(".")[0]} & _FREE]
+    return {**facts, "recipe": {name: chosen[name] for name in sorted(names) if name not in ("method", "task")}}
+
+
+def checkpoint_to_resume(prepared: Prepared, work: Path, reporter: Reporter) -> tuple[Prepared, Checkpoint | None]:
+    """The checkpoint that a training goes on from, and the training with its batches in as many parts as before.
+
+    Raises:
+        ArtifactError: all are damaged.
+        ConfigError: it belongs to another training; names every difference.
+    """
+    found = newest_whole(work, reporter)
+    if found is None:
+        return prepared, None
+    if found.made_from is None:
+        reporter.event(f"{found.folder} does not say what it was made from: taken for one of this recipe and data")
+        return prepared, found
+    if prepared.recipe.training.gradient_accumulation == "auto":
+        prepared = with_parts(prepared, int(found.made_from["recipe"]["training.gradient_accumulation"]))
+    changes = list(_changes(found.made_from, made_from(prepared)))
+    if changes:
+        raise ConfigError(
+            f"{found.folder} belongs to another training: {'; '.join(changes)}",
+            hint="Put that back to go on, or begin anew with --overwrite (overwrite=True).",
+        )
+    return prepared, found
+
+
+def remove_checkpoints(work: Path) -> None:
+    """Remove the checkpoints of a run; what else stands there, as files of trackers, is left."""
+    for folder in work.glob("checkpoint-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    old, new = dict(_flat(before)), dict(_flat(now))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) == new.get(name):
+            continue
+        if name.startswith("recipe."):
+            yield f"{name.removeprefix('recipe.')} was {old.get(name)!r} and is {new.get(name)!r}"
+        elif name == "processes":
+            yield f"{old.get(name)} processes trained and there are {new.get(name)} now"
+        elif name.startswith("rows."):
+            yield f"the rows of {name.removeprefix('rows.')} are others"
+        else:
+            what = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}[name]
+            yield f"{what} are others"
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields of nested mappings as ``outer.inner``."""
+    for name, one in value.items():
+        if isinstance(one, Mapping) and one:
+            yield from _flat(one, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", one
+
+
+def _described(output: Path) -> str:
+    try:
+        manifest = read_manifest(output)
+    except ArtifactError:
+        return ""
+    return f" ({manifest.method.name} for {manifest.task.name}, {manifest.created})"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()

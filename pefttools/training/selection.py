@@ -1,0 +1,64 @@
+"""Which of several models is the best: one metric for checkpoints, trials and comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.tasks.task import Task
+from pefttools.training.config import SelectionConfig
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A metric, and what is done with it.
+
+    Attributes:
+        metric: name of the metric.
+        greater_is_better: which way it is better.
+        patience: evaluations without progress after which training stops; None: never.
+        threshold: progress is more than this.
+    """
+
+    metric: str
+    greater_is_better: bool
+    patience: int | None = None
+    threshold: float = 0.0
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """A number of which more is better; what is not a number is worse than any.
+
+        Raises:
+            ConfigError: the evaluation gave no such metric.
+        """
+        if self.metric not in metrics:
+            raise ConfigError(
+                f"selection.metric: the evaluation gives no {self.metric!r}", hint=f"It gives: {', '.join(metrics)}."
+            )
+        value = metrics[self.metric]
+        if math.isnan(value):
+            return -math.inf
+        return value if self.greater_is_better else -value
+
+
+def choose_selection(config: SelectionConfig, task: Task[Any]) -> Selection:
+    """The selection that a recipe asks for, or the task's own.
+
+    Raises:
+        UnknownNameError: the task measures no such thing.
+        ConfigError: it is not known which way the metric is better.
+    """
+    known = task.measures()
+    metric = config.metric or task.primary_metric
+    if metric not in known:
+        raise UnknownNameError("metric", metric, known, where="selection.metric")
+    better = known[metric] if config.greater_is_better is None else config.greater_is_better
+    if better is None:
+        raise ConfigError(
+            f"selection.metric: it is not known which way {metric!r} is better",
+            hint="Say selection.greater_is_better=true or false.",
+        )
+    return Selection(metric, better, config.patience, config.threshold)

@@ -1,0 +1,115 @@
+"""Training that starts from the weights of an artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pefttools.artifact.load import check_base, load_verified
+from pefttools.artifact.manifest import MANIFEST, Manifest, read_manifest, verify_files
+from pefttools.bases import Base
+from pefttools.errors import ConfigError
+from pefttools.methods import Method, MethodConfig
+from pefttools.tasks.task import Example, Task
+from pefttools.training.checkpoints import put_state
+from pefttools.tuned import TunedModel
+
+#: largest difference of logits that is taken for rounding, as a share of the largest logit
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A verified artifact of the same base, method and task.
+
+    Attributes:
+        folder: where it lies.
+        manifest: its manifest.
+        digest: of the manifest, and so of everything in the artifact.
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    def labels(self, found: Sequence[str]) -> list[str]:
+        """The artifact's labels, which its head was trained for.
+
+        Raises:
+            ConfigError: the training rows have others.
+        """
+        known = self.manifest.task.labels
+        if unknown := [label for label in found if label not in known]:
+            raise ConfigError(
+                f"from: {self.folder} does not know the label {unknown[0]!r} of the training rows",
+                hint="Its head has one output for each label that it was trained on. Train without `from`.",
+            )
+        return list(known)
+
+
+def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodConfig, task: Task[Any]) -> Parent:
+    """Verify an artifact that a training is to start from.
+
+    Raises:
+        ArtifactError: it is damaged.
+        BaseModelError: it belongs to another base.
+        ConfigError: it is of another method, other options or another task.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    check_base(manifest, base)
+    mine = {"name": method.name, **method.describe(config)}
+    theirs = {"name": manifest.method.name, **manifest.method.config}
+    for name in (*mine, *theirs):
+        if mine.get(name) != theirs.get(name):
+            raise ConfigError(
+                f"from: {folder} was trained with method.{name}={theirs.get(name)!r}, "
+                f"the recipe says {mine.get(name)!r}",
+                hint="Weights can only be trained on by the method, and with the options, that made them.",
+            )
+    if manifest.task.name != task.name:
+        raise ConfigError(f"from: {folder} was trained for the task {manifest.task.name!r}, not {task.name!r}")
+    digest = str(json.loads((folder / MANIFEST).read_bytes())["digest"])
+    return Parent(folder, manifest, digest)
+
+
+def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> None:
+    """Put an artifact's weights into a model that is ready to be trained, and see that it answers as the artifact does.
+
+    Args:
+        model: as it was built for training.
+        parent: the artifact.
+        probe: some encoded rows.
+
+    Raises:
+        ConfigError: the artifact does not have the weights that are to be trained, or the model answers otherwise.
+    """
+    spec = model.spec
+    if parent.manifest.task.head != spec.head_kind:
+        raise ConfigError(f"from: {parent.folder} has the head {parent.manifest.task.head!r}, not {spec.head_kind!r}")
+    loaded = load_verified(parent.folder, parent.manifest, spec.base, variant=spec.variant.name, device=model.device)
+    loaded.autocast = model.autocast
+    weights = dict(loaded.named_parameters())
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    shapes = dict(model.named_parameters())
+    if unlike := [name for name in names if name not in weights or weights[name].shape != shapes[name].shape]:
+        raise ConfigError(
+            f"from: {parent.folder} can't be trained on: the method {spec.method.name!r} stores it in another form "
+            f"than it trains it in ({unlike[0]})"
+        )
+    inputs = [{key: value for key, value in example.items() if key != "labels"} for example in probe]
+    expected = loaded.run(inputs).float()
+    put_state(model, {name: weights[name].detach() for name in names}, f"from: {parent.folder}")
+    del loaded, weights
+    found = model.run(inputs).float()
+    if not torch.allclose(found, expected, rtol=0, atol=_TOLERANCE * max(1.0, float(expected.abs().max()))):
+        raise ConfigError(
+            f"from: with the weights of {parent.folder} the model answers otherwise than the artifact does: logits "
+            f"differ by up to {float((found - expected).abs().max()):.3g}",
+            hint=f"The method {spec.method.name!r} keeps more in an artifact than the weights that it trains.",
+        )

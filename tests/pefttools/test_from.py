@@ -1,0 +1,128 @@
+"""Training that starts from an artifact's weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pefttools
+from pefttools.errors import ArtifactError, BaseModelError, ConfigError
+from pefttools.methods import methods
+from pefttools.progress import SilentReporter
+from pefttools.recipe import Recipe, load_recipe
+from pefttools.training.prepare import build_model, prepare
+from pefttools.training.start import start_from
+
+TASK = {"name": "sequence-classification", "head": "mean"}
+
+
+def _recipe(base: str, data: dict[str, str], output: Path, method: Any = "lora", **changes: Any) -> dict[str, Any]:
+    return {
+        "base": base,
+        "method": method,
+        "task": TASK,
+        "data": dict(data),
+        "training": {"max_steps": 3, "batch_size": 16, "precision": "float32"},
+        "output": str(output),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("head", ["mean", "model"])
+@pytest.mark.parametrize("method", [name for name in sorted(methods) if methods.get(name).capabilities.trains])
+def test_the_start_is_the_artifact(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str], method: str, head: str
+) -> None:
+    task = {**TASK, "head": head}
+    stored = pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a", method, task=task))
+    assert stored is not None
+    recipe = _recipe(tiny_bert, intents, tmp_path / "b", method, task=task, **{"from": str(tmp_path / "a")})
+    prepared = prepare(Recipe.model_validate(recipe))
+    model = build_model(prepared)
+    examples = prepared.examples.validation[:8]
+    inputs = [{key: value for key, value in example.items() if key != "labels"} for example in examples]
+    assert prepared.parent is not None
+    start_from(model, prepared.parent, examples)
+    torch.testing.assert_close(model.run(inputs), stored.model.run(inputs), rtol=0, atol=1e-5)
+
+
+def test_the_parent_is_recorded_by_its_digest(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
+    pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(_recipe(tiny_bert, intents, tmp_path / "b", seed=5)))
+    stored = pefttools.train(load_recipe(path, [f"from={tmp_path / 'a'}"]))
+    assert stored is not None
+    digest = json.loads((tmp_path / "a" / "pefttools.json").read_bytes())["digest"]
+    assert stored.manifest.training["parent"] == {"name": "a", "digest": digest}
+    # What was learned before is not forgotten in three steps: another start would be far away.
+    first, second, other = (
+        pefttools.load(folder).state_dict()
+        for folder in (
+            tmp_path / "a",
+            tmp_path / "b",
+            pefttools.train(_recipe(tiny_bert, intents, tmp_path / "c", seed=5)) and tmp_path / "c",
+        )
+    )
+    name = next(name for name in first if "lora_A" in name)
+    assert (first[name] - second[name]).abs().max() < 0.1 * (first[name] - other[name]).abs().max()
+
+
+def test_labels_are_the_parents(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
+    pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a"))
+    with Path(intents["train"]).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    some = [row for row in rows if row["label"] != "pin_blocked"]
+    paths = {
+        "fewer": some,
+        "more": [*rows, {"text": "hello", "label": "greeting"}, {"text": "hi", "label": "greeting"}],
+    }
+    for name, chosen in paths.items():
+        with (tmp_path / f"{name}.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(chosen)
+    parent = {"from": str(tmp_path / "a")}
+    fewer = _recipe(tiny_bert, {"train": str(tmp_path / "fewer.csv")}, tmp_path / "b", **parent)
+    prepared = prepare(Recipe.model_validate(fewer))
+    assert len(prepared.labels) == 4
+    more = _recipe(tiny_bert, {"train": str(tmp_path / "more.csv")}, tmp_path / "b", **parent)
+    with pytest.raises(ConfigError, match="does not know the label 'greeting'"):
+        prepare(Recipe.model_validate(more))
+
+
+def test_what_can_not_be_a_start_is_refused(
+    tmp_path: Path, tiny_bert: str, tiny_llama: str, intents: dict[str, str]
+) -> None:
+    pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a", {"name": "lora", "r": 4}))
+    parent = {"from": str(tmp_path / "a")}
+    with pytest.raises(ConfigError, match=r"method\.name='lora', the recipe says 'ia3'"):
+        pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", "ia3", **parent))
+    with pytest.raises(ConfigError, match=r"method\.r=4, the recipe says 8"):
+        pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", {"name": "lora", "r": 8}, **parent))
+    with pytest.raises(BaseModelError, match="belongs to the base"):
+        pefttools.train(_recipe(tiny_llama, intents, tmp_path / "b", {"name": "lora", "r": 4}, **parent))
+    lora = {"name": "lora", "r": 4}
+    with pytest.raises(ConfigError, match="has the head 'mean', not 'cls'"):
+        pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", lora, task={**TASK, "head": "cls"}, **parent))
+    with pytest.raises(ArtifactError, match="does not exist"):
+        pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", **{"from": str(tmp_path / "none")}))
+    weights = tmp_path / "a" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", lora, **parent), reporter=SilentReporter())
+
+
+def test_a_method_that_is_stored_in_another_form_is_refused(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    pissa = {"name": "lora", "r": 4, "pissa": True}
+    pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a", pissa))
+    with pytest.raises(ConfigError, match="stores it in another form than it trains it in"):
+        pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", pissa, **{"from": str(tmp_path / "a")}))
