@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pefttools.api import compose as compose
     from pefttools.api import evaluate as evaluate
     from pefttools.api import export as export
+    from pefttools.api import import_adapter as import_adapter
     from pefttools.api import inspect as inspect
     from pefttools.api import load as load
     from pefttools.api import merge as merge
@@ -28,7 +29,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(
-        ("compose", "evaluate", "export", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"),
+        (
+            "compose",
+            "evaluate",
+            "export",
+            "import_adapter",
+            "inspect",
+            "load",
+            "merge",
+            "predict",
+            "save",
+            "train",
+            "verify",
+            "wrap",
+        ),
         "pefttools.api",
     ),
     "AdapterPool": "pefttools.pool",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.artifact import Manifest, load_artifact, read_manifest, save_artifact, verify_files
+from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.load import find_base
 from pefttools.bases import locate_base
 from pefttools.data import Table, read_table
@@ -133,6 +134,35 @@ def predict(
         return task.predict(tuned, examples, batch_size=batch_size, progress=advance)
 
 
+def import_adapter(
+    source: PathLike,
+    base: str,
+    output: PathLike,
+    *,
+    labels: Sequence[str] = (),
+    task: str | Mapping[str, Any] | None = None,
+    variant: str = "float32",
+) -> Manifest:
+    """Make an artifact of an adapter that another program trained, e.g. of a PEFT folder.
+
+    Args:
+        source: a folder, or a hub id (``ORG/NAME`` or ``ORG/NAME@REVISION``).
+        base: the base model that it was trained on; nothing in a foreign folder verifies it.
+        output: folder of the artifact; nothing is written unless everything fits.
+        labels: label names in the order of the head's outputs; empty: those of the source's or the base's
+            configuration.
+        task: name of the task, or a mapping with name and options; None: what the source says.
+        variant: number format of the base's weights.
+
+    Raises:
+        ArtifactError: the source is damaged or does not fit the base.
+        ConfigError: something in it can't be represented, or labels that don't match the head.
+    """
+    from pefttools.importers.importing import import_folder
+
+    return import_folder(str(source), base, Path(output), labels=labels, task=task, variant=variant)
+
+
 def evaluate(
     model: TunedModel | PathLike,
     data: str | Table,
@@ -161,8 +191,10 @@ def evaluate(
 
 
 def inspect(folder: PathLike) -> Manifest:
-    """The manifest of an artifact."""
-    return read_manifest(Path(folder))
+    """The manifest of an artifact; warns where it has no effect on its base."""
+    manifest = read_manifest(Path(folder))
+    warn_without_effect(Path(folder), manifest)
+    return manifest
 
 
 def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True) -> Manifest:

@@ -79,9 +79,11 @@ def inspect(
     norms: bool = typer.Option(False, "--norms", help="Also how much it changes at each site; loads the base."),
 ) -> None:
     """Show what an artifact is and what it belongs to."""
+    from pefttools.artifact.effect import warn_without_effect
     from pefttools.artifact.manifest import read_manifest
 
     manifest = read_manifest(artifact)
+    warn_without_effect(artifact, manifest)
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
@@ -95,6 +97,7 @@ def inspect(
         ("base", f"{manifest.base.id} ({manifest.base.model_type})"),
         ("base weights", manifest.base.weights),
         ("base structure", manifest.base.structure),
+        ("imported", manifest.imported.origin()) if manifest.imported else
         ("trained on", f"{manifest.base.variant}, computed in {manifest.precision}"),
         ("parameters", f"{counts['trainable']:,} trained of {counts['total']:,}, {counts['head']:,} of them the head"),
         ("size", f"{total:,} bytes, {weights:,} of weights as {manifest.storage}: "
