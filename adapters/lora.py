@@ -145,7 +145,7 @@ def _scale(options: dict[str, Any], site: str, rank: int) -> float:
     from peft.utils.other import get_pattern_key
 
     alphas = options.get("alpha_pattern") or {}
-    alpha = alphas.get(get_pattern_key(alphas.keys(), site), options["lora_alpha"])
+    alpha = alphas.get(get_pattern_key(alphas.keys(), site), options.get("lora_alpha", 8))
     return float(alpha / (rank**0.5 if options.get("use_rslora") else rank))
 
 

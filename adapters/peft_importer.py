@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import ArtifactError, ConfigError
-from pefttools.importers import Foreign, Importer
+from pefttools.importers import Foreign, Importer, configured_labels
 
 from .peft_bridge import CONFIG, WEIGHTS, is_copy
 from .peft_options import OF_VIRTUAL_TOKENS, TASKS, Shapes, meaning_of
@@ -58,7 +58,7 @@ class PeftImporter(Importer):
             method=meaning.method,
             task=None if kind is None else TASKS[kind],
             head="model",
-            labels=_labels(model_config),
+            labels=configured_labels(model_config) if model_config.is_file() else (),
             outputs=_outputs(shapes),
             virtual=meaning.virtual,
             trained=sum(math.prod(shape) for shape in shapes.values()),
@@ -184,17 +184,6 @@ def _pickled(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ArtifactError(f"{file} holds something else than tensors by name")
     return state
-
-
-def _labels(path: Path) -> tuple[str, ...]:
-    """Label names of a model configuration beside the adapter."""
-    if not path.is_file():
-        return ()
-    try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("id2label") or {}
-        return tuple(str(named[key]) for key in sorted(named, key=int))
-    except (ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
 def _outputs(shapes: Shapes) -> int | None:

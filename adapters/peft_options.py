@@ -92,8 +92,8 @@ def _lora(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning:
         if config.get(name) and config[name] != "none"
     }
     options = {
-        "r": config["r"],
-        "alpha": config["lora_alpha"],
+        "r": config.get("r", 8),
+        "alpha": config.get("lora_alpha", 8),
         "dropout": config.get("lora_dropout", 0.0),
         "rslora": bool(config.get("use_rslora")),
         "dora": bool(config.get("use_dora")),

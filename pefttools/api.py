@@ -142,6 +142,7 @@ def import_adapter(
     labels: Sequence[str] = (),
     task: str | Mapping[str, Any] | None = None,
     variant: str = "float32",
+    overwrite: bool = False,
 ) -> Manifest:
     """Make an artifact of an adapter that another program trained, e.g. of a PEFT folder.
 
@@ -153,6 +154,7 @@ def import_adapter(
             configuration.
         task: name of the task, or a mapping with name and options; None: what the source says.
         variant: number format of the base's weights.
+        overwrite: replace an artifact that stands there.
 
     Raises:
         ArtifactError: the source is damaged or does not fit the base.
@@ -160,7 +162,9 @@ def import_adapter(
     """
     from pefttools.importers.importing import import_folder
 
-    return import_folder(str(source), base, Path(output), labels=labels, task=task, variant=variant)
+    return import_folder(
+        str(source), base, Path(output), labels=labels, task=task, variant=variant, overwrite=overwrite
+    )
 
 
 def evaluate(

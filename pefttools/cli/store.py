@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pefttools.cli.importing import LABELS, MAX_LENGTH, TASK, label_names, task_choice
+from pefttools.cli.importing import LABELS, OPTION, TASK, label_names, task_choice
 
 if TYPE_CHECKING:
     from pefttools.store import Store
@@ -40,7 +40,7 @@ def add(
     ),
     labels: str | None = LABELS,
     task: str | None = TASK,
-    max_length: int | None = MAX_LENGTH,
+    options: list[str] = OPTION,
 ) -> None:
     """Copy an artifact into the store as the next version; with --base, import it first."""
     import tempfile
@@ -54,14 +54,14 @@ def add(
     if name is None and folder == "artifact":
         raise ConfigError(f"{artifact} has a folder's name that says nothing", hint="Name the adapter: --name NAME.")
     if base is None:
-        if labels or task or max_length:
-            raise ConfigError("--labels, --task and --max-length are for adapters to import", hint="Give --base, too.")
+        if labels or task or options:
+            raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base, too.")
         print(Store(store).add(artifact, name or folder, tag=tag))
         return
     check_name(name or folder)
     with tempfile.TemporaryDirectory() as spare:
         imported = Path(spare, "imported")
-        api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, max_length))
+        api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
         print(Store(store).add(imported, name or folder, tag=tag))
 
 

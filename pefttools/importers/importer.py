@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pefttools.errors import ArtifactError, ConfigError
 from pefttools.registry import Registry
 
 if TYPE_CHECKING:
@@ -46,6 +48,27 @@ class Foreign:
     files: tuple[Path, ...]
     declared_base: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def configured_labels(file: Path) -> tuple[str, ...]:
+    """Label names in a transformers ``config.json``; empty where it names none.
+
+    Raises:
+        ArtifactError: damaged.
+        ConfigError: it is of a head that does not choose one label.
+    """
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        named = config.get("id2label") or {}
+        names = tuple(str(named[key]) for key in sorted(named, key=int))
+        problem = config.get("problem_type")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{file} is damaged: {error}") from error
+    if problem in ("regression", "multi_label_classification"):
+        raise ConfigError(
+            f"{file} says problem_type={problem}: no task here takes a head that does not choose one label"
+        )
+    return names
 
 
 class Importer(ABC):

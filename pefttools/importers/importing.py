@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.manifest import MANIFEST, ImportedEntry, Manifest
 from pefttools.artifact.save import draft_manifest, seal
 from pefttools.bases import Base, locate_base, variants
-from pefttools.bases.loading import load_tokenizer
 from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
 from pefttools.files import check_replaceable, folder_atomic, sha256_file
-from pefttools.importers.importer import Foreign
+from pefttools.importers.importer import Foreign, configured_labels
 from pefttools.importers.locate import Source, locate_source
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import choose_method, choose_task
@@ -36,6 +34,7 @@ def import_folder(
     labels: Sequence[str] = (),
     task: str | Mapping[str, Any] | None = None,
     variant: str = "float32",
+    overwrite: bool = False,
 ) -> Manifest:
     """Make an artifact of an adapter that another program trained.
 
@@ -46,23 +45,28 @@ def import_folder(
         labels: label names in the order of the head's outputs; empty: those of the source or of the base.
         task: name of a task, or a mapping with name and options; None: what the source says.
         variant: number format of the base's weights.
+        overwrite: replace an artifact that stands there.
 
     Raises:
         ArtifactError: the source is damaged or does not fit the base.
         ConfigError: something in it can't be represented, or labels that don't match the head.
         BaseModelError: the base can't be found or loaded.
     """
+    if (output / MANIFEST).is_file() and not overwrite:
+        raise ConfigError(f"{output} is an artifact already", hint="Choose another place, or replace it: --overwrite.")
     check_replaceable(output, MANIFEST)
     found = locate_source(source)
     foreign = found.importer.read(found.folder)
     where = locate_base(base)
     method, config = choose_method(foreign.method, f"{source}: the method's options")
-    chosen = _task(foreign, where, task, source)
+    chosen = _task(foreign, task, source)
     names = _labels(foreign, where, chosen, labels, source)
     kind = variants.get(variant)()
     check_combination(method, config, kind, chosen.name)
     built = _built(chosen, where, kind, names, foreign, source)
     found.importer.check(found.folder, foreign, built, where)
+    if "max_length" not in chosen.options.model_fields_set:
+        chosen = _uncut(chosen, built, foreign.virtual)
     with folder_atomic(output, over=MANIFEST) as temporary:
         found.importer.write(found.folder, temporary)
         wrapped = _loaded(method, built, temporary, config, found, where)
@@ -75,7 +79,7 @@ def import_folder(
             parameters={"total": model.count().total, "trainable": foreign.trained, "head": foreign.in_head},
             imported=_entry(source, found, foreign),
         )
-        warn_without_effect(temporary, manifest)
+    warn_without_effect(output, manifest)
     return manifest
 
 
@@ -90,7 +94,7 @@ def _entry(source: str, found: Source, foreign: Foreign) -> ImportedEntry:
     )
 
 
-def _task(foreign: Foreign, base: Base, task: str | Mapping[str, Any] | None, source: str) -> Task[Any]:
+def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -> Task[Any]:
     """The task that the source names, or the user does."""
     options: dict[str, Any] = {"name": task} if isinstance(task, str) else dict(task or {})
     name = options.pop("name", None) or foreign.task
@@ -98,22 +102,23 @@ def _task(foreign: Foreign, base: Base, task: str | Mapping[str, Any] | None, so
         raise ConfigError(f"{source} does not say which task it was trained for", hint="Say it: --task causal-lm.")
     if foreign.task is not None and name != foreign.task:
         raise ConfigError(f"{source} was trained for the task {foreign.task!r}, not for {name!r}")
-    if "max_length" not in options:
-        longest = _longest(base)
-        options |= {} if longest is None else {"max_length": longest - foreign.virtual}
     if "head" in tasks.get(name).config.model_fields:
-        options = {"head": foreign.head, **options}
+        options["head"] = foreign.head
     return choose_task({"name": name, **options}, f"{source}: the task")
 
 
-def _longest(base: Base) -> int | None:
-    """Number of tokens that the base takes: how its adapter was trained is not known, so that nothing more is cut."""
-    from pefttools.bases.skeleton import longest_text, skeleton
+def _uncut(task: Task[Any], built: Built, virtual: int) -> Task[Any]:
+    """The task with inputs as long as the base takes: how long they were in training is not known."""
+    from pefttools.bases.skeleton import longest_text
 
-    positions = longest_text(skeleton(str(base.folder)).configuration())
+    positions = longest_text(built.transformer.config)
     if positions is None:
-        return None
-    return min(positions, int(load_tokenizer(base).model_max_length))
+        return task
+    # RoBERTa and its relatives count from behind the padding's position.
+    padding = getattr(getattr(built.transformer.base_model, "embeddings", None), "padding_idx", None)
+    longest = min(positions - (0 if padding is None else int(padding) + 1), int(built.tokenizer.model_max_length))
+    longest -= virtual + int(getattr(task.options, "max_new_tokens", 0))
+    return type(task)(task.options.model_copy(update={"max_length": max(longest, 8)}))
 
 
 def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str], source: str) -> tuple[str, ...]:
@@ -145,9 +150,7 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
 
 def _of_base(base: Base, outputs: int | None) -> tuple[str, ...]:
     """Labels that the base's configuration names itself, where their number is right."""
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    named = config.get("id2label") or {}
-    names = tuple(str(named[key]) for key in sorted(named, key=int))
+    names = configured_labels(base.folder / "config.json")
     return names if outputs is None or len(names) == outputs else ()
 
 
