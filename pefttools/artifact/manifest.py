@@ -122,7 +122,8 @@ def read_manifest(folder: Path) -> Manifest:
         raw = path.read_bytes()
     except OSError as error:
         what = "is no artifact: it has no" if folder.is_dir() else "does not exist or is no folder: no"
-        raise ArtifactError(f"{folder} {what} {MANIFEST}") from error
+        hint = "Adapters that other programs trained become artifacts: pefttools import FOLDER --base BASE."
+        raise ArtifactError(f"{folder} {what} {MANIFEST}", hint=hint if folder.is_dir() else None) from error
     try:
         content = json.loads(raw)
         version = str(content["schema_version"])
