@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pefttools.api import load as load
     from pefttools.api import merge as merge
     from pefttools.api import predict as predict
+    from pefttools.api import push_to_hub as push_to_hub
     from pefttools.api import save as save
     from pefttools.api import train as train
     from pefttools.api import verify as verify
@@ -38,6 +39,7 @@ _HOMES = {
             "load",
             "merge",
             "predict",
+            "push_to_hub",
             "save",
             "train",
             "verify",

@@ -293,6 +293,30 @@ def compose(
     return composed([Path(one) for one in artifacts], weights, Path(output), rank=rank, base=base).error
 
 
+def push_to_hub(model: TunedModel | PathLike, repository: str, *, private: bool = True) -> str:
+    """Upload an adapter to the Hugging Face hub in one commit; gives the commit's address.
+
+    Args:
+        model: a tuned model, or the folder of an artifact, which is verified first.
+        repository: ``ORG/NAME``, or ``ORG/NAME@BRANCH``; it is created where it is new.
+        private: who may see a repository that is new.
+
+    Raises:
+        ArtifactError: the artifact is damaged.
+        HubError: the hub could not be reached, or said no.
+    """
+    import tempfile
+
+    from pefttools.store.hub import push
+
+    target = repository if repository.startswith("hub:") else f"hub:{repository}"
+    if not isinstance(model, TunedModel):
+        return push(Path(model), target, private=private)
+    with tempfile.TemporaryDirectory() as spare:
+        save(model, Path(spare, "artifact"))
+        return push(Path(spare, "artifact"), target, private=private)
+
+
 def _table(inputs: Sequence[Any], roles: dict[str, bool]) -> Table:
     main = "text" if "text" in roles else "prompt"
     rows = [{main: one} if isinstance(one, str) else dict(one) for one in inputs]

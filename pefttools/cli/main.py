@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
+from pefttools.cli.hub import push_to_hub
 from pefttools.cli.importing import import_adapter
 from pefttools.cli.listing import bases, methods, schema, tasks
 from pefttools.cli.planning import plan
@@ -56,6 +57,7 @@ def build_app() -> typer.Typer:
     ):
         app.command()(command)
     app.command("import")(import_adapter)
+    app.command("push-to-hub")(push_to_hub)
     app.command("api-key")(api_key)
     app.add_typer(store_app(), name="store")
     for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
