@@ -91,7 +91,8 @@ class PeftMethod(Method[ConfigT]):
             for name, tensor in read_state(folder / WEIGHTS, model).items()
             if not is_copy(name)
         }
-        rest, heads = split_heads(state, (*target.head_modules, *_saved_whole(state, options)))
+        whole = saved_whole(state, options.get("modules_to_save") or ())
+        rest, heads = split_heads(state, (*target.head_modules, *whole))
         found = self.state_deltas(rest, options, model)
         return replace(found, sites={**found.sites, **heads})
 
@@ -120,14 +121,19 @@ def is_copy(name: str) -> bool:
     return ".original_module." in name or ".modules_to_save." in name
 
 
-def _saved_whole(state: Iterable[str], options: dict[str, Any]) -> list[str]:
-    """Modules that were trained whole: PEFT's ``modules_to_save``, which it matches as ends of names."""
-    ends = tuple(options.get("modules_to_save") or ())
+def saved_whole(names: Iterable[str], ends: Iterable[str]) -> list[str]:
+    """Modules that were trained whole.
+
+    Args:
+        names: of tensors, as in the transformers model.
+        ends: PEFT's ``modules_to_save``: a module is meant whose name ends so.
+    """
+    wanted = tuple(ends)
     found: dict[str, None] = {}
-    for name in state if ends else ():
+    for name in names if wanted else ():
         parts = name.split(".")
         modules = (".".join(parts[:length]) for length in range(1, len(parts)))
-        whole = next((module for module in modules if module.endswith(ends)), None)
+        whole = next((module for module in modules if module.endswith(wanted)), None)
         if whole is not None:
             found[whole] = None
     return list(found)

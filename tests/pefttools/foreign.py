@@ -43,6 +43,9 @@ KINDS: dict[str, Kind] = {
     "biases of lora": Kind("tiny_bert", "SEQ_CLS", peft.LoraConfig, {
         "r": 3, "target_modules": ["query", "value"], "bias": "lora_only",
     }),
+    "biases of the updates": Kind("tiny_bert", "SEQ_CLS", peft.LoraConfig, {
+        "r": 3, "target_modules": ["query", "intermediate.dense"], "lora_bias": True,
+    }),
     "some layers and the pooler": Kind("tiny_bert", "SEQ_CLS", peft.LoraConfig, {
         "r": 3, "target_modules": ["query"], "layers_to_transform": [1], "modules_to_save": ["pooler"],
     }),
@@ -74,7 +77,7 @@ def plain(base: str, task: str, outputs: int = len(LABELS)) -> Any:
     return CLASSES[task].from_pretrained(base, **options)
 
 
-def make(kind: Kind, base: str, folder: Path, outputs: int = len(LABELS)) -> Path:
+def make(kind: Kind, base: str, folder: Path, outputs: int = len(LABELS), embeddings: bool = False) -> Path:
     """Save a PEFT adapter in which every trained number differs from its start."""
     model = peft.get_peft_model(plain(base, kind.task, outputs), kind.make(task_type=kind.task, **kind.options))
     generator = torch.Generator().manual_seed(1)
@@ -82,7 +85,7 @@ def make(kind: Kind, base: str, folder: Path, outputs: int = len(LABELS)) -> Pat
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    model.save_pretrained(str(folder), safe_serialization=not kind.pickled, save_embedding_layers=False)
+    model.save_pretrained(str(folder), safe_serialization=not kind.pickled, save_embedding_layers=embeddings)
     return folder
 
 

@@ -21,7 +21,8 @@ import pefttools
 from pefttools.cli.artifacts import inspect
 from pefttools.cli.main import build_app
 from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
-from tests.conftest import INTENTS
+from pefttools.packages import package_path
+from tests.conftest import INTENTS, MINILM
 
 from . import test_hub
 from .foreign import CLASSES, KINDS, LABELS, by_peft, make, plain, texts
@@ -329,3 +330,67 @@ def test_from_a_hub(hub: Hub, lora: Path, tiny_bert: str, tmp_path: Path) -> Non
     assert manifest.imported.source == "org/foreign" and manifest.imported.revision == hub.commit("org/foreign")
     assert missing.returncode == 2
     assert "is not a folder here and the hub did not give it" in " ".join(missing.stderr.replace("│", " ").split())
+
+
+def test_a_real_encoder_on_real_rows(intents: dict[str, str], tmp_path: Path) -> None:
+    """MiniLM with every kind of change at once; padded rows and one alone, by PEFT and by us."""
+    kind = replace(
+        KINDS["rank and alpha patterns"],
+        options={
+            "r": 8, "lora_alpha": 16, "use_rslora": True, "target_modules": "all-linear", "bias": "lora_only",
+            "rank_pattern": {"query": 4}, "alpha_pattern": {"output.dense": 3}, "modules_to_save": ["pooler"],
+        },
+    )  # fmt: skip
+    base = str(package_path(MINILM))
+    folder = make(kind, base, tmp_path / "peft")
+    pefttools.import_adapter(folder, MINILM, tmp_path / "artifact", labels=LABELS)
+    model = pefttools.load(tmp_path / "artifact")
+    rows = texts(intents["test"], 16)
+    for padded in (rows, rows[:1]):
+        batch = dict(model.tokenizer(padded, padding=True, return_tensors="pt"))
+        batch.pop("token_type_ids", None)
+        wanted = by_peft(kind, base, folder, batch)
+        assert (model.run_batch(batch) - wanted).abs().max() <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+def test_embeddings_that_peft_stored_beside_the_adapter(tiny_llama: str, tmp_path: Path) -> None:
+    """PEFT stores the base's own, where one is adapted: they are compared and left out. Others are refused."""
+    kind = replace(
+        KINDS["causal, with head and norms"],
+        options={"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["input_layernorm"]},
+    )
+    folder = make(kind, tiny_llama, tmp_path / "peft", embeddings=True)
+    before = load_file(folder / WEIGHTS)
+    manifest = pefttools.import_adapter(folder, tiny_llama, tmp_path / "a")
+    assert manifest.imported is not None
+    assert manifest.imported.details["left_out"] == ["lm_head.weight"]
+    after = load_file(tmp_path / "a" / WEIGHTS)
+    assert before.keys() - after.keys() == {"base_model.model.lm_head.base_layer.weight"}
+    assert manifest.parameters["trainable"] == sum(t.numel() for t in after.values())
+    model = pefttools.load(tmp_path / "a")
+    batch = dict(model.tokenizer(["a text"], return_tensors="pt"))
+    batch.pop("token_type_ids", None)
+    wanted = by_peft(kind, tiny_llama, folder, batch)
+    assert (model.run_batch(batch) - wanted).abs().max() <= 1e-5
+    before["base_model.model.lm_head.base_layer.weight"][0, 0] += 1
+    save_file(before, folder / WEIGHTS)
+    with pytest.raises(ArtifactError, match=r"holds lm_head\.weight whole, with other numbers than the base's"):
+        pefttools.import_adapter(folder, tiny_llama, tmp_path / "b")
+
+
+def test_a_configuration_of_an_old_peft(tiny_llama: str, intents: dict[str, str], tmp_path: Path) -> None:
+    kind = KINDS["decoder's classifier"]
+    folder = make(kind, tiny_llama, tmp_path / "peft")
+    config = json.loads((folder / CONFIG).read_text())
+    old = ("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights", "lora_alpha",
+           "lora_dropout", "peft_type", "r", "target_modules", "task_type")  # fmt: skip
+    (folder / CONFIG).write_text(json.dumps({**{key: config[key] for key in old}, "modules_to_save": None}))
+    pefttools.import_adapter(folder, tiny_llama, tmp_path / "a", labels=LABELS)
+    model = pefttools.load(tmp_path / "a")
+    row = texts(intents["test"], 1)[0]
+    batch = dict(model.tokenizer(row, return_tensors="pt"))
+    batch.pop("token_type_ids", None)
+    assert (model.run_batch(batch) - by_peft(kind, tiny_llama, folder, batch)).abs().max() <= 1e-5
+    pool = pefttools.AdapterPool(tiny_llama)
+    pool.load("it", tmp_path / "a")
+    assert_close(pool([row], ["it"])[0].logits, alone(model, row))
