@@ -135,7 +135,8 @@ def verify(
     print(f"{len(manifest.files) + 1} files are as they were written")
     if not files_only:
         found = find_base(manifest, base)
-        print(f"the base {found.id} is the one that the adapter was trained on (weights {found.weights[:12]})")
+        how = "was trained on" if manifest.imported is None else "was imported for; nothing in its source verifies it"
+        print(f"the base {found.id} is the one that the adapter {how} (weights {found.weights[:12]})")
 
 
 def merge(

@@ -44,6 +44,7 @@ def add(
 ) -> None:
     """Copy an artifact into the store as the next version; with --base, import it first."""
     import tempfile
+    import warnings
 
     from pefttools import api
     from pefttools.errors import ConfigError
@@ -60,8 +61,10 @@ def add(
         return
     check_name(name or folder)
     with tempfile.TemporaryDirectory() as spare:
-        imported = Path(spare, "imported")
-        api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
+        imported = Path(spare, name or folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the store says the same of what it is given
+            api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
         print(Store(store).add(imported, name or folder, tag=tag))
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -394,3 +395,37 @@ def test_a_configuration_of_an_old_peft(tiny_llama: str, intents: dict[str, str]
     pool = pefttools.AdapterPool(tiny_llama)
     pool.load("it", tmp_path / "a")
     assert_close(pool([row], ["it"])[0].logits, alone(model, row))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_number_formats(dtype: torch.dtype, lora: Path, tiny_bert: str, tmp_path: Path) -> None:
+    folder = _copy(lora, tmp_path / "peft")
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(lora / WEIGHTS).items()}, folder / WEIGHTS)
+    manifest = pefttools.import_adapter(folder, tiny_bert, tmp_path / "a", labels=LABELS)
+    assert manifest.storage == str(dtype).removeprefix("torch.")
+    model = pefttools.load(tmp_path / "a")
+    batch = dict(model.tokenizer(["which card is it"], return_tensors="pt"))
+    batch.pop("token_type_ids", None)
+    wanted = by_peft(KINDS["lora"], tiny_bert, folder, batch)
+    assert (model.run_batch(batch) - wanted).abs().max() <= 1e-5
+    pool = pefttools.AdapterPool(tiny_bert)
+    pool.load("it", tmp_path / "a")
+    assert_close(pool(["which card is it"], ["it"])[0].logits, wanted[0])
+
+
+@pytest.mark.parametrize("kind", ["causal, with head and norms", "causal prefix, projected", "causal p-tuning"])
+def test_it_generates_what_peft_generates(kind: str, base: str, intents: dict[str, str], tmp_path: Path) -> None:
+    chosen = KINDS[kind]
+    folder = make(chosen, base, tmp_path / "peft")
+    pefttools.import_adapter(folder, base, tmp_path / "a", task={"template": "none"})
+    model = pefttools.load(tmp_path / "a")
+    pool = pefttools.AdapterPool(base)
+    pool.load("it", tmp_path / "a")
+    by_them = peft.PeftModel.from_pretrained(plain(base, chosen.task), str(folder)).eval()
+    for row in texts(intents["test"], 2):
+        batch = {name: t for name, t in model.tokenizer(row, return_tensors="pt").items() if name != "token_type_ids"}
+        wanted = by_them.generate(**batch, max_new_tokens=6, do_sample=False, pad_token_id=0)
+        wanted = wanted[:, -6:] if wanted.shape[1] > 6 else wanted
+        found = model.generate(batch, max_new_tokens=6)
+        assert found.tolist() == wanted.tolist()
+        assert pool.generate_tokens([row], ["it"], max_new_tokens=6).tolist() == found.tolist()
