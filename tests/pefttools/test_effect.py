@@ -16,7 +16,7 @@ from pefttools.artifact.manifest import read_manifest
 from pefttools.methods import methods
 from pefttools.store import Store
 
-from .foreign import KINDS, LABELS, make
+from .importers.foreign import KINDS, LABELS, make
 from .pool.makers import TASKS, VARIED
 from .pool.makers import make as make_trained
 

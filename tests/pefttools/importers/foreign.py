@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 CLASSES = {"SEQ_CLS": AutoModelForSequenceClassification, "CAUSAL_LM": AutoModelForCausalLM}
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LABELS = ["arrived", "lost", "rate"]
 
 
@@ -101,3 +104,14 @@ def texts(file: str, count: int) -> list[str]:
     """Real rows."""
     with Path(file).open(encoding="utf-8", newline="") as stream:
         return [row["text"] for row in csv.DictReader(stream)][:count]
+
+
+def copy(source: Path | str, target: Path) -> Path:
+    """A folder to be changed."""
+    return Path(shutil.copytree(source, target))
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    """Give ``adapter_config.json`` other values."""
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **changes}))
