@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class PeftImporter(Importer):
             details={**meaning.details, **left_out},
         )
 
-    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> None:
+    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> Foreign:
         found = read_folder(folder)
         shapes = _shapes(found)
         wanted = {name: _wanted(name, shape, found.config, built.transformer) for name, shape in shapes.items()}
@@ -103,6 +104,7 @@ class PeftImporter(Importer):
                 "PEFT would draw it at random",
                 hint="Train it with the adapter (modules_to_save), or give a base that has it.",
             )
+        return replace(foreign, method=_shorter(foreign.method, built.transformer))
 
     def write(self, folder: Path, output: Path) -> None:
         from safetensors.torch import save_file
@@ -114,6 +116,14 @@ class PeftImporter(Importer):
             return
         kept = {name: t.contiguous().clone() for name, t in found.stored.items() if name not in found.of_base}
         save_file(kept, output / WEIGHTS, metadata={"format": "pt"})
+
+
+def _shorter(method: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The same options with ends of names, where they mean the same modules."""
+    from pefttools.sites import ends
+
+    lists = {key: ends(names, model) for key, names in method.items() if key in ("targets", "feed_forward")}
+    return {**method, **lists}
 
 
 def _shapes(found: PeftFolder) -> Shapes:

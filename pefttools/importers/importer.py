@@ -93,8 +93,11 @@ class Importer(ABC):
         """
 
     @abstractmethod
-    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> None:
+    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> Foreign:
         """Compare names and shapes with a base that is ready for the task.
+
+        Returns:
+            What was read; the method's options may be said shorter, now that the base is known.
 
         Raises:
             ArtifactError: it does not fit, or neither it nor the base holds a weight that the task needs.

@@ -64,7 +64,8 @@ def import_folder(
     kind = variants.get(variant)()
     check_combination(method, config, kind, chosen.name)
     built = _built(chosen, where, kind, names, foreign, source)
-    found.importer.check(found.folder, foreign, built, where)
+    foreign = found.importer.check(found.folder, foreign, built, where)
+    method, config = choose_method(foreign.method, f"{source}: the method's options")
     if "max_length" not in chosen.options.model_fields_set:
         chosen = _uncut(chosen, built, foreign.virtual)
     with folder_atomic(output, over=MANIFEST) as temporary:
@@ -127,6 +128,8 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
         if given:
             raise ConfigError(f"the task {task.name!r} has no labels", hint="Leave --labels away.")
         return ()
+    if isinstance(given, str):
+        raise ConfigError(f"labels must be a list of names, not the text {given!r}")
     outputs = foreign.outputs
     if outputs == 1:
         raise ConfigError(f"{source}: its head has one output: a regression, which no task here takes")

@@ -37,11 +37,12 @@ class Biases(Importer):
             outputs=None, virtual=0, trained=numbers, in_head=0, storage="float32", files=(folder / FILE,),
         )  # fmt: skip
 
-    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> None:
+    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> Foreign:
         modules = dict(built.transformer.named_modules())
         for name in load_file(folder / FILE):
             if name not in modules:
                 raise ArtifactError(f"{folder}: the base {base.id!r} has no module {name}")
+        return foreign
 
     def write(self, folder: Path, output: Path) -> None:
         state = {f"{name}.bias_delta": tensor for name, tensor in load_file(folder / FILE).items()}

@@ -28,6 +28,7 @@ def test_it_is_evaluated_inspected_and_served_like_any_other(
 ) -> None:
     names = list(INTENTS[:3])
     manifest = pefttools.import_adapter(lora, tiny_bert, tmp_path / "one", labels=names, task={"max_length": 32})
+    assert manifest.method.config["targets"] == ["attention.self.query", "attention.self.value"]
     assert manifest.task.config["max_length"] == 32 and manifest.storage == "float32"
     assert manifest.parameters["head"] == 3 * 64 + 3
     assert manifest.parameters["trainable"] == sum(t.numel() for t in load_file(lora / WEIGHTS).values())
