@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PICKLED = "adapter_model.bin"
 #: modules that PEFT saves whole with every classifier, named in the configuration or not
-_HEADS = ("classifier", "score")
+HEADS = ("classifier", "score")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PeftFolder:
 
         PEFT stores whole embeddings, where one of them is adapted or where it took the vocabulary for a changed one.
         """
-        heads = _HEADS if self.config.get("task_type") == "SEQ_CLS" else ()
+        heads = HEADS if self.config.get("task_type") == "SEQ_CLS" else ()
         ends = (*(self.config.get("modules_to_save") or ()), *heads)
         trained = tuple(f"{module}." for module in saved_whole(map(self._plain, self.stored), ends))
         biases = self.config.get("bias", "none") != "none"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.importers import Foreign, Importer, configured_labels
 
-from .peft_bridge import CONFIG, WEIGHTS
-from .peft_folder import PICKLED, PeftFolder, read_folder
+from .peft_bridge import CONFIG, WEIGHTS, saved_whole
+from .peft_folder import HEADS, PICKLED, PeftFolder, read_folder
 from .peft_options import TASKS, Shapes, meaning_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ class PeftImporter(Importer):
                 f"neither {folder} nor the base {base.id!r} holds {lacking[0]}, which the task's head needs: "
                 "PEFT would draw it at random",
                 hint="Train it with the adapter (modules_to_save), or give a base that has it.",
+            )
+        for option, name in _without_effect(found):
+            warnings.warn(
+                f"{folder}: {option} names {name!r}, and nothing of that name was trained: it has no effect",
+                stacklevel=2,
             )
         return replace(foreign, method=_shorter(foreign.method, built.transformer))
 
@@ -191,6 +197,22 @@ def _changed(found: PeftFolder, model: nn.Module) -> list[str]:
         if own is None or own.shape != stored.shape or not torch.equal(own.cpu().to(stored.dtype), stored):
             changed.append(name)
     return changed
+
+
+def _without_effect(found: PeftFolder) -> list[tuple[str, str]]:
+    """Options of the configuration that mean no trained module, which PEFT passes over in silence."""
+    from peft.utils.other import get_pattern_key
+
+    sites = [name.partition(".lora_A.")[0] for name in found.tensors if ".lora_A." in name]
+    unused = []
+    for option in ("rank_pattern", "alpha_pattern"):
+        patterns = found.config.get(option) or {}
+        used = {get_pattern_key(patterns.keys(), site) for site in sites}
+        unused += [(option, pattern) for pattern in patterns if pattern not in used]
+    for name in found.config.get("modules_to_save") or ():
+        if name not in HEADS and not saved_whole(found.whole, [name]):
+            unused.append(("modules_to_save", name))
+    return unused
 
 
 def _lacking(shapes: Shapes, built: Built, base: Base) -> list[str]:

@@ -63,7 +63,8 @@ def add(
     with tempfile.TemporaryDirectory() as spare:
         imported = Path(spare, name or folder)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the store says the same of what it is given
+            # The store says this itself of what it is given.
+            warnings.filterwarnings("ignore", message=".* adapter makes to its base is zero")
             api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
         print(Store(store).add(imported, name or folder, tag=tag))
 

@@ -138,3 +138,22 @@ def test_from_a_hub(hub: Hub, lora: Path, tiny_bert: str, tmp_path: Path) -> Non
     assert manifest.imported.source == "org/foreign" and manifest.imported.revision == hub.commit("org/foreign")
     assert missing.returncode == 2
     assert "is not a folder here and the hub did not give it" in " ".join(missing.stderr.replace("│", " ").split())
+
+
+def test_options_without_effect_are_said(lora: Path, tiny_bert: str, tmp_path: Path) -> None:
+    folder = copy(lora, tmp_path / "peft")
+    change_config(
+        folder,
+        alpha_pattern={"query": 8, "layer.7.*value": 2, "quary": 3},
+        modules_to_save=["classifier", "score", "adapter_norm"],
+    )
+    with pytest.warns(UserWarning, match="it has no effect") as said:
+        pefttools.import_adapter(folder, tiny_bert, tmp_path / "a", labels=LABELS)
+    found = [str(one.message) for one in said]
+    assert len(found) == 3
+    for option, name in (
+        ("alpha_pattern", "layer.7.*value"),
+        ("alpha_pattern", "quary"),
+        ("modules_to_save", "adapter_norm"),
+    ):
+        assert any(f"{option} names {name!r}" in one for one in found)
