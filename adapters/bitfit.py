@@ -48,6 +48,7 @@ class BitFit(OwnMethod[BitFitConfig]):
     config = BitFitConfig
     capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 3e-3
+    neutral = {rf"\.{PARAMETER}$": 0.0}  # noqa: RUF012
 
     def wrap(self, model: nn.Module, config: BitFitConfig, target: Target) -> nn.Module:
         import torch

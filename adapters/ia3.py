@@ -41,6 +41,7 @@ class IA3(PeftMethod[IA3Config]):
     config = IA3Config
     capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 1e-2
+    neutral = {r"\.ia3_l$": 1.0}  # noqa: RUF012
 
     def peft_config(self, model: nn.Module, config: IA3Config, target: Target) -> Any:
         import peft
@@ -67,11 +68,11 @@ class IA3(PeftMethod[IA3Config]):
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, SiteDelta
 
-        ends_of_inputs = options["feedforward_modules"] or []
         sites = {}
         for name, scale in state.items():
-            site = name.removesuffix(".ia3_l")
-            on_input = any(site == end or site.endswith(f".{end}") for end in ends_of_inputs)
+            # PEFT keeps factors on inputs as [1, in] and those on outputs as [out, 1].
+            on_input = scale.shape[0] == 1
             factor = scale.flatten()
+            site = name.removesuffix(".ia3_l")
             sites[site] = SiteDelta(input_scale=factor) if on_input else SiteDelta(output_scale=factor)
         return AdapterDeltas(sites)

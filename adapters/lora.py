@@ -9,6 +9,7 @@ PiSSA   starts at W's principal components      https://arxiv.org/abs/2404.02948
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class Lora(PeftMethod[LoraConfig]):
     config = LoraConfig
     capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 2e-3
+    neutral = {r"\.lora_A\.weight$": None, r"\.lora_B\.(weight|bias)$": 0.0}  # noqa: RUF012
 
     def check(self, config: LoraConfig, variant: BaseVariant, task: str) -> None:
         super().check(config, variant, task)
@@ -111,26 +113,49 @@ class Lora(PeftMethod[LoraConfig]):
             _rewrite_pissa(folder, initial)
 
     def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
-        from pefttools.deltas import AdapterDeltas
+        from pefttools.deltas import AdapterDeltas, SiteDelta
 
-        scale = options["lora_alpha"] / (options["r"] ** 0.5 if options["use_rslora"] else options["r"])
         sites = {
-            name.removesuffix(_A): _site(state, name.removesuffix(_A), scale, model)
+            name.removesuffix(_A): _site(state, name.removesuffix(_A), options, model)
             for name in state
             if name.endswith(_A)
         }
-        unknown = sorted(name for name in state if not name.endswith((_A, _B, _BIAS, _MAGNITUDE)))
-        if unknown:
-            raise ArtifactError(f"the method 'lora' does not know the tensor {unknown[0]!r}")
+        for name in state:
+            if not name.endswith((_A, _B, _BIAS, _MAGNITUDE)):
+                site, change = _trained_bias(name, state[name], model)
+                found = sites.get(site, SiteDelta())
+                sites[site] = replace(found, bias=change if found.bias is None else found.bias + change)
         return AdapterDeltas(sites)
 
 
-def _site(state: dict[str, torch.Tensor], name: str, scale: float, model: nn.Module) -> SiteDelta:
+def _trained_bias(name: str, bias: torch.Tensor, model: nn.Module) -> tuple[str, torch.Tensor]:
+    """Site of a bias that PEFT trained itself (``bias="all"`` or ``"lora_only"``), and how it changed."""
+    site = name.removesuffix(".bias").removesuffix(".base_layer")
+    try:
+        own = model.get_submodule(site).get_parameter("bias")
+    except AttributeError:
+        own = None
+    if own is None or not name.endswith(".bias"):
+        raise ArtifactError(f"the method 'lora' does not know the tensor {name!r}")
+    return site, bias - own.detach().to(bias)
+
+
+def _scale(options: dict[str, Any], site: str, rank: int) -> float:
+    """What the product of B and A is multiplied by; alpha may differ by module."""
+    from peft.utils.other import get_pattern_key
+
+    alphas = options.get("alpha_pattern") or {}
+    alpha = alphas.get(get_pattern_key(alphas.keys(), site), options.get("lora_alpha", 8))
+    return float(alpha / (rank**0.5 if options.get("use_rslora") else rank))
+
+
+def _site(state: dict[str, torch.Tensor], name: str, options: dict[str, Any], model: nn.Module) -> SiteDelta:
     import torch
 
     from pefttools.deltas import LowRank, SiteDelta
     from pefttools.deltas.weights import dense_weight
 
+    scale = _scale(options, name, state[name + _A].shape[0])
     low_rank = LowRank(state[name + _A], state[name + _B] * scale)
     # Composed adapters have it, where one of their parts changes biases.
     bias = state.get(name + _BIAS)
@@ -140,7 +165,7 @@ def _site(state: dict[str, torch.Tensor], name: str, scale: float, model: nn.Mod
         return SiteDelta(low_rank=low_rank, bias=bias)
     weight = dense_weight(model.get_submodule(name)).to(magnitude.dtype)
     norm = torch.linalg.norm(weight + low_rank.dense().to(weight.device), dim=1)
-    return SiteDelta(low_rank=low_rank, weight_scale=magnitude.to(norm.device) / norm)
+    return SiteDelta(low_rank=low_rank, weight_scale=magnitude.to(norm.device) / norm, bias=bias)
 
 
 def _lora_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -86,9 +87,12 @@ class PeftMethod(Method[ConfigT]):
 
         options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         state = {
-            name.removeprefix(self.state_prefix): tensor for name, tensor in read_state(folder / WEIGHTS, model).items()
+            name.removeprefix(self.state_prefix): tensor
+            for name, tensor in read_state(folder / WEIGHTS, model).items()
+            if not is_copy(name)
         }
-        rest, heads = split_heads(state, target.head_modules)
+        whole = saved_whole(state, options.get("modules_to_save") or ())
+        rest, heads = split_heads(state, (*target.head_modules, *whole))
         found = self.state_deltas(rest, options, model)
         return replace(found, sites={**found.sites, **heads})
 
@@ -110,6 +114,29 @@ class PeftMethod(Method[ConfigT]):
             return super().merge(model)
         merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return merged
+
+
+def is_copy(name: str) -> bool:
+    """Whether a tensor is one that PEFT stores beside the head's own and never reads (with ``bias="all"``)."""
+    return ".original_module." in name or ".modules_to_save." in name
+
+
+def saved_whole(names: Iterable[str], ends: Iterable[str]) -> list[str]:
+    """Modules that were trained whole.
+
+    Args:
+        names: of tensors, as in the transformers model.
+        ends: PEFT's ``modules_to_save``: a module is meant whose name ends so.
+    """
+    wanted = tuple(ends)
+    found: dict[str, None] = {}
+    for name in names if wanted else ():
+        parts = name.split(".")
+        modules = (".".join(parts[:length]) for length in range(1, len(parts)))
+        whole = next((module for module in modules if module.endswith(wanted)), None)
+        if whole is not None:
+            found[whole] = None
+    return list(found)
 
 
 def refuse_pairs_of_options(options: dict[str, bool]) -> None:

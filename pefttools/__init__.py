@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from pefttools.api import compose as compose
     from pefttools.api import evaluate as evaluate
     from pefttools.api import export as export
+    from pefttools.api import import_adapter as import_adapter
     from pefttools.api import inspect as inspect
     from pefttools.api import load as load
     from pefttools.api import merge as merge
     from pefttools.api import predict as predict
+    from pefttools.api import push_to_hub as push_to_hub
     from pefttools.api import save as save
     from pefttools.api import train as train
     from pefttools.api import verify as verify
@@ -28,7 +30,21 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(
-        ("compose", "evaluate", "export", "inspect", "load", "merge", "predict", "save", "train", "verify", "wrap"),
+        (
+            "compose",
+            "evaluate",
+            "export",
+            "import_adapter",
+            "inspect",
+            "load",
+            "merge",
+            "predict",
+            "push_to_hub",
+            "save",
+            "train",
+            "verify",
+            "wrap",
+        ),
         "pefttools.api",
     ),
     "AdapterPool": "pefttools.pool",

@@ -7,6 +7,7 @@ pefttools knows a method by name. See docs/plugin-guide.md.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -85,6 +86,9 @@ class Method(ABC, Generic[ConfigT]):
     capabilities: ClassVar[Capabilities] = Capabilities()
     #: learning rate where the recipe gives none, and the middle of a search
     learning_rate: ClassVar[float]
+    #: names of stored tensors, as regular expressions -> the value at which they do nothing; None: they do nothing by
+    #: themselves. Lets an adapter without effect be noticed; empty: not known of this method
+    neutral: ClassVar[Mapping[str, float | None]] = {}
 
     def check(self, config: ConfigT, variant: BaseVariant, task: str) -> None:
         """Refuse a combination that can't work, before anything is loaded.

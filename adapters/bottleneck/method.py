@@ -65,6 +65,7 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
     config = BottleneckConfig
     capabilities = Capabilities(mergeable=False, mixed_batch=True)
     learning_rate = 2e-3
+    neutral = {r"\.down\.(weight|bias)$": None, r"\.up\.(weight|bias)$": 0.0}  # noqa: RUF012
 
     def wrap(self, model: nn.Module, config: BottleneckConfig, target: Target) -> nn.Module:
         from .module import attach_parallel, attach_serial

@@ -19,20 +19,24 @@ def model_card(manifest: Manifest) -> str:
         "---",
     ]
     options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"
+    made = "made with pefttools" if manifest.imported is None else "imported into pefttools"
+    variant = f", trained on the variant {plain(base.variant)}" if manifest.imported is None else ""
     lines = [
         "",
         f"# {plain(method.name)} for {plain(task.name)}",
         "",
-        f"An adapter for `{plain(base.id)}`, made with pefttools.",
+        f"An adapter for `{plain(base.id)}`, {made}.",
         "",
         "| | |",
         "|---|---|",
         f"| method | {plain(method.name)} ({plain(options)}) |",
-        f"| base | {plain(base.id)} ({plain(base.model_type)}), trained on the variant {plain(base.variant)} |",
+        f"| base | {plain(base.id)} ({plain(base.model_type)}){variant} |",
         f"| base weights | sha256 `{base.weights}` |",
         f"| trained parameters | {manifest.parameters['trainable']:,} of {manifest.parameters['total']:,} |",
         f"| stored as | {manifest.storage} |",
     ]
+    if manifest.imported is not None:
+        lines.append(f"| imported | {plain(manifest.imported.origin())} |")
     if task.labels:
         shown = ", ".join(plain(label) for label in task.labels[:20])
         more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""

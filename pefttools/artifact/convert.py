@@ -133,6 +133,7 @@ def compose(
         raise ConfigError("these adapters change nothing but the task head: there is nothing to add up")
     sources = [
         {"artifact": one.folder.resolve().name, "method": one.manifest.method.name, "weight": weight}
+        | ({} if one.manifest.imported is None else {"imported": one.manifest.imported.origin()})
         for one, weight in zip(opened, weights, strict=True)
     ]
     heads = [head for one in opened if (head := one.head()) is not None]
@@ -198,5 +199,6 @@ def _draft(manifest: Manifest, lora: PlainLora) -> Manifest:
             "method": entry,
             "parameters": {**manifest.parameters, "trainable": trained + manifest.parameters["head"]},
             "metrics": {},
+            "imported": None,
         }
     )

@@ -60,6 +60,31 @@ class TaskEntry(_Part):
     columns: dict[str, str] = Field(default_factory=dict)
 
 
+class ImportedEntry(_Part):
+    """Where an imported adapter came from. Its base was given by the user; nothing in the source verifies it.
+
+    Attributes:
+        source: folder or hub id, as the user wrote it.
+        revision: commit of the hub, where it came from there.
+        importer: name of the importer that read it.
+        declared_base: what the source calls its base; nobody has compared the weights.
+        files: name -> sha256 of every file that was read.
+        details: what the method's options do not say, e.g. ranks by module.
+    """
+
+    source: str
+    revision: str | None = None
+    importer: str
+    declared_base: str | None = None
+    files: dict[str, str]
+    details: dict[str, Any] = Field(default_factory=dict)
+
+    def origin(self) -> str:
+        """Where it came from and what is not verified, in one sentence."""
+        named = f"; the source names {self.declared_base!r}" if self.declared_base else ""
+        return f"from {self.source} by {self.importer}; base given by the user, not verified by the source{named}"
+
+
 class Manifest(_Part):
     """Content of ``pefttools.json``."""
 
@@ -75,6 +100,8 @@ class Manifest(_Part):
     packages: dict[str, str]
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    #: of an adapter that another program trained; None: pefttools did
+    imported: ImportedEntry | None = None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -95,7 +122,8 @@ def read_manifest(folder: Path) -> Manifest:
         raw = path.read_bytes()
     except OSError as error:
         what = "is no artifact: it has no" if folder.is_dir() else "does not exist or is no folder: no"
-        raise ArtifactError(f"{folder} {what} {MANIFEST}") from error
+        hint = "Adapters that other programs trained become artifacts: pefttools import FOLDER --base BASE."
+        raise ArtifactError(f"{folder} {what} {MANIFEST}", hint=hint if folder.is_dir() else None) from error
     try:
         content = json.loads(raw)
         version = str(content["schema_version"])

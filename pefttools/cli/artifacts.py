@@ -90,9 +90,11 @@ def inspect(
     norms: bool = typer.Option(False, "--norms", help="Also how much it changes at each site; loads the base."),
 ) -> None:
     """Show what an artifact is and what it belongs to."""
+    from pefttools.artifact.effect import warn_without_effect
     from pefttools.artifact.manifest import read_manifest
 
     manifest = read_manifest(artifact)
+    warn_without_effect(artifact, manifest)
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
@@ -106,6 +108,7 @@ def inspect(
         ("base", f"{manifest.base.id} ({manifest.base.model_type})"),
         ("base weights", manifest.base.weights),
         ("base structure", manifest.base.structure),
+        ("imported", manifest.imported.origin()) if manifest.imported else
         ("trained on", f"{manifest.base.variant}, computed in {manifest.precision}"),
         ("parameters", f"{counts['trainable']:,} trained of {counts['total']:,}, {counts['head']:,} of them the head"),
         ("size", f"{total:,} bytes, {weights:,} of weights as {manifest.storage}: "
@@ -143,7 +146,8 @@ def verify(
     print(f"{len(manifest.files) + 1} files are as they were written")
     if not files_only:
         found = find_base(manifest, base)
-        print(f"the base {found.id} is the one that the adapter was trained on (weights {found.weights[:12]})")
+        how = "was trained on" if manifest.imported is None else "was imported for; nothing in its source verifies it"
+        print(f"the base {found.id} is the one that the adapter {how} (weights {found.weights[:12]})")
 
 
 def merge(

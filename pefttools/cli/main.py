@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.metadata import entry_points
 
 import typer
 
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
+from pefttools.cli.hub import push_to_hub
+from pefttools.cli.importing import import_adapter
 from pefttools.cli.listing import bases, methods, schema, tasks
 from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
@@ -53,6 +56,8 @@ def build_app() -> typer.Typer:
         schema,
     ):
         app.command()(command)
+    app.command("import")(import_adapter)
+    app.command("push-to-hub")(push_to_hub)
     app.command("api-key")(api_key)
     app.add_typer(store_app(), name="store")
     for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
@@ -67,6 +72,7 @@ def run() -> None:
     debug = DEBUG in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     quiet_libraries()
+    warnings.formatwarning = lambda message, *place: f"warning: {message}\n"
     try:
         build_app()(arguments)
     except PeftToolsError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pefttools.cli.importing import LABELS, OPTION, TASK, label_names, task_choice
+
 if TYPE_CHECKING:
     from pefttools.store import Store
 
@@ -27,19 +29,44 @@ def store_app() -> typer.Typer:
 
 
 def add(
-    artifact: Path = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT"),
+    artifact: str = typer.Argument(
+        help="Folder of the artifact; with --base, also what `pefttools import` takes.", metavar="ARTIFACT"
+    ),
     store: str = STORE,
     name: str | None = typer.Option(None, "--name", help="Name of the adapter, if not that of the folder."),
     tag: str | None = typer.Option(None, "--tag", help="Point this tag at the new version."),
+    base: str | None = typer.Option(
+        None, "--base", help="Import an adapter of this base that another program trained."
+    ),
+    labels: str | None = LABELS,
+    task: str | None = TASK,
+    options: list[str] = OPTION,
 ) -> None:
-    """Copy an artifact into the store as the next version."""
+    """Copy an artifact into the store as the next version; with --base, import it first."""
+    import tempfile
+    import warnings
+
+    from pefttools import api
     from pefttools.errors import ConfigError
     from pefttools.store import Store
+    from pefttools.store.store import check_name
 
-    folder = artifact.resolve().name
+    folder = Path(artifact).expanduser().resolve().name
     if name is None and folder == "artifact":
         raise ConfigError(f"{artifact} has a folder's name that says nothing", hint="Name the adapter: --name NAME.")
-    print(Store(store).add(artifact, name or folder, tag=tag))
+    if base is None:
+        if labels or task or options:
+            raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base, too.")
+        print(Store(store).add(artifact, name or folder, tag=tag))
+        return
+    check_name(name or folder)
+    with tempfile.TemporaryDirectory() as spare:
+        imported = Path(spare, name or folder)
+        with warnings.catch_warnings():
+            # The store says this itself of what it is given.
+            warnings.filterwarnings("ignore", message=".* adapter makes to its base is zero")
+            api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
+        print(Store(store).add(imported, name or folder, tag=tag))
 
 
 def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:

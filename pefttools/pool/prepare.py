@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pefttools.artifact import read_manifest, verify_files
+from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.load import check_base
 from pefttools.artifact.manifest import TaskEntry
 from pefttools.artifact.save import HEAD
@@ -75,6 +76,7 @@ class Preparer:
         check_base(manifest, self.served.base)
         check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
         verify_files(folder, manifest)
+        warn_without_effect(folder, manifest)
         return self.take_apart(folder, manifest.task, method, config)
 
     def take_apart(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> Prepared:

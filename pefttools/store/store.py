@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles
@@ -98,6 +99,7 @@ class Store:
         folder = Path(artifact)
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
+        warn_without_effect(folder, manifest)
         if tag is None:
             return Entry(name, self._files.add(folder, name), (), manifest)
         # Locked, so that nobody removes the version before its tag stands.

@@ -146,6 +146,44 @@ def test_push_and_pull(hub: Hub, tiny_bert: str, tmp_path: Path) -> None:
     assert pefttools.verify(Store(tmp_path / "store").get("copy"), check_base=False).method.name == "lora"
 
 
+def test_push_without_a_store(hub: Hub, tiny_bert: str, tmp_path: Path) -> None:
+    """The function and the command, in one process: importing the libraries takes longest."""
+    program = """
+import sys, typer.testing, pefttools
+from pathlib import Path
+from pefttools.cli.main import build_app
+base, folder = sys.argv[1:]
+task = {"name": "sequence-classification", "head": "mean"}
+model = pefttools.wrap(base, "lora", task=task, labels=["a", "b"])
+print(pefttools.push_to_hub(model, "org/model"))
+pefttools.save(model, folder)
+print(pefttools.push_to_hub(folder, "hub:org/folder", private=False))
+done = typer.testing.CliRunner().invoke(build_app(), ["push-to-hub", folder, "org/command", "--public"])
+print(done.stdout)
+Path(folder, "README.md").write_text("changed")
+try:
+    pefttools.push_to_hub(folder, "org/damaged")
+except pefttools.PeftToolsError as error:
+    print(error)
+"""
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test",
+                   "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_bert, str(tmp_path / "artifact")],
+        capture_output=True, text=True, env=environment, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("model", "folder", "command"):
+        assert f"/org/{name}/commit/" in done.stdout
+    assert hub.private == {"org/model": True, "org/folder": False, "org/command": False}
+    assert "README.md has" in done.stdout and "org/damaged" not in hub.repos
+    for name in ("folder", "command"):
+        assert (
+            hub.repos[f"org/{name}"]["adapter_model.safetensors"]
+            == (tmp_path / "artifact" / "adapter_model.safetensors").read_bytes()
+        )
+
+
 def test_what_comes_is_verified(hub: Hub, tiny_bert: str, tmp_path: Path) -> None:
     test_push_and_pull(hub, tiny_bert, tmp_path)
     files = hub.repos["org/acme"]

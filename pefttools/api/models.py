@@ -1,4 +1,4 @@
-"""The Python functions behind ``import pefttools``. The command line does nothing that these can't."""
+"""From a base model to a trained one, and to its answers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pefttools.artifact import Manifest, load_artifact, read_manifest, save_artifact, verify_files
-from pefttools.artifact.load import find_base
+from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.asking import ID, OnError, table_of
 from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base
 from pefttools.data import Table, read_table
 from pefttools.data.table import column_names
-from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.errors import ConfigError
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation
@@ -204,95 +203,6 @@ def evaluate(
     if cuts.cut:
         reporter.event(cuts.line(data.source))
     return evaluation
-
-
-def inspect(folder: PathLike) -> Manifest:
-    """The manifest of an artifact."""
-    return read_manifest(Path(folder))
-
-
-def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True) -> Manifest:
-    """Check every file of an artifact, and that its base is the one it was trained on.
-
-    Raises:
-        ArtifactError: a file is damaged or missing.
-        BaseModelError: the base is another one, or can't be found.
-    """
-    manifest = read_manifest(Path(folder))
-    verify_files(Path(folder), manifest)
-    if check_base:
-        find_base(manifest, base)
-    return manifest
-
-
-def merge(artifact: PathLike, output: PathLike, *, base: str | None = None, format: str = "transformers") -> Path:
-    """Fold an adapter into its base and write a plain model in float32, with a card that says how to use it.
-
-    The written model is opened again by the other library alone; it must give the adapter's logits.
-
-    Args:
-        artifact: folder of the artifact.
-        output: folder to write.
-        base: path of the base model, if it has moved.
-        format: ``transformers``: what ``from_pretrained`` and ``pipeline`` open; a pooling head is written beside it
-            as ``head.safetensors``, and the card has the lines that apply it. ``sentence-transformers``: pooling,
-            linear layer and softmax as modules of that library, so that ``encode`` gives each label's probability.
-
-    Raises:
-        ConfigError: the method can't be merged, or the format does not go with the head.
-        MergeError: the written model does not give the adapter's logits.
-    """
-    from pefttools.artifact.merge import merge_artifact
-
-    return merge_artifact(Path(artifact), Path(output), base=base, format=format)
-
-
-def export(
-    artifact: PathLike,
-    output: PathLike,
-    *,
-    format: str = "peft-lora",
-    rank: int | None = None,
-    base: str | None = None,
-) -> float:
-    """Write an adapter in a format that other servers load.
-
-    Args:
-        artifact: folder of the artifact.
-        output: folder to write.
-        format: ``peft-lora``.
-        rank: most rank of a site; needed where the adapter is no low-rank update itself.
-        base: where the base lies, if not where the manifest says.
-
-    Returns:
-        The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 where exact.
-
-    Raises:
-        ConfigError: an adapter that is no change of linear layers' weights.
-    """
-    from pefttools.artifact.convert import export_lora
-
-    if format != "peft-lora":
-        raise UnknownNameError("format", format, ["peft-lora"])
-    return export_lora(Path(artifact), Path(output), rank=rank, base=base).error
-
-
-def compose(
-    artifacts: Sequence[PathLike],
-    weights: Sequence[float],
-    output: PathLike,
-    *,
-    rank: int | None = None,
-    base: str | None = None,
-) -> float:
-    """Save the weighted sum of adapters of one base and task as an artifact; gives the relative error, see `export`.
-
-    Raises:
-        ConfigError: adapters that don't go together.
-    """
-    from pefttools.artifact.convert import compose as composed
-
-    return composed([Path(one) for one in artifacts], weights, Path(output), rank=rank, base=base).error
 
 
 def _read(

@@ -1,0 +1,162 @@
+"""What can be done with saved artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pefttools.api.models import PathLike, save
+from pefttools.artifact import Manifest, read_manifest, verify_files
+from pefttools.artifact.effect import warn_without_effect
+from pefttools.artifact.load import find_base
+from pefttools.errors import UnknownNameError
+from pefttools.tuned import TunedModel
+
+
+def inspect(folder: PathLike) -> Manifest:
+    """The manifest of an artifact; warns where it has no effect on its base."""
+    manifest = read_manifest(Path(folder))
+    warn_without_effect(Path(folder), manifest)
+    return manifest
+
+
+def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True) -> Manifest:
+    """Check every file of an artifact, and that its base is the one it was trained on.
+
+    Raises:
+        ArtifactError: a file is damaged or missing.
+        BaseModelError: the base is another one, or can't be found.
+    """
+    manifest = read_manifest(Path(folder))
+    verify_files(Path(folder), manifest)
+    if check_base:
+        find_base(manifest, base)
+    return manifest
+
+
+def merge(artifact: PathLike, output: PathLike, *, base: str | None = None, format: str = "transformers") -> Path:
+    """Fold an adapter into its base and write a plain model in float32, with a card that says how to use it.
+
+    The written model is opened again by the other library alone; it must give the adapter's logits.
+
+    Args:
+        artifact: folder of the artifact.
+        output: folder to write.
+        base: path of the base model, if it has moved.
+        format: ``transformers``: what ``from_pretrained`` and ``pipeline`` open; a pooling head is written beside it
+            as ``head.safetensors``, and the card has the lines that apply it. ``sentence-transformers``: pooling,
+            linear layer and softmax as modules of that library, so that ``encode`` gives each label's probability.
+
+    Raises:
+        ConfigError: the method can't be merged, or the format does not go with the head.
+        MergeError: the written model does not give the adapter's logits.
+    """
+    from pefttools.artifact.merge import merge_artifact
+
+    return merge_artifact(Path(artifact), Path(output), base=base, format=format)
+
+
+def export(
+    artifact: PathLike,
+    output: PathLike,
+    *,
+    format: str = "peft-lora",
+    rank: int | None = None,
+    base: str | None = None,
+) -> float:
+    """Write an adapter in a format that other servers load.
+
+    Args:
+        artifact: folder of the artifact.
+        output: folder to write.
+        format: ``peft-lora``.
+        rank: most rank of a site; needed where the adapter is no low-rank update itself.
+        base: where the base lies, if not where the manifest says.
+
+    Returns:
+        The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 where exact.
+
+    Raises:
+        ConfigError: an adapter that is no change of linear layers' weights.
+    """
+    from pefttools.artifact.convert import export_lora
+
+    if format != "peft-lora":
+        raise UnknownNameError("format", format, ["peft-lora"])
+    return export_lora(Path(artifact), Path(output), rank=rank, base=base).error
+
+
+def compose(
+    artifacts: Sequence[PathLike],
+    weights: Sequence[float],
+    output: PathLike,
+    *,
+    rank: int | None = None,
+    base: str | None = None,
+) -> float:
+    """Save the weighted sum of adapters of one base and task as an artifact; gives the relative error, see `export`.
+
+    Raises:
+        ConfigError: adapters that don't go together.
+    """
+    from pefttools.artifact.convert import compose as composed
+
+    return composed([Path(one) for one in artifacts], weights, Path(output), rank=rank, base=base).error
+
+
+def import_adapter(
+    source: PathLike,
+    base: str,
+    output: PathLike,
+    *,
+    labels: Sequence[str] = (),
+    task: str | Mapping[str, Any] | None = None,
+    variant: str = "float32",
+    overwrite: bool = False,
+) -> Manifest:
+    """Make an artifact of an adapter that another program trained, e.g. of a PEFT folder.
+
+    Args:
+        source: a folder, or a hub id (``ORG/NAME`` or ``ORG/NAME@REVISION``).
+        base: the base model that it was trained on; nothing in a foreign folder verifies it.
+        output: folder of the artifact; nothing is written unless everything fits.
+        labels: label names in the order of the head's outputs; empty: those of the source's or the base's
+            configuration.
+        task: name of the task, or a mapping with name and options; None: what the source says.
+        variant: number format of the base's weights.
+        overwrite: replace an artifact that stands there.
+
+    Raises:
+        ArtifactError: the source is damaged or does not fit the base.
+        ConfigError: something in it can't be represented, or labels that don't match the head.
+    """
+    from pefttools.importers.importing import import_folder
+
+    return import_folder(
+        str(source), base, Path(output), labels=labels, task=task, variant=variant, overwrite=overwrite
+    )
+
+
+def push_to_hub(model: TunedModel | PathLike, repository: str, *, private: bool = True) -> str:
+    """Upload an adapter to the Hugging Face hub in one commit; gives the commit's address.
+
+    Args:
+        model: a tuned model, or the folder of an artifact, which is verified first.
+        repository: ``ORG/NAME``, or ``ORG/NAME@BRANCH``; it is created where it is new.
+        private: who may see a repository that is new.
+
+    Raises:
+        ArtifactError: the artifact is damaged.
+        HubError: the hub could not be reached, or said no.
+    """
+    import tempfile
+
+    from pefttools.store.hub import push
+
+    target = repository if repository.startswith("hub:") else f"hub:{repository}"
+    if not isinstance(model, TunedModel):
+        return push(Path(model), target, private=private)
+    with tempfile.TemporaryDirectory() as spare:
+        save(model, Path(spare, "artifact"))
+        return push(Path(spare, "artifact"), target, private=private)

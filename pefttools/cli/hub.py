@@ -1,0 +1,18 @@
+"""``pefttools push-to-hub``: an artifact without a store, on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def push_to_hub(
+    artifact: Path = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT"),
+    repository: str = typer.Argument(help="ORG/NAME, or ORG/NAME@BRANCH.", metavar="REPOSITORY"),
+    private: bool = typer.Option(True, "--private/--public", help="Who may see a repository that is new."),
+) -> None:
+    """Upload an artifact to the Hugging Face hub; prints the commit's address."""
+    from pefttools import api
+
+    print(api.push_to_hub(artifact, repository, private=private))

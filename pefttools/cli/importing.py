@@ -1,0 +1,55 @@
+"""``pefttools import``: adapters that other programs trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+LABELS = typer.Option(
+    None, "--labels", help="Label names in the order of the head's outputs, e.g. no,yes; else from the configuration."
+)
+TASK = typer.Option(None, "--task", help="Name of the task, where the source does not say; see `pefttools tasks`.")
+OPTION = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of the task, e.g. max_length=256.")
+VARIANT = typer.Option("float32", "--variant", help="Number format of the base; see `pefttools bases`.")
+
+
+def import_adapter(
+    source: str = typer.Argument(help="PEFT folder, or hub id (ORG/NAME or ORG/NAME@REVISION).", metavar="SOURCE"),
+    base: str = typer.Option(..., "--base", help="The base model that it was trained on: folder, package: or hub id."),
+    output: Path = typer.Option(..., "--output", help="Folder of the artifact."),
+    labels: str | None = LABELS,
+    task: str | None = TASK,
+    options: list[str] = OPTION,
+    variant: str = VARIANT,
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an artifact that stands there."),
+) -> None:
+    """Make an artifact of an adapter that another program trained."""
+    from pefttools import api
+
+    manifest = api.import_adapter(
+        source, base, output,
+        labels=label_names(labels), task=task_choice(task, options), variant=variant, overwrite=overwrite,
+    )  # fmt: skip
+    print(f"{output}: {manifest.method.name} for {manifest.task.name}, on {manifest.base.id}")
+    if manifest.imported is not None:
+        print(f"imported {manifest.imported.origin()}")
+
+
+def label_names(given: str | None) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in given.split(",")] if given else []
+
+
+def task_choice(name: str | None, options: list[str]) -> dict[str, Any]:
+    """What a user said of the task."""
+    from pefttools.errors import ConfigError
+
+    said: dict[str, Any] = {} if name is None else {"name": name}
+    for option in options:
+        field, sign, value = option.partition("=")
+        if not sign or not field:
+            raise ConfigError(f"--set {option!r}: write it as option=value")
+        said[field] = value
+    return said
