@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
+from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.config import TrainingConfig
 from pefttools.training.optimizer import make_optimizer
@@ -40,7 +41,9 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
         counter.track(tensor, "weights")
     training = _training_parts(model, batch, settings, counter)
 
-    longest = sorted(evaluation_examples, key=lambda example: -len(example["input_ids"]))[: settings.eval_batch_size]
+    lengths = input_lengths(evaluation_examples)
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    longest = [evaluation_examples[index] for index in order[: settings.eval_batch_size]]
     counter.reset_peak()
     allocator = _Allocator(device)
     with counter:

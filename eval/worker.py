@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,7 @@ def _training(best: Fitted) -> dict[str, Any]:
 
 
 def _test(
-    prepared: Prepared, examples: list[Example], model: TunedModel, reporter: Reporter
+    prepared: Prepared, examples: Sequence[Example], model: TunedModel, reporter: Reporter
 ) -> tuple[Evaluation, float]:
     """The one look at the test split, and its seconds."""
     batch_size = prepared.recipe.training.eval_batch_size

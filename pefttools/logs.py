@@ -12,7 +12,8 @@ def quiet_libraries() -> None:
     for name in ("bitsandbytes", "transformers", "accelerate", "datasets", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # named, so that tokenizers do not warn where a process is started beside them
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         for module in ("transformers", "peft", "torch", "bitsandbytes", "accelerate"):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}(\..*)?$")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pefttools.data.arrow_rows import RowCodec
+from pefttools.data.mapped import SMALL, Chosen, found, gathered, kept
 from pefttools.errors import DataError, UnknownNameError
+from pefttools.files import sha256_file
 from pefttools.packages import is_package_reference, package_path
 
 Row = dict[str, Any]
+#: of cached rows; another one where a reader gives other rows for the same file
+_FORMAT = 1
 
 #: a column inside a text that joins several, e.g. "{passage} {question}"
 _COLUMN_IN_TEXT = re.compile(r"\{([^{}]+)\}")
@@ -51,12 +58,17 @@ class Table:
 
     def take(self, indices: Sequence[int]) -> Table:
         """The rows at `indices`, in that order."""
-        return Table(self.source, [self.rows[i] for i in indices], self.columns, [self.numbers[i] for i in indices])
+        numbers = array("q", (self.numbers[index] for index in indices))
+        rows = gathered(self.rows, indices) if len(indices) <= SMALL else Chosen(self.rows, indices)
+        return Table(self.source, rows, self.columns, numbers)
 
     def digest(self) -> str:
         """sha256 over the rows."""
-        lines = (json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in self.rows)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for index, row in enumerate(self.rows):
+            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+            digest.update(f"\n{line}".encode() if index else line.encode())
+        return digest.hexdigest()
 
 
 def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, split: str = "train") -> Table:
@@ -75,10 +87,18 @@ def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, 
     for role in columns:
         if role not in roles:
             raise UnknownNameError("column role", role, roles, where="data.columns")
-    rows = list(_rows(source, split))
-    if not rows:
+    stream = iter(_rows(source, split))
+    first = next(stream, None)
+    if first is None:
         raise DataError(f"{source} has no rows")
-    return _with_roles(source, rows, roles, columns)
+    chosen, parts = _find_columns(source, first, roles, columns)
+    codec = RowCodec(list(chosen))
+    key = _key(source, chosen)
+    rows = None if key is None else found(key, codec)
+    if rows is None:
+        mapped = _with_roles(source, itertools.chain([first], stream), chosen, parts)
+        rows = kept(mapped, lambda _: codec, key)
+    return Table(source, rows, chosen, range(1, len(rows) + 1))
 
 
 def column_names(source: str) -> list[str]:
@@ -97,8 +117,11 @@ def _rows(source: str, split: str) -> Iterable[Row]:
     return _from_hub(source, split)
 
 
-def _with_roles(source: str, rows: list[Row], roles: dict[str, bool], columns: dict[str, str]) -> Table:
-    present = rows[0].keys()
+def _find_columns(
+    source: str, row: Row, roles: dict[str, bool], columns: dict[str, str]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Role -> column, or text with columns in it, and role -> all columns that it takes."""
+    present = row.keys()
     chosen: dict[str, str] = {}
     parts: dict[str, list[str]] = {}
     for role, required in roles.items():
@@ -113,13 +136,24 @@ def _with_roles(source: str, rows: list[Row], roles: dict[str, bool], columns: d
                 f"{source} has no column {missing[0]!r} for the role {role!r}",
                 hint=f"It has: {', '.join(map(repr, present))}. Map one with data.columns.{role}=NAME.",
             )
-    mapped = []
+    return chosen, parts
+
+
+def _with_roles(source: str, rows: Iterable[Row], chosen: dict[str, str], parts: dict[str, list[str]]) -> Iterator[Row]:
     for number, row in enumerate(rows, start=1):
         try:
-            mapped.append({role: _value(row, name, parts[role]) for role, name in chosen.items()})
+            yield {role: _value(row, name, parts[role]) for role, name in chosen.items()}
         except KeyError as error:
             raise DataError(f"{source}, row {number}: no column {error.args[0]!r}") from error
-    return Table(source, mapped, chosen, range(1, len(mapped) + 1))
+
+
+def _key(source: str, chosen: dict[str, str]) -> str | None:
+    """Names the rows of a file by its content and by what is read of it; None where there is no file."""
+    path = package_path(source) if is_package_reference(source) else Path(source).expanduser()
+    if not path.is_file():
+        return None
+    said = json.dumps([_FORMAT, path.suffix.lower(), sha256_file(path), chosen])
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _value(row: Row, name: str, parts: list[str]) -> Any:

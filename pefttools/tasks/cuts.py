@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pefttools.data.mapped import MappedItems
+from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 
 
@@ -47,8 +49,12 @@ def is_cut(example: Example) -> bool:
     return bool(example.get("length", 0) > len(example["input_ids"]))
 
 
-def cuts_of(examples: Iterable[Example], limit: int) -> Cuts:
+def cuts_of(examples: Sequence[Example], limit: int) -> Cuts:
     """Count them."""
+    if isinstance(examples, MappedItems) and "length" in examples.names:
+        whole, left = examples.numbers("length"), input_lengths(examples)
+        cut = sum(before > after for before, after in zip(whole, left, strict=True))
+        return Cuts(len(examples), cut, max(whole, default=0), limit)
     rows = cut = longest = 0
     for example in examples:
         rows += 1

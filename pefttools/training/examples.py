@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pefttools.bases import Base
 from pefttools.bases.loading import load_tokenizer
 from pefttools.data import Splits, Table
+from pefttools.data.arrow_examples import ExampleCodec
+from pefttools.data.mapped import SMALL, found, kept
+from pefttools.files import sha256_file
+from pefttools.tasks.batches import input_lengths
+from pefttools.tasks.cuts import Cuts, cuts_of
 from pefttools.tasks.task import Example, Task
+
+#: rows that are encoded at a time
+_SLICE = 2_000
+#: of cached examples; another one where a task encodes the same row otherwise
+_FORMAT = 1
 
 
 class Examples:
-    """Encoded rows of each split, made when first asked for, once.
+    """Encoded rows of each split, made when first asked for, once; those of large splits stand in files.
 
     Args:
         task: encodes them.
@@ -29,28 +42,69 @@ class Examples:
         self._labels = labels
 
     @cached_property
-    def train(self) -> list[Example]:
+    def train(self) -> Sequence[Example]:
         """Of the training split."""
         return self._encoded(self._splits.train)
 
     @cached_property
-    def validation(self) -> list[Example]:
+    def validation(self) -> Sequence[Example]:
         """Of the validation split."""
         return self._encoded(self._splits.validation)
 
     @cached_property
-    def test(self) -> list[Example] | None:
+    def test(self) -> Sequence[Example] | None:
         """Of the test split, where there is one."""
         return None if self._splits.test is None else self._encoded(self._splits.test)
 
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest training example."""
-        return max(len(example["input_ids"]) for example in self.train)
+        return max(input_lengths(self.train))
+
+    @cached_property
+    def cuts(self) -> dict[str, Cuts]:
+        """Rows that are longer than the task takes, by split."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        limit = self._task.options.max_length
+        return {name: cuts_of(examples, limit) for name, examples in splits.items() if examples is not None}
 
     @cached_property
     def _tokenizer(self) -> Any:
         return load_tokenizer(self._base)
 
-    def _encoded(self, table: Table) -> list[Example]:
-        return self._task.encode(table, self._tokenizer, self._labels)
+    def _encoded(self, table: Table) -> Sequence[Example]:
+        if len(table) <= SMALL:
+            return self._task.encode(table, self._tokenizer, self._labels)
+        key = self._key(table)
+        like = self._task.encode(table.take(range(min(_SLICE, len(table)))), self._tokenizer, self._labels)
+        codec = ExampleCodec(like)
+        there = found(key, codec)
+        return there if there is not None else kept(self._stream(table), lambda _: codec, key)
+
+    def _stream(self, table: Table) -> Iterator[Example]:
+        for start in range(0, len(table), _SLICE):
+            part = table.take(range(start, min(start + _SLICE, len(table))))
+            yield from self._task.encode(part, self._tokenizer, self._labels)
+
+    def _key(self, table: Table) -> str:
+        """Names examples by all that decides them: rows, tokenizer, task and labels."""
+        from transformers import __version__
+
+        files = sorted(
+            path for path in Path(self._base.folder).glob("*") if path.is_file() and _is_of_tokenizer(path.name)
+        )
+        said = [
+            _FORMAT,
+            table.digest(),
+            [(path.name, sha256_file(path)) for path in files],
+            __version__,
+            f"{type(self._task).__module__}.{type(self._task).__qualname__}",
+            self._task.options.model_dump(mode="json"),
+            list(self._labels),
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _is_of_tokenizer(name: str) -> bool:
+    """Whether a file may decide how a tokenizer works: any but weights."""
+    return not name.endswith((".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".md"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
+from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Evaluation, Example, Task
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import mean_loss, why_not_learned
@@ -141,7 +143,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         train_seconds=seconds,
         evaluation_seconds=evaluating.spent[0],
         samples=round(passes * len(train)),
-        tokens=round(passes * sum(len(example["input_ids"]) for example in train)),
+        tokens=round(passes * sum(input_lengths(train))),
         learning_rate=rate,
         cpu_seconds=cpu,
         busy_share=own / seconds if model.device.type == "cpu" and seconds > 0 else None,
@@ -151,7 +153,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
 
 
 def _as_it_is(
-    model: TunedModel, task: Task[Any], validation: list[Example], batch_size: int, reporter: Reporter
+    model: TunedModel, task: Task[Any], validation: Sequence[Example], batch_size: int, reporter: Reporter
 ) -> Fitted:
     with reporter.step("evaluating on validation", "rows") as advance:
         evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance)

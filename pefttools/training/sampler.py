@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
+from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 
 
@@ -61,7 +62,7 @@ class LengthWindowSampler(Sampler[int]):
 
 def largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
     """The batch of an epoch that has the most tokens, padding included."""
-    lengths = [len(example["input_ids"]) for example in examples]
+    lengths = input_lengths(examples)
     order = list(LengthWindowSampler(lengths, batch_size, seed=0))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     largest = max(batches, key=lambda batch: len(batch) * max(lengths[index] for index in batch))

@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from pefttools.errors import DivergedError
 from pefttools.progress import Advance
+from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
 from pefttools.training.optimizer import parameter_groups
@@ -105,7 +106,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
-        lengths = [len(example["input_ids"]) for example in self.train_dataset.examples]
+        lengths = input_lengths(self.train_dataset.examples)
         # One batch of all processes together: the same batches, however many share them.
         size = self.args.per_device_train_batch_size * self.args.world_size
         return LengthWindowSampler(lengths, size, self.args.data_seed or 0)

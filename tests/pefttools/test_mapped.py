@@ -1,0 +1,146 @@
+"""Rows and examples in memory-mapped files: what comes back is what went in, whatever the size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pefttools.bases import locate_base
+from pefttools.data import DataConfig, Splits, Table, load_splits, mapped, read_table
+from pefttools.data.arrow_examples import ExampleCodec
+from pefttools.data.arrow_rows import RowCodec
+from pefttools.data.mapped import Chosen, MappedItems, found, kept
+from pefttools.errors import DataError
+from pefttools.recipe import choose_task
+from pefttools.tasks.batches import input_lengths
+from pefttools.tasks.cuts import cuts_of
+from pefttools.training.examples import Examples
+
+ROLES = {"text": True, "label": True}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Anything over three items goes into a file, in slices of two."""
+    monkeypatch.setattr(mapped, "SMALL", 3)
+    monkeypatch.setattr(mapped, "_SLICE", 2)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": JSON, "b": JSON}), min_size=4, max_size=12), st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+def test_rows_come_back_as_they_were(rows: list[dict[str, Any]], data: st.DataObject) -> None:
+    items = kept(iter(rows), lambda _: RowCodec(["a", "b"]))
+    assert isinstance(items, MappedItems)
+    assert list(items) == rows and [items[index] for index in range(len(rows))] == rows
+    assert items[-1] == rows[-1] and items[1:3] == rows[1:3]
+    indices = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=20))
+    chosen = Chosen(items, indices)
+    assert list(chosen) == [rows[index] for index in indices] == items.gather(indices)
+    assert list(Chosen(chosen, range(len(chosen)))) == list(chosen)
+    # a value keeps its type, too: 1, 1.0 and True are equal to Python
+    assert json.dumps(list(items), sort_keys=True) == json.dumps(rows, sort_keys=True)
+
+
+def test_few_items_stay_a_list() -> None:
+    assert kept(iter([{"a": 1}] * 3), lambda _: RowCodec(["a"])) == [{"a": 1}] * 3
+
+
+def test_a_value_that_can_not_be_kept_is_refused() -> None:
+    with pytest.raises(DataError, match=r"column 'a' holds a complex"):
+        kept(iter([{"a": 1j}] * 4), lambda _: RowCodec(["a"]))
+
+
+def test_what_has_a_key_is_found_again_and_a_damaged_file_is_not(cache: Path) -> None:
+    rows = [{"a": str(number)} for number in range(9)]
+    codec = RowCodec(["a"])
+    assert found("some-key", codec) is None
+    kept(iter(rows), lambda _: codec, "some-key")
+    again = found("some-key", codec)
+    assert again is not None and list(again) == rows
+    (file,) = (cache / "rows").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:-40])
+    assert found("some-key", codec) is None
+    # without a key nothing stays behind
+    assert list(kept(iter(rows), lambda _: codec)) == rows
+    assert [path.name for path in (cache / "rows").iterdir()] == [file.name]
+
+
+def test_a_file_of_another_content_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"text": f"text {number}", "label": number % 2, "other": "x"}) for number in range(8)]
+    path.write_text("\n".join(lines))
+    first = read_table(str(path), ROLES, {})
+    assert [row["label"] for row in first.rows] == [0, 1] * 4
+    again = read_table(str(path), ROLES, {})
+    assert isinstance(again.rows, MappedItems) and list(again.rows) == list(first.rows)
+    assert again.digest() == first.digest() == type(first)("t", list(first.rows), first.columns, first.numbers).digest()
+    assert [row["text"] for row in read_table(str(path), ROLES, {"text": "other"}).rows] == ["x"] * 8
+    path.write_text("\n".join(lines[::-1]))
+    assert next(iter(read_table(str(path), ROLES, {}).rows))["text"] == "text 7"
+
+
+def test_a_bad_line_far_down_is_named_and_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"text": f"text {number}", "label": "a"}) for number in range(9)]
+    path.write_text("\n".join([*lines, '{"text": "b"}']))
+    with pytest.raises(DataError, match=r"rows.jsonl, row 10: no column 'label'"):
+        read_table(str(path), ROLES, {})
+    assert not [path for path in (cache / "rows").iterdir() if not path.name.startswith(".new-")]
+
+
+def _splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, large: bool) -> Splits:
+    from pefttools.data import table
+    from pefttools.training import examples
+
+    for module in (mapped, table, examples):
+        monkeypatch.setattr(module, "SMALL", 3 if large else 1000)
+    monkeypatch.setattr(examples, "_SLICE", 4)
+    path = tmp_path / "rows.csv"
+    rows = [f"{'card ' * (1 + number % 20)}{number},{'ab'[number % 2]}" for number in range(40)]
+    path.write_text("\n".join(["text,label", *rows, ""]))
+    return load_splits(DataConfig(train=str(path), validation=0.3), ROLES)
+
+
+def test_large_splits_are_those_of_small_ones(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = choose_task({"name": "sequence-classification", "max_length": 16})
+    base = locate_base(tiny_bert)
+    listed = Examples(task, base, _splits(tmp_path, monkeypatch, large=False), ["a", "b"])
+    wanted = list(listed.train), list(listed.validation), listed.cuts
+    filed = Examples(task, base, _splits(tmp_path, monkeypatch, large=True), ["a", "b"])
+    assert isinstance(filed.train, MappedItems) and isinstance(filed.validation, MappedItems)
+    assert (list(filed.train), list(filed.validation), filed.cuts) == wanted
+    assert filed.cuts["train"].cut > 0
+    assert input_lengths(filed.train) == [len(one["input_ids"]) for one in wanted[0]]
+    assert cuts_of(list(filed.train), 16) == filed.cuts["train"]
+    # another run of a comparison maps the same file: only the first rows are encoded, to know their types
+    encoded: list[int] = []
+    encode = type(task).encode
+
+    def counted(self: Any, table: Table, *arguments: Any, **options: Any) -> Any:
+        encoded.append(len(table))
+        return encode(self, table, *arguments, **options)
+
+    monkeypatch.setattr(type(task), "encode", counted)
+    again = Examples(task, base, _splits(tmp_path, monkeypatch, large=True), ["a", "b"])
+    assert list(again.train) == wanted[0] and encoded == [4]
+    # other options, other examples
+    other = choose_task({"name": "sequence-classification", "max_length": 12})
+    assert max(input_lengths(Examples(other, base, _splits(tmp_path, monkeypatch, large=True), ["a", "b"]).train)) == 12
+
+
+def test_examples_of_unlike_kinds_are_refused() -> None:
+    codec = ExampleCodec([{"input_ids": [1, 2], "reference": "a", "labels": [-100, 2]}])
+    rows = [{"input_ids": [], "reference": "", "labels": []}, {"input_ids": [3], "reference": "b", "labels": [3]}]
+    assert codec.decode(codec.encode(rows)) == rows
+    with pytest.raises((ValueError, TypeError)):
+        codec.encode([{"input_ids": "text", "reference": "", "labels": []}])
