@@ -73,6 +73,7 @@ def bench(
 
     records = {}
     waiting = []
+    outdated = 0
     for run in runs:
         folder = spec.output / RUNS / run.id
         record = read_record(folder)
@@ -81,6 +82,12 @@ def bench(
             records[run.id] = record
         else:
             waiting.append(run)
+            outdated += record is not None and record.recipe_hash != hashes[run.id] and record.status == "ok"
+    if outdated:
+        reporter.event(
+            f"{outdated} runs in {spec.output / RUNS} were made with other settings or data: they are made again, in "
+            "their place"
+        )
     if records:
         reporter.event(f"{len(records)} of {len(runs)} runs are done already: {len(waiting)} are left")
     records |= _Pool(spec.output, waiting, jobs, reporter).run()

@@ -237,7 +237,7 @@ def test_plans() -> None:
 def test_time_left_counts_runs_that_are_made_now(
     unbroken: Path, tiny_bert: str, intents: dict[str, str], tmp_path: Path
 ) -> None:
-    """Two runs are done already: with one to do the step begins at 0 of 1."""
+    """One run is done already, the other was made with another rank: the step begins at 0 of 1."""
     import contextlib
     import shutil
     from collections.abc import Iterator
@@ -246,14 +246,20 @@ def test_time_left_counts_runs_that_are_made_now(
 
     shown: list[tuple[int, int]] = []
 
+    events: list[str] = []
+
     class Reporter(SilentReporter):
+        def event(self, text: str) -> None:
+            events.append(text)
+
         @contextlib.contextmanager
         def step(self, name: str, unit: str) -> Iterator[Advance]:
             yield lambda done, total, note="": shown.append((done, total))
 
     folder = Path(shutil.copytree(unbroken, tmp_path / "copy"))
-    bench(_spec(tiny_bert, intents, folder, methods=["full", {"name": "lora", "r": 2}, "head"]), reporter=Reporter())
+    bench(_spec(tiny_bert, intents, folder, methods=["full", {"name": "lora", "r": 3}]), reporter=Reporter())
     assert shown[0] == (0, 1) and shown[-1] == (1, 1)
+    assert any(event.startswith("1 runs in") and "made with other settings or data" in event for event in events)
 
 
 def test_a_comparison_by_another_metric_and_of_what_did_not_learn(
