@@ -64,11 +64,16 @@ def bench(
         reporter.event(f"no method is labelled {spec.baseline!r}: nothing is compared with a baseline")
     check_writable(spec.output / SUMMARY)
     hashes = check_runs(runs)
-    summary = {**spec.model_dump(mode="json"), "runs": [run.id for run in runs]}
+    summary = {
+        **spec.model_dump(mode="json"),
+        "runs": [run.id for run in runs],
+        "rows": {run.id: [run.label, run.recipe.variant] for run in runs},
+    }
     write_text_atomic(spec.output / SUMMARY, canonical_json(summary))
 
     records = {}
     waiting = []
+    outdated = 0
     for run in runs:
         folder = spec.output / RUNS / run.id
         record = read_record(folder)
@@ -77,9 +82,15 @@ def bench(
             records[run.id] = record
         else:
             waiting.append(run)
+            outdated += record is not None and record.recipe_hash != hashes[run.id] and record.status == "ok"
+    if outdated:
+        reporter.event(
+            f"{outdated} runs in {spec.output / RUNS} were made with other settings or data: they are made again, in "
+            "their place"
+        )
     if records:
-        reporter.event(f"{len(records)} of {len(runs)} runs are done already")
-    records |= _Pool(spec.output, waiting, jobs, reporter, len(runs)).run()
+        reporter.event(f"{len(records)} of {len(runs)} runs are done already: {len(waiting)} are left")
+    records |= _Pool(spec.output, waiting, jobs, reporter).run()
 
     from .reporting import write_report
 
@@ -124,14 +135,14 @@ class _Worker:
 class _Pool:
     """Workers side by side, bounded by number and by memory."""
 
-    def __init__(self, output: Path, waiting: list[PlannedRun], jobs: int, reporter: Reporter, total: int) -> None:
+    def __init__(self, output: Path, waiting: list[PlannedRun], jobs: int, reporter: Reporter) -> None:
         if jobs < 1:
             raise ConfigError(f"--jobs {jobs}: at least 1")
         self.output = output
         self.waiting = list(waiting)
         self.jobs = jobs
         self.reporter = reporter
-        self.total = total
+        self.total = len(waiting)
         self.workers: list[_Worker] = []
         self.records: dict[str, RunRecord] = {}
         self.selector = selectors.DefaultSelector()
@@ -139,7 +150,6 @@ class _Pool:
 
     def run(self) -> dict[str, RunRecord]:
         """All waiting runs' records."""
-        before = self.total - len(self.waiting)
         with self.reporter.step("comparison", "runs") as advance:
             try:
                 while self.waiting or self.workers:
@@ -147,7 +157,7 @@ class _Pool:
                         self._start(self.waiting.pop(0))
                     self._listen()
                     self._reap()
-                    self._show(advance, before)
+                    self._show(advance)
             finally:
                 for worker in self.workers:
                     worker.process.kill()
@@ -223,9 +233,10 @@ class _Pool:
                 self.largest = max(self.largest, record.memory.peak_rss)
             self.reporter.event(f"{worker.run.id}: {_summary(record)}")
 
-    def _show(self, advance: Advance, before: int) -> None:
+    def _show(self, advance: Advance) -> None:
         note = "; ".join(f"{worker.run.label} ({worker.run.recipe.variant}): {worker.state}" for worker in self.workers)
-        advance(before + len(self.records), self.total, note)
+        # Only runs that are made now: time left is reckoned from how long they take.
+        advance(len(self.records), self.total, note)
 
 
 def _lost(worker: _Worker, code: int) -> RunRecord:
@@ -245,7 +256,11 @@ def _summary(record: RunRecord) -> str:
     if record.status != "ok":
         return f"{record.status}: {record.error.message.splitlines()[0] if record.error else ''}"
     parts = [f"{record.primary_metric} {record.score:.4f}" if record.score is not None else "no score"]
+    if record.did_not_learn is not None:
+        parts.append(f"DID NOT LEARN: {record.did_not_learn}")
     parts.append(f"{record.seconds.get('train', 0):.0f} s of training")
+    if record.busy_machine:
+        parts.append(f"on a busy machine (its main thread ran {100 * (record.busy_share or 0):.0f} % of that time)")
     if record.memory is not None:
         parts.append(f"peak {record.memory.training.peak / 2**20:.0f} MiB counted")
     return ", ".join(parts)

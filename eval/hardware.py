@@ -21,6 +21,8 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": None,
+        # of the last minute; this run's own threads are in it
+        "load_average": round(psutil.getloadavg()[0], 2),
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

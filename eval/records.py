@@ -19,6 +19,8 @@ LOG = "log.txt"
 RUNS = "runs"
 #: share by which predicted and measured memory may differ without a word
 TOLERANCE = 0.05
+#: a main thread that ran for a smaller share of the wall time had to wait for others
+IDLE_MACHINE = 0.8
 
 Status = Literal["ok", "diverged", "oom", "failed"]
 
@@ -81,13 +83,23 @@ class Memory(_Part):
 
 
 class Trial(_Part):
-    """One learning rate that was tried."""
+    """One learning rate that was tried.
+
+    Attributes:
+        score: the metric that chooses, on validation.
+        loss: on validation; it breaks ties.
+        beyond: tried because the best was at the edge of those before.
+        did_not_learn: see `pefttools.training.learning`.
+    """
 
     learning_rate: float
     status: Status
     score: float | None = None
+    loss: float | None = None
     steps: int = 0
     chosen: bool = False
+    beyond: bool = False
+    did_not_learn: str | None = None
     error: str | None = None
 
 
@@ -121,7 +133,11 @@ class RunRecord(_Part):
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty where there is no test split.
         accumulation: parts that each batch was computed in.
-        seconds: ``train`` (steps only), ``evaluation_in_training``, ``evaluation`` (final), ``total``.
+        seconds: ``train`` (steps only), ``train_cpu`` (processor time of them, over all threads),
+            ``evaluation_in_training``, ``evaluation`` (final), ``total``.
+        busy_share: share of the training's wall time in which its main thread ran; None where it says nothing.
+        stopped_early: whether patience ended the training.
+        did_not_learn: why the model is no better than an untrained one; None: it is better.
         samples: training rows seen; tokens: training tokens seen, without padding.
         hardware: host facts, e.g. processor, cores, threads, memory, gpu.
     """
@@ -134,6 +150,7 @@ class RunRecord(_Part):
     variant: str
     task: str
     primary_metric: str
+    greater_is_better: bool = True
     seed: int
     base: dict[str, Any]
     recipe: dict[str, Any]
@@ -153,7 +170,10 @@ class RunRecord(_Part):
     best_step: int = 0
     samples: int = 0
     tokens: int = 0
+    stopped_early: bool = False
+    did_not_learn: str | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
+    busy_share: float | None = None
     memory: Memory | None = None
     artifact: ArtifactEntry | None = None
     packages: dict[str, str] = Field(default_factory=dict)
@@ -170,6 +190,11 @@ class RunRecord(_Part):
     def score(self) -> float | None:
         """The primary metric."""
         return self.metrics.get(self.primary_metric)
+
+    @property
+    def busy_machine(self) -> bool:
+        """Whether other work on the machine makes the times of this run too long."""
+        return self.busy_share is not None and self.busy_share < IDLE_MACHINE
 
     @property
     def samples_per_second(self) -> float | None:

@@ -14,21 +14,35 @@ from pydantic import BaseModel, ConfigDict, Field
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.recipe import Choice, Recipe, read_yaml, validate
-from pefttools.training.config import TrainingConfig
+from pefttools.training.config import SelectionConfig, TrainingConfig
 
 
 class Search(BaseModel):
-    """How many learning rates each method may try."""
+    """How many learning rates each method may try: the same budget for all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: int = Field(1, ge=1, le=9, description="trials, spread around the method's own default")
     factor: float = Field(3.0, gt=1, description="ratio between neighbouring learning rates")
+    extend: int = Field(
+        2, ge=0, le=9, description="further trials, outwards, as long as the best is the largest or smallest one tried"
+    )
 
     def rates(self, default: float) -> list[float]:
         """Learning rates to try: the default in the middle, its neighbours by `factor`."""
         first = -(self.learning_rate // 2)
         return [default * self.factor ** (first + index) for index in range(self.learning_rate)]
+
+    def beyond(self, tried: Sequence[float], best: float | None) -> float | None:
+        """The learning rate to try next, where the best of those tried is at their edge; None: it is not.
+
+        Args:
+            tried: learning rates.
+            best: of them; None: all diverged, so that smaller ones are the only way.
+        """
+        if best is None or best == min(tried):
+            return min(tried) / self.factor
+        return best * self.factor if best == max(tried) else None
 
 
 class BenchSpec(BaseModel):
@@ -47,6 +61,9 @@ class BenchSpec(BaseModel):
     task: Choice = "sequence-classification"
     data: DataConfig
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    selection: SelectionConfig = Field(
+        default_factory=lambda: SelectionConfig(), description="metric of checkpoints, of trials, and of the report"
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
     baseline: str = Field("full", description="label of the method that the others are compared with")
     search: Search = Field(default_factory=lambda: Search())
@@ -129,6 +146,7 @@ def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: in
         "task": spec.task,
         "data": spec.data.model_dump(mode="json"),
         "training": training,
+        "selection": spec.selection.model_dump(mode="json"),
         "seed": seed,
         "output": spec.output / "runs" / name / "artifact",
         "storage": spec.storage,

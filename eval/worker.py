@@ -75,12 +75,14 @@ def classify(error: BaseException) -> tuple[Status, Failure]:
 def describe(planned: PlannedRun, status: Status, failure: Failure | None, **facts: Any) -> RunRecord:
     """A record with what is known whatever happened."""
     from pefttools.artifact.save import package_versions
+    from pefttools.training.selection import choose_selection
 
     from .hardware import git_revision, hardware
 
     recipe = planned.recipe
     method, config = recipe.chosen_method()
     task = recipe.chosen_task()
+    selection = choose_selection(recipe.selection, task)
     known: dict[str, Any] = {"base": {"id": recipe.base}, "recipe_hash": planned.hash({})}
     return RunRecord(
         id=planned.id,
@@ -89,7 +91,8 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
         config=config.model_dump(mode="json"),
         variant=recipe.variant,
         task=task.name,
-        primary_metric=task.primary_metric,
+        primary_metric=selection.metric,
+        greater_is_better=selection.greater_is_better,
         seed=recipe.seed,
         recipe={**recipe.model_dump(mode="json", exclude={"output"}), "search": planned.search.model_dump()},
         status=status,
@@ -196,8 +199,12 @@ def _training(best: Fitted) -> dict[str, Any]:
         "best_step": best.best_step,
         "samples": best.samples,
         "tokens": best.tokens,
+        "stopped_early": best.stopped_early,
+        "did_not_learn": best.did_not_learn,
+        "busy_share": None if best.busy_share is None else round(best.busy_share, 3),
         "seconds": {
             "train": round(best.train_seconds, 3),
+            "train_cpu": round(best.cpu_seconds, 3),
             "evaluation_in_training": round(best.evaluation_seconds, 3),
         },
     }

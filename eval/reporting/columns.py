@@ -52,6 +52,7 @@ def resources(data: ReportData) -> list[Column]:
         Column("GPU memory, predicted", _bytes(lambda m: m.predicted.gpu_training_peak if m.predicted else None)),
         Column("Peak at evaluation", _bytes(lambda memory: memory.evaluation.peak)),
         Column("Peak RSS of the process", _bytes(lambda memory: memory.peak_rss)),
+        Column("CPU time of training", _mean(words.seconds, lambda run: run.seconds.get("train_cpu"))),
         Column("Rows/s", _mean(words.rate, lambda run: run.samples_per_second)),
         Column("Tokens/s", _mean(words.rate, lambda run: run.tokens_per_second)),
         Column(

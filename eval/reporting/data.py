@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..records import Memory, RunRecord, read_records
 from ..statistics import Comparison, Interval, compare, judge, mean_interval, wilson_interval
-from .reading import check, planned, read_summary, right_rows
+from .fronts import front
+from .reading import check, planned, planned_ids, planned_of_row, read_summary, right_rows
 
 _SHARES = ("accuracy", "precision", "recall", "f1", "exact_match")
 
@@ -28,6 +29,8 @@ class Row:
         interval: 95 % interval of the score; `interval_kind` says of what: ``seeds``, ``test rows`` or
             ``validation rows``.
         unpaired: seeds measured on other rows than the baseline.
+        planned: runs that the spec means.
+        baseline_learned: whether the baseline learned anything, so that it can be compared with.
         against: paired comparison with the baseline; None for the baseline itself and where nothing can be paired.
         memory: of the first seed: parts are exact and do not vary.
         pareto_memory: no other row is better at both score and training memory.
@@ -47,6 +50,8 @@ class Row:
     unpaired: tuple[int, ...]
     is_baseline: bool
     memory: Memory | None
+    planned: int = 0
+    baseline_learned: bool = True
     pareto_memory: bool = False
     pareto_parameters: bool = False
 
@@ -82,12 +87,21 @@ class Row:
         return None if not total or self.trained is None else self.trained / total
 
     @property
+    def did_not_learn(self) -> bool:
+        """Whether no run that ended well is better than an untrained model."""
+        return bool(self.done) and all(run.did_not_learn is not None for run in self.done)
+
+    @property
     def verdict(self) -> str:
-        """What can be said against the baseline."""
+        """What can be said against the baseline. What did not learn is neither better nor worse."""
         if self.is_baseline:
-            return "baseline"
+            return "baseline, did not learn" if self.did_not_learn else "baseline"
         if self.score is None:
             return self.first.status
+        if self.did_not_learn:
+            return "did not learn"
+        if not self.baseline_learned:
+            return "not compared: the baseline did not learn"
         if self.against is None:
             return "not compared"
         return f"{self.against.verdict}, interval too wide" if self.against.too_wide else self.against.verdict
@@ -109,6 +123,13 @@ class ReportData:
     records: tuple[RunRecord, ...]
     #: runs in the folder that the spec does not mean any more
     left_out: int = 0
+    #: runs that the spec means and that have no record yet; `planned` counts them too
+    missing: tuple[str, ...] = ()
+
+    @property
+    def planned(self) -> int:
+        """Runs that the spec means."""
+        return len(self.records) + len(self.missing)
 
     @property
     def split(self) -> str:
@@ -169,20 +190,37 @@ def build(folder: Path) -> ReportData:
             for key in groups
         ]
     )
+    planned_runs = planned_of_row(folder)
+    baseline_learned = not base or any(run.did_not_learn is None for run in base if run.status == "ok")
     rows = [
         replace(
-            _row(key, runs, correct[key], against, key == base_key), name=_name(key, groups), unpaired=unpaired[key]
+            _row(key, runs, correct[key], against, key == base_key),
+            name=_name(key, groups),
+            unpaired=unpaired[key],
+            planned=planned_runs.get(key, len(runs)),
+            baseline_learned=baseline_learned,
         )
         for (key, runs), against in zip(groups.items(), comparisons, strict=True)
     ]
-    rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.name))
+    sign = 1.0 if records[0].greater_is_better else -1.0
+    rows.sort(key=lambda row: (row.score is None, -sign * (row.score or 0.0), row.name))
+    scores = [None if row.score is None else sign * row.score for row in rows]
+    memory = front(zip(scores, [row.memory.training.peak if row.memory else None for row in rows], strict=True))
+    parameters = front(zip(scores, [row.trained for row in rows], strict=True))
+    rows = [
+        replace(row, pareto_memory=index in memory, pareto_parameters=index in parameters)
+        for index, row in enumerate(rows)
+    ]
+    done = {record.id for record in records}
+    missing = [one for one in planned_ids(folder) if one not in done]
     return ReportData(
         title,
         baseline,
         records[0].primary_metric,
-        tuple(_with_fronts(rows)),
+        tuple(rows),
         tuple(records),
         len(found) - len(records),
+        tuple(missing),
     )
 
 
@@ -247,28 +285,3 @@ def _row(
         interval_kind=kind if interval else "", metrics=metrics, against=against,
         unpaired=(), is_baseline=is_baseline, memory=memory,
     )  # fmt: skip
-
-
-def _with_fronts(rows: list[Row]) -> list[Row]:
-    memory = _front(rows, lambda row: row.memory.training.peak if row.memory else None)
-    parameters = _front(rows, lambda row: row.trained)
-    return [
-        replace(row, pareto_memory=index in memory, pareto_parameters=index in parameters)
-        for index, row in enumerate(rows)
-    ]
-
-
-def _front(rows: list[Row], cost: Callable[[Row], float | None]) -> set[int]:
-    """Rows that no other beats at both score and cost."""
-    known = [
-        (index, row.score, price)
-        for index, row in enumerate(rows)
-        if row.score is not None and (price := cost(row)) is not None
-    ]
-    return {
-        index
-        for index, score, price in known
-        if not any(
-            (other >= score and cheaper <= price) and (other > score or cheaper < price) for _, other, cheaper in known
-        )
-    }

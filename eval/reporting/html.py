@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import columns, words
+from . import columns, trials, words
 from .data import ReportData
 from .figures import figures
 
@@ -31,6 +31,7 @@ def to_html(data: ReportData) -> str:
         results=columns.results(data),
         resources=columns.resources(data),
         findings=words.findings(data),
+        trials=trials.lines(data),
         memory_note=words.memory_note(data),
         figures=[(name, title, Markup(text)) for name, title, text in figures(data)],
         runs=[_run(record) for record in data.records],
@@ -48,12 +49,8 @@ def _run(record: Any) -> dict[str, Any]:
         "metrics": ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items()),
         "seconds": ", ".join(f"{name} {value:g}" for name, value in record.seconds.items()),
         "steps": f"{record.steps}, best {record.best_step}",
-        "learning rates tried": "; ".join(
-            f"{trial.learning_rate:g}: {trial.status}"
-            + (f" {trial.score:.4f}" if trial.score is not None else "")
-            + (" (chosen)" if trial.chosen else "")
-            for trial in record.trials
-        ),
+        "did not learn": record.did_not_learn or "",
+        "learning rates tried": trials.in_one_line(record),
         "base": ", ".join(f"{name} {value}" for name, value in record.base.items() if value is not None),
         "data (sha256)": ", ".join(f"{name} {value[:16]}" for name, value in record.data.items()),
         "packages": ", ".join(f"{name} {value}" for name, value in record.packages.items()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import words
+from . import trials, words
 from .data import ReportData, Row
 
 
@@ -14,7 +14,7 @@ def to_markdown(data: ReportData) -> str:
     heads = ["method", metric, "95 % interval",
              f"difference to {data.baseline}{words.compared_in(data)} (points)", "verdict", "runs",
              "trained parameters",
-             data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "rows/s"]  # fmt: skip
+             data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "CPU time", "rows/s"]  # fmt: skip
     lines = [
         f"# {_plain(data.title)}",
         "",
@@ -28,8 +28,26 @@ def to_markdown(data: ReportData) -> str:
         "",
         _plain(words.memory_note(data)),
         "",
+        *_trials(data),
     ]
     return "\n".join(lines)
+
+
+def _trials(data: ReportData) -> list[str]:
+    """Every learning rate that was tried, where there was a search."""
+    tried = trials.lines(data)
+    if not tried:
+        return []
+    heads = ("method", "seed", "learning rate", f"validation {data.metric}", "validation loss", "steps", "")
+    rows = ((t.row, str(t.seed), t.learning_rate, t.score, t.loss, str(t.steps), t.note) for t in tried)
+    return [
+        "## Learning rates tried",
+        "",
+        "| " + " | ".join(map(_plain, heads)) + " |",
+        "|---" * len(heads) + "|",
+        *("| " + " | ".join(map(_plain, row)) + " |" for row in rows),
+        "",
+    ]
 
 
 def _cells(row: Row, metric: str) -> list[str]:
@@ -45,6 +63,7 @@ def _cells(row: Row, metric: str) -> list[str]:
         words.bytes_(row.memory.training.peak if row.memory else None),
         f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})" if artifact else "–",
         words.seconds(row.mean(lambda run: run.seconds.get("train"))),
+        words.seconds(row.mean(lambda run: run.seconds.get("train_cpu"))),
         words.rate(row.mean(lambda run: run.samples_per_second)),
     ]
 

@@ -38,10 +38,21 @@ def check(folder: Path, records: Sequence[RunRecord]) -> None:
 
 def planned(folder: Path, records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records of the runs that the spec means now; all of them where the summary names none."""
-    ids = _spec(folder).get("runs")
-    if not isinstance(ids, list):
-        return list(records)
+    ids = planned_ids(folder)
     return [record for record in records if record.id in ids] or list(records)
+
+
+def planned_ids(folder: Path) -> list[str]:
+    """Runs that the spec means now; none where the summary does not say."""
+    ids = _spec(folder).get("runs")
+    return [_text(one) for one in ids] if isinstance(ids, list) else []
+
+
+def planned_of_row(folder: Path) -> dict[tuple[str, str], int]:
+    """Label and variant -> how many runs are planned; empty where the summary does not say."""
+    rows = _spec(folder).get("rows")
+    found = [tuple(map(_text, row)) for row in rows.values() if isinstance(row, list)] if isinstance(rows, dict) else []
+    return {(row[0], row[1]): found.count(row) for row in found if len(row) == 2}
 
 
 def read_summary(folder: Path) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from pefttools.files import canonical_json
 
 from .data import ReportData, Row
+from .trials import in_one_line
 from .words import findings, learning_rates, reason
 
 
@@ -23,6 +24,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "method": row.method,
         "seeds": len(row.done),
         "runs": len(row.runs),
+        "planned_runs": row.planned,
         "status": row.first.status,
         metric: row.score,
         "interval_low": row.interval.low if row.interval else None,
@@ -34,6 +36,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "p": against.p if against else None,
         "p_holm": against.p_holm if against else None,
         "verdict": row.verdict,
+        "did_not_learn": "; ".join(f"seed {r.seed}: {r.did_not_learn}" for r in row.done if r.did_not_learn) or None,
         "trained_parameters": row.trained,
         "trained_share": row.share_trained,
         "training_peak_bytes": memory.training.peak if memory else None,
@@ -50,11 +53,14 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "artifact_share_of_base": artifact.share_of_base if artifact else None,
         "storage": artifact.storage if artifact else None,
         "train_seconds": row.mean(lambda run: run.seconds.get("train")),
+        "train_cpu_seconds": row.mean(lambda run: run.seconds.get("train_cpu")),
+        "busy_share": row.mean(lambda run: run.busy_share),
         "samples_per_second": row.mean(lambda run: run.samples_per_second),
         "tokens_per_second": row.mean(lambda run: run.tokens_per_second),
         # one number where all seeds used the same
         "learning_rate": row.learning_rates[0] if len(row.learning_rates) == 1 else None,
         "learning_rates": learning_rates(row),
+        "trials": "; ".join(f"seed {r.seed}: {in_one_line(r)}" for r in row.runs if len(r.trials) > 1) or None,
         "pareto_memory": row.pareto_memory,
         "pareto_parameters": row.pareto_parameters,
         "error": "; ".join(f"seed {run.seed}: {run.status}, {reason(run)}" for run in row.lost) or None,
@@ -82,7 +88,11 @@ def to_json(data: ReportData) -> str:
         "metric": data.metric,
         "split": data.split,
         "measured_rows": data.measured_rows,
+        "greater_is_better": data.records[0].greater_is_better,
         "seeds": data.seeds,
+        "runs_done": len(data.records),
+        "runs_planned": data.planned,
+        "runs_missing": list(data.missing),
         "findings": findings(data),
         "rows": [flat(row, data.metric) for row in data.rows],
         "runs": [record.model_dump(mode="json") for record in data.records],

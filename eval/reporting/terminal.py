@@ -24,12 +24,14 @@ def show(data: ReportData, console: Console) -> None:
     table = Table(title=plain(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     memory = "GPU peak" if data.on_gpu else "peak *"
     table.add_column("method", style="bold", overflow="fold", min_width=10)
-    for heading in (data.metric, "95 %", f"vs {data.baseline}", "trained", memory, "adapter", "time"):
+    for heading in (data.metric, "95 %", f"vs {data.baseline}", "trained", memory, "adapter", "time", "cpu"):
         table.add_column(plain(heading), justify="right", no_wrap=True)
     for row in data.rows:
         artifact = row.first.artifact
         against = "baseline" if row.is_baseline else words.difference(row).partition(" (")[0]
-        if row.against is not None and row.against.verdict == "no call":
+        if row.did_not_learn:
+            against = "did not learn"
+        elif row.against is not None and row.against.verdict == "no call":
             against = f"{against} ~"
         cells = (
             row.name,
@@ -40,6 +42,7 @@ def show(data: ReportData, console: Console) -> None:
             words.bytes_(row.memory.training.peak if row.memory else None),
             words.bytes_(artifact.bytes if artifact else None),
             words.seconds(row.mean(lambda run: run.seconds.get("train"))),
+            words.seconds(row.mean(lambda run: run.seconds.get("train_cpu"))),
         )
         table.add_row(*(plain(cell) for cell in cells))
     console.print(table)

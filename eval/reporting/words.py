@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..records import TOLERANCE, Memory, RunRecord
 from .data import ReportData, Row, is_share
+from .trials import at_edge
 
 #: metrics that are the share of rows answered rightly, which is what is paired
 _OF_ROWS = ("accuracy", "exact_match")
@@ -39,8 +40,16 @@ def compared_in(data: ReportData) -> str:
 
 
 def runs(row: Row) -> str:
-    """How many runs the figures of a row stand on."""
-    return f"{len(row.done)} of {len(row.runs)}"
+    """How many runs the figures of a row stand on, of those that are planned."""
+    return f"{len(row.done)} of {row.planned}"
+
+
+def unfinished(data: ReportData) -> str | None:
+    """How far an unfinished comparison is; None: every planned run has a record."""
+    if not data.missing:
+        return None
+    shown = ", ".join(data.missing[:8]) + (f" and {len(data.missing) - 8} more" if len(data.missing) > 8 else "")
+    return f"{len(data.records)} of {data.planned} planned runs. Missing: {shown}."
 
 
 def reason(run: RunRecord) -> str:
@@ -113,11 +122,18 @@ def seconds(value: float | None) -> str:
 def findings(data: ReportData) -> list[str]:
     """What the comparison shows, one sentence each, and where it shows nothing."""
     found = []
+    if (text := unfinished(data)) is not None:
+        found.append(f"This comparison is unfinished: {text}")
     baseline = next((row for row in data.rows if row.is_baseline), None)
     scored = [row for row in data.rows if row.score is not None]
     if baseline is None:
         found.append(f"There is no result of the baseline {data.baseline!r}: nothing is compared.")
-    compared = [(row, row.against) for row in scored if row.against is not None and baseline is not None]
+    found += _not_learned(data)
+    compared = [
+        (row, row.against)
+        for row in scored
+        if row.against is not None and baseline is not None and row.baseline_learned and not row.did_not_learn
+    ]
     for row, against in compared:
         if against.verdict != "no call":
             found.append(
@@ -169,6 +185,7 @@ def findings(data: ReportData) -> list[str]:
         if row.unpaired:
             seeds = ", ".join(map(str, row.unpaired))
             found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
+    found += _searches(data) + _busy(data)
     seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
     if len(seen) > 1:
         found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
@@ -185,6 +202,42 @@ def findings(data: ReportData) -> list[str]:
             "more than that; compare methods with several."
         )
     return found
+
+
+def _not_learned(data: ReportData) -> list[str]:
+    found = []
+    for row in data.rows:
+        if row.did_not_learn:
+            reason_ = next(run.did_not_learn for run in row.done if run.did_not_learn)
+            rest = ": nothing can be compared with it" if row.is_baseline else ""
+            found.append(f"{row.name} did not learn{rest}: {reason_}. Try other learning rates.")
+        elif lost := [run for run in row.done if run.did_not_learn]:
+            seeds = ", ".join(str(run.seed) for run in lost)
+            found.append(f"{row.name}, seed {seeds}: did not learn: {lost[0].did_not_learn}.")
+    return found
+
+
+def _searches(data: ReportData) -> list[str]:
+    found = []
+    for row in data.rows:
+        edges = [(run, edge) for run in row.done if (edge := at_edge(run)) is not None]
+        for run, edge in edges:
+            found.append(
+                f"{row.name}, seed {run.seed}: the best learning rate, {run.learning_rate:g}, is the {edge} of the "
+                f"{len(run.trials)} tried; a {'larger' if edge == 'largest' else 'smaller'} one may be better."
+            )
+    return found
+
+
+def _busy(data: ReportData) -> list[str]:
+    busy = [run for run in data.records if run.busy_machine]
+    if not busy:
+        return []
+    listed = ", ".join(f"{run.id} ({percent(run.busy_share)})" for run in busy)
+    return [
+        f"The machine was busy with other work: share of the training time in which the main thread ran: {listed}. "
+        "Wall times of these runs are too long."
+    ]
 
 
 def memory_note(data: ReportData) -> str:

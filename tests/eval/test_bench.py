@@ -38,7 +38,9 @@ def _spec(base: str, data: dict[str, str], output: Path, **changes: Any) -> dict
 
 def _stable(record: RunRecord) -> dict[str, Any]:
     """A record without times, memory and host."""
-    content = record.model_dump(mode="json", exclude={"seconds", "memory", "hardware", "created", "git_revision"})
+    content = record.model_dump(
+        mode="json", exclude={"seconds", "busy_share", "memory", "hardware", "created", "git_revision"}
+    )
     if content["artifact"]:
         del content["artifact"]["bytes"]  # the manifest's text holds times
     content["history"] = [{k: v for k, v in entry.items() if "_per_second" not in k and "runtime" not in k}
@@ -131,13 +133,16 @@ def test_a_run_that_diverges_is_a_row_and_the_suite_goes_on(
 
 
 def test_search_gives_everyone_the_same_trials(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
-    outcome = bench(_spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora", search={"learning_rate": 3}))
+    search = {"learning_rate": 3, "extend": 0}
+    outcome = bench(_spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora", search=search))
     (record,) = outcome.records.values()
     rates = [trial.learning_rate for trial in record.trials]
     assert rates == pytest.approx([2e-3 / 3, 2e-3, 6e-3])
     (chosen,) = [trial for trial in record.trials if trial.chosen]
     assert chosen.score == max(trial.score for trial in record.trials if trial.score is not None)
+    assert all(trial.loss is not None for trial in record.trials)
     assert record.learning_rate == chosen.learning_rate
+    assert record.seconds["train_cpu"] > 0 and record.busy_share is not None and 0 < record.busy_share <= 1.01
     manifest = read_manifest(tmp_path / "runs" / record.id / "artifact")
     assert manifest.training["learning_rate"] == chosen.learning_rate
     assert record.validation["accuracy"] == pytest.approx(chosen.score)
@@ -227,3 +232,47 @@ def test_plans() -> None:
     twice = spec.model_copy(update={"methods": ["lora", {"name": "lora", "r": 4}]})
     with pytest.raises(ConfigError, match="label of its own"):
         plan(twice)
+
+
+def test_time_left_counts_runs_that_are_made_now(
+    unbroken: Path, tiny_bert: str, intents: dict[str, str], tmp_path: Path
+) -> None:
+    """One run is done already, the other was made with another rank: the step begins at 0 of 1."""
+    import contextlib
+    import shutil
+    from collections.abc import Iterator
+
+    from pefttools.progress import Advance
+
+    shown: list[tuple[int, int]] = []
+
+    events: list[str] = []
+
+    class Reporter(SilentReporter):
+        def event(self, text: str) -> None:
+            events.append(text)
+
+        @contextlib.contextmanager
+        def step(self, name: str, unit: str) -> Iterator[Advance]:
+            yield lambda done, total, note="": shown.append((done, total))
+
+    folder = Path(shutil.copytree(unbroken, tmp_path / "copy"))
+    bench(_spec(tiny_bert, intents, folder, methods=["full", {"name": "lora", "r": 3}]), reporter=Reporter())
+    assert shown[0] == (0, 1) and shown[-1] == (1, 1)
+    assert any(event.startswith("1 runs in") and "made with other settings or data" in event for event in events)
+
+
+def test_a_comparison_by_another_metric_and_of_what_did_not_learn(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    dead = {"name": "lora", "label": "dead", "training": {"learning_rate": 100.0}}
+    spec = _spec(tiny_bert, intents, tmp_path, methods=[dead, "head"], baseline="head", selection={"metric": "loss"})
+    records = {record.label: record for record in bench(spec).records.values()}
+    assert records["dead"].status == "ok" and records["dead"].did_not_learn is not None
+    for record in records.values():
+        assert record.primary_metric == "loss" and not record.greater_is_better
+        assert record.score == record.test["loss"]
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert (
+        "did not learn" in text and "DID NOT LEARN" in (tmp_path / "runs" / records["dead"].id / "log.txt").read_text()
+    )

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from pefttools.errors import DataError
-from pefttools.eval.records import RUNS, Failure, read_predictions, read_record, write_predictions, write_record
+from pefttools.eval.records import RUNS, Failure, Trial, read_predictions, read_record, write_predictions, write_record
 from pefttools.eval.reporting import load_report, print_table, words, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.words import findings, memory_note
@@ -333,3 +333,103 @@ def test_runs_of_an_older_spec_are_left_out(tmp_path: Path) -> None:
     data = load_report(tmp_path)
     assert {row.label for row in data.rows} == {"full", "lora"}
     assert any("2 runs in the folder are of an older spec" in text for text in findings(data))
+
+
+def _everywhere(folder: Path) -> dict[str, str]:
+    """The report in every format, by name; the page without the details of single runs."""
+    found = {name: path.read_text(encoding="utf-8") for name, path in write_report(folder).items()}
+    found["html"] = found["html"][: found["html"].index("What each run was made with")]
+    return {**found, "terminal": shown(folder, width=400)}
+
+
+def test_what_did_not_learn_is_not_called_worse(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=500)
+    write_predictions(tmp_path / RUNS / "lora-seed0", [{"correct": i % 4 == 0} for i in range(500)])
+    change(tmp_path, "lora-seed0", test={"accuracy": 0.25})
+    lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+    assert lora.verdict == "worse"
+    change(tmp_path, "lora-seed0", did_not_learn="every validation row gets the same answer, 'x'")
+    lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+    assert lora.verdict == "did not learn"
+    said = findings(load_report(tmp_path))
+    assert not any("lora is worse" in text for text in said)
+    assert any(text.startswith("lora did not learn: every validation row") for text in said)
+    for name, text in _everywhere(tmp_path).items():
+        assert "did not learn" in text, name
+
+
+def test_nothing_is_better_than_a_baseline_that_did_not_learn(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=500)
+    change(tmp_path, "full-seed0", did_not_learn="validation accuracy is 0.1, no better than 0.2")
+    rows = {row.label: row for row in load_report(tmp_path).rows}
+    assert rows["full"].verdict == "baseline, did not learn"
+    assert rows["lora"].verdict == "not compared: the baseline did not learn"
+    said = findings(load_report(tmp_path))
+    assert any("full did not learn: nothing can be compared with it" in text for text in said)
+    assert not any("than full" in text or "from full" in text for text in said)
+
+
+def test_one_seed_of_several_that_did_not_learn_is_named(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=100, seeds=3)
+    change(tmp_path, "lora-seed1", did_not_learn="because")
+    rows = {row.label: row for row in load_report(tmp_path).rows}
+    assert rows["lora"].verdict != "did not learn"
+    assert "lora, seed 1: did not learn: because." in findings(load_report(tmp_path))
+
+
+def test_an_unfinished_comparison_says_how_far_it_is(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    ids = ["full-seed0", "lora-seed0", "lora-seed1", *(f"ia3-seed{seed}" for seed in range(5))]
+    rows = {one: [one.partition("-")[0], "float32"] for one in ids}
+    spec = {"name": "x", "baseline": "full", "runs": ids, "rows": rows}
+    (tmp_path / "bench.json").write_text(json.dumps(spec), encoding="utf-8")
+    data = load_report(tmp_path)
+    lora = next(row for row in data.rows if row.label == "lora")
+    assert words.runs(lora) == "1 of 2"
+    texts = _everywhere(tmp_path)
+    for name in ("html", "markdown", "json", "terminal"):
+        assert "2 of 8 planned runs" in texts[name], name
+    assert json.loads(texts["json"])["runs_missing"] == ids[2:]
+    planned_runs = {row["label"]: row["planned_runs"] for row in csv.DictReader(io.StringIO(texts["csv"]))}
+    assert planned_runs == {"full": "1", "lora": "2"}
+
+
+def test_every_trial_is_shown_and_an_edge_is_said(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    trials = [
+        Trial(learning_rate=1e-4, status="ok", score=0.5, loss=1.25, steps=10, did_not_learn="because"),
+        Trial(learning_rate=3e-4, status="ok", score=0.6, loss=1.125, steps=10),
+        Trial(learning_rate=1e-3, status="ok", score=0.75, loss=0.875, steps=10, beyond=True, chosen=True),
+    ]
+    change(tmp_path, "lora-seed0", trials=trials)
+    texts = _everywhere(tmp_path)
+    for name in ("html", "markdown", "csv"):
+        for part in ("0.0001", "0.0003", "1.1250", "0.7500", "beyond the grid", "the largest tried", "because"):
+            assert part in texts[name], (name, part)
+    assert "is the largest of the 3 tried; a larger one may be better" in texts["terminal"]
+    inside = [trial.model_copy(update={"chosen": trial.learning_rate == 3e-4}) for trial in trials]
+    change(tmp_path, "lora-seed0", trials=inside)
+    assert not any("may be better" in text for text in findings(load_report(tmp_path)))
+
+
+def test_cpu_time_is_beside_wall_time_and_a_busy_machine_is_flagged(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    assert not any("busy" in text for text in findings(load_report(tmp_path)))
+    change(tmp_path, "lora-seed0", seconds={"train": 20.0, "train_cpu": 37.0}, busy_share=0.45)
+    texts = _everywhere(tmp_path)
+    assert "37 s" in texts["markdown"] and "37 s" in texts["terminal"] and "37 s" in texts["html"]
+    assert "37.0" in texts["csv"]
+    assert "The machine was busy with other work" in texts["markdown"] and "lora-seed0 (45 %)" in texts["markdown"]
+
+
+def test_less_may_be_better(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50)
+    for run, loss in (("full-seed0", 0.5), ("lora-seed0", 0.4)):
+        change(tmp_path, run, primary_metric="loss", greater_is_better=False, test={"loss": loss})
+    for run in (tmp_path / RUNS).iterdir():
+        change(tmp_path, run.name, primary_metric="loss", greater_is_better=False)
+    data = load_report(tmp_path)
+    scored = [row for row in data.rows if row.score is not None]
+    assert [row.label for row in scored] == ["lora", "full"]
+    assert next(row for row in scored if row.label == "lora").pareto_parameters
+    assert not next(row for row in scored if row.label == "full").pareto_parameters

@@ -33,8 +33,19 @@ def _recipe(base: str, data: dict[str, str], output: Path, method: Any = "lora",
     }
 
 
-@pytest.mark.parametrize("head", ["mean", "model"])
-@pytest.mark.parametrize("method", [name for name in sorted(methods) if methods.get(name).capabilities.trains])
+#: a slice for every day; the whole is slow
+EVERY_DAY = {("lora", "mean"), ("lora", "model"), ("bitfit", "mean"), ("prefix", "mean"), ("full", "mean")}
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [
+        pytest.param(name, head, marks=() if (name, head) in EVERY_DAY else pytest.mark.slow)
+        for name in sorted(methods)
+        if methods.get(name).capabilities.trains
+        for head in ("mean", "model")
+    ],
+)
 def test_the_start_is_the_artifact(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str], method: str, head: str
 ) -> None:

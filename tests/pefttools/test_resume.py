@@ -310,6 +310,7 @@ def test_kill_9_leaves_no_half_artifact_and_resume_ends_well(
         if (tmp_path / "a").exists():
             verify_files(tmp_path / "a", read_manifest(tmp_path / "a"))
         time.sleep(0.1)
+    assert killed
     if any_checkpoint(tmp_path / "a.training") is not None or not (tmp_path / "a").exists():
         subprocess.run(program(), check=True, capture_output=True)
     manifest = read_manifest(tmp_path / "a")

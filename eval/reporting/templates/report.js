@@ -20,6 +20,6 @@ function sortBy(table, index) {
 
 for (const table of document.querySelectorAll("table")) {
   [...table.tHead.rows[0].cells].forEach((head, index) => {
-    head.firstElementChild.addEventListener("click", () => sortBy(table, index));
+    head.firstElementChild?.addEventListener("click", () => sortBy(table, index));
   });
 }

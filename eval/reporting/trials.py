@@ -1,0 +1,80 @@
+"""What a search tried, in words, and whether it ended at the edge of what it tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..records import RunRecord, Trial
+from .data import ReportData
+
+
+@dataclass(frozen=True)
+class Line:
+    """One trial of one run, as texts.
+
+    Attributes:
+        row: name of the report's row.
+        seed: of the run.
+        note: chosen, at the edge, beyond the grid, why it gave nothing.
+    """
+
+    row: str
+    seed: int
+    learning_rate: str
+    score: str
+    loss: str
+    steps: int
+    note: str
+
+
+def lines(data: ReportData) -> list[Line]:
+    """Every trial of every run that tried more than one learning rate."""
+    return [
+        Line(
+            row.name, run.seed, f"{trial.learning_rate:g}", _number(trial.score), _number(trial.loss), trial.steps,
+            note(trial, run),
+        )
+        for row in data.rows
+        for run in row.runs
+        if len(run.trials) > 1
+        for trial in sorted(run.trials, key=lambda trial: trial.learning_rate)
+    ]  # fmt: skip
+
+
+def note(trial: Trial, run: RunRecord) -> str:
+    """What is to be said of a trial."""
+    parts = []
+    if trial.chosen:
+        parts.append("chosen")
+        if (edge := at_edge(run)) is not None:
+            parts.append(f"the {edge} tried")
+    if trial.beyond:
+        parts.append("beyond the grid")
+    if trial.did_not_learn:
+        parts.append(f"did not learn: {trial.did_not_learn}")
+    if trial.status != "ok":
+        parts.append(f"{trial.status}: {trial.error or ''}".rstrip(": "))
+    return ", ".join(parts)
+
+
+def at_edge(run: RunRecord) -> str | None:
+    """``largest`` or ``smallest``, where the chosen learning rate is that of several; None: it lies between others."""
+    tried = [trial.learning_rate for trial in run.trials]
+    chosen = [trial.learning_rate for trial in run.trials if trial.chosen]
+    if len(tried) < 2 or not chosen:
+        return None
+    return {max(tried): "largest", min(tried): "smallest"}.get(chosen[0])
+
+
+def in_one_line(run: RunRecord) -> str:
+    """All trials of a run."""
+    return "; ".join(
+        f"{trial.learning_rate:g}: {_number(trial.score)}"
+        + (f" (loss {_number(trial.loss)})" if trial.loss is not None else "")
+        + (f", {text}" if (text := note(trial, run)) else "")
+        for trial in run.trials
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
