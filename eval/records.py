@@ -129,6 +129,8 @@ class RunRecord(_Part):
         label: what the method is called in tables: its name, or the spec's own label.
         base: id, model_type, structure, weights, size (bytes).
         data: split -> sha256 of its rows; rows: split -> number of rows.
+        cut: split -> how many rows were longer than the task takes, and how long the longest is.
+        notes: what was done to the data without being asked for.
         history: log entries in order; ``step`` with ``loss`` and ``learning_rate``, or with ``eval_*`` metrics.
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty where there is no test split.
@@ -159,6 +161,8 @@ class RunRecord(_Part):
     error: Failure | None = None
     data: dict[str, str] = Field(default_factory=dict)
     rows: dict[str, int] = Field(default_factory=dict)
+    cut: dict[str, dict[str, int]] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
     parameters: dict[str, int] = Field(default_factory=dict)
     learning_rate: float | None = None
     trials: list[Trial] = Field(default_factory=list)

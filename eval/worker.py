@@ -176,6 +176,8 @@ def _inputs(planned: PlannedRun, prepared: Prepared) -> dict[str, Any]:
     return {
         "data": splits.digests(),
         "rows": {name: len(table) for name, table in tables.items() if table is not None},
+        "cut": {name: cuts.as_dict() for name, cuts in prepared.examples.cuts.items()},
+        "notes": prepared.notes,
         "base": {
             "id": base.id,
             "revision": base.revision,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pefttools.tasks.cuts import Cuts
+
 from ..records import TOLERANCE, Memory, RunRecord
 from .data import ReportData, Row, is_share
 from .trials import at_edge
@@ -185,7 +187,7 @@ def findings(data: ReportData) -> list[str]:
         if row.unpaired:
             seeds = ", ".join(map(str, row.unpaired))
             found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
-    found += _searches(data) + _busy(data)
+    found += _searches(data) + _busy(data) + _cut(data)
     seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
     if len(seen) > 1:
         found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
@@ -202,6 +204,18 @@ def findings(data: ReportData) -> list[str]:
             "more than that; compare methods with several."
         )
     return found
+
+
+def _cut(data: ReportData) -> list[str]:
+    """Rows that were longer than the task takes, by split; the same for all methods, else for each of them."""
+    lines: dict[str, list[str]] = {}
+    for row in data.rows:
+        for split, values in (row.done[0].cut if row.done else {}).items():
+            cuts = Cuts(**values)
+            if cuts.cut:
+                lines.setdefault(cuts.line(split), []).append(row.name)
+    everyone = len([row for row in data.rows if row.done])
+    return [f"{line}." if len(names) == everyone else f"{', '.join(names)}: {line}." for line, names in lines.items()]
 
 
 def _not_learned(data: ReportData) -> list[str]:

@@ -41,6 +41,14 @@ def model_card(manifest: Manifest) -> str:
         shown = ", ".join(plain(label) for label in task.labels[:20])
         more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""
         lines.append(f"| labels | {shown}{more} |")
+    for split, cuts in manifest.training.get("cut", {}).items():
+        if cuts["cut"]:
+            lines.append(
+                f"| {split} rows cut | {cuts['cut']:,} of {cuts['rows']:,}, to {cuts['limit']} tokens; the longest has "
+                f"{cuts['longest']:,} |"
+            )
+    if reason := manifest.training.get("did_not_learn"):
+        lines.append(f"| **did not learn** | {plain(str(reason))} |")
     for split, metrics in manifest.metrics.items():
         values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         lines.append(f"| {split} | {plain(values)} |")

@@ -96,6 +96,9 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     )
     for note in prepared.notes:
         reporter.event(note)
+    for split, cuts in prepared.examples.cuts.items():
+        if cuts.cut:
+            reporter.event(cuts.line(split))
     if not prepared.method.capabilities.trains:
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
     processes = world_size()

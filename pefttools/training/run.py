@@ -14,7 +14,7 @@ from pefttools.training.parts import settle_parts
 from pefttools.training.prepare import prepare
 from pefttools.training.processes import is_main_process
 from pefttools.training.resume import check_free, checkpoint_to_resume, remove_checkpoints, work_folder
-from pefttools.training.store import Stored, store
+from pefttools.training.store import Stored, store, write_classes
 
 
 def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite: bool = False) -> Stored | None:
@@ -55,6 +55,7 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite
         stored.test = evaluation
         with folder_atomic(recipe.output, over=MANIFEST) as folder:
             shutil.copytree(recipe.output, folder, dirs_exist_ok=True)
+            write_classes(folder, "test", evaluation, prepared.labels)
             metrics = {**stored.manifest.metrics, "test": evaluation.metrics}
             stored.manifest = seal(folder, stored.manifest, stored.manifest.storage, metrics=metrics)
     if recipe.training.report_to:

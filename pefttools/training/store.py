@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pefttools.artifact.load import load_verified
 from pefttools.artifact.manifest import MANIFEST, Manifest
 from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weights
-from pefttools.files import folder_atomic
+from pefttools.files import canonical_json, folder_atomic
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
 from pefttools.training.prepare import Prepared
 from pefttools.training.processes import world_size
 from pefttools.tuned import TunedModel
+
+#: scores per class, by split
+CLASSES = "classes.json"
 
 
 @dataclass
@@ -45,6 +50,8 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
             "settings": recipe.training.model_dump(mode="json"),
             "rows": {"train": len(splits.train), "validation": len(splits.validation)},
             "data": splits.digests(),
+            "cut": {name: cuts.as_dict() for name, cuts in prepared.examples.cuts.items()},
+            "notes": prepared.notes,
             "steps": fitted.steps,
             "best_step": fitted.best_step,
             "seconds": round(fitted.train_seconds, 3),
@@ -89,6 +96,17 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
                         shutil.copytree(originals, folder, dirs_exist_ok=True)
             if storage == "float32":
                 loaded, evaluation, changed = check(folder, "float32")
+        write_classes(folder, "validation", evaluation, prepared.labels)
         summary = {**draft.training, "predictions_changed_by_reload": changed}
         manifest = seal(folder, draft, storage, training=summary, metrics={"validation": evaluation.metrics})
     return Stored(loaded, manifest, evaluation)
+
+
+def write_classes(folder: Path, split: str, evaluation: Evaluation, labels: Sequence[str]) -> None:
+    """Add a split's scores per class and confusion matrix to an artifact, where there are classes."""
+    report = evaluation.classes(labels)
+    if report is None:
+        return
+    path = folder / CLASSES
+    others = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(canonical_json({**others, split: report.as_dict()}), encoding="utf-8")

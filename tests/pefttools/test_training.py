@@ -93,3 +93,31 @@ def test_float16_that_would_lose_weights_is_not_stored_and_no_training_is_lost(
     stored = pefttools.train({**recipe, "storage": "float16"}, reporter=told)
     assert stored is not None and stored.manifest.storage == "float32"
     assert any("float16 makes them 0: stored as float32" in event for event in told.events)
+
+
+def test_what_was_cut_and_what_each_class_got_is_said(tiny_bert: str, intents: dict[str, str], tmp_path: Path) -> None:
+    import json
+
+    from pefttools.artifact.manifest import read_manifest, verify_files
+    from pefttools.tasks.classes import class_report
+
+    lines: list[str] = []
+
+    class Lines(SilentReporter):
+        def event(self, text: str) -> None:
+            lines.append(text)
+
+    recipe = _recipe(tiny_bert, intents, tmp_path / "a", max_steps=2)
+    recipe["task"]["max_length"] = 12
+    stored = pefttools.train(recipe, reporter=Lines())
+    assert stored is not None and stored.test is not None
+    cut = stored.manifest.training["cut"]
+    assert cut["test"]["rows"] == 80 and 0 < cut["test"]["cut"] < 80 and cut["test"]["longest"] > 12
+    (line,) = [line for line in lines if line.startswith("test: ")]
+    assert line.startswith(f"test: {cut['test']['cut']} of 80 rows (") and f"has {cut['test']['longest']}" in line
+    assert f"| test rows cut | {cut['test']['cut']} of 80" in (tmp_path / "a" / "README.md").read_text()
+    found = json.loads((tmp_path / "a" / "classes.json").read_text())
+    assert set(found) == {"validation", "test"}
+    references = [entry["reference"] for entry in stored.test.predictions]
+    assert found["test"] == class_report(stored.test.answers(), references, stored.model.labels).as_dict()
+    verify_files(tmp_path / "a", read_manifest(tmp_path / "a"))
