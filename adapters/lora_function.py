@@ -66,7 +66,9 @@ class _Linear(torch.autograd.Function):
             out = linear(_rows(x, own), weight.to(own), None if bias is None else bias.to(own))
             _add_update(ctx, out, x, a, b, scale, rate, cast)
         ctx.weight = weight  # frozen: nobody will change it
-        return out.view(*x.shape[:-1], -1)
+        # Not a view to autograd: some models change a layer's output in place.
+        shaped: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
+        return shaped
 
     @staticmethod
     @once_differentiable

@@ -112,6 +112,7 @@ class PeftMethod(Method[ConfigT]):
     def merge(self, model: nn.Module) -> nn.Module:
         if not self.capabilities.mergeable:
             return super().merge(model)
+        _keep_trained_heads(model)
         merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return merged
 
@@ -137,6 +138,19 @@ def saved_whole(names: Iterable[str], ends: Iterable[str]) -> list[str]:
         if whole is not None:
             found[whole] = None
     return list(found)
+
+
+def _keep_trained_heads(model: nn.Module) -> None:
+    """Put the modules that were trained whole in the place of PEFT's wrappers around them.
+
+    IA3's unloading takes such a wrapper for one linear layer.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.modules_to_save[module.active_adapters[0]])
 
 
 def refuse_pairs_of_options(options: dict[str, bool]) -> None:

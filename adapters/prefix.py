@@ -12,6 +12,7 @@ from pydantic import Field
 from pefttools.methods import Capabilities, MethodConfig, Target
 
 from .peft_bridge import PeftMethod
+from .virtual_tokens import check_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,6 +45,9 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
             task_type=target.peft_task_type,
             modules_to_save=list(target.head_modules) or None,
         )
+
+    def check_model(self, config: PrefixConfig, model: nn.Module) -> None:
+        check_prefix(model, self.name)
 
     def virtual_tokens(self, config: PrefixConfig) -> int:
         return config.length

@@ -12,6 +12,7 @@ from pydantic import Field
 from pefttools.methods import Capabilities, MethodConfig, Target
 
 from .peft_bridge import PeftMethod
+from .virtual_tokens import check_prompt, sizes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,9 +48,13 @@ class PromptTuning(PeftMethod[PromptConfig]):
         return peft.PromptTuningConfig(
             num_virtual_tokens=config.length,
             prompt_tuning_init=start,
+            **sizes(model),
             task_type=target.peft_task_type,
             modules_to_save=list(target.head_modules) or None,
         )
+
+    def check_model(self, config: PromptConfig, model: nn.Module) -> None:
+        check_prompt(model, self.name)
 
     def virtual_tokens(self, config: PromptConfig) -> int:
         return config.length

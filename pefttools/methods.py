@@ -129,6 +129,18 @@ class Method(ABC, Generic[ConfigT]):
         """Number of positions that the method takes from every text; 0 where it puts nothing before them."""
         return 0
 
+    def check_model(self, config: ConfigT, model: nn.Module) -> None:
+        """Refuse a base that the method can't work on, by its structure; called before `wrap`, mostly without weights.
+
+        Args:
+            config: validated options.
+            model: the transformers model of the task; it may be on the meta device, and is only to be looked at.
+
+        Raises:
+            ConfigError: says what the model lacks.
+        """
+        return
+
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after every optimizer step; does nothing by default."""
         return

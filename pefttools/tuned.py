@@ -206,6 +206,7 @@ def build(
             hint="Choose another method, or join the texts in one column.",
         )
     transformer = built.transformer
+    method.check_model(config, transformer)
     if gradient_checkpointing:
         from pefttools.training.recompute import recompute_layers
 

@@ -13,6 +13,7 @@ from pefttools.bases import locate_base
 from pefttools.data import Table, read_table
 from pefttools.data.table import column_names
 from pefttools.errors import ConfigError
+from pefttools.outline import check_on_outline
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation
@@ -62,6 +63,7 @@ def wrap(
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
     found = locate_base(base)
     chosen_task, _ = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
+    check_on_outline(found, variant, chosen, config, chosen_task, labels)
     return build(
         found, variant, chosen, config, chosen_task, labels,
         precision=precision, seed=seed, device=default_device(),

@@ -117,7 +117,27 @@ def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[s
     model_class = auto._model_mapping[type(config)]
     if isinstance(model_class, tuple):
         model_class = model_class[0]
+    _check_takes_texts(model_class, config, auto.__name__)
     takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
     without = not pooler and auto.__name__ == "AutoModel" and takes_pooler
     return model_class, {"add_pooling_layer": False} if without else {}
+
+
+def _check_takes_texts(model_class: type[Any], config: Any, auto: str) -> None:
+    """Refuse a class that reads something else than texts, or can't classify or continue them by itself.
+
+    Raises:
+        BaseModelError: says which.
+    """
+    named = f"the base model is a {config.model_type}"
+    if model_class.main_input_name != "input_ids":
+        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not texts")
+    if not config.is_encoder_decoder:
+        return
+    if auto != "AutoModelForSequenceClassification":
+        raise BaseModelError(
+            f"{named}, which has an encoder and a decoder: texts can be classified with its own head (task.head=model)"
+        )
+    if getattr(config, "decoder_start_token_id", None) is None:
+        raise BaseModelError(f"{named} without decoder_start_token_id in its configuration: it can't classify")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo import maybe_mark_dynamic
 
+from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.shelf import Shelf
 from pefttools.pool.stacks import Family
@@ -86,7 +87,11 @@ class Forward:
         else:
             self.served.backbone(**given, use_cache=False)
         states, self._states = self._states, None
-        assert states is not None
+        if states is None:
+            raise ConfigError(
+                f"a pool can't serve the base {self.served.base.id!r}: a {type(self.served.model).__name__} does not "
+                f"run its {type(self.served.backbone).__name__} as a whole, so that its hidden states can't be seen"
+            )
         return states, logits
 
     def _keep(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -155,8 +155,9 @@ class Frame:
             self.named: nn.Module = model_class(config)
             self._shell: nn.Module = model_class(config)
         # The shell has a pooler of its own, without weights, so that running a head never touches the backbone's.
-        pooler = getattr(getattr(self._shell, prefix), "pooler", None)
-        self._states = _GivenStates(pooler)
+        inner = getattr(self._shell, prefix)
+        pooler = getattr(inner, "pooler", None)
+        self._states = _GivenStates(pooler, getattr(inner, "pooler_activation", None))
         setattr(self.named, prefix, backbone)
         setattr(self._shell, prefix, self._states)
         self._shell.eval().requires_grad_(False)
@@ -214,9 +215,11 @@ class Frame:
 class _GivenStates(nn.Module):
     """Stands where the backbone stood and gives the states that were computed before."""
 
-    def __init__(self, pooler: nn.Module | None) -> None:
+    def __init__(self, pooler: nn.Module | None, activation: nn.Module | None) -> None:
         super().__init__()
         self.pooler = pooler
+        #: of a pooler that is a bare linear layer for the first token's state, as ALBERT's
+        self.pooler_activation = activation
         self.given: torch.Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -224,5 +227,8 @@ class _GivenStates(nn.Module):
 
         states = self.given
         assert states is not None
-        pooled = None if self.pooler is None else self.pooler(states)
+        if self.pooler is None or self.pooler_activation is None:
+            pooled = None if self.pooler is None else self.pooler(states)
+        else:
+            pooled = self.pooler_activation(self.pooler(states[:, 0]))
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)

@@ -23,6 +23,7 @@ from pefttools.tasks import Task
 from pefttools.tasks.causal_lm import CausalLM
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.generation import answer_text, end_tokens
+from pefttools.tasks.padding import padded_on_the_right
 from pefttools.training.precision import default_device
 
 Inputs = Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, torch.Tensor]
@@ -156,7 +157,7 @@ class AdapterPool:
             ConfigError: rows that can't be served.
             CapacityError: more different adapters than the pool may hold.
         """
-        batch = self._batch(inputs, adapters, "right")
+        batch = padded_on_the_right(self._batch(inputs, adapters, "right"))
         with self._holding(adapters) as rows:
             return self._runner.answer(rows, batch)
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pefttools.deltas import SiteDelta
+from pefttools.errors import ConfigError
 from pefttools.pool.routing import Routing
 from pefttools.pool.stacks import STACKS, Family, InputScale, Place, Stack, families_of
 
@@ -92,6 +93,8 @@ class Site:
         for (family, _), stack in self.stacks.items():
             slots = self.routing.slots.get(family)
             if slots is not None and isinstance(stack, InputScale):
+                if args[0].shape[0] != slots.shape[0]:
+                    raise self._mixed_up(args[0])
                 args = (stack.scale(args[0], slots), *args[1:])
         return args
 
@@ -128,10 +131,11 @@ class Site:
                     y[row : row + 1] += nn.functional.linear(one.to(dense.dtype), dense).to(y.dtype)
         return y
 
-    def _mixed_up(self, y: torch.Tensor) -> RuntimeError:
-        return RuntimeError(
+    def _mixed_up(self, y: torch.Tensor) -> ConfigError:
+        return ConfigError(
             f"the module {self.name} sees {y.shape[0]} rows of a batch of {self.routing.total}: "
-            "which adapter is whose can't be told there"
+            "which adapter is whose can't be told there, so an adapter that acts at it can't be served in a pool",
+            hint="Serve it alone, by pefttools.load, or merge it.",
         )
 
 

@@ -138,6 +138,7 @@ class SequenceClassification(Task[ClassificationConfig]):
 
         from pefttools.bases.loading import load_tokenizer, load_transformer
         from pefttools.tasks.heads import PoolingHead
+        from pefttools.tasks.padding import show_the_last_token
 
         kind = head_kind or self.options.head
         if kind == "auto":
@@ -158,6 +159,7 @@ class SequenceClassification(Task[ClassificationConfig]):
             label2id={label: index for index, label in enumerate(labels)},
             pad_token_id=tokenizer.pad_token_id,
         )
+        show_the_last_token(transformer)
         heads = own_head_modules(transformer, missing)
         return Built(transformer, None, kind, Target(self.name, "SEQ_CLS", heads), tokenizer)
 
@@ -192,6 +194,9 @@ class SequenceClassification(Task[ClassificationConfig]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        from pefttools.tasks.padding import padded_on_the_right
+
+        batch = padded_on_the_right(batch)
         outputs = transformer(**batch)
         if head is None:
             return cast("torch.Tensor", outputs.logits)

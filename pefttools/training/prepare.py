@@ -11,6 +11,7 @@ from pefttools.data import Splits, load_splits
 from pefttools.errors import ConfigError
 from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
+from pefttools.outline import check_on_outline
 from pefttools.recipe import Recipe
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
@@ -74,6 +75,7 @@ def prepare(recipe: Recipe) -> Prepared:
         if table is not None:
             task.check(table, labels)
     task.load_metrics(labels)
+    check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
     notes = [shortened] if shortened else []

@@ -1,0 +1,45 @@
+"""Trying a combination on a base of which only the configuration is read: what can't work is refused before loading."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pefttools.bases import Base
+from pefttools.bases.skeleton import Skeleton
+from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.methods import Method, MethodConfig
+from pefttools.tasks import Task
+from pefttools.tuned import build
+
+
+def check_on_outline(
+    base: Base, variant: str, method: Method[Any], config: MethodConfig, task: Task[Any], labels: Sequence[str]
+) -> None:
+    """Build a model without weights, on the meta device, to see whether the real one can be built.
+
+    Raises:
+        PeftToolsError: what `build` raises.
+        ConfigError: an error of another library, whose message it gives.
+    """
+    if isinstance(base, Skeleton):
+        return
+    outline = Skeleton(base.id, base.folder, base.revision)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # the real one warns, once
+            build(outline, variant, method, config, task, labels, precision="float32", seed=0)
+    except PeftToolsError:
+        raise
+    except RuntimeError:
+        return  # of an operation that needs numbers, as PiSSA's start does: the real base will tell
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        raise ConfigError(
+            f"the method {method.name!r} can't be used on the base {base.id!r} ({base.model_type}): "
+            f"{said[0] if said else type(error).__name__}",
+            hint="Choose another method, or other modules by its options.",
+        ) from error

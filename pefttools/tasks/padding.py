@@ -1,0 +1,57 @@
+"""What makes a row's answer independent of its padding, on whichever side that stands."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+
+from pefttools.tasks.task import Batch
+
+
+def padded_on_the_right(batch: Batch) -> Batch:
+    """Each row's tokens before its padding, in their order: positions are then those of the row alone.
+
+    Args:
+        batch: tensors; those of the shape of `attention_mask`, ``[rows, tokens]``, are reordered.
+    """
+    mask = batch.get("attention_mask")
+    if mask is None or mask.ndim != 2:
+        return batch
+    order = mask.argsort(dim=1, descending=True, stable=True)
+    return {name: tensor.gather(1, order) if tensor.shape == mask.shape else tensor for name, tensor in batch.items()}
+
+
+def show_the_last_token(model: nn.Module) -> None:
+    """Make a class of transformers that answers from the last position see the last token there, not padding.
+
+    Many decoders' classes look for the last token in `input_ids`; given embeddings, as by prompt tuning, they take the
+    last position. XLNet's always does. The state of each row's last token is put there, as the mask says.
+
+    Args:
+        model: a transformers model with a head of its own, e.g. a LlamaForSequenceClassification.
+    """
+    backbone = model.base_model
+    assert isinstance(backbone, nn.Module)
+    signature = inspect.signature(backbone.forward)
+    always = any(getattr(module, "summary_type", None) == "last" for module in model.modules())
+
+    def put(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        mask = given.get("attention_mask")
+        if mask is None or mask.ndim != 2 or not isinstance(output, ModelOutput):
+            return output
+        if not always and given.get("input_ids") is not None:
+            return output
+        states = output.last_hidden_state
+        # A prefix stands in the mask, but has no states.
+        real = mask[:, -states.shape[1] :] != 0
+        last = (torch.arange(states.shape[1], device=states.device) * real).argmax(1)
+        at_last = states[torch.arange(len(states), device=states.device), last]
+        output.last_hidden_state = torch.cat([states[:, :-1], at_last[:, None]], dim=1)
+        return output
+
+    backbone.register_forward_hook(put, with_kwargs=True)
