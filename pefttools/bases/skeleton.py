@@ -101,7 +101,7 @@ def kept(model: nn.Module) -> list[str]:
 def longest_text(config: Any) -> int | None:
     """Most tokens that a model's positions reach; None where its configuration sets no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return None if limit is None or limit <= 0 else int(limit)  # XLNet says -1
 
 
 def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[str, Any]]:

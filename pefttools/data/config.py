@@ -28,4 +28,10 @@ class DataConfig(BaseModel):
     limit: dict[Split, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="at most so many rows of a split, drawn by the seed"
     )
+    group: str | None = Field(
+        None, description="column whose rows of one value, e.g. of one customer, stay together in one split"
+    )
+    unknown_labels: Literal["refuse", "skip"] = Field(
+        "refuse", description="rows with a label that the training rows lack; skip: they are left out, and counted"
+    )
     seed: int = Field(0, description="of the validation split and of limit; the same for every run of a comparison")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from pefttools.data.config import DataConfig, Split
+from pefttools.data.divide import Strata, divide, draw
 from pefttools.data.table import Table, read_table
 from pefttools.errors import DataError
 
@@ -17,41 +17,63 @@ class Splits:
     train: Table
     validation: Table
     test: Table | None
+    #: what there is to say of how they were made
+    notes: tuple[str, ...] = ()
 
     def digests(self) -> dict[str, str]:
         """sha256 of each split's rows."""
+        return {name: table.digest() for name, table in self.tables().items()}
+
+    def tables(self) -> dict[str, Table]:
+        """The splits by name."""
         tables = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: table.digest() for name, table in tables.items() if table is not None}
+        return {name: table for name, table in tables.items() if table is not None}
 
 
-def load_splits(config: DataConfig, roles: dict[str, bool]) -> Splits:
+def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | None = None) -> Splits:
     """Read all splits of a recipe.
 
+    Args:
+        config: the `data` part.
+        roles: of the task.
+        strata: gives each row's stratum, whose shares splits and limits keep; None: rows are drawn as they come.
+
     Raises:
-        DataError: see `read_table`.
+        DataError: see `read_table`; too few rows, labels or groups to divide.
     """
+    notes: list[str] = []
+    grouped = config.group is not None
     train = _read(config.train, roles, config, "train")
+    strata = strata if strata is not None and strata(next(iter(train.rows))) is not None else None
     test = None
     if isinstance(config.test, float):
-        train, test = _divide(train, config.test, config.seed)
+        train, test, said = divide(train, config.test, config.seed, strata, grouped, "test")
+        notes += said
     elif config.test is not None:
         test = _read(config.test, roles, config, "test")
     if isinstance(config.validation, float):
-        train, validation = _divide(train, config.validation, config.seed)
+        train, validation, said = divide(train, config.validation, config.seed, strata, grouped, "validation")
+        notes += said
     else:
         validation = _read(config.validation, roles, config, "validation")
-    return Splits(
-        _limited(train, config, "train"),
-        _limited(validation, config, "validation"),
-        None if test is None else _limited(test, config, "test"),
-    )
+    found: dict[Split, Table] = {"train": train, "validation": validation}
+    if test is not None:
+        found["test"] = test
+    for split, table in found.items():
+        if (limit := config.limit.get(split)) is not None:
+            found[split], said = draw(table, limit, config.seed + 1, strata, split)
+            notes += said
+    return Splits(found["train"], found["validation"], found.get("test"), tuple(notes))
 
 
 def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, split: Split) -> Table:
     sources = [source] if isinstance(source, str) else source
     if not sources:
         raise DataError(f"data.{split} is an empty list")
-    tables = [read_table(one, roles, config.columns, split=split) for one in sources]
+    columns = dict(config.columns)
+    if config.group is not None:
+        roles, columns = {**roles, "group": True}, {**columns, "group": config.group}
+    tables = [read_table(one, roles, columns, split=split) for one in sources]
     first = tables[0]
     for table in tables[1:]:
         if table.columns.keys() != first.columns.keys():
@@ -66,19 +88,3 @@ def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, s
         first.columns,
         [number for table in tables for number in table.numbers],
     )
-
-
-def _divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
-    order = list(range(len(table)))
-    random.Random(seed).shuffle(order)
-    count = max(1, round(share * len(table)))
-    if count >= len(table):
-        raise DataError(f"{table.source} has only {len(table)} rows: too few to split {share:g} of them off")
-    return table.take(sorted(order[count:])), table.take(sorted(order[:count]))
-
-
-def _limited(table: Table, config: DataConfig, split: Split) -> Table:
-    limit = config.limit.get(split)
-    if limit is None or limit >= len(table):
-        return table
-    return table.take(sorted(random.Random(config.seed + 1).sample(range(len(table)), limit)))

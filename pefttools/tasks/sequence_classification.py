@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import Field
 
 from pefttools.data import Table
-from pefttools.errors import ConfigError, DataError, UnknownNameError
+from pefttools.data.labels import label_text
+from pefttools.data.table import Row
+from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
+from pefttools.tasks.class_labels import check_label, label_names
 from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ class ClassificationConfig(TaskConfig):
         "auto",
         description="mean, cls, last: pool the states and add one linear layer; model: the model's own head; "
         "auto: what the base's files say, else the model's own",
+    )
+    labels: list[str] = Field(
+        default_factory=list, description="all labels, in the order of the outputs; empty: those of the training rows"
     )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         None,
@@ -78,7 +84,7 @@ class SequenceClassification(Task[ClassificationConfig]):
         if given is None:
             return self
         if given == "balanced":
-            counts = Counter(map(str, train.column("label")))
+            counts = Counter(map(label_text, train.column("label")))
             present = sum(label in counts for label in labels)
             # A label without a training row weighs nothing in any case.
             given = {label: len(train) / (present * counts[label]) if counts[label] else 1.0 for label in labels}
@@ -105,13 +111,19 @@ class SequenceClassification(Task[ClassificationConfig]):
         return {**metrics, "loss": -sum(share * _log(share) for share in shares)}
 
     def labels(self, train: Table) -> list[str]:
-        names = sorted({str(value) for value in train.column("label") if value is not None})
-        if len(names) < 2:
-            raise DataError(f"{train.source}: column {train.columns['label']!r} has {len(names)} label; two are needed")
-        return names
+        return label_names(train, self.options.labels)
+
+    def strata(self, row: Row) -> Hashable | None:
+        try:
+            return label_text(row["label"])
+        except DataError:
+            return str(row["label"])  # refused by `check`, which names the row
+
+    def is_known(self, row: Row, labels: Collection[str]) -> bool:
+        return label_text(row["label"]) in labels
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
-        known = set(labels)
+        known = {label_text(label) or label for label in labels}
         given = ["text", *(role for role in ("pair",) if role in table.columns)]
         for index, row in enumerate(table.rows):
             for role in given:
@@ -119,19 +131,8 @@ class SequenceClassification(Task[ClassificationConfig]):
                     raise table.error(
                         index, role, f"a text is needed, not {row.get(role)!r}", hint="Fill it or drop the row."
                     )
-            if not labelled:
-                continue
-            if row["label"] is None or not str(row["label"]).strip():
-                raise table.error(index, "label", "the label is empty", hint="Fill it or drop the row.")
-            if str(row["label"]) not in known:
-                near = UnknownNameError("label", str(row["label"]), known)
-                hint = near.hint if len(known) <= 30 else (near.hint or "").partition("Known:")[0]
-                raise table.error(
-                    index,
-                    "label",
-                    f"the label {row['label']!r} does not occur in the training rows",
-                    hint=hint or None,
-                )
+            if labelled:
+                check_label(table, index, known)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         from transformers import AutoModel, AutoModelForSequenceClassification
@@ -176,9 +177,9 @@ class SequenceClassification(Task[ClassificationConfig]):
                 pair = None if pairs is None else pairs[index]
                 example["length"] = len(tokenizer(texts[index], pair, verbose=False)["input_ids"])
         if labelled and "label" in table.columns:
-            numbers = {label: index for index, label in enumerate(labels)}
+            numbers = {label_text(label): index for index, label in enumerate(labels)}
             for example, label in zip(examples, table.column("label"), strict=True):
-                example["labels"] = numbers[str(label)]
+                example["labels"] = numbers[label_text(label) or ""]
         return examples
 
     def planned_example(self, length: int) -> Example:

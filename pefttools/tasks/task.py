@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pefttools.data import Table
+from pefttools.data.table import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.registry import Registry
@@ -159,6 +160,18 @@ class Task(ABC, Generic[ConfigT]):
     def planned(self) -> Self:
         """The same task without options that need rows, and that change no memory."""
         return self
+
+    def strata(self, row: Row) -> Hashable | None:
+        """What splits and limits keep the shares of, such as a row's label; None: rows are drawn as they come."""
+        return None
+
+    def is_known(self, row: Row, labels: Collection[str]) -> bool:
+        """Whether a row's label is one of those that are learned; always, where the task has none."""
+        return True
+
+    def identity(self, row: Row) -> Hashable:
+        """What makes two rows the same input."""
+        return tuple(str(row.get(role)) for role in sorted(self.inputs))
 
     @abstractmethod
     def labels(self, train: Table) -> list[str]:

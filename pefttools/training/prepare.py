@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST
 from pefttools.bases import Base, locate_base, variants
 from pefttools.data import Splits, load_splits
-from pefttools.errors import ConfigError
+from pefttools.data.notes import duplicate_notes, label_notes
+from pefttools.errors import ConfigError, DataError
 from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
 from pefttools.outline import check_on_outline
@@ -67,10 +69,12 @@ def prepare(recipe: Recipe) -> Prepared:
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
-    splits = load_splits(recipe.data, task.roles)
+    splits = load_splits(recipe.data, task.roles, task.strata)
     labels = task.labels(splits.train)
     if parent is not None:
         labels = parent.labels(labels)
+    if recipe.data.unknown_labels == "skip":
+        splits = _known(splits, task, labels)
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
@@ -78,8 +82,24 @@ def prepare(recipe: Recipe) -> Prepared:
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
-    notes = [shortened] if shortened else []
+    notes = [*([shortened] if shortened else []), *splits.notes]
+    if labels:
+        notes += label_notes(splits.tables(), labels)
+    notes += duplicate_notes(splits.tables(), task.identity, bool(labels))
     return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, parent, notes)
+
+
+def _known(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:
+    """Splits without the rows whose label is not learned."""
+    found, notes = splits.tables(), list(splits.notes)
+    for split, table in splits.tables().items():
+        kept = [index for index, row in enumerate(table.rows) if task.is_known(row, labels)]
+        if len(kept) < len(table):
+            notes.append(f"{split}: {len(table) - len(kept):,} rows with unknown labels are left out")
+            found[split] = table.take(kept)
+        if not kept:
+            raise DataError(f"{table.source}: no row has a known label")
+    return Splits(found["train"], found["validation"], found.get("test"), tuple(notes))
 
 
 def build_model(prepared: Prepared) -> TunedModel:

@@ -1,0 +1,126 @@
+"""Parts of a table drawn by a seed: with the labels in their shares, or with whole groups."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable, Sequence
+
+from pefttools.data.table import Row, Table
+from pefttools.errors import DataError
+
+Strata = Callable[[Row], Hashable | None]
+
+
+def divide(
+    table: Table, share: float, seed: int, strata: Strata | None, group: bool, split: str
+) -> tuple[Table, Table, list[str]]:
+    """A table without a part of it, the part, and what there is to say of it.
+
+    Args:
+        table: the rows.
+        share: of the part.
+        seed: of the drawing.
+        strata: gives each row's stratum, e.g. its label; every stratum keeps its share in both, and one that occurs
+            once stays in the table. None: rows are drawn as they come.
+        group: rows of one value in the column of the role ``group`` stay together.
+        split: name of the part, for messages.
+
+    Raises:
+        DataError: too few rows, labels or groups to divide.
+    """
+    places = max(1, round(share * len(table)))
+    if places >= len(table):
+        raise DataError(f"{table.source} has only {len(table)} rows: too few to split {share:g} of them off")
+    if group:
+        chosen, notes = _groups(table, places, seed, split)
+    else:
+        chosen, notes = _rows(table, places, seed, strata, split)
+    picked = set(chosen)
+    rest = [index for index in range(len(table)) if index not in picked]
+    return table.take(rest), table.take(sorted(chosen)), notes
+
+
+def draw(table: Table, count: int, seed: int, strata: Strata | None, split: str) -> tuple[Table, list[str]]:
+    """At most so many rows, every stratum with its share and, where there is room, at least one row."""
+    if count >= len(table):
+        return table, []
+    generator = random.Random(seed)
+    if strata is None:
+        return table.take(sorted(generator.sample(range(len(table)), count))), []
+    members = _members(table, strata, generator)
+    if count < len(members):
+        rows = table.take(sorted(generator.sample(range(len(table)), count)))
+        return rows, [f"{split}: data.limit={count} is fewer than the {len(members)} labels: rows are drawn at random"]
+    sizes = [len(rows) for rows in members]
+    parts = _shares(sizes, count, [1] * len(sizes), sizes)
+    return table.take(sorted(row for rows, part in zip(members, parts, strict=True) for row in rows[:part])), []
+
+
+def _rows(table: Table, places: int, seed: int, strata: Strata | None, split: str) -> tuple[Sequence[int], list[str]]:
+    generator = random.Random(seed)
+    if strata is None:
+        order = list(range(len(table)))
+        generator.shuffle(order)
+        return order[:places], []
+    members = _members(table, strata, generator)
+    single = sum(len(rows) == 1 for rows in members)
+    several = [rows for rows in members if len(rows) > 1]
+    if not several:
+        raise DataError(
+            f"{table.source}: no label occurs twice, so that {split} would hold labels that training lacks",
+            hint=f"Give data.{split} as rows of its own.",
+        )
+    notes = [f"{single} labels occur once in {table.source}: their rows stay in training"] if single else []
+    places = min(places, sum(len(rows) - 1 for rows in several))
+    if places < len(several):
+        notes.append(f"{split}: {places} rows for {len(several)} labels: not every label can be there")
+        order = [row for rows in several for row in rows[1:]]  # one row of each label stays
+        generator.shuffle(order)
+        return order[:places], notes
+    sizes = [len(rows) for rows in several]
+    parts = _shares(sizes, places, [1] * len(sizes), [size - 1 for size in sizes])
+    return [row for rows, part in zip(several, parts, strict=True) for row in rows[:part]], notes
+
+
+def _groups(table: Table, places: int, seed: int, split: str) -> tuple[Sequence[int], list[str]]:
+    members: dict[str, list[int]] = {}
+    for index, row in enumerate(table.rows):
+        members.setdefault(str(row["group"]), []).append(index)
+    names = sorted(members)
+    if len(names) < 2:
+        raise DataError(f"{table.source}: data.group has one value only: its rows can't be divided")
+    random.Random(seed).shuffle(names)
+    chosen: list[int] = []
+    taken = 0
+    for name in names[:-1]:
+        if len(chosen) >= places:
+            break
+        chosen += members[name]
+        taken += 1
+    return chosen, [f"{split}: {len(chosen):,} rows of {taken:,} of {len(names):,} groups (data.group)"]
+
+
+def _members(table: Table, strata: Strata, generator: random.Random) -> list[list[int]]:
+    """Rows of each stratum, shuffled; strata in an order that does not depend on the rows'."""
+    found: dict[Hashable | None, list[int]] = {}
+    for index, row in enumerate(table.rows):
+        found.setdefault(strata(row), []).append(index)
+    members = [found[key] for key in sorted(found, key=str)]
+    for rows in members:
+        generator.shuffle(rows)
+    return members
+
+
+def _shares(sizes: Sequence[int], count: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """Whole numbers near the sizes' shares of a count, which they add up to, between bounds that allow it."""
+    total = sum(sizes)
+    exact = [size * count / total for size in sizes]
+    parts = [min(max(int(part), low), high) for part, low, high in zip(exact, least, most, strict=True)]
+    while (lacking := count - sum(parts)) != 0:
+        step = 1 if lacking > 0 else -1
+        open_ = [index for index, part in enumerate(parts) if (part < most[index] if step > 0 else part > least[index])]
+        # those that are furthest from their share first
+        open_.sort(key=lambda index: (step * (parts[index] - exact[index]), index))
+        for index in open_[: abs(lacking)]:
+            parts[index] += step
+    return parts

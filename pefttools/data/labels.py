@@ -1,0 +1,37 @@
+"""What a cell of a label column says, whatever file it came from."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pefttools.errors import DataError
+
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+
+
+def label_text(value: Any) -> str | None:
+    """The label of a cell; None where it is missing.
+
+    White space at the ends is no part of a label. Numbers are the same label where they have the same value, be they
+    written as 1, 1.0, "1" or "1.0"; a truth value is "True" or "False", and no number.
+
+    Raises:
+        DataError: a list or another thing that is not one label.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float):
+        whole = isinstance(value, int) or value.is_integer()
+        return str(int(value)) if whole else repr(value)
+    if isinstance(value, list | tuple | set | dict):
+        raise DataError(
+            f"{value!r} is not one label",
+            hint="This task takes one label per row; several per row are multi-label or token classification.",
+        )
+    text = str(value).strip()
+    match = _WHOLE.fullmatch(text)
+    return (match[1] if match else text) or None

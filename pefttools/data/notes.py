@@ -1,0 +1,64 @@
+"""What is odd about the rows of a training: one line each, for the log and the record."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from pefttools.data.labels import label_text
+from pefttools.data.table import Row, Table
+
+#: of the largest to the smallest class
+_IMBALANCE = 20
+_SHOWN = 5
+
+Identity = Callable[[Row], Hashable]
+
+
+def label_notes(tables: dict[str, Table], labels: Sequence[str]) -> list[str]:
+    """Classes that are far from equal in training, and labels that a split lacks."""
+    notes = []
+    for split, table in tables.items():
+        counts = Counter(label_text(row["label"]) for row in table.rows)
+        missing = [label for label in labels if not counts[label]]
+        if missing:
+            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            notes.append(f"{split}: {len(missing)} of {len(labels)} labels do not occur: {shown}")
+        found = [(count, str(label)) for label, count in counts.items() if label in set(labels)]
+        if split == "train" and len(found) > 1 and max(found)[0] > _IMBALANCE * min(found)[0]:
+            (most, often), (least, seldom) = max(found), min(found)
+            notes.append(
+                f"train: {often!r} has {most:,} rows, {seldom!r} {least:,}: see task.class_weights=balanced and "
+                "selection.metric=f1_macro"
+            )
+        spaces = sum(isinstance(row["label"], str) and row["label"] != row["label"].strip() for row in table.rows)
+        if spaces:
+            notes.append(f"{split}: white space around the labels of {spaces:,} rows is left out")
+    return notes
+
+
+def duplicate_notes(tables: dict[str, Table], identity: Identity, labelled: bool) -> list[str]:
+    """Inputs that occur twice within a split, with other labels, or in two splits."""
+    import numpy
+
+    notes = []
+    seen: dict[str, Any] = {}
+    for split, table in tables.items():
+        # Numbers of eight bytes, not the texts themselves: a million rows are eight megabytes.
+        inputs = numpy.frombuffer(array("q", (hash(identity(row)) for row in table.rows)), dtype=numpy.int64)
+        unique = numpy.unique(inputs)
+        if len(unique) < len(inputs):
+            line = f"{split}: {len(inputs) - len(unique):,} of {len(inputs):,} rows repeat the input of another"
+            if labelled:
+                both = array("q", (hash((identity(row), label_text(row["label"]))) for row in table.rows))
+                unlike = len(numpy.unique(numpy.frombuffer(both, dtype=numpy.int64))) - len(unique)
+                line += f", {unlike:,} of them with another label" if unlike else ""
+            notes.append(line)
+        for other, earlier in seen.items():
+            shared = int(numpy.isin(inputs, earlier).sum())
+            if shared:
+                notes.append(f"{split}: {shared:,} of {len(inputs):,} rows have an input that stands in {other} too")
+        seen[split] = unique
+    return notes

@@ -1,0 +1,65 @@
+"""The labels of classification rows: their names, and rows whose label can't be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pefttools.data import Table
+from pefttools.data.labels import label_text
+from pefttools.errors import DataError, UnknownNameError
+
+
+def label_names(train: Table, declared: Sequence[str]) -> list[str]:
+    """Names of the labels: the declared ones in their order, else those of the training rows, sorted.
+
+    Raises:
+        DataError: fewer than two, a missing one, or truth values among numbers.
+    """
+    kinds: dict[bool, int] = {}
+    found = set()
+    for index, row in enumerate(train.rows):
+        value = row["label"]
+        found.add(read_label(train, index))
+        if isinstance(value, int | float):
+            kinds.setdefault(isinstance(value, bool), index)
+        if len(kinds) == 2:
+            raise train.error(
+                index, "label", f"{value!r} stands beside {train.rows[min(kinds.values())]['label']!r}",
+                hint="Write all labels as numbers, or all as truth values.",
+            )  # fmt: skip
+    names = [label_text(name) or name for name in declared] if declared else sorted(found)
+    if len(names) < 2:
+        raise DataError(f"{train.source}: column {train.columns['label']!r} has {len(names)} label; two are needed")
+    return names
+
+
+def check_label(table: Table, index: int, labels: Sequence[str] | set[str]) -> None:
+    """Refuse a row whose label is not one of those that are learned.
+
+    Raises:
+        DataError: it is missing, not one label, or not known.
+    """
+    name = read_label(table, index)
+    if name in labels:
+        return
+    near = UnknownNameError("label", name, labels)
+    hint = near.hint if len(labels) <= 30 else (near.hint or "").partition("Known:")[0]
+    raise table.error(
+        index, "label", f"the label {table.rows[index]['label']!r} does not occur in the training rows",
+        hint=f"{hint or ''} data.unknown_labels=skip leaves such rows out.".strip(),
+    )  # fmt: skip
+
+
+def read_label(table: Table, index: int) -> str:
+    """The name of a row's label.
+
+    Raises:
+        DataError: it is missing, or not one label.
+    """
+    try:
+        name = label_text(table.rows[index]["label"])
+    except DataError as error:
+        raise table.error(index, "label", error.message, hint=error.hint) from error
+    if name is None:
+        raise table.error(index, "label", "the label is empty", hint="Fill it or drop the row.")
+    return name
