@@ -129,6 +129,20 @@ class Method(ABC, Generic[ConfigT]):
         """Number of positions that the method takes from every text; 0 where it puts nothing before them."""
         return 0
 
+    def decays_to(self, config: ConfigT, name: str) -> float | None:
+        """Value that weight decay pulls a trained parameter towards: the one at which it has no effect.
+
+        Biases and norms are never asked for: they do not decay.
+
+        Args:
+            config: validated options.
+            name: of the parameter, as in the wrapped model.
+
+        Returns:
+            The value; None where no single value is right and the parameter is not to decay.
+        """
+        return 0.0
+
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after every optimizer step; does nothing by default."""
         return
