@@ -108,6 +108,16 @@ class Method(ABC, Generic[ConfigT]):
                 hint=f"It goes with: {', '.join(sorted(allowed.bases))}.",
             )
 
+    @classmethod
+    def upgraded(cls, options: dict[str, Any], schema: str) -> dict[str, Any]:
+        """Options that an artifact stores, as they must be given now to mean the same.
+
+        Args:
+            options: as stored.
+            schema: version of the manifest's schema, which tells what wrote them; ``1.0`` is that of 0.1.0.
+        """
+        return options
+
     @abstractmethod
     def wrap(self, model: nn.Module, config: ConfigT, target: Target) -> nn.Module:
         """Make a transformers model trainable by this method.

@@ -30,12 +30,14 @@ class BlockParts:
         attention_output: the projection that ends the attention sub-layer.
         feed_forward_input: the first projections of the feed-forward sub-layer.
         feed_forward_output: the projection that ends the feed-forward sub-layer.
+        final_norm: in families of post-norm blocks, the norm that ends the block.
     """
 
     keys_values: tuple[str, ...]
     attention_output: str
     feed_forward_input: tuple[str, ...]
     feed_forward_output: str
+    final_norm: str | None = None
 
 
 #: By family; the first whose every part stands in the model is taken. Another family costs one line here.
@@ -45,6 +47,7 @@ FAMILIES = {
         "attention.output.dense",
         ("intermediate.dense",),
         "output.dense",
+        "output.LayerNorm",
     ),
     "vit": BlockParts(
         ("attention.attention.key", "attention.attention.value"),
@@ -53,14 +56,18 @@ FAMILIES = {
         "output.dense",
     ),
     "vit-5": BlockParts(("attention.k_proj", "attention.v_proj"), "attention.o_proj", ("mlp.fc1",), "mlp.fc2"),
-    "distilbert": BlockParts(("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2"),
+    "distilbert": BlockParts(
+        ("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2", "output_layer_norm"
+    ),
     "llama": BlockParts(
         ("self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"
     ),
     "phi3": BlockParts(("self_attn.qkv_proj",), "self_attn.o_proj", ("mlp.gate_up_proj",), "mlp.down_proj"),
     "phi": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.dense", ("mlp.fc1",), "mlp.fc2"),
     "clip": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("mlp.fc1",), "mlp.fc2"),
-    "bart": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("fc1",), "fc2"),
+    "bart": BlockParts(
+        ("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("fc1",), "fc2", "final_layer_norm"
+    ),
     "gpt2": BlockParts(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj"),
     "gpt-neox": BlockParts(
         ("attention.query_key_value",), "attention.dense", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"
