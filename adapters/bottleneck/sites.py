@@ -64,12 +64,13 @@ def residual_sites(model: nn.Module, config: BottleneckConfig) -> list[Residual]
     if config.targets:
         names = match_modules(model, config.targets, option="bottleneck.targets", linear_only=False)
         return [_norm(model, name) for name in names]
-    parts = block_parts(model)
+    parts, modules = block_parts(model), dict(model.named_modules())
     found = []
     for name in modules_at(model, parts.feed_forward_output):
         block = name.removesuffix(f".{parts.feed_forward_output}")
-        if parts.final_norm is not None and _is_post_norm(model, block):
-            found.append(_norm(model, f"{block}.{parts.final_norm}"))
+        norm = f"{block}.{parts.final_norm}"
+        if parts.final_norm is not None and norm in modules and _is_post_norm(model, block):
+            found.append(_norm(model, norm))
         else:
             size = output_size(model.get_submodule(name))
             found.append(Residual(block, size, norm=False))

@@ -227,3 +227,34 @@ def test_an_artifact_of_today_loads_as_it_says(tiny_bert: str, tmp_path: Path) -
         warnings.filterwarnings("error", message=".*feed-forward")
         loaded = pefttools.load(tmp_path / "a")
     torch.testing.assert_close(_logits(loaded), _logits(model), rtol=0, atol=0)
+
+
+def _many() -> list[Any]:
+    import transformers as t
+
+    bart = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 99, "pad_token_id": 0}
+    bart |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    t5 = t.T5Config(d_model=32, num_layers=1, num_heads=2, d_ff=64, d_kv=16, vocab_size=99)
+    one = {**WIDE, "num_hidden_layers": 1}
+    with torch.device("meta"):
+        return [
+            pytest.param(
+                t.BartModel(t.BartConfig(**bart)),
+                {"encoder.layers.0.final_layer_norm", "decoder.layers.0.final_layer_norm"},
+                id="bart",
+            ),
+            pytest.param(t.MBartModel(t.MBartConfig(**bart)), {"encoder.layers.0", "decoder.layers.0"}, id="mbart"),
+            pytest.param(t.T5Model(t5), {"encoder.block.0.layer.1", "decoder.block.0.layer.2"}, id="t5"),
+            pytest.param(t.PhiModel(t.PhiConfig(**one)), {"layers.0"}, id="phi"),
+            pytest.param(
+                t.RobertaPreLayerNormModel(t.RobertaPreLayerNormConfig(**one)), {"encoder.layer.0"}, id="pre-norm"
+            ),
+        ]
+
+
+@pytest.mark.parametrize(("model", "wanted"), _many())
+def test_pfeiffer_finds_the_norm_that_ends_a_block_or_takes_the_block(model: Any, wanted: set[str]) -> None:
+    wrapped = BottleneckAdapters().wrap(model, BottleneckConfig(placement="pfeiffer"), TARGET)
+    assert {
+        name.rpartition(".bottleneck")[0] for name, _ in wrapped.named_parameters() if "bottleneck" in name
+    } == wanted
