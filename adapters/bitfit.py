@@ -155,13 +155,20 @@ def _adds_its_bias(model: nn.Module, site: str) -> bool:
         return False
     # Where the module around it takes the bias itself, for a fused kernel, no forward runs that a summand could follow.
     parent, _, child = site.rpartition(".")
-    return not _reads(type(model.get_submodule(parent)), rf"self\.{child}\.bias\b")
+    return not _reads(type(model.get_submodule(parent)), child, "bias")
 
 
-def _reads(kind: type[nn.Module], pattern: str) -> bool:
+def _reads(kind: type[nn.Module], child: str, attribute: str) -> bool:
+    """Whether a method of a class reads ``self.child.attribute``."""
+    import dis
     import inspect
+    from itertools import pairwise
 
-    try:
-        return re.search(pattern, inspect.getsource(kind)) is not None
-    except (OSError, TypeError):  # made without a file
-        return False
+    from torch import nn
+
+    owners = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    for method in (method for owner in owners for method in vars(owner).values() if inspect.isfunction(method)):
+        steps = pairwise(dis.get_instructions(inspect.unwrap(method)))
+        if any(first.argval == child and then.argval == attribute for first, then in steps):
+            return True
+    return False
