@@ -169,6 +169,6 @@ def _reads(kind: type[nn.Module], child: str, attribute: str) -> bool:
     owners = kind.__mro__[: kind.__mro__.index(nn.Module)]
     for method in (method for owner in owners for method in vars(owner).values() if inspect.isfunction(method)):
         steps = pairwise(dis.get_instructions(inspect.unwrap(method)))
-        if any(first.argval == child and then.argval == attribute for first, then in steps):
+        if any((a.argval, b.argval, b.opname) == (child, attribute, "LOAD_ATTR") for a, b in steps):
             return True
     return False

@@ -115,6 +115,13 @@ def test_hooks_of_a_head_wait_for_the_pieces() -> None:
     torch.testing.assert_close(head(x), torch.nn.functional.linear(x, head.weight, head.bias) + torch.arange(9.0))
 
 
+@pytest.mark.parametrize("family", ["phi", "bert-lm"])
+def test_a_bias_that_is_a_summand_has_a_delta_form(family: str) -> None:
+    wrapped = BitFit().wrap(_models()[family].requires_grad_(False), BitFitConfig(), Target("t", "CAUSAL_LM"))
+    state = {name: p.detach() for name, p in wrapped.named_parameters() if p.requires_grad}
+    assert len(BitFit().site_deltas(state, _models()[family], BitFitConfig())) == len(state)
+
+
 @pytest.mark.parametrize("family", ["mamba", "falcon-h1", "xlnet", "gpt-oss"])
 def test_a_bias_that_is_no_summand_of_an_output_has_no_delta_form(family: str) -> None:
     model = _models()[family]
