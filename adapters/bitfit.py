@@ -4,18 +4,21 @@ Zaken, Ravfogel, Goldberg: BitFit, https://arxiv.org/abs/2106.10199
 
 A bias ``b`` becomes ``b + delta`` with a trained ``delta`` that starts at zero::
 
-    x ──► W x + b ──(+ delta)──► y
+    x ──► W x + (b + delta) ──► y
 
-The delta, not the bias, is trained, so that the base stays as it is whatever format its weights have.
+The delta, not the bias, is trained, so that the base stays as it is whatever format its weights have. Whoever reads the
+bias of the module reads the sum: its own forward, or a fused kernel that is given the bias, as Mamba's are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pefttools.errors import TargetError
+from pefttools.errors import ConfigError, TargetError
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import match_modules
 
@@ -27,7 +30,12 @@ if TYPE_CHECKING:
 
     from pefttools.deltas import SiteDelta
 
-PARAMETER = "bias_delta"
+#: what is appended to the name of a bias
+SUFFIX = "_delta"
+#: ``bias``, or XLNet's ``r_w_bias``, Mamba's ``dt_bias``, the ``gate_up_proj_bias`` of experts
+_BIAS = re.compile(r"(?:.*_)?bias")
+#: these only choose which experts a token goes to, and never get a gradient
+_ROUTING = re.compile(r".*(?:correction|expert)_bias")
 
 
 class BitFitConfig(MethodConfig):
@@ -48,34 +56,28 @@ class BitFit(OwnMethod[BitFitConfig]):
     config = BitFitConfig
     capabilities = Capabilities(mergeable=True, mixed_batch=True)
     learning_rate = 3e-3
-    neutral = {rf"\.{PARAMETER}$": 0.0}  # noqa: RUF012
+    neutral = {r"bias_delta$": 0.0}  # noqa: RUF012
+    added_later = r"_bias_delta$"
 
     def wrap(self, model: nn.Module, config: BitFitConfig, target: Target) -> nn.Module:
-        import torch
-        from torch import nn
-
         chosen = match_modules(model, config.targets, option="bitfit.targets", linear_only=False)
         if not config.targets:
             chosen = [name for name, _ in model.named_modules()]
         heads = tuple(f"{name}." for name in target.head_modules)
-        names = [
-            name
-            for name in chosen
-            if isinstance(getattr(model.get_submodule(name), "bias", None), nn.Parameter)
-            and not f"{name}.".startswith(heads)
-        ]
-        if not names:
+        modules = [model.get_submodule(name) for name in chosen if not f"{name}.".startswith(heads)]
+        # A bias that two modules share is read where the layer is, not in what holds the layer.
+        modules.sort(key=lambda module: next(module.children(), None) is not None)
+        seen: set[int] = set()
+        for module in modules:
+            names = [name for name in _biases(module) if id(module.get_parameter(name)) not in seen]
+            seen |= {id(module.get_parameter(name)) for name in names}
+            if names:
+                _tune(module, names)
+        if not seen:
             raise TargetError(
                 "bitfit: the chosen modules have no bias terms",
                 hint="Models such as Llama have none; use lora or bottleneck there.",
             )
-        for name in names:
-            module = model.get_submodule(name)
-            bias = module.bias
-            assert isinstance(bias, torch.Tensor)
-            delta = nn.Parameter(torch.zeros(bias.shape, dtype=torch.float32, device=bias.device))
-            module.register_parameter(PARAMETER, delta)
-            module.register_forward_hook(_add_delta)
         train_heads(model, target)
         return model
 
@@ -83,13 +85,15 @@ class BitFit(OwnMethod[BitFitConfig]):
         import torch
 
         for module in model.modules():
-            delta = module._parameters.pop(PARAMETER, None)
-            if delta is not None:
+            deltas = [name for name in module._parameters if name.endswith(SUFFIX)]
+            if not deltas:
+                continue
+            module.__class__ = type(module).__mro__[1]
+            for name in deltas:
+                delta = module._parameters.pop(name)
+                assert delta is not None
                 with torch.no_grad():
-                    module.get_parameter("bias").add_(delta)
-                for key, hook in list(module._forward_hooks.items()):
-                    if hook is _add_delta:
-                        del module._forward_hooks[key]
+                    module.get_parameter(name.removesuffix(SUFFIX)).add_(delta)
         return model
 
     def site_deltas(
@@ -97,8 +101,74 @@ class BitFit(OwnMethod[BitFitConfig]):
     ) -> dict[str, SiteDelta]:
         from pefttools.deltas import SiteDelta
 
-        return {name.removesuffix(f".{PARAMETER}"): SiteDelta(bias=delta) for name, delta in state.items()}
+        found = {}
+        for full, delta in state.items():
+            site, _, name = full.rpartition(".")
+            if name != f"bias{SUFFIX}" or not _adds_its_bias(model, site):
+                raise ConfigError(
+                    f"bitfit: {full.removesuffix(SUFFIX)} is not simply added to a layer's output: the adapter has no "
+                    "delta form and can't be served beside others, exported or added up",
+                    hint="Serve it alone, merge it, or train with bitfit.targets that leave this module out.",
+                )
+            found[site] = SiteDelta(bias=delta)
+        return found
 
 
-def _add_delta(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    return output + module.get_parameter(PARAMETER).to(output.dtype)
+def _biases(module: nn.Module) -> Iterator[str]:
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.is_floating_point() and _BIAS.fullmatch(name) and not _ROUTING.fullmatch(name):
+            yield name
+
+
+def _tune(module: nn.Module, names: list[str]) -> None:
+    """Give a module a delta per bias, and let its biases read as their sums."""
+    import torch
+    from torch import nn
+
+    for name in names:
+        bias = module.get_parameter(name)
+        delta = nn.Parameter(torch.zeros(bias.shape, dtype=torch.float32, device=bias.device))
+        module.register_parameter(name + SUFFIX, delta)
+    kind = type(module)
+    # A class of its own, since properties belong to classes. The base's parameters keep their places and names.
+    sums = {name: _sum(name) for name in names}
+    module.__class__ = type(kind.__name__, (kind,), {**sums, "__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+def _sum(name: str) -> property:
+    def read(module: nn.Module) -> torch.Tensor:
+        bias = module._parameters[name]
+        delta = module._parameters[name + SUFFIX]
+        assert bias is not None
+        assert delta is not None
+        return (bias + delta).to(bias.dtype)
+
+    return property(read)
+
+
+def _adds_its_bias(model: nn.Module, site: str) -> bool:
+    """Whether a bias of this module acts as a summand on what its forward returns."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if not isinstance(model.get_submodule(site), nn.Linear | Conv1D | nn.LayerNorm):
+        return False
+    # Where the module around it takes the bias itself, for a fused kernel, no forward runs that a summand could follow.
+    parent, _, child = site.rpartition(".")
+    return not _reads(type(model.get_submodule(parent)), child, "bias")
+
+
+def _reads(kind: type[nn.Module], child: str, attribute: str) -> bool:
+    """Whether a method of a class reads ``self.child.attribute``."""
+    import dis
+    import inspect
+    from itertools import pairwise
+
+    from torch import nn
+
+    owners = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    for method in (method for owner in owners for method in vars(owner).values() if inspect.isfunction(method)):
+        steps = pairwise(dis.get_instructions(inspect.unwrap(method)))
+        if any((a.argval, b.argval, b.opname) == (child, attribute, "LOAD_ATTR") for a, b in steps):
+            return True
+    return False

@@ -76,6 +76,10 @@ class Lora(PeftMethod[LoraConfig]):
                 hint="Use the variant nf4, or leave dora off.",
             )
 
+    def decays_to(self, config: LoraConfig, name: str) -> float | None:
+        # PiSSA's factors hold the principal components of the base's own weights: decay to zero would erase those.
+        return None if config.pissa and ".lora_" in name else 0.0
+
     def peft_config(self, model: nn.Module, config: LoraConfig, target: Target) -> Any:
         import peft
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pefttools.errors import ArtifactError
 from pefttools.files import canonical_json
@@ -24,6 +25,9 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 class OwnMethod(Method[ConfigT]):
     """A method whose trained state is exactly the parameters that require gradients after `wrap`."""
 
+    #: names of parameters that files of 0.1.0 lack, as a regular expression: they stay as `wrap` makes them
+    added_later: ClassVar[str] = r"(?!)"
+
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
         from safetensors.torch import save_file
 
@@ -42,15 +46,16 @@ class OwnMethod(Method[ConfigT]):
         wrapped = self.wrap(model, config, target)
         state = load_file(folder / WEIGHTS)
         trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
-        if state.keys() != trained.keys():
-            missing = sorted(trained.keys() - state.keys())[:5]
-            unknown = sorted(state.keys() - trained.keys())[:5]
+        missing = sorted(name for name in trained.keys() - state.keys() if not re.search(self.added_later, name))[:5]
+        unknown = sorted(state.keys() - trained.keys())[:5]
+        if missing or unknown:
             raise ArtifactError(
                 f"{folder / WEIGHTS} does not fit the model: "
                 f"missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
             )
         with torch.no_grad():
-            for name, parameter in trained.items():
+            for name in state:
+                parameter = trained[name]
                 if parameter.shape != state[name].shape:
                     raise ArtifactError(
                         f"{folder / WEIGHTS}: {name} has shape {tuple(state[name].shape)}, "

@@ -108,6 +108,16 @@ class Method(ABC, Generic[ConfigT]):
                 hint=f"It goes with: {', '.join(sorted(allowed.bases))}.",
             )
 
+    @classmethod
+    def upgraded(cls, options: dict[str, Any], schema: str) -> dict[str, Any]:
+        """Options that an artifact stores, as they must be given now to mean the same.
+
+        Args:
+            options: as stored.
+            schema: version of the manifest's schema, which tells what wrote them; ``1.0`` is that of 0.1.0.
+        """
+        return options
+
     @abstractmethod
     def wrap(self, model: nn.Module, config: ConfigT, target: Target) -> nn.Module:
         """Make a transformers model trainable by this method.
@@ -140,6 +150,20 @@ class Method(ABC, Generic[ConfigT]):
             ConfigError: says what the model lacks.
         """
         return
+
+    def decays_to(self, config: ConfigT, name: str) -> float | None:
+        """Value that weight decay pulls a trained parameter towards: the one at which it has no effect.
+
+        Biases and norms are never asked for: they do not decay.
+
+        Args:
+            config: validated options.
+            name: of the parameter, as in the wrapped model.
+
+        Returns:
+            The value; None where no single value is right and the parameter is not to decay.
+        """
+        return 0.0
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after every optimizer step; does nothing by default."""

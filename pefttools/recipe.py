@@ -78,6 +78,19 @@ def choose_task(choice: Choice, where: str = "task") -> Task[Any]:
     return task(validate(task.config, options, where))
 
 
+def stored_method(name: str, options: Mapping[str, Any], schema: str, where: str) -> tuple[Method[Any], MethodConfig]:
+    """The method of an artifact and its options, whichever version wrote them.
+
+    Args:
+        name: of the method.
+        options: as stored.
+        schema: version of the manifest's schema.
+        where: for messages.
+    """
+    method = methods.get(name)()
+    return method, validate(method.config, method.upgraded(dict(options), schema), where)
+
+
 def stored_task(name: str, options: Mapping[str, Any], where: str) -> Task[Any]:
     """The task of an artifact, whichever version wrote its options."""
     task = tasks.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -29,12 +30,14 @@ class BlockParts:
         attention_output: the projection that ends the attention sub-layer.
         feed_forward_input: the first projections of the feed-forward sub-layer.
         feed_forward_output: the projection that ends the feed-forward sub-layer.
+        final_norm: in families of post-norm blocks, the norm that ends the block.
     """
 
     keys_values: tuple[str, ...]
     attention_output: str
     feed_forward_input: tuple[str, ...]
     feed_forward_output: str
+    final_norm: str | None = None
 
 
 #: By family; the first whose every part stands in the model is taken. Another family costs one line here.
@@ -44,6 +47,7 @@ FAMILIES = {
         "attention.output.dense",
         ("intermediate.dense",),
         "output.dense",
+        "output.LayerNorm",
     ),
     "vit": BlockParts(
         ("attention.attention.key", "attention.attention.value"),
@@ -52,14 +56,18 @@ FAMILIES = {
         "output.dense",
     ),
     "vit-5": BlockParts(("attention.k_proj", "attention.v_proj"), "attention.o_proj", ("mlp.fc1",), "mlp.fc2"),
-    "distilbert": BlockParts(("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2"),
+    "distilbert": BlockParts(
+        ("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2", "output_layer_norm"
+    ),
     "llama": BlockParts(
         ("self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"
     ),
     "phi3": BlockParts(("self_attn.qkv_proj",), "self_attn.o_proj", ("mlp.gate_up_proj",), "mlp.down_proj"),
     "phi": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.dense", ("mlp.fc1",), "mlp.fc2"),
     "clip": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("mlp.fc1",), "mlp.fc2"),
-    "bart": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("fc1",), "fc2"),
+    "bart": BlockParts(
+        ("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("fc1",), "fc2", "final_layer_norm"
+    ),
     "gpt2": BlockParts(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj"),
     "gpt-neox": BlockParts(
         ("attention.query_key_value",), "attention.dense", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"
@@ -131,6 +139,8 @@ def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, lin
     names = [name for name, module in model.named_modules() if name and _is_candidate(module, linear_only)]
     chosen: set[str] = set()
     for pattern in patterns:
+        if pattern == ALL_LINEAR:
+            _warn_of_fused_weights(model, option)
         found = set(all_linear(model)) if pattern == ALL_LINEAR else {name for name in names if _matches(name, pattern)}
         if not found:
             kind = "linear layer" if linear_only else "module"
@@ -140,6 +150,42 @@ def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, lin
             )
         chosen |= found
     return [name for name in names if name in chosen]
+
+
+def fused_weights(model: nn.Module) -> dict[str, int]:
+    """Block weights that multiply as linear layers do, but stand fused in one parameter of three or more dimensions.
+
+    Mixtures of experts keep all experts so, XLNet its attention heads.
+
+    Returns:
+        Names of the parameters, and the number of their elements.
+    """
+    from torch.nn.modules.conv import _ConvNd
+
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            full = f"{name}.{own}"
+            if parameter.ndim > 2 and _part(full):
+                found[full] = parameter.numel()
+    return found
+
+
+def _warn_of_fused_weights(model: nn.Module, option: str) -> None:
+    fused = fused_weights(model)
+    if not fused:
+        return
+    # By sizes and not by parameters: a quantized weight is packed.
+    covered = sum(input_size(layer) * output_size(layer) for layer in map(model.get_submodule, all_linear(model)))
+    share = covered / (covered + sum(fused.values()))
+    names = sorted({name.rpartition(".")[2] for name in fused})
+    warnings.warn(
+        f"{option}: {ALL_LINEAR!r} covers {share:.0%} of the weights in this model's blocks; the rest is fused in "
+        f"{', '.join(names)}, which are not linear layers and stay as they are",
+        stacklevel=3,
+    )
 
 
 def ends(names: Iterable[str], model: nn.Module) -> list[str]:

@@ -54,9 +54,15 @@ class Bottleneck(nn.Module):
 
 
 def attach_serial(site: nn.Module, size: int, config: BottleneckConfig) -> None:
-    """Add an adapter after the output of `site`, whose last dimension is `size`."""
+    """Add an adapter after the output of `site`, a layer or a block, whose last dimension is `size`."""
     site.add_module(CHILD, Bottleneck(size, size, config, _device(site)))
     site.register_forward_hook(_add_serial)
+
+
+def attach_around_norm(norm: nn.Module, size: int, config: BottleneckConfig) -> None:
+    """Add an adapter from the output of `norm` to its input, which the norm then takes again."""
+    norm.add_module(CHILD, Bottleneck(size, size, config, _device(norm)))
+    norm.register_forward_hook(_add_around_norm)
 
 
 def attach_parallel(reader: nn.Module, writer: nn.Module, inputs: int, outputs: int, config: BottleneckConfig) -> None:
@@ -69,9 +75,19 @@ def attach_parallel(reader: nn.Module, writer: nn.Module, inputs: int, outputs: 
     writer.register_forward_hook(_add_parallel)
 
 
-def _add_serial(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    added: torch.Tensor = site.get_submodule(CHILD)(output)
-    return output + added.to(output.dtype)
+def _add_serial(site: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    # Some blocks return more than their states.
+    states, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+    added: torch.Tensor = site.get_submodule(CHILD)(states)
+    states = states + added.to(states.dtype)
+    return states if rest is None else (states, *rest)
+
+
+def _add_around_norm(norm: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    added: torch.Tensor = norm.get_submodule(CHILD)(output)
+    # Past the hooks, of which this is one.
+    result: torch.Tensor = norm.forward(args[0] + added.to(args[0].dtype))
+    return result
 
 
 def _keep_input(reader: nn.Module, args: tuple[Any, ...]) -> None:

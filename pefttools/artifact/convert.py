@@ -22,7 +22,7 @@ from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError
 from pefttools.files import folder_atomic
 from pefttools.methods import methods
-from pefttools.recipe import choose_method, stored_task
+from pefttools.recipe import stored_method, stored_task
 from pefttools.tasks import Built
 
 #: the method whose files ``write_peft`` writes
@@ -61,7 +61,7 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, str(folder))
+    method, config = stored_method(manifest.method.name, manifest.method.config, manifest.schema_version, str(folder))
     task = stored_task(manifest.task.name, manifest.task.config, str(folder))
     found = find_base(manifest, base)
     built = task.build(found, variants.get("float32")(), manifest.task.labels, manifest.task.head)

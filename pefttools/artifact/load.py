@@ -11,7 +11,7 @@ from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
 from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, locate_base, variants
 from pefttools.errors import ArtifactError, BaseModelError
-from pefttools.recipe import choose_method, stored_task
+from pefttools.recipe import stored_method, stored_task
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 
@@ -51,7 +51,9 @@ def load_verified(
     """Load an artifact whose files and base are known to be right."""
     from pefttools.training.precision import default_device
 
-    method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, "the manifest's method")
+    method, config = stored_method(
+        manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
+    )
     task = stored_task(manifest.task.name, manifest.task.config, "the manifest's task")
     kind = variants.get(variant or manifest.base.variant)()
     check_combination(method, config, kind, task.name)

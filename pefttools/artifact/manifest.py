@@ -14,7 +14,7 @@ from pefttools.files import canonical_json, sha256_file
 
 MANIFEST = "pefttools.json"
 #: a newer minor version adds fields; a newer major version can't be read
-SCHEMA = "1.0"
+SCHEMA = "1.1"
 
 
 class _Part(BaseModel):

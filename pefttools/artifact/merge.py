@@ -19,7 +19,7 @@ from pefttools.bases import variants
 from pefttools.bases.loading import load_transformer, quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import folder_atomic
-from pefttools.recipe import choose_method
+from pefttools.methods import methods
 from pefttools.tuned import TunedModel
 
 #: of the largest logit; float32 sums in another order stay far below
@@ -43,7 +43,7 @@ def merge_artifact(folder: Path, output: Path, *, base: str | None = None, forma
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     manifest = read_manifest(folder)
-    method, _ = choose_method({"name": manifest.method.name, **manifest.method.config})
+    method = methods.get(manifest.method.name)()
     if not method.capabilities.mergeable:
         raise ConfigError(
             f"the method {method.name!r} can't be merged: it does more than change the base's weights",

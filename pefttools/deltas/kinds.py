@@ -54,6 +54,8 @@ class Bottleneck:
         up_bias: ``[out]``.
         activation: its name.
         reads: site whose input is read; None: this site's own output.
+        around_norm: the site is a norm, and what the bottleneck makes of its output is added to its input, which the
+            norm then takes again: ``y = norm(x + up act(down norm(x) + down_bias) + up_bias)``.
     """
 
     down: torch.Tensor
@@ -62,6 +64,7 @@ class Bottleneck:
     up_bias: torch.Tensor
     activation: Activation
     reads: str | None = None
+    around_norm: bool = False
 
     @property
     def size(self) -> int:

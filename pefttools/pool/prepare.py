@@ -20,7 +20,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.pool.base import ServedBase
 from pefttools.pool.heads import Frame, LanguageHead, PooledHead, ServedHead
-from pefttools.recipe import choose_method, stored_task
+from pefttools.recipe import stored_method, stored_task
 from pefttools.tasks import Task
 from pefttools.tuned import check_combination
 
@@ -67,7 +67,9 @@ class Preparer:
             ConfigError: its method or its task can't be served in a pool.
         """
         manifest = read_manifest(folder)
-        method, config = choose_method({"name": manifest.method.name, **manifest.method.config}, str(folder))
+        method, config = stored_method(
+            manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
+        )
         if not method.capabilities.mixed_batch:
             raise ConfigError(
                 f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)",

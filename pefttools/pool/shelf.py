@@ -59,7 +59,8 @@ class Shelf:
         self.place_of_stacks = Place(dtype, parameter.device)
         # Hooks stand everywhere from the beginning, so that a compiled model need not change when an adapter comes.
         for name, module in self.model.named_modules():
-            if module._parameters and name:
+            # Adapters stand at layers, and at whole blocks, which are numbered.
+            if name and (module._parameters or name.rpartition(".")[2].isdigit()):
                 self.sites[name] = Site(name, module, self.routing)
 
     def bytes(self) -> int:

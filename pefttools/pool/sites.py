@@ -98,10 +98,15 @@ class Site:
                 args = (stack.scale(args[0], slots), *args[1:])
         return args
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not (self.stacks or self.dense or self.replaced):
             return output
-        x, y = args[0], output
+        if isinstance(output, tuple):  # of a block that returns more than its states
+            return (self._adapted(module, args, output[0]), *output[1:])
+        return self._adapted(module, args, output)
+
+    def _adapted(self, module: nn.Module, args: tuple[Any, ...], y: torch.Tensor) -> torch.Tensor:
+        x = args[0] if args else y  # blocks may be called by names; what acts there reads their output alone
         if self.routing.rows and (self.dense or self.replaced):
             y = self._unstacked(x, y)
         for (family, reads), stack in self.stacks.items():

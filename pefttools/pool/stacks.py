@@ -25,7 +25,7 @@ class Family(NamedTuple):
     """Deltas that share their slots: one kind and, where it has one, one padded size.
 
     Attributes:
-        kind: name of the field of `SiteDelta`.
+        kind: name of the field of `SiteDelta`; ``norm_bottleneck`` for a bottleneck around a norm.
         size: padded rank or width; 0 where the kind has none.
         activation: of a bottleneck.
     """
@@ -45,7 +45,8 @@ def families_of(delta: SiteDelta) -> list[Family]:
     if delta.low_rank is not None:
         found.append(Family("low_rank", padded(delta.low_rank.rank)))
     if delta.bottleneck is not None:
-        found.append(Family("bottleneck", padded(delta.bottleneck.size), delta.bottleneck.activation))
+        kind = "norm_bottleneck" if delta.bottleneck.around_norm else "bottleneck"
+        found.append(Family(kind, padded(delta.bottleneck.size), delta.bottleneck.activation))
     return found
 
 
@@ -223,16 +224,32 @@ class BottleneckStack(Stack):
         return {"down": it.down.T, "down_bias": it.down_bias[None], "up": it.up.T, "up_bias": it.up_bias[None]}
 
     def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        return y + self.added(x, slots).to(y.dtype)
+
+    def added(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """What the bottlenecks make of ``x[rows, ..., in]``: ``[rows, ..., out]``."""
         if x.dim() == 2:
-            return self.apply(x[:, None], y[:, None], slots, module)[:, 0]
+            return self.added(x[:, None], slots)[:, 0]
         down, down_bias, up, up_bias = (tensor.index_select(0, slots) for tensor in self.tensors.values())
         inner = activate(torch.baddbmm(down_bias, x.to(down.dtype), down), self.activation)
-        return y + torch.baddbmm(up_bias, inner, up).to(y.dtype)
+        return torch.baddbmm(up_bias, inner, up)
+
+
+class NormBottleneckStack(BottleneckStack):
+    """Bottlenecks around a norm, from its output to its input, which it then takes again."""
+
+    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        # Past the module's hooks, of which this is part.
+        again = module.forward(x + self.added(y, slots).to(x.dtype))
+        own = (slots > 0).view(-1, *(1,) * (y.dim() - 1))
+        # Rows without one keep what they have, be it another adapter's.
+        return torch.where(own, again, y)
 
 
 #: by kind, in the order in which they act
 STACKS: dict[str, type[Vector] | type[LowRankStack] | type[BottleneckStack]] = {
     "input_scale": InputScale,
+    "norm_bottleneck": NormBottleneckStack,
     "low_rank": LowRankStack,
     "weight_scale": WeightScale,
     "output_scale": OutputScale,

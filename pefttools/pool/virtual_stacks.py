@@ -78,7 +78,7 @@ def slot_bytes(family: Family, lacking: Sequence[SiteDelta], deltas: AdapterDelt
     for delta in lacking:
         if delta.low_rank is not None and family.kind == "low_rank":
             total += family.size * (delta.low_rank.a.shape[1] + delta.low_rank.b.shape[0])
-        elif delta.bottleneck is not None and family.kind == "bottleneck":
+        elif delta.bottleneck is not None and family.kind in ("bottleneck", "norm_bottleneck"):
             inputs, outputs = delta.bottleneck.down.shape[1], delta.bottleneck.up.shape[0]
             total += family.size * (inputs + outputs + 1) + outputs
         else:

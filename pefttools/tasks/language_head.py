@@ -6,6 +6,7 @@ the idea of Liger's fused linear cross-entropy (https://arxiv.org/abs/2410.10989
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,11 +38,14 @@ def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torc
         read.append(states)
         return states
 
-    own = vars(head).get("forward")
+    own, before, after = vars(head).get("forward"), head._forward_pre_hooks, head._forward_hooks
     head.forward = pass_on
+    # Hooks of the head are a part of it: they run where a piece goes through it.
+    head._forward_pre_hooks, head._forward_hooks = OrderedDict(), OrderedDict()
     try:
         states = run()
     finally:
+        head._forward_pre_hooks, head._forward_hooks = before, after
         if own is None:
             del head.forward
         else:

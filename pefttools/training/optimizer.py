@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,9 @@ from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
     import torch
+
+#: biases and norms, by the patterns that transformers' Trainer has
+_NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE)
 
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
@@ -37,13 +41,56 @@ def make_optimizer(name: str, trained: Iterable[torch.Tensor], learning_rate: fl
 def parameter_groups(
     model: TunedModel, learning_rate: float, head_learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """The trained parameters, with a learning rate of its own for the task head; only matrices decay."""
+    """The trained parameters, with a learning rate of its own for the task head.
+
+    The optimizer's own weight decay pulls towards zero, so it is on only where zero is the right value; for the others
+    see `decay_to_their_values`.
+    """
     groups: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = head_learning_rate if _in_head(model, name) else learning_rate
-            groups.setdefault((rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+            decay = weight_decay if decay_target(model, name, parameter) == 0 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+
+
+def decay_target(model: TunedModel, name: str, parameter: torch.Tensor) -> float | None:
+    """Value that weight decay pulls a trained parameter towards; None: it does not decay, as biases and norms."""
+    if parameter.ndim < 2 or _NOT_DECAYED.search(name):
+        return None
+    if _in_head(model, name):
+        return 0.0
+    return model.spec.method.decays_to(model.spec.config, name)
+
+
+def decay_to_their_values(optimizer: torch.optim.Optimizer, model: TunedModel, weight_decay: float) -> None:
+    """Let parameters whose value without effect is not zero decay to that value, before every step.
+
+    Decoupled, as AdamW's: ``parameter -= rate * weight_decay * (parameter - value)``.
+
+    Args:
+        optimizer: its steps are preceded by the decay, at the learning rate that its groups then have.
+        model: what it trains.
+        weight_decay: as in AdamW.
+    """
+    values = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            value = decay_target(model, name, parameter)
+            if value:  # zero is the optimizer's own affair
+                values[parameter] = value
+    if not values or not weight_decay:
+        return
+
+    def decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                # Like AdamW: what has no gradient in this step stays as it is.
+                if parameter in values and parameter.grad is not None:
+                    parameter.data.add_(values[parameter] - parameter.data, alpha=group["lr"] * weight_decay)
+
+    optimizer.register_step_pre_hook(decay)
 
 
 def _in_head(model: TunedModel, name: str) -> bool:

@@ -15,6 +15,7 @@ from pefttools.artifact.manifest import MANIFEST, Manifest, read_manifest, verif
 from pefttools.bases import Base
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig
+from pefttools.recipe import stored_method
 from pefttools.tasks.task import Example, Task
 from pefttools.training.checkpoints import put_state
 from pefttools.tuned import TunedModel
@@ -64,7 +65,8 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
     verify_files(folder, manifest)
     check_base(manifest, base)
     mine = {"name": method.name, **method.describe(config)}
-    theirs = {"name": manifest.method.name, **manifest.method.config}
+    parent, options = stored_method(manifest.method.name, manifest.method.config, manifest.schema_version, str(folder))
+    theirs = {"name": parent.name, **parent.describe(options)}
     for name in (*mine, *theirs):
         if mine.get(name) != theirs.get(name):
             raise ConfigError(

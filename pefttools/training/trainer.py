@@ -16,7 +16,7 @@ from pefttools.progress import Advance
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
-from pefttools.training.optimizer import parameter_groups
+from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
 from pefttools.training.resume import made_from
 from pefttools.training.sampler import LengthWindowSampler
@@ -103,6 +103,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             )
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.tuned)
             self.optimizer = kind(groups, **options)
+            decay_to_their_values(self.optimizer, self.tuned, settings.weight_decay)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:

@@ -33,6 +33,7 @@ CHOICES: list[dict[str, Any]] = [
     {"name": "bottleneck", "size": 8},
     {"name": "bottleneck", "size": 8, "placement": "pfeiffer"},
     {"name": "bottleneck", "size": 8, "placement": "parallel"},
+    {"name": "bottleneck", "size": 8, "placement": "feed-forward"},
     {"name": "bitfit"},
     {"name": "untuned"},
 ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pefttools.errors import TargetError
-from pefttools.sites import all_linear, block_parts, ends, match_modules, modules_at
+from pefttools.sites import ALL_LINEAR, all_linear, block_parts, ends, match_modules, modules_at
 
 
 def _models() -> list[Any]:
@@ -100,3 +100,44 @@ def test_patterns(tiny_bert: str) -> None:
     assert ends(only, model) == sorted(only)
     with pytest.raises(TargetError, match="are not known"):
         block_parts(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def _mixtures() -> list[Any]:
+    import transformers as t
+
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 99,
+    }
+    xlnet = t.XLNetConfig(d_model=32, n_layer=2, n_head=2, d_inner=64, vocab_size=99)
+    with torch.device("meta"):
+        return [
+            # per layer: 4 projections of 32 x 32; 8 experts of 3 x 32 x 64
+            pytest.param(t.MixtralForCausalLM(t.MixtralConfig(**small)), "8%", "down_proj, gate_up_proj"),
+            pytest.param(
+                t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**small, moe_intermediate_size=16, num_experts=8, head_dim=16)),
+                "25%",
+                "down_proj, gate_up_proj",
+            ),
+            # per layer: 2 projections of 32 x 64; 5 of 32 x 2 x 16, and the segments' 2 x 2 x 16
+            pytest.param(t.XLNetModel(xlnet), "44%", "k, o, q, r, seg_embed, v"),
+        ]
+
+
+@pytest.mark.parametrize(("model", "share", "names"), _mixtures(), ids=["mixtral", "qwen3-moe", "xlnet"])
+def test_all_linear_says_which_share_of_fused_blocks_it_covers(model: Any, share: str, names: str) -> None:
+    with pytest.warns(UserWarning, match=rf"lora.targets: 'all-linear' covers {share} .* fused in {names}, "):
+        match_modules(model, [ALL_LINEAR], option="lora.targets")
+
+
+def test_all_linear_says_nothing_where_it_covers_all(recwarn: pytest.WarningsRecorder) -> None:
+    import transformers as t
+
+    with torch.device("meta"):
+        model = t.MambaModel(t.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=99))
+    assert len(match_modules(model, [ALL_LINEAR], option="lora.targets")) == 8
+    assert not [warning for warning in recwarn if "all-linear" in str(warning.message)]

@@ -25,7 +25,7 @@ VARIED: dict[str, list[dict[str, Any]]] = {
         {"size": 8},
         {"size": 5, "placement": "pfeiffer", "activation": "relu"},
         {"size": 12, "placement": "parallel", "scale": 2.0},
-        {"size": 8, "activation": "tanh"},
+        {"size": 8, "placement": "feed-forward", "activation": "tanh"},
     ],
     "bitfit": [{}] * 4,
 }

@@ -57,7 +57,17 @@ def test_one_graph_for_loads_growths_and_batches(tiny_llama: str, many: list[Pat
 
 
 def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
-    chosen = ["lora-0", "lora-2", "ia3-0", "bitfit-0", "bottleneck-0", "bottleneck-2", "prefix-0", "prompt-0"]
+    chosen = [
+        "lora-0",
+        "lora-2",
+        "ia3-0",
+        "bitfit-0",
+        "bottleneck-0",
+        "bottleneck-1",
+        "bottleneck-2",
+        "prefix-0",
+        "prompt-0",
+    ]
     pool = pefttools.AdapterPool(tiny_bert, compile=True)
     plain = pefttools.AdapterPool(tiny_bert)
     for name in chosen:

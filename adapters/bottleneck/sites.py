@@ -1,0 +1,104 @@
+"""Where in a model bottleneck adapters stand, by placement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pefttools.errors import TargetError
+from pefttools.sites import block_parts, input_size, match_modules, modules_at, output_size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .method import BottleneckConfig
+
+
+class Residual(NamedTuple):
+    """Where a block's feed-forward output has been added to the residual.
+
+    Attributes:
+        name: of the norm that the sum goes into, or of the block that returns the sum.
+        size: of the sum's last dimension.
+        norm: whether it is the norm.
+    """
+
+    name: str
+    size: int
+    norm: bool
+
+
+def serial_sites(model: nn.Module, config: BottleneckConfig) -> list[str]:
+    """Linear layers that end a sub-layer."""
+    if config.targets:
+        return match_modules(model, config.targets, option="bottleneck.targets")
+    parts = block_parts(model)
+    names = modules_at(model, parts.feed_forward_output)
+    if config.placement == "houlsby":
+        names += modules_at(model, parts.attention_output)
+    return names
+
+
+def parallel_sites(model: nn.Module, config: BottleneckConfig) -> list[tuple[str, str]]:
+    """Modules that are read, and those to whose output is added."""
+    if bool(config.targets) != bool(config.inputs):
+        raise TargetError("bottleneck.targets and bottleneck.inputs go together for the placement 'parallel'")
+    if config.targets:
+        reads = match_modules(model, config.inputs, option="bottleneck.inputs")
+        writes = match_modules(model, config.targets, option="bottleneck.targets")
+    else:
+        parts = block_parts(model)
+        reads, writes = (
+            modules_at(model, parts.feed_forward_input[0]),
+            modules_at(model, parts.feed_forward_output),
+        )
+    if len(reads) != len(writes):
+        raise TargetError(
+            f"bottleneck: {len(reads)} inputs for {len(writes)} targets",
+            hint=f"inputs: {', '.join(reads[:4])}...; targets: {', '.join(writes[:4])}...",
+        )
+    return list(zip(reads, writes, strict=True))
+
+
+def residual_sites(model: nn.Module, config: BottleneckConfig) -> list[Residual]:
+    """Where each block's feed-forward output has been added to the residual."""
+    if config.targets:
+        names = match_modules(model, config.targets, option="bottleneck.targets", linear_only=False)
+        return [_norm(model, name) for name in names]
+    parts, modules = block_parts(model), dict(model.named_modules())
+    found = []
+    for name in modules_at(model, parts.feed_forward_output):
+        block = name.removesuffix(f".{parts.feed_forward_output}")
+        norm = f"{block}.{parts.final_norm}"
+        if parts.final_norm is not None and norm in modules and _is_post_norm(model, block):
+            found.append(_norm(model, norm))
+        else:
+            size = output_size(model.get_submodule(name))
+            found.append(Residual(block, size, norm=False))
+    return found
+
+
+def linear_sizes(model: nn.Module, read: str, write: str) -> tuple[int, int]:
+    """Sizes of what one linear layer takes and another returns."""
+    return input_size(model.get_submodule(read)), output_size(model.get_submodule(write))
+
+
+def _norm(model: nn.Module, name: str) -> Residual:
+    module = model.get_submodule(name)
+    weight = module._parameters.get("weight")
+    if "norm" not in type(module).__name__.lower() or weight is None or weight.ndim != 1:
+        raise TargetError(
+            f"bottleneck.targets: {name} is a {type(module).__name__}; for the placement 'pfeiffer' the targets are "
+            "the norms that end a block",
+            hint="The placement 'feed-forward' takes linear layers.",
+        )
+    return Residual(name, weight.shape[0], norm=True)
+
+
+def _is_post_norm(model: nn.Module, block: str) -> bool:
+    """Whether a block ends in its last norm; OPT's and BART's norms have the same names wherever they stand."""
+    says = getattr(model.get_submodule(block), "do_layer_norm_before", None)
+    if says is not None:
+        return not says
+    # A stack of pre-norm blocks ends in a norm of its own.
+    stack = model.get_submodule(".".join(block.split(".")[:-2]))
+    return not any(name in ("layer_norm", "final_layer_norm") for name, _ in stack.named_children())
