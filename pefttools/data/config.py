@@ -28,6 +28,9 @@ class DataConfig(BaseModel):
     limit: dict[Split, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="at most so many rows of a split, drawn by the seed"
     )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="between the cells of csv files; none: a comma, or what they show"
+    )
     group: str | None = Field(
         None, description="column whose rows of one value, e.g. of one customer, stay together in one split"
     )

@@ -73,7 +73,7 @@ def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, s
     columns = dict(config.columns)
     if config.group is not None:
         roles, columns = {**roles, "group": True}, {**columns, "group": config.group}
-    tables = [read_table(one, roles, columns, split=split) for one in sources]
+    tables = [read_table(one, roles, columns, split=split, delimiter=config.delimiter) for one in sources]
     first = tables[0]
     for table in tables[1:]:
         if table.columns.keys() != first.columns.keys():

@@ -1,27 +1,29 @@
-"""One table of rows, and how it is read from csv, tsv, jsonl, parquet or a hub data set."""
+"""One table of rows, and how a source becomes one."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pefttools.data.arrow_rows import RowCodec
+from pefttools.data.hub import from_hub
 from pefttools.data.mapped import SMALL, Chosen, found, gathered, kept
+from pefttools.data.readers import files_of, read_file
+from pefttools.data.readers.opening import kind_of
 from pefttools.errors import DataError, UnknownNameError
 from pefttools.files import sha256_file
 from pefttools.packages import is_package_reference, package_path
 
 Row = dict[str, Any]
 #: of cached rows; another one where a reader gives other rows for the same file
-_FORMAT = 1
+_FORMAT = 2
 
 #: a column inside a text that joins several, e.g. "{passage} {question}"
 _COLUMN_IN_TEXT = re.compile(r"\{([^{}]+)\}")
@@ -53,7 +55,7 @@ class Table:
     def error(self, index: int, role: str, problem: str, *, hint: str | None = None) -> DataError:
         """An error about one cell, with file, row and column."""
         return DataError(
-            f"{self.source}, row {self.numbers[index]}, column {self.columns[role]!r}: {problem}", hint=hint
+            f"{self.source}, row {self.numbers[index]}, column {self.columns.get(role, role)!r}: {problem}", hint=hint
         )
 
     def take(self, indices: Sequence[int]) -> Table:
@@ -71,15 +73,24 @@ class Table:
         return digest.hexdigest()
 
 
-def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, split: str = "train") -> Table:
+def read_table(
+    source: str,
+    roles: dict[str, bool],
+    columns: dict[str, str],
+    *,
+    split: str = "train",
+    delimiter: str | None = None,
+) -> Table:
     """Read rows and give their columns the names of the task's roles.
 
     Args:
-        source: a ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` or ``.parquet`` file, a ``package:`` reference to one, or a
-            hub data set ``ORG/NAME``, ``ORG/NAME:CONFIG`` or ``ORG/NAME:CONFIG@SPLIT``.
+        source: a file (csv, tsv, jsonl, json, parquet, arrow, feather, xlsx; the texts also packed as gz, zst or zip),
+            a folder or a pattern of such files, a ``package:`` reference to one, or a hub data set ``ORG/NAME``,
+            ``ORG/NAME:CONFIG`` or ``ORG/NAME:CONFIG@SPLIT``.
         roles: role -> whether it must be there, e.g. ``{"text": True, "pair": False}``.
         columns: role -> column name, where they differ.
         split: split of a hub data set where the source names none.
+        delimiter: between the cells of a csv file; None: a comma, or what its header shows.
 
     Raises:
         DataError: the file can't be read, or a column is missing.
@@ -87,13 +98,13 @@ def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, 
     for role in columns:
         if role not in roles:
             raise UnknownNameError("column role", role, roles, where="data.columns")
-    stream = iter(_rows(source, split))
+    stream = iter(_rows(source, split, delimiter))
     first = next(stream, None)
     if first is None:
         raise DataError(f"{source} has no rows")
     chosen, parts = _find_columns(source, first, roles, columns)
     codec = RowCodec(list(chosen))
-    key = _key(source, chosen)
+    key = _key(source, chosen, delimiter)
     rows = None if key is None else found(key, codec)
     if rows is None:
         mapped = _with_roles(source, itertools.chain([first], stream), chosen, parts)
@@ -101,20 +112,23 @@ def read_table(source: str, roles: dict[str, bool], columns: dict[str, str], *, 
     return Table(source, rows, chosen, range(1, len(rows) + 1))
 
 
-def column_names(source: str) -> list[str]:
+def column_names(source: str, delimiter: str | None = None) -> list[str]:
     """Names of the columns of a data source, from its first row."""
-    return list(next(iter(_rows(source, "test")), {}))
+    return list(next(iter(_rows(source, "test", delimiter)), {}))
 
 
-def _rows(source: str, split: str) -> Iterable[Row]:
-    if is_package_reference(source):
-        return _read_file(package_path(source), source)
-    path = Path(source).expanduser()
-    if path.exists() or path.suffix in _READERS or source.count("/") != 1:
-        if not path.is_file():
-            raise DataError(f"the data file {source!r} does not exist")
-        return _read_file(path, source)
-    return _from_hub(source, split)
+def _rows(source: str, split: str, delimiter: str | None) -> Iterable[Row]:
+    files = _files(source)
+    if files is None:
+        return from_hub(source, split)
+    names = [source] if len(files) == 1 else [str(path) for path in files]
+    return itertools.chain.from_iterable(
+        read_file(path, name, delimiter) for path, name in zip(files, names, strict=True)
+    )
+
+
+def _files(source: str) -> list[Path] | None:
+    return [package_path(source)] if is_package_reference(source) else files_of(source)
 
 
 def _find_columns(
@@ -147,12 +161,12 @@ def _with_roles(source: str, rows: Iterable[Row], chosen: dict[str, str], parts:
             raise DataError(f"{source}, row {number}: no column {error.args[0]!r}") from error
 
 
-def _key(source: str, chosen: dict[str, str]) -> str | None:
-    """Names the rows of a file by its content and by what is read of it; None where there is no file."""
-    path = package_path(source) if is_package_reference(source) else Path(source).expanduser()
-    if not path.is_file():
+def _key(source: str, chosen: dict[str, str], delimiter: str | None) -> str | None:
+    """Names the rows of files by their content and by what is read of it; None where there are no files."""
+    files = _files(source)
+    if files is None:
         return None
-    said = json.dumps([_FORMAT, path.suffix.lower(), sha256_file(path), chosen])
+    said = json.dumps([_FORMAT, [(kind_of(path), sha256_file(path)) for path in files], chosen, delimiter])
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -162,120 +176,3 @@ def _value(row: Row, name: str, parts: list[str]) -> Any:
         return row[name]
     cells = {part: str(row[part]) for part in parts}
     return _COLUMN_IN_TEXT.sub(lambda match: cells[match[1]], name)
-
-
-def _read_file(path: Path, source: str) -> Iterator[Row]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{source}: files of the kind {path.suffix!r} can't be read",
-            hint=f"Known: {', '.join(sorted(_READERS))}.",
-        )
-    return reader(path, source)
-
-
-def _read_csv(path: Path, source: str, delimiter: str = ",") -> Iterator[Row]:
-    reader = csv.reader(_lines(path, source), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, None)
-        if not header:
-            return
-        for number, cells in enumerate((row for row in reader if row), start=1):
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{source}, row {number} (line {reader.line_num}): {len(cells)} cells, but the header names "
-                    f"{len(header)} columns"
-                )
-            yield dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{source}, line {reader.line_num}: {error}") from error
-
-
-def _read_tsv(path: Path, source: str) -> Iterator[Row]:
-    return _read_csv(path, source, delimiter="\t")
-
-
-def _read_jsonl(path: Path, source: str) -> Iterator[Row]:
-    number = 0
-    for line_number, line in enumerate(_lines(path, source), start=1):
-        if not line.strip():
-            continue
-        number += 1
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{source}, row {number} (line {line_number}): no valid JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{source}, row {number} (line {line_number}): a row must be an object, not {line[:40]!r}")
-        yield row
-
-
-def _read_json(path: Path, source: str) -> Iterator[Row]:
-    try:
-        rows = json.loads("".join(_lines(path, source)))
-    except ValueError as error:
-        raise DataError(f"{source}: no valid JSON: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(
-            f"{source}: a .json file must hold a list of objects", hint="One object per line: call it .jsonl."
-        )
-    yield from rows
-
-
-def _read_parquet(path: Path, source: str) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{source} is no readable parquet file: {error}") from error
-    yield from table.to_pylist()
-
-
-def _lines(path: Path, source: str) -> Iterator[str]:
-    """Lines of a UTF-8 file; says where one that is not UTF-8 goes wrong."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                # the signature that some editors put before the first character
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                before = line[: error.start]
-                column = before.count(b"\t" if path.suffix == ".tsv" else b",") + 1
-                row = "the header" if number == 1 and path.suffix in (".csv", ".tsv") else f"line {number}"
-                raise DataError(
-                    f"{source}, {row}, about column {column}: byte 0x{line[error.start]:02x} is not UTF-8",
-                    hint="Save the file as UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW).",
-                ) from error
-
-
-_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-}
-
-
-def _from_hub(source: str, split: str) -> list[Row]:
-    from datasets import load_dataset
-
-    name, _, given = source.partition("@")
-    name, _, config = name.partition(":")
-    try:
-        loaded = load_dataset(name, config or None, split=given or split)
-    except Exception as error:
-        raise DataError(
-            f"{source!r} is no file here and the hub gave no such data set (split {given or split!r}): "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            hint="Check the name and the network, or give a file.",
-        ) from error
-    rows: list[Row] = loaded.to_list()
-    # Class labels are numbers in such a data set; a person wants their names.
-    for column, feature in loaded.features.items():
-        if hasattr(feature, "int2str"):
-            for row in rows:
-                row[column] = feature.int2str(row[column])
-    return rows

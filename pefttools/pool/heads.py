@@ -200,9 +200,11 @@ class Frame:
     def run(self, parameters: dict[str, torch.Tensor], states: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """Logits of one row, from the states of all that it saw and from its own tokens."""
         self._states.given = states[None].to(next(iter(parameters.values())).dtype)
-        # The class looks for padding in the ids; virtual tokens have none of their own.
-        ids = torch.ones(1, len(states), dtype=torch.long, device=states.device)
-        ids[:, len(states) - len(input_ids) :] = input_ids
+        ids = input_ids[None]
+        if len(states) != len(input_ids):
+            # The class looks for padding in the ids, of which virtual tokens have none: nothing here is padding.
+            pad = self._shell.config.pad_token_id  # type: ignore[union-attr]
+            ids = torch.full((1, len(states)), 1 if pad != 1 else 0, dtype=torch.long, device=states.device)
         given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         logits: torch.Tensor = functional_call(self._shell, parameters, kwargs=given).logits[0]
         return logits

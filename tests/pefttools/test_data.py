@@ -85,7 +85,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
 def test_bad_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "label": "x"}\n{"text": \n')
-    with pytest.raises(DataError, match=r"row 2 \(line 2\): no valid JSON"):
+    with pytest.raises(DataError, match=r"row 2 \(line 2\): not valid JSON"):
         read_table(str(path), ROLES, {})
 
 

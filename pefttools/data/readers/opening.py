@@ -1,0 +1,88 @@
+"""Files as lines of text: packed or not, in UTF-8 or UTF-16."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import itertools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from pefttools.errors import DataError
+
+#: endings of packed files
+COMPRESSED = (".gz", ".zst", ".zip")
+
+
+def kind_of(path: Path) -> str:
+    """The ending that says what a file holds: ``.csv`` for ``rows.csv.gz``."""
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return name.suffix.lower()
+
+
+@contextlib.contextmanager
+def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked.
+
+    Raises:
+        DataError: it can't be unpacked.
+    """
+    ending = path.suffix.lower()
+    with contextlib.ExitStack() as stack:
+        stream: IO[bytes]
+        try:
+            if ending == ".gz":
+                import gzip
+
+                stream = cast("IO[bytes]", stack.enter_context(gzip.open(path)))
+            elif ending == ".zst":
+                try:
+                    import zstandard
+                except ImportError as error:
+                    raise DataError(f"{source} needs the package zstandard", hint="pip install zstandard") from error
+                stream = io.BufferedReader(stack.enter_context(zstandard.open(path, "rb")))
+            elif ending == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                names = [name for name in archive.namelist() if not name.endswith("/")]
+                if len(names) != 1:
+                    raise DataError(
+                        f"{source} holds {len(names)} files: one is needed", hint="Unpack it into a folder."
+                    )
+                stream = stack.enter_context(archive.open(names[0]))
+            else:
+                stream = stack.enter_context(path.open("rb"))
+            yield stream
+        except (OSError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{source} can't be read: {error}") from error
+
+
+def lines(path: Path, source: str) -> Iterator[str]:
+    """Lines of a text file, with their ends; says where one that is not UTF-8 goes wrong.
+
+    Raises:
+        DataError: names line and column.
+    """
+    with opened(path, source) as stream:
+        first = stream.readline()
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = io.TextIOWrapper(io.BytesIO(first + stream.read()), encoding="utf-16", newline="")
+            try:
+                yield from text
+            except UnicodeDecodeError as error:
+                raise DataError(f"{source} is not whole UTF-16: {error}") from error
+            return
+        for number, line in enumerate(itertools.chain([first] if first else [], stream), start=1):
+            try:
+                # the signature that some editors put before the first character
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                tabbed = kind_of(path) == ".tsv"
+                column = line[: error.start].count(b"\t" if tabbed else b",") + 1
+                where = "the header" if number == 1 and kind_of(path) in (".csv", ".tsv") else f"line {number}"
+                raise DataError(
+                    f"{source}, {where}, about column {column}: byte 0x{line[error.start]:02x} is not UTF-8",
+                    hint="Save the file as UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW).",
+                ) from error

@@ -1,0 +1,193 @@
+"""Kinds of data files, and files that are not quite right: read as they are meant, or refused by name."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pefttools.data import read_table
+from pefttools.data.hub import named
+from pefttools.errors import DataError
+
+ROLES = {"text": True, "label": True}
+ROWS = [{"text": 'a, "b"', "label": "x"}, {"text": "tab\there; é", "label": "ÿ"}]
+
+
+def _rows(source: object, **options: Any) -> list[dict[str, Any]]:
+    return list(read_table(str(source), ROLES, {}, **options).rows)
+
+
+def _csv(rows: list[dict[str, str]], delimiter: str = ",") -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ["text", "label"], delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def test_packed_files(tmp_path: Path) -> None:
+    import zstandard
+
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(_csv(ROWS).encode()))
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(lines))
+    with zipfile.ZipFile(tmp_path / "a.tsv.zip", "w") as archive:
+        archive.writestr("inside.tsv", _csv(ROWS, "\t"))
+    for name in ("a.csv.gz", "a.jsonl.zst", "a.tsv.zip"):
+        assert _rows(tmp_path / name) == ROWS, name
+    with zipfile.ZipFile(tmp_path / "b.csv.zip", "w") as archive:
+        archive.writestr("one.csv", "")
+        archive.writestr("two.csv", "")
+    with pytest.raises(DataError, match="holds 2 files: one is needed"):
+        _rows(tmp_path / "b.csv.zip")
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress(_csv(ROWS).encode())[:-12])
+    with pytest.raises(DataError, match=r"c\.csv\.gz can't be read"):
+        _rows(tmp_path / "c.csv.gz")
+    (tmp_path / "d.csv.bz2").write_bytes(bz2.compress(b"x"))
+    with pytest.raises(DataError, match=r"files of the kind '\.bz2' can't be read"):
+        _rows(tmp_path / "d.csv.bz2")
+
+
+def test_binary_tables(tmp_path: Path) -> None:
+    import openpyxl
+    import pyarrow
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist(ROWS)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    pyarrow.feather.write_feather(table, tmp_path / "a.feather")
+    with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    book = openpyxl.Workbook()
+    for cells in (["text", "label"], *(list(row.values()) for row in ROWS)):
+        book.active.append(cells)
+    book.save(tmp_path / "a.xlsx")
+    for ending in ("parquet", "feather", "arrow", "xlsx"):
+        assert _rows(tmp_path / f"a.{ending}") == ROWS, ending
+        (tmp_path / f"b.{ending}").write_bytes(b"nothing of the kind")
+        with pytest.raises(DataError, match=rf"b\.{ending} is not a readable"):
+            _rows(tmp_path / f"b.{ending}")
+    twice = pyarrow.table([["a"], ["x"], ["b"]], names=["text", "label", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="two columns 'text'"):
+        _rows(tmp_path / "c.parquet")
+
+
+def test_json_by_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"text": ["a", "b"], "label": ["x", "y"]}))
+    assert _rows(path) == [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    path.write_text(json.dumps({"text": ["a", "b"], "label": ["x"]}))
+    with pytest.raises(DataError, match=r"different lengths: \{'text': 2, 'label': 1\}"):
+        _rows(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le"])
+def test_encodings(encoding: str, tmp_path: Path) -> None:
+    signature = "\ufeff" if encoding.startswith("utf-16-") else ""
+    (tmp_path / "a.csv").write_bytes((signature + _csv(ROWS)).encode(encoding))
+    assert _rows(tmp_path / "a.csv") == ROWS
+
+
+def test_several_files(tmp_path: Path) -> None:
+    for index, row in enumerate(ROWS):
+        (tmp_path / f"part-{index}.csv").write_text(_csv([row]), encoding="utf-8")
+    (tmp_path / "notes.md").write_text("not data")
+    assert _rows(tmp_path) == _rows(tmp_path / "part-*.csv") == ROWS
+    with pytest.raises(DataError, match="matches no file"):
+        _rows(tmp_path / "rows-*.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no file that can be read"):
+        _rows(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("sep=;\ntext;label\na,b;x\n", {}),
+        ("text;label\na,b;x\n", {}),
+        ("text\tlabel\na,b\tx\n", {}),
+        ("text|label\na,b|x\n", {}),
+        ('\n \ntext,label\n"a,b",x\n', {}),
+        ("text~label\na,b~x\n", {"delimiter": "~"}),
+    ],
+)
+def test_delimiters_and_what_stands_before_the_header(content: str, options: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    assert _rows(tmp_path / "a.csv", **options) == [{"text": "a,b", "label": "x"}]
+
+
+@given(
+    st.sampled_from(",;\t|"),
+    st.lists(st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\r\0")), st.text("ab", min_size=1)),
+             min_size=1),
+)  # fmt: skip
+def test_any_table_comes_back(tmp_path_factory: pytest.TempPathFactory, delimiter: str, cells: Any) -> None:
+    rows = [{"text": text, "label": label} for text, label in cells]
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    path.write_text(_csv(rows, delimiter), encoding="utf-8", newline="")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert _rows(path) == rows
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.csv", "text,label,text\na,x,b\n"), ("a.jsonl", '{"text": "a", "label": "x", "text": "b"}\n'),
+    ("a.json", '[{"text": "a", "label": "x", "text": "b"}]'),
+])  # fmt: skip
+def test_two_columns_of_one_name(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=rf"{name}.* has two columns 'text'"):
+        _rows(tmp_path / name)
+
+
+def test_a_stray_quote_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"text {n},x" for n in range(12)]
+    lines[3], lines[9] = '"text 3,x', 'text 9",x'
+    path.write_text("\n".join(["text,label", *lines, ""]))
+    with pytest.warns(
+        UserWarning, match=r"a\.csv, row 4 \(lines 5 to 11\): a cell holds line ends that look like rows"
+    ):
+        assert len(_rows(path)) == 6
+    lines[9] = "text 9,x"
+    path.write_text("\n".join(["text,label", *lines, ""]))
+    with pytest.raises(DataError, match="the quote that opens in the row after line 4 never closes"):
+        _rows(path)
+    path.write_text('text,label\n"a poem\nof three, or four\nlines",x\n"one, two\nthree",y\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(_rows(path)) == 2
+
+
+def test_long_cells(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "a.csv").write_text(f"text,label\n{'word ' * 40_000},x\n")
+    assert len(_rows(tmp_path / "a.csv")[0]["text"]) == 200_000
+    assert csv.field_size_limit() == limit
+
+
+def test_class_numbers_get_their_names_however_deep() -> None:
+    from datasets import ClassLabel, Features, List, Value
+
+    features = Features(
+        {"text": Value("string"), "tags": List(ClassLabel(names=["O", "B"])), "one": ClassLabel(names=["no", "yes"]),
+         "inner": {"kind": ClassLabel(names=["a", "b"])}, "many": List({"kind": ClassLabel(names=["a", "b"])})}
+    )  # fmt: skip
+    row = {"text": "t", "tags": [0, 1], "one": 1, "inner": {"kind": 0}, "many": [{"kind": 1}]}
+    assert named(row, features) == {
+        "text": "t", "tags": ["O", "B"], "one": "yes", "inner": {"kind": "a"}, "many": [{"kind": "b"}],
+    }  # fmt: skip
+    assert named({"one": -1}, features) == {"one": None}
