@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 SUFFIX = "_delta"
 #: ``bias``, or XLNet's ``r_w_bias``, Mamba's ``dt_bias``, the ``gate_up_proj_bias`` of experts
 _BIAS = re.compile(r"(?:.*_)?bias")
-#: these only choose which experts a token goes to, and never get a gradient
-_ROUTING = re.compile(r".*(?:correction|expert)_bias")
+#: these only choose which experts a token goes to, or act on the segments of a text, as XLNet's ``r_s_bias``: what
+#: never gets a gradient is not trained
+_IDLE = re.compile(r".*(?:correction|expert)_bias|r_s_bias")
 
 
 class BitFitConfig(MethodConfig):
@@ -116,7 +117,7 @@ class BitFit(OwnMethod[BitFitConfig]):
 
 def _biases(module: nn.Module) -> Iterator[str]:
     for name, parameter in module.named_parameters(recurse=False):
-        if parameter.is_floating_point() and _BIAS.fullmatch(name) and not _ROUTING.fullmatch(name):
+        if parameter.is_floating_point() and _BIAS.fullmatch(name) and not _IDLE.fullmatch(name):
             yield name
 
 

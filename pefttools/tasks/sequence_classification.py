@@ -6,9 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pefttools.data import Table
 from pefttools.data.labels import label_text
@@ -16,8 +14,9 @@ from pefttools.data.table import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
+from pefttools.tasks.class_config import ClassificationConfig
 from pefttools.tasks.class_labels import check_label, label_names
-from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task, TaskConfig
+from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task
 
 if TYPE_CHECKING:
     import torch
@@ -29,29 +28,6 @@ if TYPE_CHECKING:
 
 #: of an example, what is not an input of the model
 _NOT_INPUTS = ("labels", "length")
-
-HeadKind = Literal["auto", "mean", "cls", "last", "model"]
-
-
-class ClassificationConfig(TaskConfig):
-    """Options of sequence classification."""
-
-    head: HeadKind = Field(
-        "auto",
-        description="mean, cls, last: pool the states and add one linear layer; model: the model's own head; "
-        "auto: what the base's files say, else the model's own",
-    )
-    labels: list[str] = Field(
-        default_factory=list, description="all labels, in the order of the outputs; empty: those of the training rows"
-    )
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
-        None,
-        description="label -> factor of its rows' loss in training; balanced: rows / (labels * rows of the label), so "
-        "that every label weighs the same",
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of every training label that is spread over all labels alike"
-    )
 
 
 class SequenceClassification(Task[ClassificationConfig]):

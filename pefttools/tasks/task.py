@@ -14,6 +14,7 @@ from pefttools.data.table import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.registry import Registry
+from pefttools.tasks.evaluation import Evaluation as Evaluation
 from pefttools.tasks.metrics import metric_name
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
-    from pefttools.tasks.classes import ClassReport
     from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
 
@@ -66,29 +66,6 @@ class Built:
     head_kind: str
     target: Target
     tokenizer: Any
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics of a model on a table, with one prediction per row, in the table's order.
-
-    Each prediction has ``prediction``, ``reference`` and ``correct``.
-    """
-
-    metrics: dict[str, float]
-    predictions: list[dict[str, Any]]
-
-    def answers(self) -> list[Any]:
-        """The predictions alone."""
-        return [entry["prediction"] for entry in self.predictions]
-
-    def classes(self, labels: Sequence[str]) -> ClassReport | None:
-        """Scores per class, and the confusion matrix; None for a task without labels."""
-        from pefttools.tasks.classes import class_report
-
-        if not labels:
-            return None
-        return class_report(self.answers(), [entry["reference"] for entry in self.predictions], labels)
 
 
 class Task(ABC, Generic[ConfigT]):

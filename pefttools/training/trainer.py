@@ -16,6 +16,7 @@ from pefttools.progress import Advance
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
+from pefttools.training.gradients import check_gradients, without_gradient
 from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
 from pefttools.training.resume import made_from
@@ -70,6 +71,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.best_score = -math.inf
         self.best_state: dict[str, torch.Tensor] = {}
         self.evaluations_without_progress = 0
+        self.gradients_checked = False
         self.optimizer: torch.optim.Optimizer | None = None
         self.control: Any
         super().__init__(
@@ -121,10 +123,14 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
 
         Raises:
             DivergedError: the loss is not finite.
+            TrainingError: in the first pass a trained parameter got no gradient.
         """
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise DivergedError(self.state.global_step + 1, float(loss))
+        if not self.gradients_checked:
+            self.gradients_checked = True
+            check_gradients(self.tuned, without_gradient(self.tuned))
         return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -121,3 +121,22 @@ def test_what_was_cut_and_what_each_class_got_is_said(tiny_bert: str, intents: d
     references = [entry["reference"] for entry in stored.test.predictions]
     assert found["test"] == class_report(stored.test.answers(), references, stored.model.labels).as_dict()
     verify_files(tmp_path / "a", read_manifest(tmp_path / "a"))
+
+
+def test_a_parameter_without_a_gradient_is_named(
+    tiny_bert: str, intents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pefttools.adapters.bitfit import BitFit
+    from pefttools.errors import TrainingError
+
+    wrap = BitFit.wrap
+
+    def idle(self: Any, model: torch.nn.Module, config: Any, target: Any) -> torch.nn.Module:
+        wrapped = wrap(self, model, config, target)
+        wrapped.register_parameter("idle", torch.nn.Parameter(torch.zeros(2)))
+        return wrapped
+
+    monkeypatch.setattr(BitFit, "wrap", idle)
+    recipe = {**_recipe(tiny_bert, intents, tmp_path / "a", max_steps=2), "method": "bitfit"}
+    with pytest.raises(TrainingError, match=r"1 parameters that 'bitfit' counts as trained got no gradient.*: .*idle"):
+        pefttools.train(recipe)

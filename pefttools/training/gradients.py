@@ -1,0 +1,29 @@
+"""Parameters that are said to be trained, and whether they are."""
+
+from __future__ import annotations
+
+from pefttools.errors import TrainingError
+from pefttools.tuned import TunedModel
+
+
+def without_gradient(model: TunedModel) -> list[str]:
+    """Trained parameters that got no gradient in the pass that has just been made."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+
+
+def check_gradients(model: TunedModel, untouched: list[str]) -> None:
+    """Refuse to go on with a method of whose own parameters some are trained by nothing.
+
+    Where every weight of the base is trained, those that this task does not use, such as a pooler's, may have none.
+
+    Raises:
+        TrainingError: names them.
+    """
+    everything = all(parameter.requires_grad for parameter in model.transformer.parameters())
+    if not untouched or everything:
+        return
+    raise TrainingError(
+        f"{len(untouched)} parameters that {model.spec.method.name!r} counts as trained got no gradient in the first "
+        f"step: {', '.join(untouched[:5])}{', ...' if len(untouched) > 5 else ''}",
+        hint="The base does not run them, or reads them past the method. Leave them out by the method's targets.",
+    )
