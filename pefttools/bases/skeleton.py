@@ -137,7 +137,8 @@ def _check_takes_texts(model_class: type[Any], config: Any, auto: str) -> None:
         return
     if auto != "AutoModelForSequenceClassification":
         raise BaseModelError(
-            f"{named}, which has an encoder and a decoder: texts can be classified with its own head (task.head=model)"
+            f"{named}, which has an encoder and a decoder; such a model can only classify, with its own head "
+            "(task.head=model)"
         )
     if getattr(config, "decoder_start_token_id", None) is None:
         raise BaseModelError(f"{named} without decoder_start_token_id in its configuration: it can't classify")

@@ -29,7 +29,7 @@ SLICE = [
     ("modernbert", "prefix", "mean", "its attention takes no keys and values"),
     ("electra", "prompt", "mean", "its embeddings have the size 16, its states 32"),
     ("mamba", "lora", "lm", "incompatible with Mamba"),
-    ("t5", "lora", "mean", "an encoder and a decoder"),
+    ("t5", "lora", "mean", "an encoder and a decoder; such a model can only classify"),
     ("t5", "lora", "model", "decoder_start_token_id"),
     ("bart", "prompt", "model", "it takes no embeddings|an encoder and a decoder"),
 ]
