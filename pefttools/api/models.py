@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def wrap(
     if chosen_task.roles.get("label") and len(labels) < 2:
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
     found = locate_base(base)
-    chosen_task, _ = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
+    chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
+    if shortened is not None:
+        warnings.warn(shortened, stacklevel=2)
     check_on_outline(found, variant, chosen, config, chosen_task, labels)
     return build(
         found, variant, chosen, config, chosen_task, labels,

@@ -159,6 +159,11 @@ class AdapterPool:
         """
         batch = padded_on_the_right(self._batch(inputs, adapters, "right"))
         with self._holding(adapters) as rows:
+            if not isinstance(inputs, Mapping):
+                for row in rows:
+                    if row is not None:
+                        task = row.prepared.task
+                        task.check_roles({next(iter(task.roles))}, row.prepared.roles)
             return self._runner.answer(rows, batch)
 
     @torch.no_grad()

@@ -34,12 +34,14 @@ class Prepared:
         deltas: at sites of the pool's model.
         head: what answers for its rows.
         task: writes its rows as it saw them in training.
+        roles: of its training data; empty where it does not remember them.
     """
 
     method: Method[Any]
     deltas: AdapterDeltas
     head: ServedHead
     task: Task[Any]
+    roles: frozenset[str] = frozenset()
 
     def without_deltas(self) -> Prepared:
         """The same once its weights have been copied, so that they are not held twice."""
@@ -113,7 +115,7 @@ class Preparer:
             frame = self._framed(task)
             model = frame.named
             head, deltas = frame.head(method.deltas(folder, model, config, frame.target), labels)
-        return Prepared(method, self._renamed(deltas, model), head, task)
+        return Prepared(method, self._renamed(deltas, model), head, task, frozenset(entry.columns))
 
     def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
         """Sites by their names in the pool's model."""

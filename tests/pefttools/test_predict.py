@@ -102,6 +102,11 @@ def test_parts_that_the_model_was_not_trained_on(artifact: Path, pairs: Path, tm
     file.write_text("sentence,label\none,no\n")
     with pytest.raises(DataError, match="the input has no 'pair'"):
         pefttools.evaluate(pairs, str(file))
+    pool = pefttools.AdapterPool(_base(pairs))
+    pool.load("pairs", pairs)
+    with pytest.raises(DataError, match="the input has no 'pair'"):
+        pool(["one text"], ["pairs"])
+    assert len(pool(dict(pool.tokenizer(["one"], ["two"], return_tensors="pt")), ["pairs"])) == 1
     # a model that remembers nothing of its data, as one made by `wrap`, takes both
     assert len(pefttools.predict(pefttools.wrap(_base(pairs), "lora", task=TASK, labels=LABELS), ["one text"])) == 1
 
