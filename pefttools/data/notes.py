@@ -19,21 +19,24 @@ Identity = Callable[[Row], Hashable]
 
 def label_notes(tables: dict[str, Table], labels: Sequence[str]) -> list[str]:
     """Classes that are far from equal in training, and labels that a split lacks."""
-    notes = []
+    notes, known = [], set(labels)
     for split, table in tables.items():
-        counts = Counter(label_text(row["label"]) for row in table.rows)
+        counts: Counter[str | None] = Counter()
+        spaces = 0
+        for row in table.rows:
+            counts[label_text(row["label"])] += 1
+            spaces += isinstance(row["label"], str) and row["label"] != row["label"].strip()
         missing = [label for label in labels if not counts[label]]
         if missing:
             shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
             notes.append(f"{split}: {len(missing)} of {len(labels)} labels do not occur: {shown}")
-        found = [(count, str(label)) for label, count in counts.items() if label in set(labels)]
+        found = [(count, str(label)) for label, count in counts.items() if label in known]
         if split == "train" and len(found) > 1 and max(found)[0] > _IMBALANCE * min(found)[0]:
             (most, often), (least, seldom) = max(found), min(found)
             notes.append(
                 f"train: {often!r} has {most:,} rows, {seldom!r} {least:,}: see task.class_weights=balanced and "
                 "selection.metric=f1_macro"
             )
-        spaces = sum(isinstance(row["label"], str) and row["label"] != row["label"].strip() for row in table.rows)
         if spaces:
             notes.append(f"{split}: white space around the labels of {spaces:,} rows is left out")
     return notes
@@ -47,12 +50,16 @@ def duplicate_notes(tables: dict[str, Table], identity: Identity, labelled: bool
     seen: dict[str, Any] = {}
     for split, table in tables.items():
         # Numbers of eight bytes, not the texts themselves: a million rows are eight megabytes.
-        inputs = numpy.frombuffer(array("q", (hash(identity(row)) for row in table.rows)), dtype=numpy.int64)
+        hashes, both = array("q"), array("q")
+        for row in table.rows:
+            hashes.append(hash(identity(row)))
+            if labelled:
+                both.append(hash((hashes[-1], label_text(row["label"]))))
+        inputs = numpy.frombuffer(hashes, dtype=numpy.int64)
         unique = numpy.unique(inputs)
         if len(unique) < len(inputs):
             line = f"{split}: {len(inputs) - len(unique):,} of {len(inputs):,} rows repeat the input of another"
             if labelled:
-                both = array("q", (hash((identity(row), label_text(row["label"]))) for row in table.rows))
                 unlike = len(numpy.unique(numpy.frombuffer(both, dtype=numpy.int64))) - len(unique)
                 line += f", {unlike:,} of them with another label" if unlike else ""
             notes.append(line)

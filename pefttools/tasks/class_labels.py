@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pefttools.data import Table
 from pefttools.data.labels import label_text
@@ -19,7 +20,7 @@ def label_names(train: Table, declared: Sequence[str]) -> list[str]:
     found = set()
     for index, row in enumerate(train.rows):
         value = row["label"]
-        found.add(read_label(train, index))
+        found.add(read_label(train, index, value))
         if isinstance(value, int | float):
             kinds.setdefault(isinstance(value, bool), index)
         if len(kinds) == 2:
@@ -33,31 +34,31 @@ def label_names(train: Table, declared: Sequence[str]) -> list[str]:
     return names
 
 
-def check_label(table: Table, index: int, labels: Sequence[str] | set[str]) -> None:
+def check_label(table: Table, index: int, value: Any, labels: Sequence[str] | set[str]) -> None:
     """Refuse a row whose label is not one of those that are learned.
 
     Raises:
         DataError: it is missing, not one label, or not known.
     """
-    name = read_label(table, index)
+    name = read_label(table, index, value)
     if name in labels:
         return
     near = UnknownNameError("label", name, labels)
     hint = near.hint if len(labels) <= 30 else (near.hint or "").partition("Known:")[0]
     raise table.error(
-        index, "label", f"the label {table.rows[index]['label']!r} does not occur in the training rows",
+        index, "label", f"the label {value!r} does not occur in the training rows",
         hint=f"{hint or ''} data.unknown_labels=skip leaves such rows out.".strip(),
     )  # fmt: skip
 
 
-def read_label(table: Table, index: int) -> str:
-    """The name of a row's label.
+def read_label(table: Table, index: int, value: Any) -> str:
+    """The name of a row's label, whose cell holds a value.
 
     Raises:
         DataError: it is missing, or not one label.
     """
     try:
-        name = label_text(table.rows[index]["label"])
+        name = label_text(value)
     except DataError as error:
         raise table.error(index, "label", error.message, hint=error.hint) from error
     if name is None:

@@ -108,7 +108,7 @@ class SequenceClassification(Task[ClassificationConfig]):
                         index, role, f"a text is needed, not {row.get(role)!r}", hint="Fill it or drop the row."
                     )
             if labelled:
-                check_label(table, index, known)
+                check_label(table, index, row["label"], known)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         from transformers import AutoModel, AutoModelForSequenceClassification
