@@ -125,6 +125,8 @@ class ReportData:
     left_out: int = 0
     #: runs that the spec means and that have no record yet; `planned` counts them too
     missing: tuple[str, ...] = ()
+    #: where the runs' predictions are; None: nowhere
+    folder: Path | None = None
 
     @property
     def planned(self) -> int:
@@ -221,6 +223,7 @@ def build(folder: Path) -> ReportData:
         tuple(records),
         len(found) - len(records),
         tuple(missing),
+        folder,
     )
 
 

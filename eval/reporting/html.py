@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import columns, trials, words
+from . import classes, columns, trials, words
 from .data import ReportData
 from .figures import figures
 
@@ -32,6 +32,7 @@ def to_html(data: ReportData) -> str:
         resources=columns.resources(data),
         findings=words.findings(data),
         trials=trials.lines(data),
+        class_reports=classes.reports(data),
         memory_note=words.memory_note(data),
         figures=[(name, title, Markup(text)) for name, title, text in figures(data)],
         runs=[_run(record) for record in data.records],

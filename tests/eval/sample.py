@@ -80,7 +80,7 @@ def write_sample(folder: Path, *, rows: int = 2000, seeds: int = 1, baseline: st
                 created="2026-01-01T00:00:00+00:00",
             )
             write_record(folder / "runs" / name, record)
-            write_predictions(folder / "runs" / name, [{"correct": one} for one in right])
+            write_predictions(folder / "runs" / name, [_entry(at, one) for at, one in enumerate(right)])
     failed = record.model_copy(
         update={
             "id": "broken-seed0",
@@ -95,3 +95,14 @@ def write_sample(folder: Path, *, rows: int = 2000, seeds: int = 1, baseline: st
         }
     )
     write_record(folder / "runs" / "broken-seed0", failed)
+
+
+def _entry(index: int, right: bool) -> dict[str, object]:
+    """A prediction of one of three classes."""
+    labels = ("arrival", "rate", EVIL)
+    reference = labels[index % 3]
+    return {
+        "prediction": reference if right else labels[(index + 1) % 3],
+        "reference": reference,
+        "correct": bool(right),
+    }

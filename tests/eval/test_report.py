@@ -433,3 +433,21 @@ def test_less_may_be_better(tmp_path: Path) -> None:
     assert [row.label for row in scored] == ["lora", "full"]
     assert next(row for row in scored if row.label == "lora").pareto_parameters
     assert not next(row for row in scored if row.label == "full").pareto_parameters
+
+
+def test_scores_per_class(tmp_path: Path) -> None:
+    from pefttools.eval.reporting.classes import reports
+    from pefttools.tasks.classes import class_report
+
+    write_sample(tmp_path, rows=200)
+    data = load_report(tmp_path)
+    found = {one["id"]: one for one in reports(data)}
+    assert set(found) == {record.id for record in data.records if record.status == "ok"}
+    name = next(iter(found))
+    lines = (tmp_path / "runs" / name / "predictions.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    answers, truth = [one["prediction"] for one in entries], [one["reference"] for one in entries]
+    wanted = class_report(answers, truth, sorted({*answers, *truth}))
+    assert found[name]["classes"] == sorted(wanted.classes, key=lambda one: (one.f1, one.label))
+    page = write_report(tmp_path)["html"].read_text()
+    assert "Scores per class" in page and f"{wanted.classes[0].f1:.3f}" in page
