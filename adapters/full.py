@@ -43,6 +43,11 @@ class FullFineTuning(OwnMethod[FullConfig]):
                 hint="Use the variant float32, or full.master_weights=false.",
             )
 
+    def idle_options(self, config: FullConfig, variant: BaseVariant) -> list[str]:
+        if variant.name == "float32" and not config.master_weights:
+            return ["full.master_weights has no effect: the base's weights are float32 themselves"]
+        return []
+
     def wrap(self, model: nn.Module, config: FullConfig, target: Target) -> nn.Module:
         for parameter in model.parameters():
             parameter.requires_grad_(True)

@@ -80,6 +80,11 @@ class Lora(PeftMethod[LoraConfig]):
         # PiSSA's factors hold the principal components of the base's own weights: decay to zero would erase those.
         return None if config.pissa and ".lora_" in name else 0.0
 
+    def idle_options(self, config: LoraConfig, variant: BaseVariant) -> list[str]:
+        if config.dora and "lean" in config.model_fields_set:
+            return ["lora.lean has no effect: with DoRA the layers are PEFT's own"]
+        return []
+
     def peft_config(self, model: nn.Module, config: LoraConfig, target: Target) -> Any:
         import peft
 

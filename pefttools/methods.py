@@ -135,6 +135,10 @@ class Method(ABC, Generic[ConfigT]):
             TargetError: a module pattern that matches nothing.
         """
 
+    def idle_options(self, config: ConfigT, variant: BaseVariant) -> list[str]:
+        """Options that were given and have no effect beside the others or on this variant, each with the reason."""
+        return []
+
     def virtual_tokens(self, config: ConfigT) -> int:
         """Number of positions that the method takes from every text; 0 where it puts nothing before them."""
         return 0

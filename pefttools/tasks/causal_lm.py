@@ -198,6 +198,18 @@ class CausalLM(Task[CausalLMConfig]):
     def generated_tokens(self) -> int:
         return self.options.max_new_tokens if self.options.generate else 0
 
+    def idle_options(self, tokenizer: Any, train: Table) -> list[str]:
+        writer, options = ChatWriter(tokenizer, self.options), self.options
+        idle = {
+            "system": "there is no chat template, and task.plain=joined has no place for it"
+            * (not writer.takes_system),
+            "plain": "the tokenizer's chat template writes the texts" * writer.templated,
+            "train_on": "a prompt has one answer" * ("messages" not in train.columns),
+            "max_new_tokens": "task.generate is off" * (not options.generate),
+        }
+        given = options.model_fields_set
+        return [f"task.{name} has no effect: {why}" for name, why in idle.items() if why and name in given]
+
     def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
         from pefttools.tasks.metrics import answer_metrics, load_metrics
 

@@ -258,6 +258,10 @@ class Task(ABC, Generic[ConfigT]):
         """Maximum number of tokens that are generated after a row; 0 where nothing is."""
         return 0
 
+    def idle_options(self, tokenizer: Any, train: Table) -> list[str]:
+        """Options that were given and have no effect on this base and these rows, each with the reason."""
+        return []
+
     def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
         """The metrics of ``task.metrics``, loaded and tried.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST
 from pefttools.bases import Base, locate_base, variants
+from pefttools.bases.loading import load_tokenizer
 from pefttools.data import Splits, load_splits
 from pefttools.data.notes import duplicate_notes, label_notes
 from pefttools.errors import ConfigError, DataError
@@ -83,6 +84,8 @@ def prepare(recipe: Recipe) -> Prepared:
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
     notes = [*([shortened] if shortened else []), *splits.notes]
+    notes += method.idle_options(config, variants.get(recipe.variant)())
+    notes += task.idle_options(load_tokenizer(base), splits.train)
     if labels:
         notes += label_notes(splits.tables(), labels)
     notes += duplicate_notes(splits.tables(), task.identity, bool(labels))

@@ -56,6 +56,29 @@ def test_virtual_tokens_are_counted(method: str, intents: dict[str, str], tmp_pa
         pefttools.wrap(MINILM, method, task=task, labels=["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("method", "task", "note"),
+    [
+        ("lora", {"system": "be kind", "plain": "joined"}, "task.system has no effect: there is no chat template"),
+        ("lora", {"train_on": "all"}, "task.train_on has no effect: a prompt has one answer"),
+        ("lora", {"generate": False, "max_new_tokens": 9}, "task.max_new_tokens has no effect: task.generate is off"),
+        ({"name": "lora", "dora": True, "lean": True}, {}, "lora.lean has no effect: with DoRA"),
+        ({"name": "full", "master_weights": False}, {}, "full.master_weights has no effect"),
+        ("lora", {}, None),
+    ],
+)
+def test_options_without_effect_are_said(
+    tiny_llama: str, tmp_path: Path, method: Any, task: dict[str, Any], note: str | None
+) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(f'{{"prompt": "a{n}", "completion": "b"}}\n' for n in range(20)))
+    prepared = prepare(
+        Recipe(base=tiny_llama, method=method, task={"name": "causal-lm", **task}, data={"train": str(file)},
+               output=tmp_path / "a")
+    )  # fmt: skip
+    assert prepared.notes == [] if note is None else any(line.startswith(note) for line in prepared.notes)
+
+
 def test_generated_tokens_are_counted_and_a_default_gives_way(tiny_gpt2: str, tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text("".join(f'{{"prompt": "a{n}", "completion": "b"}}\n' for n in range(20)))
