@@ -233,4 +233,6 @@ class _GivenStates(nn.Module):
             pooled = None if self.pooler is None else self.pooler(states)
         else:
             pooled = self.pooler_activation(self.pooler(states[:, 0]))
-        return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
+        given = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
+        given.mems = None  # XLNet's class hands it on
+        return given
