@@ -12,7 +12,7 @@ from pathlib import Path
 from pefttools.artifact.load import load_verified
 from pefttools.artifact.manifest import MANIFEST, Manifest
 from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weights
-from pefttools.files import canonical_json, folder_atomic
+from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
@@ -109,4 +109,5 @@ def write_classes(folder: Path, split: str, evaluation: Evaluation, labels: Sequ
         return
     path = folder / CLASSES
     others = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    path.write_text(canonical_json({**others, split: report.as_dict()}), encoding="utf-8")
+    content = json.dumps({**others, split: report.compact()}, ensure_ascii=False, separators=(",", ":"))
+    path.write_text(f"{content}\n", encoding="utf-8")

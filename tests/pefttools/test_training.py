@@ -119,7 +119,12 @@ def test_what_was_cut_and_what_each_class_got_is_said(tiny_bert: str, intents: d
     found = json.loads((tmp_path / "a" / "classes.json").read_text())
     assert set(found) == {"validation", "test"}
     references = [entry["reference"] for entry in stored.test.predictions]
-    assert found["test"] == class_report(stored.test.answers(), references, stored.model.labels).as_dict()
+    report = class_report(stored.test.answers(), references, stored.model.labels)
+    assert found["test"] == report.compact()
+    assert [row[0] for row in found["test"]["classes"]] == list(stored.model.labels)
+    assert sum(rows for _, _, rows in found["test"]["confusion"]) == 80
+    right = sum(rows for true, given, rows in found["test"]["confusion"] if true == given)
+    assert right / 80 == pytest.approx(stored.test.metrics["accuracy"])
     verify_files(tmp_path / "a", read_manifest(tmp_path / "a"))
 
 
