@@ -108,6 +108,7 @@ def _tokens(loader: Any) -> int:
 def run_side(side: str, file: str) -> dict[str, float]:
     """Seconds and peak memory of one side, in this process; imports are not counted."""
     import datasets  # noqa: F401
+    import peft  # noqa: F401
     import psutil
     import torch  # noqa: F401
     import transformers  # noqa: F401

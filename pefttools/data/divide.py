@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable, Hashable, Sequence
 
 from pefttools.data.table import Row, Table
@@ -35,9 +36,11 @@ def divide(
         chosen, notes = _groups(table, places, seed, split)
     else:
         chosen, notes = _rows(table, places, seed, strata, split)
-    picked = set(chosen)
-    rest = [index for index in range(len(table)) if index not in picked]
-    return table.take(rest), table.take(sorted(chosen)), notes
+    picked = bytearray(len(table))  # as large as rows may be many
+    for index in chosen:
+        picked[index] = 1
+    rest, part = (array("q", (index for index, one in enumerate(picked) if one == is_in)) for is_in in (0, 1))
+    return table.take(rest), table.take(part), notes
 
 
 def draw(table: Table, count: int, seed: int, strata: Strata | None, split: str) -> tuple[Table, list[str]]:
@@ -100,11 +103,11 @@ def _groups(table: Table, places: int, seed: int, split: str) -> tuple[Sequence[
     return chosen, [f"{split}: {len(chosen):,} rows of {taken:,} of {len(names):,} groups (data.group)"]
 
 
-def _members(table: Table, strata: Strata, generator: random.Random) -> list[list[int]]:
+def _members(table: Table, strata: Strata, generator: random.Random) -> list[array[int]]:
     """Rows of each stratum, shuffled; strata in an order that does not depend on the rows'."""
-    found: dict[Hashable | None, list[int]] = {}
+    found: dict[Hashable | None, array[int]] = {}
     for index, row in enumerate(table.rows):
-        found.setdefault(strata(row), []).append(index)
+        found.setdefault(strata(row), array("q")).append(index)
     members = [found[key] for key in sorted(found, key=str)]
     for rows in members:
         generator.shuffle(rows)
