@@ -61,7 +61,8 @@ def merge_artifact(folder: Path, output: Path, *, base: str | None = None, forma
         plain: Any = method.merge(tuned.transformer)
     _describe(plain, tuned)
     with folder_atomic(output, over="config.json") as temporary:
-        _with_pooler(plain, tuned).save_pretrained(temporary)
+        with quiet():
+            _with_pooler(plain, tuned).save_pretrained(temporary)
         tuned.tokenizer.padding_side = "right" if tuned.labels else "left"
         tuned.tokenizer.save_pretrained(temporary)
         if tuned.head is not None:

@@ -73,7 +73,7 @@ def _rows(table: Table, places: int, seed: int, strata: Strata | None, split: st
             f"{table.source}: no label occurs twice, so that {split} would hold labels that training lacks",
             hint=f"Give data.{split} as rows of its own.",
         )
-    notes = [f"{single} labels occur once in {table.source}: their rows stay in training"] if single else []
+    notes = [f"labels that occur once in {table.source}, and stay in training: {single}"] if single else []
     places = min(places, sum(len(rows) - 1 for rows in several))
     if places < len(several):
         notes.append(f"{split}: {places} rows for {len(several)} labels: not every label can be there")

@@ -63,7 +63,7 @@ def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | Non
         if (limit := config.limit.get(split)) is not None:
             found[split], said = draw(table, limit, config.seed + 1, strata, split)
             notes += said
-    return Splits(found["train"], found["validation"], found.get("test"), tuple(notes))
+    return Splits(found["train"], found["validation"], found.get("test"), tuple(dict.fromkeys(notes)))
 
 
 def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, split: Split) -> Table:

@@ -47,7 +47,7 @@ def check_label(table: Table, index: int, value: Any, labels: Sequence[str] | se
     hint = near.hint if len(labels) <= 30 else (near.hint or "").partition("Known:")[0]
     raise table.error(
         index, "label", f"the label {value!r} does not occur in the training rows",
-        hint=f"{hint or ''} data.unknown_labels=skip leaves such rows out.".strip(),
+        hint=f"{hint or ''} In a recipe, data.unknown_labels=skip leaves such rows out.".strip(),
     )  # fmt: skip
 
 
