@@ -35,7 +35,8 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
     parts = [f"task.max_length={wanted}"]
     parts += [f"{virtual} virtual tokens"] if virtual else []
     parts += [f"{new} generated ones"] if new else []
-    what = f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} more than the {limit} positions of the base {base.id!r}"
+    verb = "is" if len(parts) == 1 else "are"
+    what = f"{' and '.join(parts)} {verb} more than the {limit} positions of the base {base.id!r}"
     if "max_length" in task.options.model_fields_set or room < 8:
         raise ConfigError(what, hint=f"Set task.max_length={room} or less." if room >= 8 else "Use fewer of them.")
     return type(task)(task.options.model_copy(update={"max_length": room})), f"{what}: task.max_length is {room}"
