@@ -48,8 +48,9 @@ def _rows(stream: Iterator[str], source: str, delimiter: str | None) -> Iterator
         head, more = _first_line(stream)
         skipped += 1 + more
     delimiter = delimiter or _delimiter(head)
-    # The limit stands for the whole process; it is put back when the file has been read.
-    limit = csv.field_size_limit(sys.maxsize)
+    # The limit stands for the whole process. It is raised and left so: files that are read side by side would put back
+    # each other's.
+    csv.field_size_limit(sys.maxsize)
     reader = csv.reader(itertools.chain([head], stream), delimiter=delimiter, strict=True)
     begins = 0
     try:
@@ -87,8 +88,6 @@ def _rows(stream: Iterator[str], source: str, delimiter: str | None) -> Iterator
                 hint='Close it, or write a quote inside of a cell twice ("").',
             ) from error
         raise DataError(f"{source}, {where}: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _first_line(stream: Iterator[str]) -> tuple[str, int]:
