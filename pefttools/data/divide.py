@@ -88,6 +88,8 @@ def _rows(table: Table, places: int, seed: int, strata: Strata | None, split: st
 def _groups(table: Table, places: int, seed: int, split: str) -> tuple[Sequence[int], list[str]]:
     members: dict[str, list[int]] = {}
     for index, row in enumerate(table.rows):
+        if row["group"] is None or not str(row["group"]).strip():
+            raise table.error(index, "group", "the group is empty", hint="Fill it, or give the row a group of its own.")
         members.setdefault(str(row["group"]), []).append(index)
     names = sorted(members)
     if len(names) < 2:
@@ -95,11 +97,16 @@ def _groups(table: Table, places: int, seed: int, split: str) -> tuple[Sequence[
     random.Random(seed).shuffle(names)
     chosen: list[int] = []
     taken = 0
-    for name in names[:-1]:
-        if len(chosen) >= places:
-            break
-        chosen += members[name]
-        taken += 1
+    for name in names:
+        if len(chosen) + len(members[name]) <= places:  # a large group would take the place of many, or of training
+            chosen += members[name]
+            taken += 1
+    if not chosen:
+        raise DataError(
+            f"{table.source}: no group is small enough for the {places} rows of {split}: the smallest has "
+            f"{min(map(len, members.values()))}",
+            hint=f"Give data.{split} a larger share, or rows of its own.",
+        )
     return chosen, [f"{split}: {len(chosen):,} rows of {taken:,} of {len(names):,} groups (data.group)"]
 
 

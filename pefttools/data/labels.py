@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from pefttools.errors import DataError
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
+#: zero-width space, word joiner and byte order mark
+_INVISIBLE = "\u200b\u2060\ufeff"
 
 
 def label_text(value: Any) -> str | None:
@@ -20,18 +23,22 @@ def label_text(value: Any) -> str | None:
     Raises:
         DataError: a list or another thing that is not one label.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if hasattr(value, "item"):
+        value = value.item()  # a scalar of numpy
+    if isinstance(value, Decimal) and not value.is_nan():
+        value = int(value) if value == value.to_integral_value() else float(value)
+    if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, int | float):
         whole = isinstance(value, int) or value.is_integer()
         return str(int(value)) if whole else repr(value)
-    if isinstance(value, list | tuple | set | dict):
+    if isinstance(value, list | tuple | set | dict | bytes):
         raise DataError(
             f"{value!r} is not one label",
             hint="This task takes one label per row; several per row are multi-label or token classification.",
         )
-    text = str(value).strip()
+    text = str(value).strip().strip(_INVISIBLE).strip()
     match = _WHOLE.fullmatch(text)
     return (match[1] if match else text) or None

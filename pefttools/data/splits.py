@@ -63,7 +63,22 @@ def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | Non
         if (limit := config.limit.get(split)) is not None:
             found[split], said = draw(table, limit, config.seed + 1, strata, split)
             notes += said
+    if grouped:
+        notes += _shared_groups(found)
     return Splits(found["train"], found["validation"], found.get("test"), tuple(dict.fromkeys(notes)))
+
+
+def _shared_groups(tables: dict[Split, Table]) -> list[str]:
+    """Groups that stand in two splits, as where these are given as files."""
+    notes: list[str] = []
+    seen: dict[str, set[str]] = {}
+    for split, table in tables.items():
+        groups = {str(row["group"]) for row in table.rows}
+        for other, earlier in seen.items():
+            if shared := len(groups & earlier):
+                notes.append(f"{split}: {shared} of {len(groups)} groups (data.group) stand in {other} too")
+        seen[split] = groups
+    return notes
 
 
 def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, split: Split) -> Table:

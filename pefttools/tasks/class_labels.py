@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,10 +29,42 @@ def label_names(train: Table, declared: Sequence[str]) -> list[str]:
                 index, "label", f"{value!r} stands beside {train.rows[min(kinds.values())]['label']!r}",
                 hint="Write all labels as numbers, or all as truth values.",
             )  # fmt: skip
-    names = [label_text(name) or name for name in declared] if declared else sorted(found)
+    _check_alike(train, found, numbers=False in kinds, truths=True in kinds)
+    names = _declared(declared) if declared else sorted(found)
     if len(names) < 2:
         raise DataError(f"{train.source}: column {train.columns['label']!r} has {len(names)} label; two are needed")
     return names
+
+
+def _declared(labels: Sequence[str]) -> list[str]:
+    names = [label_text(label) for label in labels]
+    for index, name in enumerate(names):
+        if name is None or name in names[:index]:
+            raise DataError(
+                f"task.labels: {labels[index]!r} is {'empty' if name is None else 'there twice'}",
+                hint="White space around a label is no part of it.",
+            )
+    return [name for name in names if name is not None]
+
+
+def _check_alike(table: Table, names: set[str], *, numbers: bool, truths: bool) -> None:
+    """Refuse labels that are one value in two spellings, where some rows hold the value itself.
+
+    Raises:
+        DataError: names both.
+    """
+    seen: dict[Any, str] = {}
+    for name in sorted(names):
+        value: Any = name.lower() if truths and name.lower() in ("true", "false") else None
+        if numbers:
+            with contextlib.suppress(ValueError):
+                value = float(name)
+        if value is not None and seen.setdefault(value, name) != name:
+            raise DataError(
+                f"{table.source}, column {table.columns['label']!r}: the labels {seen[value]!r} and {name!r} have the "
+                "same value",
+                hint="Write them alike.",
+            )
 
 
 def check_label(table: Table, index: int, value: Any, labels: Sequence[str] | set[str]) -> None:

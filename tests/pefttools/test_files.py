@@ -196,3 +196,44 @@ def test_class_numbers_get_their_names_however_deep() -> None:
         "text": "t", "tags": ["O", "B"], "one": "yes", "inner": {"kind": "a"}, "many": [{"kind": "b"}],
     }  # fmt: skip
     assert named({"one": -1}, features) == {"one": None}
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_damaged_packed_files_are_named(ending: str, tmp_path: Path) -> None:
+    import random
+
+    import zstandard
+
+    whole = _csv(ROWS * 200).encode()
+    packed = (
+        gzip.compress(whole, mtime=0)
+        if ending == "gz"
+        else zstandard.ZstdCompressor(write_checksum=True).compress(whole)
+    )
+    generator = random.Random(0)
+    path = tmp_path / f"a.csv.{ending}"
+    for _ in range(30):
+        damaged = bytearray(packed)
+        damaged[generator.randrange(12, len(damaged))] ^= 0x5A
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(DataError, match=rf"a\.csv\.{ending}"):
+            _rows(path)
+
+
+def test_columns_of_a_worksheet_that_are_written_alike(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["text", "label", 1, "1"])
+    book.active.append(["a", "x", "one", "two"])
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="two columns '1'"):
+        _rows(tmp_path / "a.xlsx")
+
+
+def test_class_numbers_of_a_parquet_file_get_their_names(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features).to_parquet(tmp_path / "a.parquet")
+    assert [row["label"] for row in _rows(tmp_path / "a.parquet")] == ["yes", "no"]

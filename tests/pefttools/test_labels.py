@@ -158,3 +158,47 @@ def test_rows_of_one_group_stay_together(tmp_path: Path) -> None:
     assert sum(map(len, groups)) == 7 and all(groups)
     with pytest.raises(DataError, match="no column 'client' for the role 'group'"):
         load_splits(config.model_copy(update={"group": "client"}), TASK.roles, TASK.strata)
+
+
+@pytest.mark.parametrize("labels", [["a", "a "], ["a", " "], ["1", "1.0"]])
+def test_declared_labels_that_are_no_labels(labels: list[str]) -> None:
+    task = choose_task({"name": "sequence-classification", "labels": labels})
+    with pytest.raises(DataError, match=r"task\.labels"):
+        task.labels(_table(["a", "b"]))
+
+
+def test_other_things_that_are_missing_or_no_text() -> None:
+    from decimal import Decimal
+
+    import numpy
+
+    assert label_text(Decimal("NaN")) is None and label_text(numpy.float32("nan")) is None
+    assert label_text(Decimal("1.0")) == label_text(numpy.float32(1)) == label_text(numpy.int64(1)) == "1"
+    assert label_text("\u200bcard\ufeff") == "card"
+    with pytest.raises(DataError, match="is not one label"):
+        label_text(b"card")
+
+
+def test_groups_of_very_unlike_sizes() -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "group": "large" if n < 90 else f"small {n}"} for n in range(100)]
+    table = Table("t", rows, {"text": "text", "label": "label", "group": "customer"}, range(1, 101))
+    for seed in range(8):
+        rest, part, _ = divide(table, 0.1, seed, TASK.strata, True, "validation")
+        assert len(part) <= 10 and "large" not in part.column("group") and len(rest) >= 90
+    even = [{**row, "group": f"g{n % 2}"} for n, row in enumerate(rows)]
+    with pytest.raises(DataError, match="no group is small enough"):
+        divide(Table("t", even, table.columns, range(1, 101)), 0.1, 0, None, True, "validation")
+    rows[3] = {**rows[3], "group": " "}
+    with pytest.raises(DataError, match="row 4, column 'customer': the group is empty"):
+        divide(Table("t", rows, table.columns, range(1, 101)), 0.1, 0, None, True, "validation")
+
+
+def test_groups_in_two_given_files_are_said(tmp_path: Path) -> None:
+    for name, customers in (("train", "ab"), ("validation", "bc")):
+        lines = [f"text {name} {n},l{n % 2},{customers[n % 2]}\n" for n in range(6)]
+        (tmp_path / f"{name}.csv").write_text("text,label,customer\n" + "".join(lines))
+    config = DataConfig(
+        train=str(tmp_path / "train.csv"), validation=str(tmp_path / "validation.csv"), group="customer"
+    )
+    notes = load_splits(config, TASK.roles, TASK.strata).notes
+    assert "validation: 1 of 2 groups (data.group) stand in train too" in notes

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pefttools.data.hub import named
 from pefttools.data.readers.delimited import check_names
 from pefttools.errors import DataError
 
@@ -19,7 +20,7 @@ def read_parquet(path: Path, source: str, delimiter: str | None = None) -> Itera
         file = pyarrow.parquet.ParquetFile(path)
         check_names(file.schema_arrow.names, source)
         for batch in file.iter_batches():
-            yield from batch.to_pylist()
+            yield from _rows(batch, file.schema_arrow)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{source} is not a readable parquet file: {error}") from error
 
@@ -38,7 +39,7 @@ def read_arrow(path: Path, source: str, delimiter: str | None = None) -> Iterato
             reader = batches = pyarrow.ipc.open_stream(mapped)
         check_names(reader.schema.names, source)
         for batch in batches:
-            yield from batch.to_pylist()
+            yield from _rows(batch, reader.schema)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{source} is not a readable Arrow file: {error}") from error
 
@@ -54,8 +55,18 @@ def read_xlsx(path: Path, source: str, delimiter: str | None = None) -> Iterator
     except Exception as error:  # openpyxl raises what zipfile, its XML parser and it itself raise
         raise DataError(f"{source} is not a readable workbook: {error}") from error
     rows = (row for row in book.worksheets[0].iter_rows(values_only=True) if any(cell is not None for cell in row))
-    header = next(rows, ())
-    names = [name for name in header if name is not None]
-    check_names(names, source)
+    header = [None if name is None else str(name) for name in next(rows, ())]
+    check_names((name for name in header if name is not None), source)
     for row in rows:
-        yield {str(name): cell for name, cell in zip(header, row, strict=False) if name is not None}
+        yield {name: cell for name, cell in zip(header, row, strict=False) if name is not None}
+
+
+def _rows(batch: Any, schema: Any) -> list[dict[str, Any]]:
+    """Rows of a batch; where `datasets` wrote the file, with the names of its class numbers."""
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    if b"huggingface" not in (schema.metadata or {}):
+        return rows
+    from datasets import Features
+
+    features = Features.from_arrow_schema(schema)
+    return [named(row, features) for row in rows]

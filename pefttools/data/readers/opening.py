@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -43,6 +44,7 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
                     import zstandard
                 except ImportError as error:
                     raise DataError(f"{source} needs the package zstandard", hint="pip install zstandard") from error
+                stack.enter_context(_unpacking(source, zstandard.ZstdError))
                 stream = io.BufferedReader(stack.enter_context(zstandard.open(path, "rb")))
             elif ending == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
@@ -55,8 +57,18 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
             else:
                 stream = stack.enter_context(path.open("rb"))
             yield stream
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{source} can't be read: {error}") from error
+        except RuntimeError as error:  # of zipfile, for what needs a password
+            raise DataError(f"{source} can't be unpacked: {error}") from error
+
+
+@contextlib.contextmanager
+def _unpacking(source: str, kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        raise DataError(f"{source} can't be unpacked: {error}") from error
 
 
 def lines(path: Path, source: str) -> Iterator[str]:
