@@ -178,6 +178,11 @@ def found(key: str, codec: Codec) -> Sequence[Item] | None:
     return items
 
 
+def forget(key: str) -> None:
+    """Keep no items under a key; those that are mapped stay readable."""
+    _entry(key).unlink(missing_ok=True)
+
+
 def _opened(path: Path, codec: Codec) -> MappedItems:
     import pyarrow
 

@@ -44,6 +44,7 @@ def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | Non
     notes: list[str] = []
     grouped = config.group is not None
     train = _read(config.train, roles, config, "train")
+    notes += train.notes
     strata = strata if strata is not None and strata(next(iter(train.rows))) is not None else None
     test = None
     if isinstance(config.test, float):
@@ -51,11 +52,13 @@ def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | Non
         notes += said
     elif config.test is not None:
         test = _read(config.test, roles, config, "test")
+        notes += test.notes
     if isinstance(config.validation, float):
         train, validation, said = divide(train, config.validation, config.seed, strata, grouped, "validation")
         notes += said
     else:
         validation = _read(config.validation, roles, config, "validation")
+        notes += validation.notes
     found: dict[Split, Table] = {"train": train, "validation": validation}
     if test is not None:
         found["test"] = test
@@ -65,7 +68,27 @@ def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | Non
             notes += said
     if grouped:
         notes += _shared_groups(found)
+    if strata is not None and "train" in config.limit:
+        notes += _without_lost_strata(found, {str(strata(row)) for row in train.rows}, strata)
     return Splits(found["train"], found["validation"], found.get("test"), tuple(dict.fromkeys(notes)))
+
+
+def _without_lost_strata(tables: dict[Split, Table], before: set[str], strata: Strata) -> list[str]:
+    """Leave out rows of validation and test whose labels a limit has taken from training."""
+    lost = before - {str(strata(row)) for row in tables["train"].rows}
+    notes: list[str] = []
+    if not lost:
+        return notes
+    for split, table in tables.items():
+        kept = (
+            [index for index, row in enumerate(table.rows) if str(strata(row)) not in lost]
+            if lost
+            else range(len(table))
+        )
+        if len(kept) < len(table):
+            notes.append(f"{split}: {len(table) - len(kept):,} rows of labels that data.limit leaves out of training")
+            tables[split] = table.take(kept)
+    return notes
 
 
 def _shared_groups(tables: dict[Split, Table]) -> list[str]:
@@ -102,4 +125,5 @@ def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, s
         [row for table in tables for row in table.rows],
         first.columns,
         [number for table in tables for number in table.numbers],
+        tuple(note for table in tables for note in table.notes),
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from pefttools.data.arrow_rows import RowCodec
 from pefttools.data.hub import from_hub
-from pefttools.data.mapped import SMALL, Chosen, found, gathered, kept
+from pefttools.data.mapped import SMALL, Chosen, forget, found, gathered, kept
 from pefttools.data.readers import files_of, read_file
 from pefttools.data.readers.opening import kind_of
 from pefttools.errors import DataError, UnknownNameError
@@ -38,12 +38,14 @@ class Table:
         rows: one dict per row, by the names of `columns`.
         columns: role that a task gives a column -> name of the column in the source.
         numbers: row number in the source (from 1), for messages.
+        notes: what is odd about the source.
     """
 
     source: str
     rows: Sequence[Row]
     columns: dict[str, str]
     numbers: Sequence[int]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,7 +100,8 @@ def read_table(
     for role in columns:
         if role not in roles:
             raise UnknownNameError("column role", role, roles, where="data.columns")
-    stream = iter(_rows(source, split, delimiter))
+    notes: list[str] = []
+    stream = iter(_rows(source, split, delimiter, notes))
     first = next(stream, None)
     if first is None:
         raise DataError(f"{source} has no rows")
@@ -109,7 +112,9 @@ def read_table(
     if rows is None:
         mapped = _with_roles(source, itertools.chain([first], stream), chosen, parts)
         rows = kept(mapped, lambda _: codec, key)
-    return Table(source, rows, chosen, range(1, len(rows) + 1))
+        if notes and key is not None:
+            forget(key)  # so that the next reader says them too
+    return Table(source, rows, chosen, range(1, len(rows) + 1), tuple(notes))
 
 
 def column_names(source: str, delimiter: str | None = None) -> list[str]:
@@ -117,13 +122,13 @@ def column_names(source: str, delimiter: str | None = None) -> list[str]:
     return list(next(iter(_rows(source, "test", delimiter)), {}))
 
 
-def _rows(source: str, split: str, delimiter: str | None) -> Iterable[Row]:
+def _rows(source: str, split: str, delimiter: str | None, notes: list[str] | None = None) -> Iterable[Row]:
     files = _files(source)
     if files is None:
         return from_hub(source, split)
     names = [source] if len(files) == 1 else [str(path) for path in files]
     return itertools.chain.from_iterable(
-        read_file(path, name, delimiter) for path, name in zip(files, names, strict=True)
+        read_file(path, name, delimiter, notes) for path, name in zip(files, names, strict=True)
     )
 
 

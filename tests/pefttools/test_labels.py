@@ -202,3 +202,12 @@ def test_groups_in_two_given_files_are_said(tmp_path: Path) -> None:
     )
     notes = load_splits(config, TASK.roles, TASK.strata).notes
     assert "validation: 1 of 2 groups (data.group) stand in train too" in notes
+
+
+def test_a_limit_below_the_number_of_labels_leaves_out_what_can_not_be_learned(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\n" + "".join(f"text {n},l{n % 40}\n" for n in range(400)))
+    splits = load_splits(DataConfig(train=str(file), validation=0.2, limit={"train": 20}), TASK.roles, TASK.strata)
+    known = set(splits.train.column("label"))
+    assert len(splits.train) == 20 and set(splits.validation.column("label")) <= known
+    assert any("rows of labels that data.limit leaves out of training" in note for note in splits.notes)

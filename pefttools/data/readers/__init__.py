@@ -12,8 +12,8 @@ from pefttools.data.readers.json_rows import read_json, read_jsonl
 from pefttools.data.readers.opening import COMPRESSED, kind_of
 from pefttools.errors import DataError
 
-#: called with the file, its name for messages, and the delimiter that a recipe gives
-Reader = Callable[[Path, str, str | None], Iterator[dict[str, Any]]]
+#: called with the file, its name for messages, the delimiter that a recipe gives, and a list for what is odd
+Reader = Callable[[Path, str, str | None, list[str] | None], Iterator[dict[str, Any]]]
 
 READERS: dict[str, Reader] = {
     ".csv": read_csv,
@@ -28,8 +28,10 @@ READERS: dict[str, Reader] = {
 }
 
 
-def read_file(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a file, by its ending.
+def read_file(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of a file, by its ending; what is odd about it is added to `notes`.
 
     Raises:
         DataError: it can't be read; names row, line and column where there are some.
@@ -38,7 +40,7 @@ def read_file(path: Path, source: str, delimiter: str | None = None) -> Iterator
     if reader is None:
         known = f"{', '.join(sorted(READERS))}; each also with {', '.join(COMPRESSED)}"
         raise DataError(f"{source}: files of the kind {path.suffix!r} can't be read", hint=f"Known: {known}.")
-    return reader(path, source, delimiter)
+    return reader(path, source, delimiter, notes)
 
 
 def files_of(source: str) -> list[Path] | None:

@@ -11,7 +11,9 @@ from pefttools.data.readers.delimited import check_names
 from pefttools.errors import DataError
 
 
-def read_parquet(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_parquet(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of a parquet file, some at a time."""
     import pyarrow
     import pyarrow.parquet
@@ -25,7 +27,9 @@ def read_parquet(path: Path, source: str, delimiter: str | None = None) -> Itera
         raise DataError(f"{source} is not a readable parquet file: {error}") from error
 
 
-def read_arrow(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_arrow(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of an Arrow file or stream; Feather is the same format."""
     import pyarrow
 
@@ -44,7 +48,9 @@ def read_arrow(path: Path, source: str, delimiter: str | None = None) -> Iterato
         raise DataError(f"{source} is not a readable Arrow file: {error}") from error
 
 
-def read_xlsx(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_xlsx(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of a workbook's first worksheet; the first row that is not empty names the columns."""
     try:
         import openpyxl

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,22 @@ from pefttools.errors import DataError
 
 #: in this order, where the header holds no comma
 _OTHERS = (";", "\t", "|")
-_WARNINGS = 3
+#: notes of one file, and values of its last column that are remembered
+_NOTES, _KNOWN = 3, 10_000
 
 
-def read_csv(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_csv(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of a file whose cells are parted by commas, or by what its header or first line says."""
-    return _rows(lines(path, source), source, delimiter)
+    return _rows(lines(path, source), source, delimiter, notes)
 
 
-def read_tsv(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_tsv(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of a file whose cells are parted by tabs."""
-    return _rows(lines(path, source), source, delimiter or "\t")
+    return _rows(lines(path, source), source, delimiter or "\t", notes)
 
 
 def check_names(names: Iterable[Any], source: str) -> None:
@@ -41,13 +45,18 @@ def check_names(names: Iterable[Any], source: str) -> None:
         seen.add(name)
 
 
-def _rows(stream: Iterator[str], source: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    stream: Iterator[str], source: str, delimiter: str | None, notes: list[str] | None
+) -> Iterator[dict[str, Any]]:
     head, skipped = _first_line(stream)
     if head.lower().startswith("sep=") and len(head.strip()) == 5:
         delimiter = delimiter or head.strip()[4]
         head, more = _first_line(stream)
         skipped += 1 + more
-    delimiter = delimiter or _delimiter(head)
+    if delimiter is None:
+        second = next(stream, "")
+        delimiter = _delimiter(head, second)
+        stream = itertools.chain([second] if second else [], stream)
     # The limit stands for the whole process. It is raised and left so: files that are read side by side would put back
     # each other's.
     csv.field_size_limit(sys.maxsize)
@@ -58,7 +67,7 @@ def _rows(stream: Iterator[str], source: str, delimiter: str | None) -> Iterator
         if not header:
             return
         check_names(header, source)
-        said = 0
+        last: set[str] = set()
         number = 0
         begins = reader.line_num
         for cells in reader:
@@ -72,13 +81,13 @@ def _rows(stream: Iterator[str], source: str, delimiter: str | None) -> Iterator
                     f"names {len(header)} columns",
                     hint=f"Cells are parted by {delimiter!r}: data.delimiter names another sign.",
                 )
-            if said < _WARNINGS and _swallowed(cells, delimiter):
-                said += 1
-                warnings.warn(
+            if notes is not None and len(notes) < _NOTES and _swallowed(cells, delimiter, last):
+                notes.append(
                     f"{source}, row {number} (lines {first} to {skipped + reader.line_num}): a cell holds line ends "
-                    "that look like rows of their own. Is a quote missing or too many?",
-                    stacklevel=2,
+                    "that look like rows of their own. Is a quote missing or too many?"
                 )
+            if len(last) < _KNOWN:
+                last.add(cells[-1])
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
         where = f"line {skipped + reader.line_num}"
@@ -98,20 +107,37 @@ def _first_line(stream: Iterator[str]) -> tuple[str, int]:
     return "", 0
 
 
-def _delimiter(head: str) -> str:
-    """A comma, unless the header holds none and another sign."""
-    outside = "".join(part for index, part in enumerate(head.split('"')) if index % 2 == 0)
-    if "," in outside:
+def _delimiter(head: str, second: str) -> str:
+    """A comma, unless the header holds none, and holds another sign as often as the line after it does."""
+    named, cells = _outside_of_quotes(head), _outside_of_quotes(second)
+    if "," in named:
         return ","
-    return max(_OTHERS, key=outside.count) if any(sign in outside for sign in _OTHERS) else ","
+    alike = [sign for sign in _OTHERS if named.count(sign) and (named.count(sign) == cells.count(sign) or not cells)]
+    return max(alike, key=named.count) if alike else ","
 
 
-def _swallowed(cells: list[str], delimiter: str) -> bool:
-    """Whether a cell holds lines that have as many delimiters as a row, as where a stray quote has opened it."""
-    if len(cells) < 2:
-        return False
-    for cell in cells:
-        inside = cell.split("\n")[1:-1] if cell.count("\n") > 2 else ()
-        if inside and sum(line.count(delimiter) == len(cells) - 1 for line in inside) > len(inside) / 2:
+def _outside_of_quotes(line: str) -> str:
+    """What of a line stands outside of quotes; nothing where a quote is still open at its end."""
+    parts = line.split('"')
+    return "".join(parts[::2]) if len(parts) % 2 else ""
+
+
+def _swallowed(cells: list[str], delimiter: str, last: set[str]) -> bool:
+    """Whether a cell holds what looks like the end of a row and further rows, as where a stray quote has opened it.
+
+    Args:
+        cells: of a row.
+        delimiter: between them.
+        last: what the last cells of earlier rows held, such as labels.
+    """
+    for index, cell in enumerate(cells):
+        first, *rest = cell.split("\n")
+        if not rest:
+            continue
+        behind = len(cells) - 1 - index  # cells that a row has behind this one
+        if len(cells) > 1 and first.count(delimiter) == behind and first.rpartition(delimiter)[2].strip() in last:
+            return True
+        inside = rest[:-1]
+        if len(inside) > 2 and all(line.count(delimiter) == len(cells) - 1 > 0 for line in inside):
             return True
     return False

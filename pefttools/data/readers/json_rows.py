@@ -13,7 +13,9 @@ from pefttools.data.readers.opening import lines
 from pefttools.errors import DataError
 
 
-def read_jsonl(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_jsonl(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """An object per line; blank lines are passed over."""
     number = 0
     for line_number, line in enumerate(lines(path, source), start=1):
@@ -30,7 +32,9 @@ def read_jsonl(path: Path, source: str, delimiter: str | None = None) -> Iterato
         yield row
 
 
-def read_json(path: Path, source: str, delimiter: str | None = None) -> Iterator[dict[str, Any]]:
+def read_json(
+    path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """A list of objects, or one object of columns of the same length."""
     try:
         content = json.loads("".join(lines(path, source)), object_pairs_hook=functools.partial(_object, where=source))

@@ -21,7 +21,20 @@ COMPRESSED = (".gz", ".zst", ".zip")
 def kind_of(path: Path) -> str:
     """The ending that says what a file holds: ``.csv`` for ``rows.csv.gz``."""
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    if path.suffix.lower() == ".zip" and not name.suffix and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = _members(archive)
+        name = Path(inside[0]) if len(inside) == 1 else name
     return name.suffix.lower()
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """Files in an archive, without folders and what some systems add."""
+    return [
+        name
+        for name in archive.namelist()
+        if not name.endswith(("/", ".DS_Store")) and not name.startswith("__MACOSX/")
+    ]
 
 
 @contextlib.contextmanager
@@ -48,7 +61,7 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
                 stream = io.BufferedReader(stack.enter_context(zstandard.open(path, "rb")))
             elif ending == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
-                names = [name for name in archive.namelist() if not name.endswith("/")]
+                names = _members(archive)
                 if len(names) != 1:
                     raise DataError(
                         f"{source} holds {len(names)} files: one is needed", hint="Unpack it into a folder."
