@@ -41,6 +41,8 @@ def predict(
         DataError: a row that is no good, where ``on_error`` is "stop".
     """
     task = model.spec.task
+    for note in table.notes:
+        reporter.event(note)
     if all_scores and not model.labels:
         raise ConfigError(f"the task {task.name!r} has no labels that could be scored")
     asked = without_answers(table, task)

@@ -131,6 +131,7 @@ def predict(
     data: str | None = None,
     columns: Mapping[str, str] | None = None,
     id_column: str | None = None,
+    delimiter: str | None = None,
     batch_size: int = 64,
     on_error: OnError = "stop",
     all_scores: bool = False,
@@ -144,6 +145,7 @@ def predict(
         data: instead of inputs, a source as `read_table` takes it.
         columns: with data: role -> column name, where they differ from the training data's.
         id_column: with data: column whose values are handed on as ``id``.
+        delimiter: with data: between the cells of a csv file; None: a comma, or what the file shows.
         batch_size: inputs at a time.
         on_error: ``stop`` at a bad row, or ``skip`` it: its entry has ``error`` instead of ``prediction``.
         all_scores: with ``scores``, the probability of every label.
@@ -160,7 +162,7 @@ def predict(
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
     if data is not None:
-        table = _read(tuned, data, task.predict_roles(), columns, id_column)
+        table = _read(tuned, data, task.predict_roles(), columns, id_column, delimiter)
     elif isinstance(inputs, Table):
         table = inputs
     else:
@@ -179,6 +181,7 @@ def evaluate(
     data: str | Table,
     *,
     columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
     batch_size: int = 64,
     reporter: Reporter | None = None,
 ) -> Evaluation:
@@ -188,6 +191,7 @@ def evaluate(
         model: a tuned model or the folder of an artifact.
         data: a table, or a source as `read_table` takes it.
         columns: role -> column name, where they differ from the training data's, which an artifact remembers.
+        delimiter: between the cells of a csv file; None: a comma, or what the file shows.
         batch_size: rows at a time.
         reporter: shows progress.
 
@@ -197,11 +201,13 @@ def evaluate(
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
     if not isinstance(data, Table):
-        data = _read(tuned, data, task.roles, columns)
+        data = _read(tuned, data, task.roles, columns, delimiter=delimiter)
     task.check_roles(data.columns, tuned.spec.columns)
     task.check(data, tuned.labels)
     examples = task.encode(data, tuned.tokenizer, tuned.labels)
     reporter = reporter or SilentReporter()
+    for note in data.notes:
+        reporter.event(note)
     with reporter.step("evaluating", "rows") as advance:
         evaluation = task.evaluate(tuned, examples, batch_size=batch_size, progress=advance)
     cuts = cuts_of(examples, task.options.max_length)
@@ -216,11 +222,12 @@ def _read(
     roles: dict[str, bool],
     columns: Mapping[str, str] | None,
     id_column: str | None = None,
+    delimiter: str | None = None,
 ) -> Table:
     """Rows of a source, by the columns of the training data where the source has them."""
-    present = column_names(source)
+    present = column_names(source, delimiter)
     remembered = {role: name for role, name in model.spec.columns.items() if name in present and role in roles}
     chosen = {**remembered, **(columns or {})}
     if id_column is not None:
         roles, chosen = {**roles, ID: True}, {**chosen, ID: id_column}
-    return read_table(source, roles, chosen, split="test")
+    return read_table(source, roles, chosen, split="test", delimiter=delimiter)

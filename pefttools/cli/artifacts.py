@@ -13,6 +13,7 @@ ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
 COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column that plays a role, e.g. text=sentence.")
+DELIMITER = typer.Option(None, "--delimiter", help="Between the cells of a csv file, if not what it shows.")
 BATCH = typer.Option(64, "--batch-size", min=1, help="Rows at a time.")
 
 
@@ -22,6 +23,7 @@ def evaluate(
     base: str | None = BASE,
     variant: str | None = VARIANT,
     column: list[str] = COLUMN,
+    delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
     predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
     per_class: bool = typer.Option(False, "--per-class", help="Also scores per class, and the confusion matrix."),
@@ -34,7 +36,9 @@ def evaluate(
     from pefttools.progress import default_reporter
 
     model = api.load(artifact, base=base, variant=variant)
-    found = api.evaluate(model, data, columns=_columns(column), batch_size=batch_size, reporter=default_reporter())
+    found = api.evaluate(
+        model, data, columns=_columns(column), delimiter=delimiter, batch_size=batch_size, reporter=default_reporter()
+    )
     if predictions is not None:
         _write_lines(predictions, found.predictions)
     classes = found.classes(model.labels) if per_class else None
@@ -60,6 +64,7 @@ def predict(
     base: str | None = BASE,
     variant: str | None = VARIANT,
     column: list[str] = COLUMN,
+    delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
 ) -> None:
     """Print one JSON object per text or row."""
@@ -74,8 +79,8 @@ def predict(
     texts = None if data else sys.stdin.read().splitlines() if text == ["-"] else text
     model = api.load(artifact, base=base, variant=variant)
     found = api.predict(
-        model, texts, data=data, columns=_columns(column), id_column=id_column, batch_size=batch_size,
-        on_error=on_error, all_scores=all_scores, reporter=default_reporter(),
+        model, texts, data=data, columns=_columns(column), id_column=id_column, delimiter=delimiter,
+        batch_size=batch_size, on_error=on_error, all_scores=all_scores, reporter=default_reporter(),
     )  # fmt: skip
     if output is not None:
         _write_lines(output, found)

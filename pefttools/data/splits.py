@@ -80,11 +80,7 @@ def _without_lost_strata(tables: dict[Split, Table], before: set[str], strata: S
     if not lost:
         return notes
     for split, table in tables.items():
-        kept = (
-            [index for index, row in enumerate(table.rows) if str(strata(row)) not in lost]
-            if lost
-            else range(len(table))
-        )
+        kept = [index for index, row in enumerate(table.rows) if str(strata(row)) not in lost]
         if len(kept) < len(table):
             notes.append(f"{split}: {len(table) - len(kept):,} rows of labels that data.limit leaves out of training")
             tables[split] = table.take(kept)

@@ -71,7 +71,8 @@ class Table:
         digest = hashlib.sha256()
         for index, row in enumerate(self.rows):
             line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
-            digest.update(f"\n{line}".encode() if index else line.encode())
+            # half of a character, which JSON may hold, has no UTF-8 of its own
+            digest.update((f"\n{line}" if index else line).encode(errors="surrogatepass"))
         return digest.hexdigest()
 
 

@@ -35,6 +35,14 @@ SLICE = [
 ]
 
 
+#: of them, what merges to the same answers, and what a pool serves; a refusal would hide that it no longer does
+MERGED = {("albert", "lora"), ("deberta", "lora"), ("mpnet", "bitfit"), ("roberta", "ia3"), ("modernbert", "ia3")}
+POOLED = {
+    ("gpt2", "prompt"), ("llama", "prompt"), ("xlnet", "head"), ("albert", "lora"), ("mpnet", "bitfit"),
+    ("roberta", "ia3"), ("modernbert", "ia3"), ("distilbert", "prompt"),
+}  # fmt: skip
+
+
 def _try(family: str, method: str, head: str, folder: Path) -> Cell:
     return try_cell(make_family(family, folder / "base"), method, head, folder)
 
@@ -46,6 +54,10 @@ def test_a_slice_of_all(family: str, method: str, head: str, refusal: str | None
     cell = _try(family, method, head, tmp_path)
     if refusal is None:
         assert cell.refused is None
+        if (family, method) in MERGED:
+            assert cell.merged is None
+        if (family, method) in POOLED:
+            assert cell.pooled is None
     else:
         assert cell.refused is not None and re.search(refusal, cell.refused) and not cell.loaded
 

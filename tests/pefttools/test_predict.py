@@ -126,6 +126,12 @@ def test_an_artifact_remembers_the_columns_of_its_data(artifact: Path, tmp_path:
         assert sum(one["scores"].values()) == pytest.approx(1, abs=1e-5)
         assert one["scores"][one["prediction"]] == one["score"] == max(one["scores"].values())
     assert pefttools.predict(artifact, [{"id": 7, "text": "a"}])[0]["id"] == 7
+    odd = tmp_path / "odd.csv"
+    odd.write_text(file.read_text().replace(",", "~"))
+    assert pefttools.predict(artifact, data=str(odd), delimiter="~", id_column="key", all_scores=True) == found
+    assert (
+        pefttools.evaluate(artifact, str(odd), delimiter="~").metrics == pefttools.evaluate(artifact, str(file)).metrics
+    )
     # and keeps remembering where it is saved anew
     pefttools.save(pefttools.load(artifact), tmp_path / "again")
     assert pefttools.inspect(tmp_path / "again").task.columns == {"text": "sentence", "label": "label"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from pefttools.errors import DataError
 
 #: in this order, where the header holds no comma
 _OTHERS = (";", "\t", "|")
+#: characters of a cell; what a C long holds everywhere
+_LONGEST = 2**31 - 1
 #: notes of one file, and values of its last column that are remembered
 _NOTES, _KNOWN = 3, 10_000
 
@@ -59,7 +60,7 @@ def _rows(
         stream = itertools.chain([second] if second else [], stream)
     # The limit stands for the whole process. It is raised and left so: files that are read side by side would put back
     # each other's.
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(_LONGEST)
     reader = csv.reader(itertools.chain([head], stream), delimiter=delimiter, strict=True)
     begins = 0
     try:
