@@ -81,14 +81,21 @@ def _logits(tuned: TunedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
-    """Two batches of tokens from all over the vocabulary: rows of one length, and rows that are padded."""
+    """Two batches of tokens from all over the vocabulary: rows of one length, and rows that are padded.
+
+    Each row ends by the end of a text, and has it nowhere else: BART's own head looks for it.
+    """
     size = len(tuned.tokenizer)
+    end = tuned.transformer.config.eos_token_id
     found = []
     for lengths in ((9, 9), (12, 5, 3)):
         ids = torch.full((len(lengths), max(lengths)), int(tuned.tokenizer.pad_token_id))
         mask = torch.zeros_like(ids)
         for row, length in enumerate(lengths):
-            ids[row, :length] = torch.tensor([(7919 * (row + 1) * (at + 1) + 101) % size for at in range(length)])
+            tokens = [(7919 * (row + 1) * (at + 1) + 101) % size for at in range(length)]
+            if isinstance(end, int):
+                tokens = [(token + 1) % size if token == end else token for token in tokens[:-1]] + [end]
+            ids[row, :length] = torch.tensor(tokens)
             mask[row, :length] = 1
         found.append({"input_ids": ids, "attention_mask": mask})
     return found

@@ -18,9 +18,10 @@ def text_limit(base: Base) -> int | None:
     from transformers import AutoModel
 
     outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
-    longest = longest_text(outline.configuration())
-    if longest is None:
-        return None
+    config = outline.configuration()
+    longest = longest_text(config)
+    if longest is None or config.is_encoder_decoder:
+        return longest  # BART and its relatives keep the padding's positions besides those
     model, _ = outline.transformer(AutoModel, variants.get("float32")())
     return longest - first_position(model)
 

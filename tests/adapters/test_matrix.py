@@ -31,6 +31,7 @@ SLICE = [
     ("mamba", "lora", "lm", "incompatible with Mamba"),
     ("t5", "lora", "mean", "an encoder and a decoder; such a model can only classify"),
     ("t5", "lora", "model", "decoder_start_token_id"),
+    ("bart", "lora", "model", None),
     ("bart", "prompt", "model", "it takes no embeddings|an encoder and a decoder"),
 ]
 
