@@ -163,16 +163,22 @@ def _sync_tree(folder: Path) -> None:
     _fsync_folder(folder)
 
 
-def check_replaceable(target: Path, over: str) -> None:
+def check_replaceable(target: Path, over: str, overwrite: bool = True) -> None:
     """Refuse to put a folder in the place of something else than an older one of its kind.
 
     Args:
         target: the folder to be written.
         over: name of a file that an older one has.
+        overwrite: an older one may be replaced.
 
     Raises:
-        ConfigError: a file, or a folder that holds other things.
+        ConfigError: a file, a folder that holds other things, or an older one that must stay.
     """
+    if not overwrite and (target / over).is_file():
+        raise ConfigError(
+            f"{target} exists already: it has a {over}",
+            hint="Choose another folder, or replace it: --overwrite (overwrite=True).",
+        )
     free = not target.exists() or (target.is_dir() and ((target / over).is_file() or not any(target.iterdir())))
     if not free:
         kind = f"is a folder without {over}, and not empty" if target.is_dir() else "is a file"

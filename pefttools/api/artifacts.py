@@ -35,7 +35,14 @@ def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True
     return manifest
 
 
-def merge(artifact: PathLike, output: PathLike, *, base: str | None = None, format: str = "transformers") -> Path:
+def merge(
+    artifact: PathLike,
+    output: PathLike,
+    *,
+    base: str | None = None,
+    format: str = "transformers",
+    overwrite: bool = False,
+) -> Path:
     """Fold an adapter into its base and write a plain model in float32, with a card that says how to use it.
 
     The written model is opened again by the other library alone; it must give the adapter's logits.
@@ -47,14 +54,15 @@ def merge(artifact: PathLike, output: PathLike, *, base: str | None = None, form
         format: ``transformers``: what ``from_pretrained`` and ``pipeline`` open; a pooling head is written beside it
             as ``head.safetensors``, and the card has the lines that apply it. ``sentence-transformers``: pooling,
             linear layer and softmax as modules of that library, so that ``encode`` gives each label's probability.
+        overwrite: replace a model that stands there.
 
     Raises:
-        ConfigError: the method can't be merged, or the format does not go with the head.
+        ConfigError: the method can't be merged, the format does not go with the head, or something is in the way.
         MergeError: the written model does not give the adapter's logits.
     """
     from pefttools.artifact.merge import merge_artifact
 
-    return merge_artifact(Path(artifact), Path(output), base=base, format=format)
+    return merge_artifact(Path(artifact), Path(output), base=base, format=format, overwrite=overwrite)
 
 
 def export(
@@ -64,6 +72,7 @@ def export(
     format: str = "peft-lora",
     rank: int | None = None,
     base: str | None = None,
+    overwrite: bool = False,
 ) -> float:
     """Write an adapter in a format that other servers load.
 
@@ -73,18 +82,19 @@ def export(
         format: ``peft-lora``.
         rank: most rank of a site; needed where the adapter is no low-rank update itself.
         base: where the base lies, if not where the manifest says.
+        overwrite: replace an adapter that stands there.
 
     Returns:
         The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 where exact.
 
     Raises:
-        ConfigError: an adapter that is no change of linear layers' weights.
+        ConfigError: an adapter that is no change of linear layers' weights, or something is in the way.
     """
     from pefttools.artifact.convert import export_lora
 
     if format != "peft-lora":
         raise UnknownNameError("format", format, ["peft-lora"])
-    return export_lora(Path(artifact), Path(output), rank=rank, base=base).error
+    return export_lora(Path(artifact), Path(output), rank=rank, base=base, overwrite=overwrite).error
 
 
 def compose(
@@ -94,15 +104,17 @@ def compose(
     *,
     rank: int | None = None,
     base: str | None = None,
+    overwrite: bool = False,
 ) -> float:
     """Save the weighted sum of adapters of one base and task as an artifact; gives the relative error, see `export`.
 
     Raises:
-        ConfigError: adapters that don't go together.
+        ConfigError: adapters that don't go together, or something is in the way.
     """
     from pefttools.artifact.convert import compose as composed
 
-    return composed([Path(one) for one in artifacts], weights, Path(output), rank=rank, base=base).error
+    folders = [Path(one) for one in artifacts]
+    return composed(folders, weights, Path(output), rank=rank, base=base, overwrite=overwrite).error
 
 
 def import_adapter(

@@ -20,13 +20,15 @@ from pefttools.deltas.export import PlainLora, additive, as_lora, weighted, writ
 from pefttools.deltas.low_rank import norms
 from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError
-from pefttools.files import folder_atomic
+from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
 from pefttools.recipe import stored_method, stored_task
 from pefttools.tasks import Built
 
 #: the method whose files ``write_peft`` writes
 _LORA = "lora"
+#: a file that every folder of a PEFT adapter has
+_PEFT_KIND = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -73,28 +75,32 @@ def site_norms(folder: Path, base: str | None = None) -> dict[str, dict[str, flo
     return norms(open_artifact(folder, base).deltas)
 
 
-def export_lora(folder: Path, output: Path, *, rank: int | None = None, base: str | None = None) -> PlainLora:
+def export_lora(
+    folder: Path, output: Path, *, rank: int | None = None, base: str | None = None, overwrite: bool = False
+) -> PlainLora:
     """Write an adapter as a plain PEFT LoRA, with the task head beside it where it is ours.
 
     Args:
         folder: the artifact.
-        output: folder to write; replaced in one step where it stands.
+        output: folder to write.
         rank: most rank of a site; None: exact, where the adapter is low rank itself.
         base: where the base lies, if not where the manifest says.
+        overwrite: replace an adapter that stands there.
 
     Returns:
         What was written; its `error` says how much was left out.
 
     Raises:
-        ConfigError: what is no change of linear layers' weights.
+        ConfigError: what is no change of linear layers' weights, or something is in the way.
     """
+    check_replaceable(output, _PEFT_KIND, overwrite)
     opened = open_artifact(folder, base)
     lora = as_lora(opened.deltas, opened.built.transformer, rank)
     if not lora.sites:
         raise ConfigError(
             f"the method {opened.manifest.method.name!r} changes nothing but the task head: there is no LoRA to export"
         )
-    with folder_atomic(output, over="adapter_config.json") as temporary:
+    with folder_atomic(output, over=_PEFT_KIND) as temporary:
         write_peft(lora, temporary, base_id=opened.manifest.base.id, task_type=opened.built.target.peft_task_type)
         head = opened.head()
         if head is not None:
@@ -103,7 +109,13 @@ def export_lora(folder: Path, output: Path, *, rank: int | None = None, base: st
 
 
 def compose(
-    folders: Sequence[Path], weights: Sequence[float], output: Path, *, rank: int | None = None, base: str | None = None
+    folders: Sequence[Path],
+    weights: Sequence[float],
+    output: Path,
+    *,
+    rank: int | None = None,
+    base: str | None = None,
+    overwrite: bool = False,
 ) -> PlainLora:
     """Save the weighted sum of adapters of one base as an artifact of its own.
 
@@ -113,10 +125,12 @@ def compose(
         output: folder to write.
         rank: most rank of a site; None: the sum of theirs, which is exact.
         base: where the base lies, if not where the manifests say.
+        overwrite: replace an artifact that stands there.
 
     Raises:
-        ConfigError: adapters that don't go together, or that can't be added.
+        ConfigError: adapters that don't go together or can't be added, or something is in the way.
     """
+    check_replaceable(output, MANIFEST, overwrite)
     if len(folders) < 2 or len(folders) != len(weights):
         raise ConfigError(f"{len(folders)} artifacts and {len(weights)} weights: two or more, and one weight for each")
     if not all(math.isfinite(weight) for weight in weights):

@@ -11,19 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pefttools.artifact.load import load_artifact
+from pefttools.artifact.load import find_base, load_artifact
 from pefttools.artifact.manifest import read_manifest
 from pefttools.artifact.merge_card import merged_card
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
 from pefttools.bases.loading import load_transformer, quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
-from pefttools.files import folder_atomic
+from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
 from pefttools.tuned import TunedModel
 
 #: of the largest logit; float32 sums in another order stay far below
 _TOLERANCE = 1e-3
+#: a file that every folder of a model has
+_KIND = "config.json"
 FORMATS = ("transformers", "sentence-transformers")
 
 
@@ -33,16 +35,21 @@ class MergeError(PeftToolsError):
     exit_code = 1
 
 
-def merge_artifact(folder: Path, output: Path, *, base: str | None = None, format: str = "transformers") -> Path:
+def merge_artifact(
+    folder: Path, output: Path, *, base: str | None = None, format: str = "transformers", overwrite: bool = False
+) -> Path:
     """Write a plain model that gives the adapter's answers, in float32; see `pefttools.merge`.
 
     Raises:
-        ConfigError: the method can't be merged, or the format does not go with the head.
+        ConfigError: the method can't be merged, the format does not go with the head, or something is in the way.
         MergeError: what was written gives other answers.
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
+    check_replaceable(output, _KIND, overwrite)
     manifest = read_manifest(folder)
+    if output.resolve() == find_base(manifest, base).folder.resolve():
+        raise ConfigError(f"{output} is the base model itself", hint="Choose another folder.")
     method = methods.get(manifest.method.name)()
     if not method.capabilities.mergeable:
         raise ConfigError(
@@ -60,7 +67,7 @@ def merge_artifact(folder: Path, output: Path, *, base: str | None = None, forma
     with _untied(tuned.transformer):
         plain: Any = method.merge(tuned.transformer)
     _describe(plain, tuned)
-    with folder_atomic(output, over="config.json") as temporary:
+    with folder_atomic(output, over=_KIND) as temporary:
         with quiet():
             _with_pooler(plain, tuned).save_pretrained(temporary)
         tuned.tokenizer.padding_side = "right" if tuned.labels else "left"
@@ -86,7 +93,8 @@ def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
     Each row ends by the end of a text, and has it nowhere else: BART's own head looks for it.
     """
     size = len(tuned.tokenizer)
-    end = tuned.transformer.config.eos_token_id
+    config: Any = tuned.transformer.config
+    end = getattr(config, "eos_token_id", None)
     found = []
     for lengths in ((9, 9), (12, 5, 3)):
         ids = torch.full((len(lengths), max(lengths)), int(tuned.tokenizer.pad_token_id))

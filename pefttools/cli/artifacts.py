@@ -14,6 +14,7 @@ BASE = typer.Option(None, "--base", help="Path of the base model, if it has move
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
 COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column that plays a role, e.g. text=sentence.")
 DELIMITER = typer.Option(None, "--delimiter", help="Between the cells of a csv file, if not what it shows.")
+OVERWRITE = typer.Option(False, "--overwrite", help="Replace what stands at the output.")
 BATCH = typer.Option(64, "--batch-size", min=1, help="Rows at a time.")
 
 
@@ -76,7 +77,7 @@ def predict(
         raise ConfigError("give --text (once or more) or --data, one of them")
     if id_column is not None and data is None:
         raise ConfigError("--id names a column of --data")
-    texts = None if data else sys.stdin.read().splitlines() if text == ["-"] else text
+    texts = None if data else [line.rstrip("\r\n") for line in sys.stdin] if text == ["-"] else text
     model = api.load(artifact, base=base, variant=variant)
     found = api.predict(
         model, texts, data=data, columns=_columns(column), id_column=id_column, delimiter=delimiter,
@@ -86,7 +87,7 @@ def predict(
         _write_lines(output, found)
         return
     for entry in found:
-        print(json.dumps(entry, ensure_ascii=False))
+        print(_line(entry))
 
 
 def inspect(
@@ -160,11 +161,12 @@ def merge(
     output: Path = typer.Option(..., "--output", help="Folder of the merged model."),
     format: str = typer.Option("transformers", "--format", help="transformers, or sentence-transformers."),
     base: str | None = BASE,
+    overwrite: bool = OVERWRITE,
 ) -> None:
     """Fold an adapter into its base: a plain model for other libraries, whose answers are compared."""
     from pefttools import api
 
-    print(api.merge(artifact, output, base=base, format=format))
+    print(api.merge(artifact, output, base=base, format=format, overwrite=overwrite))
 
 
 def export(
@@ -173,11 +175,12 @@ def export(
     format: str = typer.Option("peft-lora", "--format", help="peft-lora: loads in PEFT, vLLM and others."),
     rank: int | None = typer.Option(None, "--rank", min=1, help="Most rank; needed where the adapter has none itself."),
     base: str | None = BASE,
+    overwrite: bool = OVERWRITE,
 ) -> None:
     """Write an adapter for other servers; says the relative error."""
     from pefttools import api
 
-    error = api.export(artifact, output, format=format, rank=rank, base=base)
+    error = api.export(artifact, output, format=format, rank=rank, base=base, overwrite=overwrite)
     _say_error(output, error)
 
 
@@ -187,6 +190,7 @@ def compose(
     output: Path = typer.Option(..., "--output", help="Folder of the new artifact."),
     rank: int | None = typer.Option(None, "--rank", min=1, help="Most rank; without it the sum is exact."),
     base: str | None = BASE,
+    overwrite: bool = OVERWRITE,
 ) -> None:
     """Save the weighted sum of adapters as a new one."""
     from pefttools import api
@@ -196,7 +200,7 @@ def compose(
         numbers = [float(one) for one in weights.split(",")]
     except ValueError as error:
         raise ConfigError(f"--weights {weights!r}: write numbers with commas between, e.g. 0.6,0.4") from error
-    _say_error(output, api.compose(artifacts, numbers, output, rank=rank, base=base))
+    _say_error(output, api.compose(artifacts, numbers, output, rank=rank, base=base, overwrite=overwrite))
 
 
 def _say_error(output: Path, error: float) -> None:
@@ -220,10 +224,15 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     return found
 
 
+def _line(entry: dict[str, Any]) -> str:
+    """One line of JSON; ids of other kinds, dates say, become texts."""
+    return json.dumps(entry, ensure_ascii=False, default=str)
+
+
 def _write_lines(path: Path, entries: list[dict[str, Any]]) -> None:
     from pefttools.files import write_text_atomic
 
-    lines = (json.dumps(entry, ensure_ascii=False) for entry in entries)
+    lines = map(_line, entries)
     write_text_atomic(path, "\n".join([*lines, ""]))
 
 

@@ -52,9 +52,7 @@ def import_folder(
         ConfigError: something in it can't be represented, or labels that don't match the head.
         BaseModelError: the base can't be found or loaded.
     """
-    if (output / MANIFEST).is_file() and not overwrite:
-        raise ConfigError(f"{output} is an artifact already", hint="Choose another place, or replace it: --overwrite.")
-    check_replaceable(output, MANIFEST)
+    check_replaceable(output, MANIFEST, overwrite)
     found = locate_source(source)
     foreign = found.importer.read(found.folder)
     where = locate_base(base)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,8 +236,32 @@ def test_what_stands_in_the_way_is_not_lost(tiny_bert: str, tmp_path: Path) -> N
             with pytest.raises(ConfigError, match="it would be lost"):
                 write(target)
     assert (tmp_path / "notes" / "precious.txt").read_text() == (tmp_path / "file").read_text() == "precious"
-    pefttools.export(artifact, tmp_path / "plain")
-    pefttools.export(artifact, tmp_path / "plain")  # an older one of the kind is replaced
+
+
+@pytest.mark.parametrize("name", ["export", "compose", "merge"])
+def test_what_is_written_already_is_replaced_if_asked_for(name: str, tiny_bert: str, tmp_path: Path) -> None:
+    artifact = _lora(tiny_bert, 0, tmp_path / "one")
+    write: Any = {
+        "export": pefttools.export,
+        "merge": pefttools.merge,
+        "compose": lambda one, to, **options: pefttools.compose([one, one], [1, 1], to, **options),
+    }[name]
+    write(artifact, tmp_path / "out")
+    (tmp_path / "out" / "precious.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"out exists already"):
+        write(artifact, tmp_path / "out")
+    assert (tmp_path / "out" / "precious.txt").is_file()
+    write(artifact, tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "precious.txt").exists()
+
+
+def test_a_merge_does_not_take_the_place_of_its_base(tiny_bert: str, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    artifact = _lora(str(base), 0, tmp_path / "one")
+    with pytest.raises(ConfigError, match="is the base model itself"):
+        pefttools.merge(artifact, base, overwrite=True)
+    assert sorted(path.name for path in base.iterdir()) == sorted(path.name for path in Path(tiny_bert).iterdir())
 
 
 def test_a_head_alone_is_no_lora(tiny_bert: str, tmp_path: Path) -> None:

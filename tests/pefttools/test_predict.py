@@ -158,6 +158,35 @@ def test_the_command(artifact: Path, tmp_path: Path) -> None:
     assert lines[0]["prediction"] == piped[0]["prediction"] and "row 2, column 'sentence'" in lines[1]["error"]
 
 
+def test_lines_end_at_newlines_alone(artifact: Path) -> None:
+    given = "one\u2028text\u0085of one\x0bline\nanother\r\n"
+    done = CliRunner().invoke(build_app(), ["predict", str(artifact), "--text", "-"], input=given)
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_ids_that_json_has_no_kind_for(artifact: Path, tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow
+    import pyarrow.parquet
+
+    file = tmp_path / "dated.parquet"
+    days = [datetime.date(2026, 1, 5), datetime.date(2026, 2, 6)]
+    columns = {"id": days, "sentence": ["where is my card", "what is the rate"], "label": ["no", "yes"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    for command, *options in (
+        ["predict", "--id", "id", "--output", str(tmp_path / "out.jsonl")],
+        ["evaluate", "--predictions", str(tmp_path / "out.jsonl")],
+    ):
+        done = CliRunner().invoke(build_app(), [command, str(artifact), "--data", str(file), *options])
+        assert done.exit_code == 0, done.output
+        lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert len(lines) == 2
+        if command == "predict":
+            assert [one["id"] for one in lines] == ["2026-01-05", "2026-02-06"]
+
+
 def test_cuts_are_counted(tiny_bert: str) -> None:
     from pefttools.tasks.cuts import cuts_of
 

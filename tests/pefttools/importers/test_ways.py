@@ -44,7 +44,7 @@ def test_it_is_evaluated_inspected_and_served_like_any_other(
     shown = " ".join(capsys.readouterr().out.split())
     assert "base given by the user, not verified by the source" in shown and "low_rank" in shown
     assert "not verified by the source" in (tmp_path / "one" / "README.md").read_text()
-    with pytest.raises(ConfigError, match="is an artifact already"):
+    with pytest.raises(ConfigError, match="exists already"):
         pefttools.import_adapter(lora, tiny_bert, tmp_path / "one", labels=names)
     with pytest.raises(ArtifactError, match="is an artifact already"):
         pefttools.import_adapter(tmp_path / "one", tiny_bert, tmp_path / "two", labels=names)
