@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pefttools.data import Table
@@ -99,4 +100,4 @@ def without_answers(table: Table, task: Task[Any]) -> Table:
     """A table with nothing but what a prediction may see."""
     visible = {role: name for role, name in table.columns.items() if role in task.inputs}
     rows = [{role: row[role] for role in visible if role in row} for row in table.rows]
-    return Table(table.source, rows, visible, table.numbers)
+    return replace(table, rows=rows, columns=visible, notes=())

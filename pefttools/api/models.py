@@ -12,7 +12,7 @@ from pefttools.asking import ID, OnError, table_of
 from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base
 from pefttools.data import Table, read_table
-from pefttools.data.table import column_names
+from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
 from pefttools.outline import check_on_outline
 from pefttools.progress import Reporter, SilentReporter

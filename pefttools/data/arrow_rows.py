@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pefttools.data.mapped import Codec, Item
-from pefttools.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,7 +18,7 @@ _JSON = "~json"
 class RowCodec(Codec):
     """Rows with the same fields.
 
-    No value changes its type: 007 stays a text, a list a list, NaN a number.
+    No value changes its type: 007 stays a text, a list a list, NaN a number. A value that JSON has not is an error.
 
     Args:
         names: of the fields.
@@ -35,7 +34,7 @@ class RowCodec(Codec):
         for name in self._names:
             values = [item[name] for item in items]
             texts = [value if isinstance(value, str) else None for value in values]
-            others = [None if isinstance(value, str) or value is None else _dumped(value, name) for value in values]
+            others = [None if isinstance(value, str) or value is None else json.dumps(value) for value in values]
             columns[name] = pyarrow.array(texts, pyarrow.large_string())
             columns[name + _JSON] = pyarrow.array(others, pyarrow.large_string())
         return pyarrow.RecordBatch.from_pydict(columns)
@@ -50,13 +49,3 @@ class RowCodec(Codec):
                 values = [value if other is None else json.loads(other) for value, other in pairs]
             columns.append(values)
         return [dict(zip(self._names, cells, strict=True)) for cells in zip(*columns, strict=True)]
-
-
-def _dumped(value: Any, name: str) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError as error:
-        raise DataError(
-            f"column {name!r} holds a {type(value).__name__} ({value!r}), which is neither a text, a number nor a list",
-            hint="Write it as a text.",
-        ) from error

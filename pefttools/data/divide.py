@@ -6,7 +6,8 @@ import random
 from array import array
 from collections.abc import Callable, Hashable, Sequence
 
-from pefttools.data.table import Row, Table
+from pefttools.data.columns import Row
+from pefttools.data.table import Table
 from pefttools.errors import DataError
 
 Strata = Callable[[Row], Hashable | None]

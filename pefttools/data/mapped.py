@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import tempfile
 import time
@@ -29,6 +30,9 @@ Item = dict[str, Any]
 SMALL = 20_000
 _SLICE = 2_000
 _CACHED_DAYS = 30
+#: of the name of a file that is being written
+_NEW = ".new-"
+_ABOUT = b"about"
 
 
 class Codec(ABC):
@@ -141,13 +145,19 @@ def gathered(items: Sequence[Item], indices: Sequence[int]) -> list[Item]:
     return items.gather(indices) if isinstance(items, MappedItems) else [items[index] for index in indices]
 
 
-def kept(items: Iterable[Item], codec: Callable[[Sequence[Item]], Codec], key: str | None = None) -> Sequence[Item]:
+def kept(
+    items: Iterable[Item],
+    codec: Callable[[Sequence[Item]], Codec],
+    key: str | None = None,
+    about: Callable[[], Any] = lambda: None,
+) -> Sequence[Item]:
     """Items as a list where they are few, else in a file.
 
     Args:
         items: read once.
         codec: makes the codec of the file, given the first items.
         key: names the content: the same key means the same items. None: the file goes with the process.
+        about: what is kept beside them, as JSON; asked for when all items are read.
     """
     stream = iter(items)
     first = _take(stream, SMALL + 1)
@@ -156,19 +166,24 @@ def kept(items: Iterable[Item], codec: Callable[[Sequence[Item]], Codec], key: s
     chosen = codec(first)
     path = _new_file()
     try:
-        _write(path, first, stream, chosen)
+        _write(path, first, stream, chosen, about)
         if key is not None:
             target = _entry(key)
             _forget_old(target.parent)
             path = path.replace(target)
-        return _opened(path, chosen)
+        return _opened(path, lambda _: chosen)[0]
     finally:
-        if key is None:
+        if path.name.startswith(_NEW):
             path.unlink(missing_ok=True)  # what is mapped stays readable
 
 
-def found(key: str, codec: Codec) -> Sequence[Item] | None:
-    """Items that an earlier process kept under a key; None: there are none."""
+def found(key: str, codec: Callable[[Any], Codec]) -> tuple[Sequence[Item], Any] | None:
+    """Items that an earlier process kept under a key, and what it kept beside them; None: there are none.
+
+    Args:
+        key: of the items.
+        codec: makes the codec of the file, given what was kept beside.
+    """
     path = _entry(key)
     try:
         items = _opened(path, codec)
@@ -183,14 +198,16 @@ def forget(key: str) -> None:
     _entry(key).unlink(missing_ok=True)
 
 
-def _opened(path: Path, codec: Codec) -> MappedItems:
+def _opened(path: Path, codec: Callable[[Any], Codec]) -> tuple[MappedItems, Any]:
     import pyarrow
 
     reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
-    return MappedItems([reader.get_batch(index) for index in range(reader.num_record_batches)], codec)
+    *batches, (_, metadata) = (reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches))
+    about = json.loads(metadata[_ABOUT])
+    return MappedItems([batch for batch, _ in batches], codec(about)), about
 
 
-def _write(path: Path, first: list[Item], rest: Iterator[Item], codec: Codec) -> None:
+def _write(path: Path, first: list[Item], rest: Iterator[Item], codec: Codec, about: Callable[[], Any]) -> None:
     import pyarrow
 
     with contextlib.ExitStack() as stack:
@@ -204,6 +221,9 @@ def _write(path: Path, first: list[Item], rest: Iterator[Item], codec: Codec) ->
         assert writer is not None
         while part := _take(rest, _SLICE):
             writer.write_batch(codec.encode(part))
+        # what is known only now stands in the last batch, which has no rows
+        empty = codec.encode([])
+        writer.write_batch(empty, custom_metadata={_ABOUT: json.dumps(about())})
 
 
 def _take(stream: Iterator[Item], count: int) -> list[Item]:
@@ -211,7 +231,7 @@ def _take(stream: Iterator[Item], count: int) -> list[Item]:
 
 
 def _new_file() -> Path:
-    handle, name = tempfile.mkstemp(dir=cache_dir("rows"), prefix=".new-", suffix=".arrow")
+    handle, name = tempfile.mkstemp(dir=cache_dir("rows"), prefix=_NEW, suffix=".arrow")
     os.close(handle)
     return Path(name)
 

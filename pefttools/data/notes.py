@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from pefttools.data.columns import Row
 from pefttools.data.labels import label_text
-from pefttools.data.table import Row, Table
+from pefttools.data.table import Table
 
 #: of the largest to the smallest class
 _IMBALANCE = 20

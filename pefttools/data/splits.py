@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pefttools.data.config import DataConfig, Split
 from pefttools.data.divide import Strata, divide, draw
-from pefttools.data.table import Table, read_table
+from pefttools.data.reading import read_table
+from pefttools.data.table import Table
 from pefttools.errors import DataError
 
 
@@ -101,25 +102,9 @@ def _shared_groups(tables: dict[Split, Table]) -> list[str]:
 
 
 def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, split: Split) -> Table:
-    sources = [source] if isinstance(source, str) else source
-    if not sources:
+    if not source:
         raise DataError(f"data.{split} is an empty list")
     columns = dict(config.columns)
     if config.group is not None:
         roles, columns = {**roles, "group": True}, {**columns, "group": config.group}
-    tables = [read_table(one, roles, columns, split=split, delimiter=config.delimiter) for one in sources]
-    first = tables[0]
-    for table in tables[1:]:
-        if table.columns.keys() != first.columns.keys():
-            raise DataError(
-                f"{table.source} has the columns {sorted(table.columns)}, {first.source} {sorted(first.columns)}"
-            )
-    if len(tables) == 1:
-        return first
-    return Table(
-        " + ".join(table.source for table in tables),
-        [row for table in tables for row in table.rows],
-        first.columns,
-        [number for table in tables for number in table.numbers],
-        tuple(note for table in tables for note in table.notes),
-    )
+    return read_table(source, roles, columns, split=split, delimiter=config.delimiter)

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.data.labels import label_text
-from pefttools.data.table import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order

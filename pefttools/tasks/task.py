@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pefttools.data import Table
-from pefttools.data.table import Row
+from pefttools.data.columns import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.registry import Registry

@@ -22,7 +22,7 @@ from pefttools.tasks.task import Example, Task
 #: rows that are encoded at a time
 _SLICE = 2_000
 #: of cached examples; another one where a task encodes the same row otherwise
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Examples:
@@ -78,8 +78,8 @@ class Examples:
         key = self._key(table)
         like = self._task.encode(table.take(range(min(_SLICE, len(table)))), self._tokenizer, self._labels)
         codec = ExampleCodec(like)
-        there = found(key, codec)
-        return there if there is not None else kept(self._stream(table), lambda _: codec, key)
+        there = found(key, lambda _: codec)
+        return there[0] if there is not None else kept(self._stream(table), lambda _: codec, key)
 
     def _stream(self, table: Table) -> Iterator[Example]:
         for start in range(0, len(table), _SLICE):

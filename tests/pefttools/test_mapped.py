@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +57,24 @@ def test_few_items_stay_a_list() -> None:
     assert kept(iter([{"a": 1}] * 3), lambda _: RowCodec(["a"])) == [{"a": 1}] * 3
 
 
-def test_a_value_that_can_not_be_kept_is_refused() -> None:
-    with pytest.raises(DataError, match=r"column 'a' holds a complex"):
-        kept(iter([{"a": 1j}] * 4), lambda _: RowCodec(["a"]))
+def test_a_value_that_can_not_be_kept_leaves_nothing(cache: Path) -> None:
+    with pytest.raises(TypeError, match=r"complex"):
+        kept(iter([{"a": 1j}] * 4), lambda _: RowCodec(["a"]), "key")
+    assert not list((cache / "rows").iterdir())
 
 
 def test_what_has_a_key_is_found_again_and_a_damaged_file_is_not(cache: Path) -> None:
     rows = [{"a": str(number)} for number in range(9)]
     codec = RowCodec(["a"])
-    assert found("some-key", codec) is None
-    kept(iter(rows), lambda _: codec, "some-key")
-    again = found("some-key", codec)
-    assert again is not None and list(again) == rows
+    assert found("some-key", lambda _: codec) is None
+    read: list[int] = []
+    stream = (read.append(index) or row for index, row in enumerate(rows))
+    kept(stream, lambda _: codec, "some-key", about=lambda: {"names": ["a"], "read": len(read)})
+    again = found("some-key", lambda about: RowCodec(about["names"]))
+    assert again is not None and list(again[0]) == rows and again[1] == {"names": ["a"], "read": 9}
     (file,) = (cache / "rows").glob("*.arrow")
     file.write_bytes(file.read_bytes()[:-40])
-    assert found("some-key", codec) is None
+    assert found("some-key", lambda _: codec) is None
     # without a key nothing stays behind
     assert list(kept(iter(rows), lambda _: codec)) == rows
     assert [path.name for path in (cache / "rows").iterdir()] == [file.name]
@@ -95,7 +100,87 @@ def test_a_bad_line_far_down_is_named_and_leaves_nothing(tmp_path: Path, cache: 
     path.write_text("\n".join([*lines, '{"text": "b"}']))
     with pytest.raises(DataError, match=r"rows.jsonl, row 10: no column 'label'"):
         read_table(str(path), ROLES, {})
-    assert not [path for path in (cache / "rows").iterdir() if not path.name.startswith(".new-")]
+    assert not list((cache / "rows").iterdir())
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_rows_without_what_other_rows_have(large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "SMALL", 3 if large else 1000)
+    roles = {"text": True, "pair": False, "label": True, "group": False}
+    path = tmp_path / "rows.jsonl"
+    rows: list[dict[str, Any]] = [{"text": str(number), "label": "a"} for number in range(6)]
+    rows[4]["pair"] = "other"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    for _ in range(2):
+        table = read_table(str(path), roles, {})
+        assert isinstance(table.rows, MappedItems) is large
+        assert table.columns == {"text": "text", "pair": "pair", "label": "label"}
+        assert table.column("pair") == [None, None, None, None, "other", None]
+        assert list(table.rows[0]) == ["text", "pair", "label"]
+    for _ in range(2):  # a column that was asked for must be there
+        with pytest.raises(DataError, match=r"rows.jsonl: no column 'other' for the role 'group'"):
+            read_table(str(path), roles, {"group": "other"})
+    with pytest.raises(DataError, match=r"rows.jsonl: no column 'query' for the role 'text'"):
+        read_table(str(path), roles, {"text": "query"})
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_rows_of_several_files_are_named_by_their_own(
+    large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "SMALL", 3 if large else 1000)
+    sizes = {"a.csv": 4, "b.csv": 0, "c.csv": 3}
+    for name, size in sizes.items():
+        lines = ["text,label", *(f"{name} {number},x" for number in range(1, size + 1))]
+        (tmp_path / name).write_text("\n".join([*lines, ""]))
+    files = [str(tmp_path / name) for name in sizes]
+    for source in (files, str(tmp_path), str(tmp_path / "*.csv")):
+        for _ in range(2):
+            table = read_table(source, ROLES, {})
+            assert isinstance(table.rows, MappedItems) is large
+            assert [row["text"] for row in table.rows] == [f"a.csv {n}" for n in range(1, 5)] + [
+                f"c.csv {n}" for n in range(1, 4)
+            ]
+            assert f"{files[0]}, row 4, column 'text': no" in str(table.error(3, "text", "no"))
+            assert f"{files[2]}, row 1, column 'text': no" in str(table.error(4, "text", "no"))
+            part = table.take([6, 0])
+            assert f"{files[2]}, row 3," in str(part.error(0, "text", "no"))
+            assert f"{files[0]}, row 1," in str(part.error(1, "text", "no"))
+    (tmp_path / "c.csv").write_text("text\none\n")
+    with pytest.raises(DataError, match=r"c.csv: no column 'label'"):
+        read_table(files, ROLES, {})
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_cells_of_other_kinds_are_alike_at_every_size(
+    large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    monkeypatch.setattr(mapped, "SMALL", 3 if large else 1000)
+    columns = {
+        "text": ["a", "b", "c", "d"],
+        "label": [Decimal("1.00"), Decimal("2.50"), Decimal("1.00"), Decimal("2.50")],
+        "id": [date(2026, 1, day) for day in range(1, 5)],
+        "group": [{"when": datetime(2026, 1, 1, 12), "size": [1, 2]}] * 4,
+    }
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    table = read_table(str(path), {**ROLES, "id": True, "group": True}, {})
+    assert list(table.rows)[1] == {
+        "text": "b", "label": 2.5, "id": "2026-01-02", "group": {"when": "2026-01-01T12:00:00", "size": [1, 2]},
+    }  # fmt: skip
+    assert type(table.rows[0]["label"]) is int
+    pyarrow.parquet.write_table(pyarrow.table({**columns, "text": [b"a"] * 4}), path)
+    with pytest.raises(DataError, match=r"rows.parquet, row 1: column 'text' holds a bytes"):
+        read_table(str(path), ROLES, {})
+
+
+def test_texts_that_are_joined_need_all_their_parts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "x", "b": "y"}\n{"a": "x", "b": null}\n')
+    assert [row["text"] for row in read_table(str(path), {"text": True}, {"text": "{a} {b}"}).rows] == ["x y", None]
 
 
 def _splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, large: bool) -> Splits:
