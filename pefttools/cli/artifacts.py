@@ -225,8 +225,13 @@ def _columns(pairs: list[str]) -> dict[str, str]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """One line of JSON; ids of other kinds, dates say, become texts."""
-    return json.dumps(entry, ensure_ascii=False, default=str)
+    """One line of JSON; ids of other kinds, dates say, become texts, and half of a character an escape."""
+    line = json.dumps(entry, ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(entry, default=str)
+    return line
 
 
 def _write_lines(path: Path, entries: list[dict[str, Any]]) -> None:

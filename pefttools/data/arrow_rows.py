@@ -34,8 +34,15 @@ class RowCodec(Codec):
         for name in self._names:
             values = [item[name] for item in items]
             texts = [value if isinstance(value, str) else None for value in values]
-            others = [None if isinstance(value, str) or value is None else json.dumps(value) for value in values]
-            columns[name] = pyarrow.array(texts, pyarrow.large_string())
+            try:
+                columns[name] = pyarrow.array(texts, pyarrow.large_string())
+            except UnicodeEncodeError:  # half of a character, which JSON writes as an escape
+                texts = [text if text is None or _is_whole(text) else None for text in texts]
+                columns[name] = pyarrow.array(texts, pyarrow.large_string())
+            others = [
+                None if text is not None or value is None else json.dumps(value)
+                for text, value in zip(texts, values, strict=True)
+            ]
             columns[name + _JSON] = pyarrow.array(others, pyarrow.large_string())
         return pyarrow.RecordBatch.from_pydict(columns)
 
@@ -49,3 +56,11 @@ class RowCodec(Codec):
                 values = [value if other is None else json.loads(other) for value, other in pairs]
             columns.append(values)
         return [dict(zip(self._names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.task import IGNORE, Batch, Built, Evaluation, Example, Progress, Task
+from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,7 @@ class CausalLM(Task[CausalLMConfig]):
     auto_class = "AutoModelForCausalLM"
     primary_metric = "exact_match"
     measured = MappingProxyType({"loss": False, "perplexity": False, "token_accuracy": True})
+    brought = ("exact_match",)
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__(config)
@@ -76,10 +78,7 @@ class CausalLM(Task[CausalLMConfig]):
                 check_messages(table, index, row["messages"], answered=labelled)
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
-                if not (isinstance(row.get(role), str) and row[role].strip()):
-                    raise table.error(
-                        index, role, f"a text is needed, not {row.get(role)!r}", hint="Fill it or drop the row."
-                    )
+                check_text(table, index, role, row)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         from transformers import AutoModelForCausalLM

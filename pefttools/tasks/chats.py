@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pefttools.data import Table
+from pefttools.tasks.texts import check_whole
 
 Message = dict[str, Any]
 
@@ -47,6 +48,7 @@ def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -
     """
     if not isinstance(messages, list) or not messages:
         raise table.error(index, "messages", "a list of messages with role and content is needed")
+    check_whole(table, index, "messages", messages)
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise table.error(index, "messages", f"message {number} must be an object with role and content")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from pefttools.data.labels import label_text
 from pefttools.tasks.task import TaskConfig
 
 HeadKind = Literal["auto", "mean", "cls", "last", "model"]
@@ -30,3 +31,23 @@ class ClassificationConfig(TaskConfig):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of every training label that is spread over all labels alike"
     )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_by_value(cls, given: Any) -> Any:
+        return [_name(one) for one in given] if isinstance(given, list | tuple) else given
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weights_by_value(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        weights = {_name(label): weight for label, weight in given.items()}
+        if len(weights) < len(given):
+            raise ValueError("a label is listed twice")
+        return weights
+
+
+def _name(label: Any) -> Any:
+    """A label's name as rows have it: YAML reads 0, 1.0 and true as values."""
+    return label_text(label) or "" if isinstance(label, str | int | float) else label

@@ -9,6 +9,7 @@ from typing import Any
 from pefttools.data import Table
 from pefttools.data.labels import label_text
 from pefttools.errors import DataError, UnknownNameError
+from pefttools.tasks.texts import check_whole
 
 
 def label_names(train: Table, declared: Sequence[str]) -> list[str]:
@@ -41,7 +42,7 @@ def _declared(labels: Sequence[str]) -> list[str]:
     for index, name in enumerate(names):
         if name is None or name in names[:index]:
             raise DataError(
-                f"task.labels: {labels[index]!r} is {'empty' if name is None else 'there twice'}",
+                f"task.labels: {labels[index]!r} is {'empty' if name is None else 'listed twice'}",
                 hint="White space around a label is no part of it.",
             )
     return [name for name in names if name is not None]
@@ -96,4 +97,5 @@ def read_label(table: Table, index: int, value: Any) -> str:
         raise table.error(index, "label", error.message, hint=error.hint) from error
     if name is None:
         raise table.error(index, "label", "the label is empty", hint="Fill it or drop the row.")
+    check_whole(table, index, "label", name)
     return name

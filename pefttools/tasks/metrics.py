@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pefttools.errors import ConfigError, UnknownNameError
@@ -21,12 +21,14 @@ class NamedMetric:
         options: of its computation, e.g. ``{"average": "macro"}``.
         module: of the evaluate library.
         ours: it was not loaded from elsewhere.
+        gives: names of its numbers, where it was tried.
     """
 
     name: str
     options: dict[str, Any]
     module: Any
     ours: bool
+    gives: tuple[str, ...] = ()
 
     def compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """Its numbers, by name; of ours, the values of the options are a part of the name: ``f1_macro``.
@@ -67,16 +69,17 @@ def load_metrics(choices: Sequence[MetricChoice], ours: Mapping[str, Any], trial
         module = ours[name](keep_in_memory=True) if name in ours else _from_evaluate(name, ours)
         metric = NamedMetric(name, options, module, name in ours)
         if trial:
-            metric.compute(trial, trial)
+            metric = replace(metric, gives=tuple(metric.compute(trial, trial)))
         found.append(metric)
     return found
 
 
-def metric_name(choice: MetricChoice) -> str:
-    """What a metric's number is called, where it gives one number of its own name."""
+def metric_name(choice: MetricChoice, *, options: bool = True) -> str:
+    """What a metric's number is called, where it gives one number of its own name; or that name without its options."""
     if isinstance(choice, str):
         return choice
-    return "_".join(str(value) for key, value in sorted(choice.items(), key=lambda item: item[0] != "name"))
+    own = str(choice.get("name"))
+    return "_".join([own, *(str(value) for key, value in choice.items() if key != "name" and options)])
 
 
 def classification_metrics(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:

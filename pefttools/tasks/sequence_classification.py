@@ -15,8 +15,9 @@ from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
 from pefttools.tasks.class_config import ClassificationConfig
-from pefttools.tasks.class_labels import check_label, label_names
+from pefttools.tasks.class_labels import check_label, label_names, read_label
 from pefttools.tasks.task import Batch, Built, Evaluation, Example, Progress, Task
+from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ class SequenceClassification(Task[ClassificationConfig]):
             "loss": False,
         }
     )
+    brought = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "matthews_correlation")
 
     def __init__(self, config: ClassificationConfig) -> None:
         super().__init__(config)
@@ -95,18 +97,15 @@ class SequenceClassification(Task[ClassificationConfig]):
         except DataError:
             return str(row["label"])  # refused by `check`, which names the row
 
-    def is_known(self, row: Row, labels: Collection[str]) -> bool:
-        return label_text(row["label"]) in labels
+    def is_known(self, table: Table, index: int, labels: Collection[str]) -> bool:
+        return read_label(table, index, table.rows[index]["label"]) in labels
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         known = {label_text(label) or label for label in labels}
         given = ["text", *(role for role in ("pair",) if role in table.columns)]
         for index, row in enumerate(table.rows):
             for role in given:
-                if not (isinstance(row.get(role), str) and row[role].strip()):
-                    raise table.error(
-                        index, role, f"a text is needed, not {row.get(role)!r}", hint="Fill it or drop the row."
-                    )
+                check_text(table, index, role, row)
             if labelled:
                 check_label(table, index, row["label"], known)
 

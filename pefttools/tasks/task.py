@@ -15,7 +15,7 @@ from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.registry import Registry
 from pefttools.tasks.evaluation import Evaluation as Evaluation
-from pefttools.tasks.metrics import metric_name
+from pefttools.tasks.metrics import MetricChoice, metric_name
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +84,8 @@ class Task(ABC, Generic[ConfigT]):
     primary_metric: ClassVar[str]
     #: metrics that every evaluation gives -> whether more is better
     measured: ClassVar[Mapping[str, bool]] = {}
+    #: names of the further metrics that the task brings along; of each, more is better
+    brought: ClassVar[Collection[str]] = ()
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
@@ -118,9 +120,15 @@ class Task(ABC, Generic[ConfigT]):
                 hint=f"Give rows with: {', '.join(sorted(trained))}.",
             )
 
-    def measures(self) -> dict[str, bool | None]:
-        """Metrics that `evaluate` gives with these options -> whether more is better; None: not known."""
-        return {**dict.fromkeys(map(metric_name, self.options.metrics)), self.primary_metric: True, **self.measured}
+    def measures(self) -> dict[str, bool]:
+        """Metrics that `evaluate` gives with these options -> whether more is better; but for `foreign_metrics`."""
+        foreign = self.foreign_metrics()
+        brought = (metric_name(choice) for choice in self.options.metrics if choice not in foreign)
+        return {**dict.fromkeys(brought, True), self.primary_metric: True, **self.measured}
+
+    def foreign_metrics(self) -> list[MetricChoice]:
+        """Of ``task.metrics``, those that the task does not bring along: only a trial tells what they give."""
+        return [one for one in self.options.metrics if metric_name(one, options=False) not in self.brought]
 
     def chance(self, examples: Sequence[Example]) -> dict[str, float]:
         """Metrics of the best answer that looks at no input; empty where there is none that everyone knows."""
@@ -142,8 +150,12 @@ class Task(ABC, Generic[ConfigT]):
         """What splits and limits keep the shares of, such as a row's label; None: rows are drawn as they come."""
         return None
 
-    def is_known(self, row: Row, labels: Collection[str]) -> bool:
-        """Whether a row's label is one of those that are learned; always, where the task has none."""
+    def is_known(self, table: Table, index: int, labels: Collection[str]) -> bool:
+        """Whether a row's label is one of those that are learned; always, where the task has none.
+
+        Raises:
+            DataError: it is missing, or not one label.
+        """
         return True
 
     def identity(self, row: Row) -> Hashable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +47,8 @@ def why_not_learned(
     """Why a trained model is no better than an untrained one, in one sentence; None: it is better.
 
     Where there are labels, it must give more than one answer, and be better than always giving the most frequent one,
-    by the metric that chooses the best model. Elsewhere its loss must be lower than before training.
+    by the metric that chooses the best model, or tell the labels apart by more than chance does: a model that weighs
+    rare labels may well be less often right. Elsewhere its loss must be lower than before training.
 
     Args:
         task: of the model.
@@ -60,13 +63,28 @@ def why_not_learned(
         if loss is None or loss_before is None or loss < (1 - _ROUNDING) * loss_before:
             return None
         return f"validation loss is {loss:.4f}, no lower than the {loss_before:.4f} before training"
-    answers = {str(answer) for answer in evaluation.answers()}
-    if len(answers) == 1 and len({str(entry["reference"]) for entry in evaluation.predictions}) > 1:
-        return f"every validation row gets the same answer, {answers.pop()!r}"
+    answers = Counter(map(str, evaluation.answers()))
+    references = [str(entry["reference"]) for entry in evaluation.predictions]
+    if len(set(references)) < 2:
+        return None  # nothing could be told apart
+    if len(answers) == 1:
+        return f"every validation row gets the same answer, {next(iter(answers))!r}"
     own = selection if selection.metric in chance else Selection(task.primary_metric, True)
-    if own.score(evaluation.metrics) > own.score(chance):
+    if own.score(evaluation.metrics) > own.score(chance) or _tells_apart(
+        list(map(str, evaluation.answers())), references
+    ):
         return None
     return (
         f"validation {own.metric} is {evaluation.metrics[own.metric]:.4f}, no better than {chance[own.metric]:.4f}, "
         "which is what always giving the most frequent label reaches"
     )
+
+
+def _tells_apart(answers: Sequence[str], references: Sequence[str]) -> bool:
+    """Whether the mean recall of the labels is above that of answers given by chance, by two standard errors."""
+    counts, given = Counter(references), Counter(answers)
+    right = Counter(one for one, truth in zip(answers, references, strict=True) if one == truth)
+    shares = {label: given[label] / len(answers) for label in counts}
+    excess = sum(right[label] / count - shares[label] for label, count in counts.items()) / len(counts)
+    error = math.sqrt(sum(shares[label] * (1 - shares[label]) / count for label, count in counts.items())) / len(counts)
+    return excess > 2 * error

@@ -21,7 +21,7 @@ from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
 from pefttools.training.processes import check_launch, world_size
-from pefttools.training.selection import Selection, choose_selection
+from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent
 from pefttools.tuned import TunedModel, build, check_combination
 
@@ -75,11 +75,11 @@ def prepare(recipe: Recipe) -> Prepared:
     if parent is not None:
         labels = parent.labels(labels)
     if recipe.data.unknown_labels == "skip":
-        splits = _known(splits, task, labels)
+        splits = known_rows(splits, task, labels)
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
-    task.load_metrics(labels)
+    check_measured(selection, task, task.load_metrics(labels))
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
@@ -92,11 +92,11 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, parent, notes)
 
 
-def _known(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:
+def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:
     """Splits without the rows whose label is not learned."""
     found, notes = splits.tables(), list(splits.notes)
     for split, table in splits.tables().items():
-        kept = [index for index, row in enumerate(table.rows) if task.is_known(row, labels)]
+        kept = [index for index in range(len(table)) if task.is_known(table, index, labels)]
         if len(kept) < len(table):
             notes.append(f"{split}: {len(table) - len(kept):,} rows with unknown labels are left out")
             found[split] = table.take(kept)

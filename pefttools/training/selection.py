@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.tasks.metrics import NamedMetric
 from pefttools.tasks.task import Task
 from pefttools.training.config import SelectionConfig
 
@@ -47,18 +48,36 @@ class Selection:
 def choose_selection(config: SelectionConfig, task: Task[Any]) -> Selection:
     """The selection that a recipe asks for, or the task's own.
 
+    What a metric from elsewhere calls its numbers is known when it was tried: see `check_measured`.
+
     Raises:
         UnknownNameError: the task measures no such thing.
         ConfigError: it is not known which way the metric is better.
     """
     known = task.measures()
     metric = config.metric or task.primary_metric
-    if metric not in known:
+    if metric not in known and not task.foreign_metrics():
         raise UnknownNameError("metric", metric, known, where="selection.metric")
-    better = known[metric] if config.greater_is_better is None else config.greater_is_better
+    better = known.get(metric) if config.greater_is_better is None else config.greater_is_better
     if better is None:
         raise ConfigError(
             f"selection.metric: it is not known which way {metric!r} is better",
-            hint="Say selection.greater_is_better=true or false.",
+            hint="Set selection.greater_is_better to true or false.",
         )
     return Selection(metric, better, config.patience, config.threshold)
+
+
+def check_measured(selection: Selection, task: Task[Any], metrics: Iterable[NamedMetric]) -> None:
+    """Refuse a selection by a metric that the evaluation will not give.
+
+    Args:
+        selection: what was chosen.
+        task: its own metrics.
+        metrics: the further ones, tried.
+
+    Raises:
+        UnknownNameError: none of them gives such a number.
+    """
+    known = [*task.measures(), *(name for metric in metrics for name in metric.gives)]
+    if selection.metric not in known:
+        raise UnknownNameError("metric", selection.metric, known, where="selection.metric")

@@ -257,10 +257,3 @@ def test_what_a_stray_quote_swallows_is_noted_every_time(tmp_path: Path, cache: 
             assert note.startswith(f"{path}, row 6 (lines 7 to {7 + swallowed}): a cell holds line ends"), swallowed
     path.write_text('text,label\na,x\nb,x\n"dear all,\nthank you, and\nsee you",x\nc,y\n')
     assert read_table(str(path), ROLES, {}).notes == ()
-
-
-def test_half_a_character_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "a \\ud83d\\ude00", "label": "x"}\n{"text": "b \\ud800", "label": "x"}\n')
-    with pytest.raises(DataError, match=r"row 2 \(line 2\): a text holds half of a character"):
-        _rows(path)

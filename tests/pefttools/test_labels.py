@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pefttools.data import DataConfig, Table, load_splits
+from pefttools.data import DataConfig, Splits, Table, load_splits
 from pefttools.data.divide import divide, draw
 from pefttools.data.labels import label_text
-from pefttools.errors import DataError
+from pefttools.errors import ConfigError, DataError
 from pefttools.recipe import Recipe, choose_task
 from pefttools.training.prepare import prepare
 
@@ -165,6 +165,32 @@ def test_declared_labels_that_are_no_labels(labels: list[str]) -> None:
     task = choose_task({"name": "sequence-classification", "labels": labels})
     with pytest.raises(DataError, match=r"task\.labels"):
         task.labels(_table(["a", "b"]))
+
+
+def test_labels_of_a_recipe_are_those_of_the_rows_by_value() -> None:
+    table = _table([0, "1.0", 0, 1])
+    for labels in ([0, 1], ["0", "1.0"], [0.0, " 1"]):
+        task = choose_task({"name": "sequence-classification", "labels": labels})
+        assert task.labels(table) == ["0", "1"]
+        task.check(table, task.labels(table))
+    for weights in ({0: 1, 1: 3}, {"0": 1, "1.0": 3}, {0.0: 1, " 1 ": 3}):
+        task = choose_task({"name": "sequence-classification", "class_weights": weights}).settled(table, ["0", "1"])
+        assert task.options.class_weights == {"0": 1.0, "1": 3.0}
+    with pytest.raises(ConfigError, match="listed twice"):
+        choose_task({"name": "sequence-classification", "class_weights": {0: 1, "0": 2}})
+
+
+def test_rows_that_are_skipped_are_those_of_other_labels_alone(tmp_path: Path) -> None:
+    """A label that is missing, or a list, is a fault of the data like any other."""
+    from pefttools.training.prepare import known_rows
+
+    for value, problem in ((None, "the label is empty"), (["a"], "is not one label")):
+        split = Table("rows.csv", [{"text": "x", "label": label} for label in ("a", "c", value)],
+                      {"text": "text", "label": "label"}, range(1, 4))  # fmt: skip
+        with pytest.raises(DataError, match=rf"rows.csv, row 3, column 'label': .*{problem}"):
+            known_rows(Splits(_table(["a", "b"]), split, None), TASK, ["a", "b"])
+        known = known_rows(Splits(_table(["a", "b"]), split.take([0, 1]), None), TASK, ["a", "b"])
+        assert len(known.validation) == 1 and "1 rows with unknown labels" in known.notes[0]
 
 
 def test_other_things_that_are_missing_or_no_text() -> None:

@@ -24,9 +24,11 @@ from pefttools.tasks.cuts import cuts_of
 from pefttools.training.examples import Examples
 
 ROLES = {"text": True, "label": True}
+#: halves of characters, too
+_TEXT = st.text(st.characters())
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=6,
 )
 

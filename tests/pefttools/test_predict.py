@@ -158,6 +158,34 @@ def test_the_command(artifact: Path, tmp_path: Path) -> None:
     assert lines[0]["prediction"] == piped[0]["prediction"] and "row 2, column 'sentence'" in lines[1]["error"]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_half_a_character_is_refused_with_its_row(kind: str, artifact: Path, tmp_path: Path) -> None:
+    half = "b \ud800"
+    with pytest.raises(DataError, match="the inputs, row 2, column 'text': it holds half of a character"):
+        pefttools.predict(artifact, ["a", half])
+    rows = [{"id": 1, "sentence": "a \U0001f600", "label": "no"}, {"id": "\udfff", "sentence": half, "label": "yes"}]
+    file = tmp_path / f"rows.{kind}"
+    file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=f"rows.{kind}, row 2, column 'sentence': it holds half of a character"):
+        pefttools.evaluate(artifact, str(file))
+    output = tmp_path / "out.jsonl"
+    command = ["predict", str(artifact), "--data", str(file), "--id", "id", "--on-error", "skip"]
+    assert CliRunner().invoke(build_app(), [*command, "--output", str(output)]).exit_code == 0
+    good, bad = (json.loads(line) for line in output.read_text().splitlines())
+    assert good["prediction"] in LABELS and bad["id"] == "\udfff" and "half of a character" in bad["error"]
+    rows[1] |= {"sentence": "b", "label": half}
+    file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=f"rows.{kind}, row 2, column 'label': it holds half of a character"):
+        pefttools.evaluate(artifact, str(file))
+
+
+def test_half_a_character_in_a_chat(tiny_llama: str) -> None:
+    model = pefttools.wrap(tiny_llama, "lora", task={"name": "causal-lm", "max_new_tokens": 2})
+    for row in ("a \ud800", {"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]}):
+        with pytest.raises(DataError, match=r"the inputs, row 1, column '(prompt|messages)': it holds half"):
+            pefttools.predict(model, [row])
+
+
 def test_lines_end_at_newlines_alone(artifact: Path) -> None:
     given = "one\u2028text\u0085of one\x0bline\nanother\r\n"
     done = CliRunner().invoke(build_app(), ["predict", str(artifact), "--text", "-"], input=given)

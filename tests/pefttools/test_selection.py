@@ -68,10 +68,54 @@ def test_an_unknown_metric_is_refused_before_anything_is_loaded(tmp_path: Path) 
     with pytest.raises(UnknownNameError, match=r"unknown metric 'f1_makro' in selection\.metric") as caught:
         pefttools.train(recipe)
     assert "f1_macro" in (caught.value.hint or "")
+    for name in ("f1", "balanced_accuracy"):  # not measured unless it is asked for
+        with pytest.raises(UnknownNameError, match=f"unknown metric '{name}'"):
+            pefttools.train({**recipe, "selection": {"metric": name}})
     own = {"name": "sequence-classification", "metrics": ["./my_metric.py"]}
     recipe |= {"task": own, "selection": {"metric": "./my_metric.py"}}
     with pytest.raises(ConfigError, match="not known which way"):
         pefttools.train(recipe)
+
+
+_SCRIPT = """
+import datasets
+import evaluate
+
+class Shouting(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"wrong": sum(p != r for p, r in zip(predictions, references)) / len(references)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "selection", "better"),
+    [
+        (["balanced_accuracy"], {"metric": "balanced_accuracy"}, True),
+        (["matthews_correlation"], {"metric": "matthews_correlation"}, True),
+        ([{"name": "f1", "average": "micro"}], {"metric": "f1_micro"}, True),
+        (["SCRIPT"], {"metric": "wrong", "greater_is_better": False}, False),
+    ],
+)
+def test_every_metric_of_the_task_can_choose(
+    metrics: list[Any], selection: dict[str, Any], better: bool, tiny_bert: str, tmp_path: Path, intents: dict[str, str]
+) -> None:
+    script = tmp_path / "shouting.py"
+    script.write_text(_SCRIPT)
+    given = [str(script) if one == "SCRIPT" else one for one in metrics]
+    task = {"name": "sequence-classification", "head": "mean", "metrics": given}
+    training = {"max_steps": 2, "batch_size": 16, "evaluations": 1, "precision": "float32"}
+    recipe = _recipe(tiny_bert, intents, tmp_path / "a", task=task, selection=selection, training=training)
+    fitted = _fit(recipe, tmp_path / "work")
+    assert selection["metric"] in fitted.validation.metrics
+    assert prepare(Recipe.model_validate(recipe)).selection.greater_is_better is better
+    if "SCRIPT" in metrics:
+        with pytest.raises(UnknownNameError, match=r"unknown metric 'wrongs' in selection\.metric") as caught:
+            prepare(Recipe.model_validate({**recipe, "selection": {**selection, "metric": "wrongs"}}))
+        assert "wrong" in (caught.value.hint or "")
 
 
 def test_patience_ends_a_training_without_progress(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
@@ -150,6 +194,21 @@ def test_the_bar_is_always_giving_the_most_frequent_label(
         task, Selection(metric, metric != "loss"), _evaluation(answers, "aaaaaabb", **{metric: value}), examples, None
     )
     assert (found is None) == learned
+
+
+def test_rare_labels_that_are_told_apart_are_learned() -> None:
+    task = Recipe.model_validate({"base": "b", "method": "lora", "data": {"train": "t"}}).chosen_task()
+    selection = Selection("accuracy", True)
+    references = "a" * 190 + "b" * 10
+    examples = [{"labels": "ab".index(letter)} for letter in references]
+    for answers, learned in (
+        ("a" * 160 + "b" * 30 + "b" * 9 + "a", True),  # weighed: right for 169 of 200, always a for 190
+        (("a" * 17 + "b" * 3) * 9 + "a" * 10 + "a" * 8 + "bb", False),  # as often b where it is a as where it is b
+    ):
+        found = why_not_learned(task, selection, _evaluation(answers, references), examples, None)
+        assert (found is None) == learned
+    one = why_not_learned(task, selection, _evaluation("aaba", "aaaa"), [{"labels": 0}] * 4, None)
+    assert one is None
 
 
 def test_a_language_model_must_be_better_than_before(tmp_path: Path, tiny_llama: str) -> None:

@@ -27,10 +27,6 @@ def read_jsonl(
             row = json.loads(line, object_pairs_hook=functools.partial(_object, where=where))
         except ValueError as error:
             raise DataError(f"{where}: not valid JSON: {error}") from error
-        if "\\ud" in line.lower() and _half_character(row):
-            raise DataError(
-                f"{where}: a text holds half of a character (a lone surrogate)", hint="Mend or drop the row."
-            )
         if not isinstance(row, dict):
             raise DataError(f"{where}: a row must be an object, not {line[:40]!r}")
         yield row
@@ -56,14 +52,6 @@ def read_json(
             hint="One object per line: call it .jsonl.",
         )
     yield from content
-
-
-def _half_character(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -477,3 +478,23 @@ def test_a_chat_ends_where_the_template_ends_turns(serve: Serve, tiny_llama: str
         ask = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6, "temperature": 0}
         choice = server.http.post("/v1/chat/completions", json=ask).json()["choices"][0]
         assert (choice["message"]["content"], choice["finish_reason"]) == ("hello", "stop")
+
+
+def test_half_a_character_is_a_wrong_request(
+    serve: Serve, tiny_bert: str, tiny_llama: str, classifiers: Artifacts, writers: Artifacts
+) -> None:
+    def ask(server: Server, path: str, body: str) -> httpx.Response:
+        return server.http.post(path, content=body, headers={"content-type": "application/json"})
+
+    server = serve(tiny_bert, {"acme": [classifiers(1)]})
+    status, message = _error(ask(server, "/v1/classify", r'{"model": "acme", "input": ["a", "b \ud800"]}'))
+    assert status == 400 and "input" in message and "unicode" in message, message
+    server = serve(tiny_llama, {"acme": [writers(1)]})
+    for path, asked in (
+        ("/v1/completions", r'"prompt": "b \ud800"'),
+        ("/v1/completions", r'"prompt": "b", "stop": "\ud800"'),
+        ("/v1/chat/completions", r'"messages": [{"role": "user", "content": "b \ud800"}]'),
+        ("/v1/chat/completions", r'"messages": [{"role": "user", "content": "b"}], "model": "\ud800"'),
+    ):
+        found = ask(server, path, f'{{"model": "acme", {asked}}}')
+        assert found.status_code in (400, 404), (path, asked, found.text)

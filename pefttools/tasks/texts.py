@@ -1,0 +1,41 @@
+"""What a cell must be to be a text that a tokenizer takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pefttools.data import Table
+
+_HALF = "half of a character (a lone surrogate)"
+
+
+def check_text(table: Table, index: int, role: str, row: Mapping[str, Any]) -> None:
+    """Refuse a row whose cell is no text, or an empty one.
+
+    Args:
+        table: where the row stands.
+        index: its place there.
+        role: of the cell.
+        row: the row itself.
+
+    Raises:
+        DataError: names file, row and column.
+    """
+    value = row.get(role)
+    if not (isinstance(value, str) and value.strip()):
+        raise table.error(index, role, f"a text is needed, not {value!r}", hint="Fill it or drop the row.")
+    check_whole(table, index, role, value)
+
+
+def check_whole(table: Table, index: int, role: str, value: Any) -> None:
+    """Refuse a cell with half of a character in it, which JSON may hold and no encoding knows.
+
+    Raises:
+        DataError: names file, row and column.
+    """
+    try:
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
+    except UnicodeEncodeError:
+        raise table.error(index, role, f"it holds {_HALF}", hint="Mend or drop the row.") from None
