@@ -75,9 +75,9 @@ def merge_artifact(
         if tuned.head is not None:
             state = {name: tensor.cpu().contiguous() for name, tensor in tuned.head.state_dict().items()}
             save_file(state, temporary / HEAD, metadata={"format": "pt"})
-        _check(temporary, tuned, type(plain), wanted)
+        written = _check(temporary, tuned, type(plain), wanted)
         if format == "sentence-transformers":
-            _as_sentence_transformer(temporary, tuned)
+            _as_sentence_transformer(temporary, written)
         (temporary / "README.md").write_text(merged_card(manifest, tuned, format), encoding="utf-8")
     return output
 
@@ -164,8 +164,8 @@ def _with_pooler(plain: nn.Module, tuned: TunedModel) -> Any:
     return whole
 
 
-def _check(folder: Path, tuned: TunedModel, kind: Any, wanted: list[torch.Tensor]) -> None:
-    """Open what was written by transformers alone and compare its answers.
+def _check(folder: Path, tuned: TunedModel, kind: Any, wanted: list[torch.Tensor]) -> TunedModel:
+    """Open what was written by transformers alone and compare its answers; gives what was opened.
 
     Raises:
         MergeError: they differ.
@@ -178,18 +178,29 @@ def _check(folder: Path, tuned: TunedModel, kind: Any, wanted: list[torch.Tensor
         head = tuned.head
     again = TunedModel(written, head, tuned.spec, tuned.tokenizer, None).eval()
     for batch, expected in zip(_probes(tuned), wanted, strict=True):
-        found = _logits(again, batch)
-        lost = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-        if found.shape != expected.shape or not lost <= _TOLERANCE:
-            raise MergeError(
-                f"the merged model gives other answers than the adapter: logits differ by {float(lost):.1%} of the "
-                "largest. Nothing was written",
-                hint="Use the artifact as it is, and report this.",
-            )
+        _compare("logits", _logits(again, batch), expected)
+    return again
+
+
+def _compare(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+    differ = f"shapes are {tuple(found.shape)} and {tuple(expected.shape)}"
+    if found.shape == expected.shape:
+        lost = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+        if lost <= _TOLERANCE:
+            return
+        differ = f"{what} differ by {lost:.1%} of the largest"
+    raise MergeError(
+        f"the merged model gives other answers than the adapter: {differ}. Nothing was written",
+        hint="Use the artifact as it is, and report this.",
+    )
 
 
 def _as_sentence_transformer(folder: Path, tuned: TunedModel) -> None:
-    """Add what sentence-transformers reads: pooling, and the linear layer with its softmax."""
+    """Add what sentence-transformers reads: pooling, and the linear layer with its softmax.
+
+    Raises:
+        MergeError: it gives other probabilities.
+    """
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
@@ -210,3 +221,14 @@ def _as_sentence_transformer(folder: Path, tuned: TunedModel) -> None:
         ]
         modules[2].linear.load_state_dict(linear.state_dict())
         SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+        opened = SentenceTransformer(str(folder), device="cpu")
+    texts = [
+        tuned.tokenizer.decode(row, skip_special_tokens=True) for batch in _probes(tuned) for row in batch["input_ids"]
+    ]
+    length = tuned.spec.task.options.max_length
+    batch = tuned.tokenizer(
+        texts, truncation=True, max_length=length, padding=True, padding_side="right", return_tensors="pt"
+    )
+    batch.pop("token_type_ids", None)
+    found = opened.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+    _compare("probabilities", found, _logits(tuned, dict(batch)).softmax(-1).to(found.device))

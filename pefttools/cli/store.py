@@ -121,7 +121,7 @@ def untag(reference: str = typer.Argument(help="NAME@TAG", metavar="NAME@TAG"), 
 
     name, sign, tag = reference.partition("@")
     if not sign:
-        raise ConfigError(f"{reference!r} says no tag", hint=f"Write {name}@TAG.")
+        raise ConfigError(f"{reference!r} names no tag", hint=f"Write {name}@TAG.")
     opened = _open(store)
     version = opened.resolve(reference)[1]
     opened.untag(name, tag)

@@ -30,7 +30,7 @@ def train(
     try:
         _train(settings, resume, overwrite)
     except KeyboardInterrupt:
-        print(_interrupted(settings), file=sys.stderr)
+        print(_interrupted(settings, overwrite), file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -59,11 +59,12 @@ def _summary(stored: Stored) -> str:
     return "; ".join(parts)
 
 
-def _interrupted(settings: Recipe) -> str:
+def _interrupted(settings: Recipe, overwrite: bool) -> str:
     from pefttools.training.checkpoints import any_checkpoint
     from pefttools.training.resume import work_folder
 
     checkpoint = any_checkpoint(work_folder(settings.output))
     if checkpoint is None:
         return "Interrupted before the first checkpoint: nothing was kept."
-    return f"Interrupted. The same command with --resume goes on from {checkpoint}."
+    how = "--resume in place of --overwrite" if overwrite else "--resume"
+    return f"Interrupted. The same command with {how} goes on from {checkpoint}."

@@ -13,6 +13,7 @@ from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.manifest import MANIFEST, ImportedEntry, Manifest
 from pefttools.artifact.save import draft_manifest, seal
 from pefttools.bases import Base, locate_base, variants
+from pefttools.bases.positions import text_limit
 from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
 from pefttools.files import check_replaceable, folder_atomic, sha256_file
 from pefttools.importers.importer import Foreign, configured_labels
@@ -20,6 +21,7 @@ from pefttools.importers.locate import Source, locate_source
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import Built, Task, tasks
+from pefttools.tasks.lengths import fit_to_base
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 #: a text to ask the loaded model once
@@ -64,8 +66,7 @@ def import_folder(
     built = _built(chosen, where, kind, names, foreign, source)
     foreign = found.importer.check(found.folder, foreign, built, where)
     method, config = choose_method(foreign.method, f"{source}: the method's options")
-    if "max_length" not in chosen.options.model_fields_set:
-        chosen = _uncut(chosen, built, foreign.virtual)
+    chosen = _longest(chosen, where, built, foreign.virtual)
     with folder_atomic(output, over=MANIFEST) as temporary:
         found.importer.write(found.folder, temporary)
         wrapped = _loaded(method, built, temporary, config, found, where)
@@ -98,7 +99,9 @@ def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -
     options: dict[str, Any] = {"name": task} if isinstance(task, str) else dict(task or {})
     name = options.pop("name", None) or foreign.task
     if name is None:
-        raise ConfigError(f"{source} does not say which task it was trained for", hint="Say it: --task causal-lm.")
+        raise ConfigError(
+            f"{source} does not say which task it was trained for", hint="Set it with --task, e.g. --task causal-lm."
+        )
     if foreign.task is not None and name != foreign.task:
         raise ConfigError(f"{source} was trained for the task {foreign.task!r}, not for {name!r}")
     if "head" in tasks.get(name).config.model_fields:
@@ -106,17 +109,19 @@ def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -
     return choose_task({"name": name, **options}, f"{source}: the task")
 
 
-def _uncut(task: Task[Any], built: Built, virtual: int) -> Task[Any]:
-    """The task with inputs as long as the base takes: how long they were in training is not known."""
-    from pefttools.bases.skeleton import longest_text
+def _longest(task: Task[Any], base: Base, built: Built, virtual: int) -> Task[Any]:
+    """The task with inputs as long as the base takes, where nobody says how long they were in training.
 
-    positions = longest_text(built.transformer.config)
+    Raises:
+        ConfigError: a ``max_length`` that was given is more than the base takes.
+    """
+    if "max_length" in task.options.model_fields_set:
+        return fit_to_base(task, base, virtual)[0]
+    positions = text_limit(base)
     if positions is None:
         return task
-    # RoBERTa and its relatives count from behind the padding's position.
-    padding = getattr(getattr(built.transformer.base_model, "embeddings", None), "padding_idx", None)
-    longest = min(positions - (0 if padding is None else int(padding) + 1), int(built.tokenizer.model_max_length))
-    longest -= virtual + int(getattr(task.options, "max_new_tokens", 0))
+    longest = min(positions, int(built.tokenizer.model_max_length)) - virtual
+    longest -= int(getattr(task.options, "max_new_tokens", 0))
     return type(task)(task.options.model_copy(update={"max_length": max(longest, 8)}))
 
 
@@ -124,7 +129,7 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
     """Label names: those given, those of the source, or those of the base's own configuration."""
     if "label" not in task.roles:
         if given:
-            raise ConfigError(f"the task {task.name!r} has no labels", hint="Leave --labels away.")
+            raise ConfigError(f"the task {task.name!r} has no labels", hint="Leave out --labels.")
         return ()
     if isinstance(given, str):
         raise ConfigError(f"labels must be a list of names, not the text {given!r}")

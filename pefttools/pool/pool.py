@@ -190,7 +190,8 @@ class AdapterPool:
             num_beams: beams per row.
             sampling: draw tokens, for all rows alike or per row, each row by a generator of its own; None: take the
                 most likely.
-            options: of transformers' ``generate``.
+            options: of transformers' ``generate``. Tokens of ``eos_token_id`` end answers besides those of base and
+                tasks.
 
         Raises:
             ConfigError: the base or an adapter is no causal language model.
@@ -220,13 +221,14 @@ class AdapterPool:
         """New tokens, and per row the tokens that end it."""
         if not self.served.causal:
             raise ConfigError(f"the base {self.served.base.id!r} is an encoder: it can't generate")
+        given = _token_ids(options.pop("eos_token_id", None))
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))
         batch = None if _are_rows(inputs) else self._batch(inputs, adapters, "left")
         with self._holding(adapters) as rows:
             if batch is None:  # only the rows' adapters can write it
                 batch = self._batch(self._prompts(inputs, rows), adapters, "left")
-            ends = [self.answer_ends(None if row is None else row.prepared.task) for row in rows]
+            ends = [sorted({*given, *self.answer_ends(None if row is None else row.prepared.task)}) for row in rows]
             tokens = self._runner.generate(
                 rows, batch, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, ends=ends, **options
             )
@@ -275,6 +277,15 @@ class AdapterPool:
         if "attention_mask" not in batch:
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         return {name: tensor.to(self.served.device) for name, tensor in batch.items()}
+
+
+def _token_ids(given: int | Sequence[int] | torch.Tensor | None) -> list[int]:
+    """Token ids as transformers takes them: one, several, a tensor, or none."""
+    if given is None:
+        return []
+    if isinstance(given, torch.Tensor):
+        return [int(one) for one in given.flatten()]
+    return [given] if isinstance(given, int) else list(given)
 
 
 def _are_rows(inputs: Inputs) -> bool:

@@ -74,7 +74,7 @@ def newest_whole(work: Path, reporter: Reporter) -> Checkpoint | None:
     if problems:
         raise ArtifactError(
             f"no checkpoint is whole: {'; '.join(problems)}",
-            hint="Restore one from a copy, or begin anew with --overwrite (overwrite=True).",
+            hint="Restore one from a copy, or start over with --overwrite (overwrite=True).",
         )
     return None
 

@@ -47,7 +47,7 @@ def check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and checkpoint is None:
         raise ConfigError(
             f"there is nothing to resume: no checkpoint in {work_folder(output)}",
-            hint="The training ended: its artifact is there. --overwrite trains it anew."
+            hint="The training ended: its artifact is there. --overwrite trains it again."
             if (output / MANIFEST).is_file()
             else "Leave --resume (resume=True) out to begin.",
         )
@@ -56,7 +56,7 @@ def check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
     if checkpoint is not None:
         raise ConfigError(
             f"{checkpoint.parent} holds an interrupted training, up to step {checkpoint.name.rpartition('-')[2]}",
-            hint="--resume (resume=True) goes on from there; --overwrite (overwrite=True) begins anew and removes it.",
+            hint="--resume (resume=True) goes on from there; --overwrite (overwrite=True) starts over and removes it.",
         )
     if (output / MANIFEST).is_file():
         raise ConfigError(
@@ -101,7 +101,7 @@ def checkpoint_to_resume(prepared: Prepared, work: Path, reporter: Reporter) -> 
     if changes:
         raise ConfigError(
             f"{found.folder} belongs to another training: {'; '.join(changes)}",
-            hint="Put that back to go on, or begin anew with --overwrite (overwrite=True).",
+            hint="Put that back to go on, or start over with --overwrite (overwrite=True).",
         )
     return prepared, found
 
@@ -122,10 +122,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         elif name == "processes":
             yield f"{old.get(name)} processes trained and there are {new.get(name)} now"
         elif name.startswith("rows."):
-            yield f"the rows of {name.removeprefix('rows.')} are others"
+            yield f"the rows of {name.removeprefix('rows.')} have changed"
         else:
             what = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}[name]
-            yield f"{what} are others"
+            yield f"{what} have changed"
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -111,7 +111,7 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
     found = model.run(inputs).float()
     if not torch.allclose(found, expected, rtol=0, atol=_TOLERANCE * max(1.0, float(expected.abs().max()))):
         raise ConfigError(
-            f"from: with the weights of {parent.folder} the model answers otherwise than the artifact does: logits "
+            f"from: with the weights of {parent.folder} the model gives other answers than the artifact: logits "
             f"differ by up to {float((found - expected).abs().max()):.3g}",
             hint=f"The method {spec.method.name!r} keeps more in an artifact than the weights that it trains.",
         )

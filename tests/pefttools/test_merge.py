@@ -162,3 +162,29 @@ def test_a_merged_model_that_answers_otherwise_is_not_written(
     with pytest.raises(MergeError, match=r"logits differ by [\d.]+% of the largest. Nothing was written"):
         pefttools.merge(artifact, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_sentence_transformer_that_answers_otherwise_is_not_written(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers.sentence_transformer import modules
+
+    artifact = _artifact(tiny_bert, tmp_path, {"name": "sequence-classification", "head": "mean"})
+    pooling = modules.Pooling
+    monkeypatch.setattr(modules, "Pooling", lambda size, pooling_mode: pooling(size, pooling_mode="max"))
+    with pytest.raises(MergeError, match=r"probabilities differ by [\d.]+% of the largest. Nothing was written"):
+        pefttools.merge(artifact, tmp_path / "merged", format="sentence-transformers")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_merged_model_of_other_shapes_is_not_written(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pefttools.artifact import merge
+
+    artifact = _artifact(tiny_bert, tmp_path, {"name": "sequence-classification", "head": "model"})
+    logits = iter([2, 2, 5, 5])
+    real = merge._logits
+    monkeypatch.setattr(merge, "_logits", lambda *given: real(*given)[:, :1].repeat(1, next(logits)))
+    with pytest.raises(MergeError, match=r"shapes are \(2, 5\) and \(2, 2\). Nothing was written"):
+        pefttools.merge(artifact, tmp_path / "merged")

@@ -161,7 +161,7 @@ def test_files_of_trackers_are_kept_and_no_interrupted_run_is_seen_in_them(
         ({"seed": 3}, "seed was 0 and is 3"),
         ({"training": {"epochs": 3}}, "training.epochs was 2.0 and is 3.0"),
         ({"task": {"name": "sequence-classification", "head": "cls"}}, "task.head was 'mean' and is 'cls'"),
-        ({"data": {"limit": {"train": 100}}}, "the rows of train are others"),
+        ({"data": {"limit": {"train": 100}}}, "the rows of train have changed"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused_with_what_changed(
@@ -179,7 +179,7 @@ def test_other_labels_are_refused(cut: Path, tiny_bert: str, intents: dict[str, 
     for split, source in intents.items():
         renamed[split] = str(cut.with_name(f"{split}.csv"))
         Path(renamed[split]).write_text(Path(source).read_text().replace("pin_blocked", "blocked"))
-    with pytest.raises(ConfigError, match=r"the labels are others; the rows of train are others"):
+    with pytest.raises(ConfigError, match=r"the labels have changed; the rows of train have changed"):
         pefttools.train(_recipe(tiny_bert, renamed, cut, evaluations=4), resume=True)
 
 

@@ -62,6 +62,8 @@ def test_inputs_are_as_long_as_the_base_takes(tiny_bert: str, tiny_gpt2: str, tm
     prompt = make(KINDS["prompt"], tiny_bert, tmp_path / "prompt")
     manifest = pefttools.import_adapter(prompt, tiny_bert, tmp_path / "a", labels=LABELS)
     assert manifest.task.config["max_length"] == 512 - 3
+    with pytest.raises(ConfigError, match=r"task.max_length=512 and 3 virtual tokens are more than the 512 positions"):
+        pefttools.import_adapter(prompt, tiny_bert, tmp_path / "c", labels=LABELS, task={"max_length": 512})
     transposed = make(KINDS["transposed layers"], tiny_gpt2, tmp_path / "transposed")
     manifest = pefttools.import_adapter(transposed, tiny_gpt2, tmp_path / "b")
     assert manifest.task.config["max_length"] == 128 - manifest.task.config["max_new_tokens"]

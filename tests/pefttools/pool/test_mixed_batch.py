@@ -198,3 +198,17 @@ def test_a_row_that_has_ended_does_not_run_out_of_positions(name: str | None, ti
         assert (found[row, len(alone_ids) :] == pool.tokenizer.pad_token_id).all()
     with pytest.raises(ConfigError, match="are more than the 128"):
         pool.generate_tokens([long], [name], max_new_tokens=20)
+
+
+def test_ends_of_the_caller_end_every_row(tiny_gpt2: str, artifact: Make) -> None:
+    pool = pefttools.AdapterPool(tiny_gpt2)
+    pool.load("lora", artifact(tiny_gpt2, "lm", "lora", 0))
+    texts, names = ["a few words", "some other words"], ["lora", None]
+    free = pool.generate_tokens(texts, names, max_new_tokens=12)
+    end = int(free[1, 4])
+    first = free[1].tolist().index(end)
+    for given in (end, [end], torch.tensor([end])):
+        found = pool.generate_tokens(texts, names, max_new_tokens=12, eos_token_id=given)
+        assert found[1, : first + 1].tolist() == free[1, : first + 1].tolist()
+        assert (found[1, first + 1 :] == pool.tokenizer.pad_token_id).all()
+        assert end not in found[0].tolist()[:-1] or (found[0][found[0].tolist().index(end) + 1 :] == 0).all()
