@@ -59,7 +59,16 @@ def load_verified(
     check_combination(method, config, kind, task.name)
     device = device or default_device()
     built = task.build(base, kind, manifest.task.labels, manifest.task.head)
-    wrapped = method.load(built.transformer.to(device), folder, config, built.target)
+    try:
+        wrapped = method.load(built.transformer.to(device), folder, config, built.target)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise ArtifactError(
+            f"{folder}: the weights of the method {method.name!r} do not fit the base {base.id!r}: "
+            f"{' '.join(line.strip() for line in str(error).splitlines()[:2])}",
+            hint="Train it again: what an earlier version saved for such a base can't be loaded.",
+        ) from error
     for parameter in wrapped.parameters():
         parameter.requires_grad_(False)
     if built.head is not None:

@@ -230,3 +230,23 @@ def test_save_refuses_float16_that_would_lose_the_adapter(tiny_bert: str, tmp_pa
     assert not (tmp_path / "a").exists()
     pefttools.save(model, tmp_path / "a")
     assert pefttools.inspect(tmp_path / "a").storage == "float32"
+
+
+def test_weights_of_another_shape_are_an_error_of_the_artifact(tiny_bert: str, tmp_path: Path) -> None:
+    """As earlier versions saved for bases whose embeddings are smaller than their states."""
+    from safetensors.torch import load_file, save_file
+
+    from pefttools.files import sha256_file
+
+    model = pefttools.wrap(
+        tiny_bert, {"name": "prompt", "length": 3}, task={"name": "sequence-classification", "head": "mean"},
+        labels=["a", "b"],
+    )  # fmt: skip
+    pefttools.save(model, tmp_path / "artifact")
+    file = tmp_path / "artifact" / "adapter_model.safetensors"
+    save_file({name: tensor[:, :-1].contiguous() for name, tensor in load_file(file).items()}, file)
+    entry = {"sha256": sha256_file(file), "size": file.stat().st_size}
+    files = read_manifest(tmp_path / "artifact").model_dump()["files"]
+    _rewrite(tmp_path / "artifact", files={**files, file.name: entry})
+    with pytest.raises(ArtifactError, match=r"the weights of the method 'prompt' do not fit the base .*size mismatch"):
+        pefttools.load(tmp_path / "artifact")
