@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
+from pefttools.bases.positions import first_position
 from pefttools.tasks.task import Batch
 
 
@@ -23,6 +24,20 @@ def padded_on_the_right(batch: Batch) -> Batch:
         return batch
     order = mask.argsort(dim=1, descending=True, stable=True)
     return {name: tensor.gather(1, order) if tensor.shape == mask.shape else tensor for name, tensor in batch.items()}
+
+
+def pad_with(model: Any, token: int | None) -> None:
+    """Tell a model with a head of its own which token stands for padding: many decoders' heads look for it.
+
+    RoBERTa and its relatives count positions from the padding's, which stays what the base was trained with.
+
+    Args:
+        model: a transformers model.
+        token: the tokenizer's padding token.
+    """
+    if first_position(model.base_model) == 0:
+        for config in (model.config, model.config.get_text_config()):
+            config.pad_token_id = token
 
 
 def show_the_last_token(model: nn.Module) -> None:

@@ -114,7 +114,7 @@ class SequenceClassification(Task[ClassificationConfig]):
 
         from pefttools.bases.loading import load_tokenizer, load_transformer
         from pefttools.tasks.heads import PoolingHead
-        from pefttools.tasks.padding import show_the_last_token
+        from pefttools.tasks.padding import pad_with, show_the_last_token
 
         kind = head_kind or self.options.head
         if kind == "auto":
@@ -133,8 +133,8 @@ class SequenceClassification(Task[ClassificationConfig]):
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
-            pad_token_id=tokenizer.pad_token_id,
         )
+        pad_with(transformer, tokenizer.pad_token_id)
         show_the_last_token(transformer)
         heads = own_head_modules(transformer, missing)
         return Built(transformer, None, kind, Target(self.name, "SEQ_CLS", heads), tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,15 @@ def test_a_row_alone_equals_the_row_padded(family: str, head: str, method: dict[
     for side in ("right", "left"):
         padded = model.run_batch(dict(model.tokenizer.pad(rows, padding_side=side, return_tensors="pt")))
         torch.testing.assert_close(padded, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["model", "mean"])
+def test_a_tokenizer_that_pads_with_another_token_than_the_base(head: str, tmp_path: Path) -> None:
+    """RoBERTa counts positions from its own padding token's, in training, in a pool and merged."""
+    from tests.matrix import try_cell
+
+    base = Path(make_family("roberta", tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "pad_token_id": 1}))
+    cell = try_cell(str(base), "lora", head, tmp_path)
+    assert cell.refused is None and cell.merged is None and cell.pooled is None
