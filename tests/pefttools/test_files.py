@@ -207,6 +207,31 @@ def test_damaged_packed_files_are_named(ending: str, tmp_path: Path) -> None:
             _rows(path)
 
 
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_packed_files_that_were_cut_off_are_named(ending: str, tmp_path: Path) -> None:
+    """Even where what is left ends with a row."""
+    import zstandard
+
+    path = tmp_path / f"a.csv.{ending}"
+    rows = [f"{number},x\n".encode() for number in range(2000)]
+    if ending == "gz":
+        with gzip.open(path, "wb") as stream:
+            stream.write(b"text,label\n")
+            stream.writelines(rows)
+            stream.flush()
+            whole_rows = path.stat().st_size
+            stream.writelines(rows)
+    else:
+        packer = zstandard.ZstdCompressor().compressobj()
+        first = packer.compress(b"text,label\n" + b"".join(rows)) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        whole_rows = len(first)
+        path.write_bytes(first + packer.compress(b"".join(rows)) + packer.flush())
+    assert len(_rows(path)) == 4000
+    path.write_bytes(path.read_bytes()[:whole_rows])
+    with pytest.raises(DataError, match=rf"a\.csv\.{ending}"):
+        _rows(path)
+
+
 def test_columns_of_a_worksheet_that_are_written_alike(tmp_path: Path) -> None:
     import openpyxl
 

@@ -53,12 +53,10 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
 
                 stream = cast("IO[bytes]", stack.enter_context(gzip.open(path)))
             elif ending == ".zst":
-                try:
-                    import zstandard
-                except ImportError as error:
-                    raise DataError(f"{source} needs the package zstandard", hint="pip install zstandard") from error
-                stack.enter_context(_unpacking(source, zstandard.ZstdError))
-                stream = io.BufferedReader(stack.enter_context(zstandard.open(path, "rb")))
+                import pyarrow  # the package zstandard takes a file that was cut off for a whole one
+
+                packed = stack.enter_context(pyarrow.input_stream(str(path), compression="zstd"))
+                stream = io.BufferedReader(packed)
             elif ending == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 names = _members(archive)
@@ -74,14 +72,6 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
             raise DataError(f"{source} can't be read: {error}") from error
         except RuntimeError as error:  # of zipfile, for what needs a password
             raise DataError(f"{source} can't be unpacked: {error}") from error
-
-
-@contextlib.contextmanager
-def _unpacking(source: str, kind: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except kind as error:
-        raise DataError(f"{source} can't be unpacked: {error}") from error
 
 
 def lines(path: Path, source: str) -> Iterator[str]:
