@@ -20,6 +20,7 @@ from pefttools.bases.loading import load_transformer, quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
+from pefttools.tasks.padding import reads_the_last_position
 from pefttools.tuned import TunedModel
 
 #: of the largest logit; float32 sums in another order stay far below
@@ -62,6 +63,12 @@ def merge_artifact(
             hint="Merge without --format: transformers.pipeline('text-classification', FOLDER) opens it.",
         )
     tuned = load_artifact(folder, base=base, variant="float32")
+    if tuned.head is None and tuned.labels and reads_the_last_position(tuned.transformer):
+        raise ConfigError(
+            f"transformers' own class of a {manifest.base.model_type} answers from the last position, padding too: the "
+            "merged model would give other answers for rows that are padded on the right",
+            hint="Use the artifact as it is, or train with task.head=mean, which can be merged.",
+        )
     tuned.autocast = None
     wanted = [_logits(tuned, batch) for batch in _probes(tuned)]
     with _untied(tuned.transformer):

@@ -40,6 +40,11 @@ def pad_with(model: Any, token: int | None) -> None:
             config.pad_token_id = token
 
 
+def reads_the_last_position(model: nn.Module) -> bool:
+    """Whether transformers' own class answers from the last position, even where that is padding, as XLNet's does."""
+    return any(getattr(module, "summary_type", None) == "last" for module in model.modules())
+
+
 def show_the_last_token(model: nn.Module) -> None:
     """Make a class of transformers that answers from the last position see the last token there, not padding.
 
@@ -52,7 +57,7 @@ def show_the_last_token(model: nn.Module) -> None:
     backbone = model.base_model
     assert isinstance(backbone, nn.Module)
     signature = inspect.signature(backbone.forward)
-    always = any(getattr(module, "summary_type", None) == "last" for module in model.modules())
+    always = reads_the_last_position(model)
 
     def put(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         given = signature.bind_partial(*args, **kwargs).arguments

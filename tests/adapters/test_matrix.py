@@ -63,6 +63,11 @@ def test_a_slice_of_all(family: str, method: str, head: str, refusal: str | None
         assert cell.refused is not None and re.search(refusal, cell.refused) and not cell.loaded
 
 
+def test_what_can_not_be_merged_is_refused_by_name(tmp_path: Path) -> None:
+    cell = _try("xlnet", "lora", "model", tmp_path)
+    assert cell.merged is not None and "answers from the last position" in cell.merged
+
+
 def test_what_can_not_be_pooled_is_refused_by_name(tmp_path: Path) -> None:
     cell = _try("opt", "lora", "mean", tmp_path)
     assert cell.pooled is not None and "rows of a batch of" in cell.pooled

@@ -185,6 +185,18 @@ def test_class_numbers_get_their_names_however_deep() -> None:
     assert named({"one": -1}, features) == {"one": None}
 
 
+def test_swallowed_rows_are_counted_in_each_file(tmp_path: Path) -> None:
+    for name, count in (("a", 5), ("b", 1)):
+        odd = [f'"text {number},x\nswallowed {number},x\nand again",y' for number in range(count)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", "first,x", *odd, ""]))
+    notes = read_table(str(tmp_path), ROLES, {}).notes
+    assert [f"{tmp_path / 'a.csv'}, row {row} " in note for row, note in zip((2, 3, 4), notes, strict=False)] == [
+        True
+    ] * 3
+    assert notes[3] == f"{tmp_path / 'a.csv'}: 2 further rows hold such cells"
+    assert notes[4].startswith(f"{tmp_path / 'b.csv'}, row 2 ") and len(notes) == 5
+
+
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 def test_damaged_packed_files_are_named(ending: str, tmp_path: Path) -> None:
     import random

@@ -69,7 +69,7 @@ def _rows(
             return
         check_names(header, source)
         last: set[str] = set()
-        number = 0
+        number = odd = 0
         begins = reader.line_num
         for cells in reader:
             first, begins = skipped + begins + 1, reader.line_num
@@ -82,14 +82,18 @@ def _rows(
                     f"names {len(header)} columns",
                     hint=f"Cells are parted by {delimiter!r}: data.delimiter names another sign.",
                 )
-            if notes is not None and len(notes) < _NOTES and _swallowed(cells, delimiter, last):
-                notes.append(
-                    f"{source}, row {number} (lines {first} to {skipped + reader.line_num}): a cell holds line ends "
-                    "that look like rows of their own. Is a quote missing or too many?"
-                )
+            if notes is not None and _swallowed(cells, delimiter, last):
+                odd += 1
+                if odd <= _NOTES:
+                    notes.append(
+                        f"{source}, row {number} (lines {first} to {skipped + reader.line_num}): a cell holds line "
+                        "ends that look like rows of their own. Is a quote missing or too many?"
+                    )
             if len(last) < _KNOWN:
                 last.add(cells[-1])
             yield dict(zip(header, cells, strict=True))
+        if notes is not None and odd > _NOTES:
+            notes.append(f"{source}: {odd - _NOTES:,} further rows hold such cells")
     except csv.Error as error:
         where = f"line {skipped + reader.line_num}"
         if "unexpected end of data" in str(error):
