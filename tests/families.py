@@ -89,6 +89,10 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
 #: what has an encoder and a decoder
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("T5", {"d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4, "d_ff": 48}),
+    "t5-start": (
+        "T5",
+        {"d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4, "d_ff": 48, "decoder_start_token_id": 0},
+    ),
     "bart": (
         "Bart",
         {

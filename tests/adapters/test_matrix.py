@@ -31,13 +31,15 @@ SLICE = [
     ("mamba", "lora", "lm", "incompatible with Mamba"),
     ("t5", "lora", "mean", "an encoder and a decoder; such a model can only classify"),
     ("t5", "lora", "model", "decoder_start_token_id"),
+    ("t5-start", "lora", "model", None),
     ("bart", "lora", "model", None),
     ("bart", "prompt", "model", "it takes no embeddings|an encoder and a decoder"),
 ]
 
 
 #: of them, what merges to the same answers, and what a pool serves; a refusal would hide that it no longer does
-MERGED = {("albert", "lora"), ("deberta", "lora"), ("mpnet", "bitfit"), ("roberta", "ia3"), ("modernbert", "ia3")}
+MERGED = {("albert", "lora"), ("deberta", "lora"), ("mpnet", "bitfit"), ("roberta", "ia3"), ("modernbert", "ia3"),
+          ("t5-start", "lora"), ("bart", "lora")}  # fmt: skip
 POOLED = {
     ("gpt2", "prompt"), ("llama", "prompt"), ("xlnet", "head"), ("albert", "lora"), ("mpnet", "bitfit"),
     ("roberta", "ia3"), ("modernbert", "ia3"), ("distilbert", "prompt"),
