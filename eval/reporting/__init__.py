@@ -17,7 +17,7 @@ def load_report(folder: Path) -> ReportData:
     Raises:
         DataError: no records in `folder`, or a damaged one.
     """
-    from .data import build
+    from .build import build
 
     return build(folder)
 

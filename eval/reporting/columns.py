@@ -33,6 +33,7 @@ def results(data: ReportData) -> list[Column]:
         _METHOD,
         Column(metric.replace("_", " ").capitalize(), lambda row: (words.score(row.score, metric), _number(row.score))),
         Column("95 % interval", lambda row: _interval(row, metric)),
+        Column("Between seeds", lambda row: (words.deviation(row, metric), _number(row.deviation))),
         Column(f"Difference to {data.baseline}{words.compared_in(data)}, points", _difference),
         Column("Verdict", lambda row: (row.verdict, row.verdict)),
         Column("Runs", lambda row: (words.runs(row), float(len(row.done)))),

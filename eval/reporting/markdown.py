@@ -11,7 +11,7 @@ from .data import ReportData, Row
 def to_markdown(data: ReportData) -> str:
     """Table, findings and notes."""
     metric = data.metric
-    heads = ["method", metric, "95 % interval",
+    heads = ["method", metric, "95 % interval", "between seeds",
              f"difference to {data.baseline}{words.compared_in(data)} (points)", "verdict", "runs",
              "trained parameters",
              data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "CPU time", "rows/s"]  # fmt: skip
@@ -56,6 +56,7 @@ def _cells(row: Row, metric: str) -> list[str]:
         row.name,
         words.score(row.score, metric),
         words.spread(row, metric),
+        words.deviation(row, metric),
         words.difference(row),
         row.verdict,
         words.runs(row),

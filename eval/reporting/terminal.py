@@ -31,8 +31,9 @@ def show(data: ReportData, console: Console) -> None:
         against = "baseline" if row.is_baseline else words.difference(row).partition(" (")[0]
         if row.did_not_learn:
             against = "did not learn"
-        elif row.against is not None and row.against.verdict == "no call":
-            against = f"{against} ~"
+        elif row.against is not None:
+            sign = {"no call": "~", "equal": "="}.get(row.against.verdict, "")
+            against = f"{against} {sign}".strip()
         cells = (
             row.name,
             words.score(row.score, data.metric) if row.score is not None else row.first.status,
@@ -47,7 +48,9 @@ def show(data: ReportData, console: Console) -> None:
         table.add_row(*(plain(cell) for cell in cells))
     console.print(table)
     kind = "of different kinds, not comparable" if data.mixed_memory else "counted tensors"
-    notes = "~ no winner can be called" + ("" if data.on_gpu else f"   * training memory, {kind}")
+    notes = "~ no winner can be called   = equal to within the margin" + (
+        "" if data.on_gpu else f"   * training memory, {kind}"
+    )
     console.print(plain(notes, "dim"))
     for text in words.findings(data):
         console.print(plain(f"- {text}"))

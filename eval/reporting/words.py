@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pefttools.tasks.cuts import Cuts
 
 from ..records import TOLERANCE, Memory, RunRecord
+from ..statistics import Comparison
 from .data import ReportData, Row, is_share
 from .trials import at_edge
 
@@ -25,6 +28,13 @@ def spread(row: Row, metric: str) -> str:
         return ""
     scale, form = (100, ".1f") if is_share(metric) else (1, ".4g")
     return f"{scale * row.interval.low:{form}}–{scale * row.interval.high:{form}}"
+
+
+def deviation(row: Row, metric: str) -> str:
+    """Standard deviation of a row's score between its seeds."""
+    if row.deviation is None:
+        return "–"
+    return f"{100 * row.deviation:.2f} points" if is_share(metric) else f"{row.deviation:.3g}"
 
 
 def difference(row: Row) -> str:
@@ -136,38 +146,7 @@ def findings(data: ReportData) -> list[str]:
         for row in scored
         if row.against is not None and baseline is not None and row.baseline_learned and not row.did_not_learn
     ]
-    for row, against in compared:
-        if against.verdict != "no call":
-            found.append(
-                f"{row.name} is {against.verdict} than {data.baseline}: difference {difference(row)} points, "
-                f"{chance(against.p_holm)}."
-            )
-    for wide, ending in (
-        (True, "These intervals are too wide to call a winner; more test rows or seeds are needed."),
-        (False, "These models are equal to within a point."),
-    ):
-        alike = [
-            row
-            for row, against in compared
-            if against.verdict == "no call" and against.interval.contains_zero and against.too_wide == wide
-        ]
-        if alike:
-            listed = "; ".join(f"{row.name} {difference(row)}" for row in alike)
-            found.append(f"Not to be told apart from {data.baseline}, by points: {listed}. {ending}")
-    close = [row for row, against in compared if against.verdict == "no call" and not against.interval.contains_zero]
-    if close:
-        listed = "; ".join(f"{row.name} {difference(row)}" for row in close)
-        found.append(
-            f"Close calls against {data.baseline}, by points: {listed}. Each interval leaves out 0, but among "
-            f"{len(compared)} comparisons that is no sure difference (Holm)."
-        )
-    if compared:
-        rows = compared[0][1].rows
-        found.append(
-            f"Differences are paired on {rows:,} rows; 95 % intervals in brackets; p values corrected by Holm."
-        )
-        if compared_in(data):
-            found.append(f"Differences and verdicts are of the share of rows right, not of {data.metric}.")
+    found += _verdicts(data, compared)
     measured = [row for row in scored if row.memory is not None]
     if measured and baseline is not None and baseline.memory is not None:
         least = min(measured, key=lambda row: row.memory.training.peak if row.memory else 0)
@@ -198,12 +177,57 @@ def findings(data: ReportData) -> list[str]:
         )
     if data.left_out:
         found.append(f"{data.left_out} runs in the folder are of an older spec and are left out.")
-    if len(data.seeds) == 1:
+    return found
+
+
+def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> list[str]:
+    """What was shown of each method, and of what kind it is."""
+    found = []
+    for row, against in compared:
+        if against.verdict in ("better", "worse"):
+            what = row.name if against.about_methods else f"The one trained model of {row.name}"
+            than = data.baseline if against.about_methods else f"that of {data.baseline}"
+            found.append(
+                f"{what} is {against.verdict} than {than}: difference {difference(row)} points, {chance(against.p)}."
+            )
+    equal = [row for row, against in compared if against.verdict == "equal"]
+    if equal:
+        margin = next(against.margin for _, against in compared if against.verdict == "equal") or 0.0
         found.append(
-            "One seed: verdicts and intervals are about these trained models on other rows. Other seeds may differ by "
-            "more than that; compare methods with several."
+            f"Equal to {data.baseline} to within {100 * margin:g} points, by two one-sided tests: {_listed(equal)}."
+        )
+    open_ = [(row, against) for row, against in compared if against.verdict == "no call"]
+    if wide := [row for row, against in open_ if against.interval.contains_zero]:
+        found.append(
+            f"Not to be told apart from {data.baseline}, by points: {_listed(wide)}. These intervals are too wide to "
+            "call a winner or to call them equal; more seeds or test rows are needed."
+        )
+    if close := [row for row, against in open_ if not against.interval.contains_zero]:
+        found.append(
+            f"Close calls against {data.baseline}, by points: {_listed(close)}. Each interval leaves out 0, but among "
+            f"{len(compared)} comparisons that is no sure difference (Holm)."
+        )
+    if not compared:
+        return found
+    found.append(
+        f"Differences are paired on {compared[0][1].rows:,} rows; 95 % intervals in brackets; p values corrected by "
+        "Holm."
+    )
+    if compared_in(data):
+        found.append(f"Differences and verdicts are of the share of rows right, not of {data.metric}.")
+    if all(against.about_methods for _, against in compared):
+        found.append("Intervals and p values include how much other seeds and other rows would vary.")
+    else:
+        found.append(
+            "One seed: verdicts and intervals are about these trained models on other rows. No method is called better "
+            "or worse by them: full fine-tuning differs from itself with another seed as well. Compare methods with "
+            "three seeds or more (seeds: [1, 2, 3])."
         )
     return found
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{row.name} {difference(row)}" for row in rows)
 
 
 def _cut(data: ReportData) -> list[str]:

@@ -1,0 +1,173 @@
+"""The records of a comparison's folder, worked out once to what its report shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..records import RunRecord, read_records
+from ..statistics import (
+    Common,
+    Comparison,
+    Interval,
+    Models,
+    common_variance,
+    compare,
+    seeds_interval,
+    value_interval,
+)
+from .data import ReportData, Row, is_share
+from .fronts import front
+from .reading import check, planned, planned_ids, planned_of_row, read_summary, right_rows
+
+#: label and variant
+Key = tuple[str, str]
+
+
+def build(folder: Path) -> ReportData:
+    """From the folder of a comparison.
+
+    Raises:
+        DataError: no records there, a damaged one, or such as are no comparison.
+    """
+    found = read_records(folder)
+    records = planned(folder, found)
+    check(folder, records)
+    title, baseline = read_summary(folder)
+    groups: dict[Key, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault((record.label, record.variant), []).append(record)
+    base_key = _baseline_key(groups, baseline)
+    base = groups[base_key] if base_key is not None else []
+    models = {key: _models(right_rows(folder, runs), runs, base or runs) for key, runs in groups.items()}
+    comparisons, common = _compared(models, base_key)
+    planned_runs = planned_of_row(folder)
+    baseline_learned = not base or any(run.did_not_learn is None for run in base if run.status == "ok")
+    rows = [
+        replace(
+            _row(key, runs, models[key], common),
+            name=_name(key, groups),
+            against=comparisons.get(key),
+            unpaired=_on_other_rows(runs, base),
+            is_baseline=key == base_key,
+            planned=planned_runs.get(key, len(runs)),
+            baseline_learned=baseline_learned,
+        )
+        for key, runs in groups.items()
+    ]
+    done = {record.id for record in records}
+    return ReportData(
+        title,
+        baseline,
+        records[0].primary_metric,
+        tuple(_ranked(rows, 1.0 if records[0].greater_is_better else -1.0)),
+        tuple(records),
+        len(found) - len(records),
+        tuple(one for one in planned_ids(folder) if one not in done),
+        folder,
+    )
+
+
+def _baseline_key(groups: Mapping[Key, list[RunRecord]], baseline: str) -> Key | None:
+    keys = [key for key, runs in groups.items() if key[0] == baseline and any(run.status == "ok" for run in runs)]
+    return min(keys, key=lambda key: key[1] != "float32") if keys else None
+
+
+def _models(
+    correct: Mapping[int, Sequence[bool]], runs: Sequence[RunRecord], like: Sequence[RunRecord]
+) -> Models | None:
+    """The models of a method that were measured on the rows of the baseline; None: there is none.
+
+    Args:
+        correct: seed -> whether each row was answered rightly.
+        runs: of the method.
+        like: of the baseline, or of the method itself where there is no baseline.
+    """
+    on = _rows_of(like)
+    answers = [correct[run.seed] for run in runs if run.status == "ok" and _measured_on(run) == on]
+    answers = [one for one in answers if len(one)]
+    if not answers:
+        return None
+    rows = Counter(map(len, answers)).most_common(1)[0][0]
+    return Models.of(np.array([one for one in answers if len(one) == rows], dtype=np.float64))
+
+
+def _compared(models: Mapping[Key, Models | None], base_key: Key | None) -> tuple[dict[Key, Comparison], Common | None]:
+    known = {key: one for key, one in models.items() if one is not None}
+    baseline = known.pop(base_key, None) if base_key is not None else None
+    if baseline is None:
+        return {}, common_variance(known.values())
+    return compare({key: one for key, one in known.items() if one.rows == baseline.rows}, baseline)
+
+
+def _rows_of(runs: Sequence[RunRecord]) -> str | None:
+    """Digest of the rows that most of some runs were measured on."""
+    found = Counter(_measured_on(run) for run in runs if run.status == "ok")
+    return found.most_common(1)[0][0] if found else None
+
+
+def _on_other_rows(runs: Sequence[RunRecord], base: Sequence[RunRecord]) -> tuple[int, ...]:
+    """Seeds that were measured on other rows than the baseline: a folder may hold runs on older data."""
+    on = _rows_of(base or runs)
+    return tuple(sorted(run.seed for run in runs if run.status == "ok" and _measured_on(run) != on))
+
+
+def _measured_on(run: RunRecord) -> str | None:
+    return run.data.get("test" if run.test else "validation")
+
+
+def _name(key: Key, groups: Mapping[Key, list[RunRecord]]) -> str:
+    label, variant = key
+    alone = sum(other == label for other, _ in groups) == 1
+    return label if variant == "float32" or (alone and variant in label) else f"{label} ({variant})"
+
+
+def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common | None) -> Row:
+    done = [run for run in runs if run.status == "ok"]
+    scores = [run.score for run in done if run.score is not None]
+    score = sum(scores) / len(scores) if scores else None
+    interval, kind = _interval(done, scores, models, common)
+    names = dict.fromkeys(name for run in done for name in run.metrics)
+    metrics = {
+        name: sum(run.metrics[name] for run in done if name in run.metrics) / sum(name in run.metrics for run in done)
+        for name in names
+    }
+    memory = next((run.memory for run in done if run.memory is not None), None)
+    return Row(
+        label=key[0], variant=key[1], name=key[0], method=runs[0].method,
+        runs=tuple(sorted(runs, key=lambda run: run.seed)), score=score, interval=interval, interval_kind=kind,
+        deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None, metrics=metrics, against=None,
+        unpaired=(), is_baseline=False, memory=memory,
+    )  # fmt: skip
+
+
+def _interval(
+    done: Sequence[RunRecord], scores: Sequence[float], models: Models | None, common: Common | None
+) -> tuple[Interval | None, str]:
+    """Of rows and seeds where the metric is the share of right rows; of seeds where it is another."""
+    if not scores:
+        return None, ""
+    if models is not None and models.seeds == len(scores) and abs(models.mean - sum(scores) / len(scores)) < 1e-9:
+        rows = "test rows" if done[0].test else "validation rows"
+        return value_interval(models, common), rows if models.seeds == 1 else f"seeds and {rows}"
+    interval = seeds_interval(scores)
+    if interval is not None and is_share(done[0].primary_metric):
+        # The t interval of two seeds is easily wider than what is possible.
+        interval = Interval(max(0.0, interval.low), min(1.0, interval.high))
+    return interval, "seeds" if interval is not None else ""
+
+
+def _ranked(rows: list[Row], sign: float) -> list[Row]:
+    """Rows from the best to the worst, with the Pareto fronts."""
+    rows = sorted(rows, key=lambda row: (row.score is None, -sign * (row.score or 0.0), row.name))
+    scores = [None if row.score is None else sign * row.score for row in rows]
+    memory = front(zip(scores, [row.memory.training.peak if row.memory else None for row in rows], strict=True))
+    parameters = front(zip(scores, [row.trained for row in rows], strict=True))
+    return [
+        replace(row, pareto_memory=index in memory, pareto_parameters=index in parameters)
+        for index, row in enumerate(rows)
+    ]

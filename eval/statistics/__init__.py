@@ -1,0 +1,28 @@
+"""How sure a comparison of methods can be: intervals, tests and verdicts on per-row numbers of several seeds.
+
+A method's models are trained with several seeds and tested on the same rows, so rows and seeds are crossed. A mean over
+both varies with the rows that were drawn and with the seeds that were: `models` takes the two apart, `intervals` and
+`comparison` put them together, `multiple` corrects for several comparisons in one report.
+"""
+
+from .comparison import ALPHA, MARGIN, Comparison, Verdict, compare
+from .intervals import LEVEL, Interval, seeds_interval, share_interval, value_interval
+from .models import Common, Models, common_variance
+from .multiple import holm
+
+__all__ = [
+    "ALPHA",
+    "LEVEL",
+    "MARGIN",
+    "Common",
+    "Comparison",
+    "Interval",
+    "Models",
+    "Verdict",
+    "common_variance",
+    "compare",
+    "holm",
+    "seeds_interval",
+    "share_interval",
+    "value_interval",
+]

@@ -1,0 +1,139 @@
+"""What a method's models, one per seed, gave on the same rows, and how much of it varies with the seed.
+
+The numbers ``y[seed, row]`` are a crossed layout: a mean, an effect of the row, one of the seed, and a rest. Their mean
+squares say how large each is (Cornfield and Tukey). The variance between seeds stands on very few values. It may come
+out small by chance, and a difference then seems large. So the methods of a report share theirs, as in Smyth's moderated
+t: what they have in common is the least that each is taken to have.
+
+References:
+    Cornfield, J. and Tukey, J. W. (1956). Average values of mean squares in factorials. Ann. Math. Statistics 27.
+    Smyth, G. K. (2004). Linear models and empirical Bayes methods for assessing differential expression in
+        microarray experiments. Statistical Applications in Genetics and Molecular Biology 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: a variance between seeds counts for at most this many times the median of a report's methods
+_CAP = 3.0
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of one method, on the same rows.
+
+    Attributes:
+        of_rows: mean over the seeds, ``[rows]``.
+        of_seeds: mean over the rows, ``[seeds]``.
+        between: variance of the means of the seeds, of which a part is noise.
+        noise: that part: what is left of the numbers without row and seed, divided by the number of rows.
+        bounded: every number lies between 0 and 1, as shares and right or wrong do.
+    """
+
+    of_rows: NDArray[np.float64]
+    of_seeds: NDArray[np.float64]
+    between: float
+    noise: float
+    bounded: bool
+
+    @classmethod
+    def of(cls, numbers: ArrayLike) -> Models:
+        """From numbers ``[seeds, rows]``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        values = np.asarray(numbers, dtype=np.float64)
+        if values.ndim != 2 or not values.size:
+            raise ValueError(f"numbers [seeds, rows] are needed, not the shape {values.shape}")
+        seeds, rows = values.shape
+        of_rows, of_seeds = values.mean(axis=0), values.mean(axis=1)
+        bounded = bool(values.min() >= 0 and values.max() <= 1)
+        if seeds == 1 or rows == 1:
+            between = float(of_seeds.var(ddof=1)) if seeds > 1 else 0.0
+            return cls(of_rows, of_seeds, between, 0.0, bounded)
+        rest = values - of_rows
+        rest -= (of_seeds - of_seeds.mean())[:, None]
+        noise = float(np.einsum("sr,sr->", rest, rest)) / ((seeds - 1) * (rows - 1)) / rows
+        return cls(of_rows, of_seeds, float(of_seeds.var(ddof=1)), noise, bounded)
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.of_seeds)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.of_rows)
+
+    @property
+    def mean(self) -> float:
+        """Over rows and seeds."""
+        return float(self.of_seeds.mean())
+
+
+@dataclass(frozen=True)
+class Common:
+    """The variance between seeds that the methods of a report have in common.
+
+    Attributes:
+        between: mean of the methods' `Models.between`, none of which counts for much more than the others.
+        component: the same without the noise, at least 0.
+        degrees: degrees of freedom.
+    """
+
+    between: float
+    component: float
+    degrees: int
+
+
+def common_variance(models: Iterable[Models]) -> Common | None:
+    """Of all methods with several seeds; None where there is none."""
+    from scipy.stats import chi2
+
+    known = [one for one in models if one.seeds > 1]
+    if not known:
+        return None
+    degrees = np.array([one.seeds - 1 for one in known], dtype=np.float64)
+    between = np.array([one.between for one in known])
+    # A variance on one or two degrees of freedom is far below its expectation half of the time.
+    typical = float(np.median(between / (chi2.ppf(0.5, degrees) / degrees)))
+    shares = degrees / degrees.sum()
+    capped = float((np.minimum(between, _CAP * typical) * shares).sum())
+    noise = float((np.array([one.noise for one in known]) * shares).sum())
+    return Common(capped, max(capped - noise, 0.0), int(degrees.sum()))
+
+
+@dataclass(frozen=True)
+class Variance:
+    """A variance, and the variance of that estimate by half, as Satterthwaite's degrees of freedom take it."""
+
+    value: float
+    spread: float
+
+    def degrees(self) -> float:
+        """Degrees of freedom (Satterthwaite 1946)."""
+        return self.value**2 / self.spread if self.spread > 0 else float("inf")
+
+    def __add__(self, other: Variance) -> Variance:
+        return Variance(self.value + other.value, self.spread + other.spread)
+
+
+def variance_of_seeds(parts: Iterable[Models], common: Common | None) -> Variance:
+    """Of a sum or difference of the means of several methods, each with several seeds: what the seeds add to it.
+
+    It is the methods' own, but no less than what is common to all of the report.
+    """
+    parts = list(parts)
+    own = max(sum((one.between - one.noise) / one.seeds for one in parts), 0.0)
+    if common is not None:
+        factor = sum(1 / one.seeds for one in parts)
+        if common.component * factor > own:
+            return Variance(common.component * factor, (common.between * factor) ** 2 / common.degrees)
+    return Variance(own, sum((one.between / one.seeds) ** 2 / (one.seeds - 1) for one in parts))
