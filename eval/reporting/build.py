@@ -151,7 +151,7 @@ def _interval(
     """Of rows and seeds where the metric is the share of right rows; of seeds where it is another."""
     if not scores:
         return None, ""
-    if models is not None and models.seeds == len(scores) and abs(models.mean - sum(scores) / len(scores)) < 1e-9:
+    if models is not None and models.seeds == len(scores) and np.allclose(models.of_seeds, scores, rtol=0, atol=1e-9):
         rows = "test rows" if done[0].test else "validation rows"
         return value_interval(models, common), rows if models.seeds == 1 else f"seeds and {rows}"
     interval = seeds_interval(scores)

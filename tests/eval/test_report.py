@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ import pytest
 from rich.console import Console
 
 from pefttools.errors import DataError
-from pefttools.eval.records import RUNS, Failure, Trial, read_predictions, read_record, write_predictions, write_record
+from pefttools.eval.records import (
+    RUNS,
+    Failure,
+    Trial,
+    read_predictions,
+    read_record,
+    read_records,
+    write_predictions,
+    write_record,
+)
 from pefttools.eval.reporting import load_report, print_table, words, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.words import findings, memory_note
@@ -45,10 +55,10 @@ def test_rows_and_verdicts(folder: Path) -> None:
     assert [row.score is None for row in data.rows] == [False, False, False, True], "failed runs come last"
     assert rows["full"].verdict == "baseline"
     assert rows["lora"].verdict.startswith("no call")
-    assert rows[EVIL].verdict == "worse"
+    assert rows[EVIL].verdict == "one seed: this model is worse"
     assert rows["=broken"].verdict == "oom"
     against = rows[EVIL].against
-    assert against is not None and against.interval.high < 0 and against.p_holm >= against.p
+    assert against is not None and against.interval.high < 0 and against.p < 0.05
     interval = rows["lora"].interval
     assert interval is not None and rows["lora"].score is not None
     assert interval.low < rows["lora"].score < interval.high and rows["lora"].interval_kind == "test rows"
@@ -60,15 +70,38 @@ def test_an_interval_over_seeds(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=300, seeds=3)
     data = load_report(tmp_path)
     lora = next(row for row in data.rows if row.label == "lora")
-    assert lora.interval_kind == "seeds" and len(lora.done) == 3
-    assert lora.against is not None and lora.against.seeds == (0, 1, 2)
+    assert lora.interval_kind == "seeds and test rows" and len(lora.done) == 3
+    assert lora.against is not None and lora.against.seeds == (3, 3)
+    scores = [run.score for run in lora.done]
+    assert lora.deviation == pytest.approx(statistics.stdev(scores))
+    said = findings(data)
+    assert any("include how much other seeds and other rows would vary" in text for text in said)
+    assert not any("One seed" in text for text in said)
+    worse = next(row for row in data.rows if row.label == EVIL)
+    assert worse.verdict == "worse"
+    for name, text in _everywhere(tmp_path).items():
+        if name != "terminal":
+            assert f"{100 * lora.deviation:.2f} points" in text or str(lora.deviation) in text, name
+
+
+def test_with_one_seed_no_method_is_called_better_or_worse(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=3000)
+    data = load_report(tmp_path)
+    said = findings(data)
+    assert any(text.startswith(f"The one trained model of {EVIL}") or "The one trained model" in text for text in said)
+    assert not any(re.search(r"^\S+ is (better|worse) than", text) for text in said)
+    assert any("No method is called better or worse" in text for text in said)
+    for row in data.rows:
+        assert row.verdict not in ("better", "worse", "equal")
+    for name, text in _everywhere(tmp_path).items():
+        assert "this model is worse" in text or "one trained model" in text, name
 
 
 def test_a_few_rows_are_too_few_to_call_a_winner(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=30)
     data = load_report(tmp_path)
     lora = next(row for row in data.rows if row.label == "lora")
-    assert lora.verdict == "no call, interval too wide"
+    assert lora.verdict == "no call"
     assert any("too wide to call a winner" in text for text in findings(data))
 
 
@@ -149,7 +182,7 @@ def test_runs_on_other_test_rows_are_not_paired(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=50, seeds=2)
     change(tmp_path, "lora-seed1", data={"test": "2" * 64})
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
-    assert lora.against is not None and lora.against.seeds == (0,)
+    assert lora.against is not None and lora.against.seeds == (1, 2)
     change(tmp_path, "lora-seed0", data={"test": "2" * 64})
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
     assert lora.against is None and lora.verdict == "not compared"
@@ -318,11 +351,12 @@ def test_a_figure_that_is_no_number_ends_no_report(tmp_path: Path) -> None:
 
 def test_a_close_call_is_not_laid_to_a_wide_interval(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=100)
-    for run, wrong in (("full-seed0", 0), ("lora-seed0", 5)):
+    evil = next(record.id for record in read_records(tmp_path) if record.label == EVIL)
+    for run, wrong in (("full-seed0", 0), ("lora-seed0", 6), (evil, 0)):
         write_predictions(tmp_path / RUNS / run, [{"correct": i >= wrong} for i in range(100)])
         change(tmp_path, run, test={"accuracy": 1 - wrong / 100})
     said = findings(load_report(tmp_path))
-    assert any("Close calls against full, by points: lora -5.0" in text for text in said)
+    assert any("Close calls against full, by points: lora -6.0" in text for text in said)
     assert not any("Not to be told apart" in text and "lora" in text for text in said)
 
 
@@ -347,7 +381,7 @@ def test_what_did_not_learn_is_not_called_worse(tmp_path: Path) -> None:
     write_predictions(tmp_path / RUNS / "lora-seed0", [{"correct": i % 4 == 0} for i in range(500)])
     change(tmp_path, "lora-seed0", test={"accuracy": 0.25})
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
-    assert lora.verdict == "worse"
+    assert lora.verdict == "one seed: this model is worse"
     change(tmp_path, "lora-seed0", did_not_learn="every validation row gets the same answer, 'x'")
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
     assert lora.verdict == "did not learn"
