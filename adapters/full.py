@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: parameters of a base up to which the default learning rate is not lowered
+_SMALL = 23e6
+
+
 class FullConfig(MethodConfig):
     """Options of full fine-tuning."""
 
@@ -34,6 +38,13 @@ class FullFineTuning(OwnMethod[FullConfig]):
     config = FullConfig
     capabilities = Capabilities(bases=frozenset({"float32", "bfloat16"}), mergeable=True)
     learning_rate = 1e-4
+
+    def default_learning_rate(self, parameters: int) -> float:
+        """The larger the base, the smaller: 1e-4 up to 23 million parameters, 1e-5 at 2.3 billion.
+
+        By the square root of the size, between what is common for MiniLM, BERT (5e-5) and models of 3 to 7 billion.
+        """
+        return float(f"{self.learning_rate * min(1.0, (_SMALL / max(parameters, 1)) ** 0.5):.2g}")
 
     def check(self, config: FullConfig, variant: BaseVariant, task: str) -> None:
         super().check(config, variant, task)

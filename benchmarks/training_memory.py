@@ -63,12 +63,13 @@ def ours(examples: list[dict[str, Any]], recompute: Any, device: str, dtype: str
     from pefttools.bases import locate_base
     from pefttools.recipe import choose_method, choose_task
     from pefttools.training.optimizer import parameter_groups
+    from pefttools.training.rates import Rates
     from pefttools.tuned import build
 
     method, config = choose_method({"name": "lora", "r": RANK})
     model = build(locate_base(SMOLLM2), dtype, method, config, choose_task("causal-lm"), [], precision="float32",
                   seed=0, gradient_checkpointing=recompute, device=torch.device(device))  # fmt: skip
-    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-4, 1e-4, 0.0), fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, Rates(1e-4, 1e-4), 0.0), fused=True)
     inputs = {name: tensor.to(device) for name, tensor in model.spec.task.training_batch(model, examples).items()}
     targets = inputs.pop("labels")
 

@@ -119,6 +119,11 @@ def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
     hashes = {}
     for run in runs:
         prepared = prepare(run.recipe)
+        if run.search.head_learning_rate > 1 and not prepared.labels:
+            raise ConfigError(
+                f"search.head_learning_rate={run.search.head_learning_rate}: the task {prepared.task.name!r} trains no "
+                "head"
+            )
         hashes[run.id] = run.hash({**prepared.splits.digests(), "base": prepared.base.weights})
     return hashes
 

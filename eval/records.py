@@ -86,6 +86,7 @@ class Trial(_Part):
     """One learning rate that was tried.
 
     Attributes:
+        head_learning_rate: of the task head; None: no head is trained.
         score: the metric that chooses, on validation.
         loss: on validation; it breaks ties.
         beyond: tried because the best was at the edge of those before.
@@ -93,6 +94,7 @@ class Trial(_Part):
     """
 
     learning_rate: float
+    head_learning_rate: float | None = None
     status: Status
     score: float | None = None
     loss: float | None = None
@@ -165,6 +167,7 @@ class RunRecord(_Part):
     notes: list[str] = Field(default_factory=list)
     parameters: dict[str, int] = Field(default_factory=dict)
     learning_rate: float | None = None
+    head_learning_rate: float | None = None
     trials: list[Trial] = Field(default_factory=list)
     history: list[dict[str, float]] = Field(default_factory=list)
     validation: dict[str, float] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.recipe import Choice, Recipe, read_yaml, validate
 from pefttools.training.config import SelectionConfig, TrainingConfig
+from pefttools.training.rates import Rates
 
 
 class Search(BaseModel):
@@ -23,23 +24,53 @@ class Search(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: int = Field(1, ge=1, le=9, description="trials, spread around the method's own default")
+    head_learning_rate: int = Field(
+        1, ge=1, le=9, description="the same for the task head's, with each of the method's; 1: it is the same for all"
+    )
     factor: float = Field(3.0, gt=1, description="ratio between neighbouring learning rates")
     extend: int = Field(
         2, ge=0, le=9, description="further trials, outwards, as long as the best is the largest or smallest one tried"
     )
 
-    def rates(self, default: float) -> list[float]:
-        """Learning rates to try: the default in the middle, its neighbours by `factor`."""
-        first = -(self.learning_rate // 2)
-        return [default * self.factor ** (first + index) for index in range(self.learning_rate)]
+    @property
+    def trials(self) -> int:
+        """Rates that each method tries before it goes beyond them."""
+        return self.learning_rate * self.head_learning_rate
 
-    def beyond(self, tried: Sequence[float], best: float | None) -> float | None:
-        """The learning rate to try next, where the best of those tried is at their edge; None: it is not.
+    def rates(self, default: Rates, *, head_only: bool) -> list[Rates]:
+        """Rates to try: the defaults in the middle, their neighbours by `factor`.
 
         Args:
-            tried: learning rates.
-            best: of them; None: all diverged, so that smaller ones are the only way.
+            default: of the method and of the head.
+            head_only: the two are one rate, for which there are as many trials.
         """
+        if head_only:
+            return [Rates(rate, rate) for rate in self._around(default.method, self.trials)]
+        heads = self._around(default.head, self.head_learning_rate)
+        return [Rates(rate, head) for rate in self._around(default.method, self.learning_rate) for head in heads]
+
+    def _around(self, default: float, count: int) -> list[float]:
+        return [default * self.factor ** (index - count // 2) for index in range(count)]
+
+    def beyond(self, tried: Sequence[Rates], best: Rates | None, *, head_only: bool) -> Rates | None:
+        """The rates to try next, where the best of those tried are at their edge; None: they are not.
+
+        Args:
+            tried: so far.
+            best: of them; None: all diverged, so that smaller ones are the only way.
+            head_only: the two are one rate.
+        """
+        method = self._outwards([one.method for one in tried], None if best is None else best.method)
+        if head_only:
+            return None if method is None else Rates(method, method)
+        if method is not None:
+            return Rates(method, min(one.head for one in tried) if best is None else best.head)
+        if best is None or self.head_learning_rate == 1:
+            return None
+        head = self._outwards([one.head for one in tried], best.head)
+        return None if head is None else Rates(best.method, head)
+
+    def _outwards(self, tried: Sequence[float], best: float | None) -> float | None:
         if best is None or best == min(tried):
             return min(tried) / self.factor
         return best * self.factor if best == max(tried) else None
@@ -86,7 +117,10 @@ class PlannedRun(BaseModel):
     def hash(self, digests: dict[str, str]) -> str:
         """sha256 of all that decides the result: the resolved recipe, the search, base and data by content."""
         content = self.recipe.model_dump(mode="json", exclude={"output"})
-        content |= {"search": self.search.model_dump(mode="json"), "digests": digests}
+        search = self.search.model_dump(mode="json")
+        if self.search.head_learning_rate == 1:
+            del search["head_learning_rate"]  # as records of earlier versions have it
+        content |= {"search": search, "digests": digests}
         # The order in which a file names its fields decides nothing.
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

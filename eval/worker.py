@@ -196,6 +196,7 @@ def _training(best: Fitted) -> dict[str, Any]:
     return {
         "parameters": {"total": count.total, "trainable": count.trainable, "head": count.head},
         "learning_rate": best.learning_rate,
+        "head_learning_rate": best.head_learning_rate,
         "history": best.history,
         "steps": best.steps,
         "best_step": best.best_step,

@@ -46,6 +46,7 @@ class Capabilities:
         trains: there is something to train; False for the base as it is.
         pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
         packing: it treats every token by itself, so that several texts may stand in one row.
+        head_only: it trains nothing but the task head, so that its learning rate is the head's.
         mixed_batch: its trained state comes down to deltas, so that a pool can serve it beside other adapters.
     """
 
@@ -58,6 +59,7 @@ class Capabilities:
     trains: bool = True
     packing: bool = True
     mixed_batch: bool = False
+    head_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Method(ABC, Generic[ConfigT]):
     paper: ClassVar[str] = ""
     config: ClassVar[type[MethodConfig]]
     capabilities: ClassVar[Capabilities] = Capabilities()
-    #: learning rate where the recipe gives none, and the middle of a search
+    #: learning rate where the recipe gives none, and the middle of a search; see `default_learning_rate`
     learning_rate: ClassVar[float]
     #: names of stored tensors, as regular expressions -> the value at which they do nothing; None: they do nothing by
     #: themselves. Lets an adapter without effect be noticed; empty: not known of this method
@@ -107,6 +109,10 @@ class Method(ABC, Generic[ConfigT]):
                 f"the method {self.name!r} does not go with the base variant {variant.name!r}",
                 hint=f"It goes with: {', '.join(sorted(allowed.bases))}.",
             )
+
+    def default_learning_rate(self, parameters: int) -> float:
+        """Learning rate where a recipe names none, for a base of so many parameters."""
+        return self.learning_rate
 
     @classmethod
     def upgraded(cls, options: dict[str, Any], schema: str) -> dict[str, Any]:

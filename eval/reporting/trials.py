@@ -31,14 +31,26 @@ def lines(data: ReportData) -> list[Line]:
     """Every trial of every run that tried more than one learning rate."""
     return [
         Line(
-            row.name, run.seed, f"{trial.learning_rate:g}", _number(trial.score), _number(trial.loss), trial.steps,
+            row.name, run.seed, rates(trial), _number(trial.score), _number(trial.loss), trial.steps,
             note(trial, run),
         )
         for row in data.rows
         for run in row.runs
         if len(run.trials) > 1
-        for trial in sorted(run.trials, key=lambda trial: trial.learning_rate)
+        for trial in sorted(run.trials, key=_rates)
     ]  # fmt: skip
+
+
+def rates(trial: Trial) -> str:
+    """The learning rates of a trial: the method's, and the head's where it is another."""
+    if trial.head_learning_rate in (None, trial.learning_rate):
+        return f"{trial.learning_rate:g}"
+    return f"{trial.learning_rate:g}, head {trial.head_learning_rate:g}"
+
+
+def _rates(trial: Trial) -> tuple[float, float]:
+    head = trial.learning_rate if trial.head_learning_rate is None else trial.head_learning_rate
+    return trial.learning_rate, head
 
 
 def note(trial: Trial, run: RunRecord) -> str:
@@ -59,17 +71,19 @@ def note(trial: Trial, run: RunRecord) -> str:
 
 def at_edge(run: RunRecord) -> str | None:
     """``largest`` or ``smallest``, where the chosen learning rate is that of several; None: it lies between others."""
-    tried = [trial.learning_rate for trial in run.trials]
-    chosen = [trial.learning_rate for trial in run.trials if trial.chosen]
-    if len(tried) < 2 or not chosen:
-        return None
-    return {max(tried): "largest", min(tried): "smallest"}.get(chosen[0])
+    chosen = [_rates(trial) for trial in run.trials if trial.chosen]
+    for which, rates_ in enumerate(zip(*map(_rates, run.trials), strict=True)):
+        if chosen and len(set(rates_)) > 1:
+            edge = {max(rates_): "largest", min(rates_): "smallest"}.get(chosen[0][which])
+            if edge is not None:
+                return edge
+    return None
 
 
 def in_one_line(run: RunRecord) -> str:
     """All trials of a run."""
     return "; ".join(
-        f"{trial.learning_rate:g}: {_number(trial.score)}"
+        f"{rates(trial)}: {_number(trial.score)}"
         + (f" (loss {_number(trial.loss)})" if trial.loss is not None else "")
         + (f", {text}" if (text := note(trial, run)) else "")
         for trial in run.trials

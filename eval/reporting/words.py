@@ -166,7 +166,7 @@ def findings(data: ReportData) -> list[str]:
         if row.unpaired:
             seeds = ", ".join(map(str, row.unpaired))
             found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
-    found += _searches(data) + _busy(data) + _cut(data)
+    found += _searches(data) + _head_rate(data) + _busy(data) + _cut(data)
     seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
     if len(seen) > 1:
         found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
@@ -265,6 +265,19 @@ def _searches(data: ReportData) -> list[str]:
                 f"{len(run.trials)} tried; a {'larger' if edge == 'largest' else 'smaller'} one may be better."
             )
     return found
+
+
+def _head_rate(data: ReportData) -> list[str]:
+    """Where learning rates were searched, but not the head's: the figures depend on it as much."""
+    searched = [run for row in data.rows for run in row.done if len(run.trials) > 1]
+    fixed = {run.head_learning_rate for run in searched if run.head_learning_rate != run.learning_rate} - {None}
+    if len(fixed) != 1 or any(len({trial.head_learning_rate for trial in run.trials}) > 1 for run in searched
+                              if run.head_learning_rate in fixed):  # fmt: skip
+        return []
+    return [
+        f"The task head's learning rate was {fixed.pop():g} for every method and was not searched: "
+        "search.head_learning_rate tries others."
+    ]
 
 
 def _busy(data: ReportData) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def structure_fingerprint(folder: Path) -> str:
             if name != "__metadata__":
                 lines.append(f"{name} {'x'.join(map(str, entry['shape']))}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def stored_parameters(folder: Path) -> int:
+    """Number of values in the weight files of a model folder."""
+    headers = (safetensors_header(file) for file in weight_files(folder))
+    shapes = (entry["shape"] for header in headers for name, entry in header.items() if name != "__metadata__")
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def weights_fingerprint(folder: Path) -> str:

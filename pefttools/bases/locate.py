@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pefttools.bases.fingerprint import model_type, structure_fingerprint, weight_files, weights_fingerprint
+from pefttools.bases.fingerprint import (
+    model_type,
+    stored_parameters,
+    structure_fingerprint,
+    weight_files,
+    weights_fingerprint,
+)
 from pefttools.errors import BaseModelError, DataError
 from pefttools.files import cache_dir, folder_atomic, sha256_file
 from pefttools.packages import is_package_reference, package_path
@@ -40,6 +46,11 @@ class Base:
     def weights(self) -> str:
         """Fingerprint of the weights."""
         return weights_fingerprint(self.folder)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters, as the files hold them."""
+        return stored_parameters(self.folder)
 
     @property
     def size(self) -> int:

@@ -35,12 +35,20 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
             "tasks": sorted(can.tasks) if can.tasks is not None else ["all"],
             "bases": sorted(can.bases) if can.bases is not None else ["all"],
             "can": [word for word, able in abilities.items() if able],
-            "learning rate": method.learning_rate,
+            "learning rate": _learning_rate(method),
             "options": _options(method.config),
             "paper": method.paper,
         }
 
     _show("Tuning methods", _rows(registry, row), as_json)
+
+
+def _learning_rate(method: type[Method[Any]]) -> float | str:
+    """The default, where it is one number; where it depends on the base, how large it is at most."""
+    from pefttools.methods import Method
+
+    by_size = method.default_learning_rate is not Method.default_learning_rate
+    return f"{method.learning_rate:g} at most, less for larger bases" if by_size else method.learning_rate
 
 
 def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:

@@ -34,9 +34,9 @@ class TrainingConfig(BaseModel):
         1, description="parts that a batch is computed in, to save memory; auto: the fewest that fit on this device"
     )
     eval_batch_size: int = Field(64, ge=1, description="rows of one batch at evaluation")
-    learning_rate: float | None = Field(None, gt=0, description="none: the method's own default")
+    learning_rate: float | None = Field(None, gt=0, description="none: the method's own default for this base")
     head_learning_rate: float = Field(
-        1e-2, gt=0, description="of the task head, the same for every method; not part of a search"
+        1e-2, gt=0, description="of the task head, the same for every method unless search.head_learning_rate varies it"
     )
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")

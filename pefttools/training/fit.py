@@ -20,6 +20,7 @@ from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.processes import check_alike, is_main_process, world_size
+from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
 
@@ -38,6 +39,8 @@ class Fitted:
         evaluation_seconds: wall time of the evaluations in between.
         samples: training examples seen.
         tokens: training tokens seen, without padding.
+        learning_rate: of what the method trains.
+        head_learning_rate: of the task head; None: no head was trained.
         cpu_seconds: processor time of the training steps, over all threads of this process.
         busy_share: share of the wall time of the training steps in which the main thread ran; None on a GPU, where it
             says nothing.
@@ -55,6 +58,7 @@ class Fitted:
     samples: int
     tokens: int
     learning_rate: float
+    head_learning_rate: float | None = None
     cpu_seconds: float = 0.0
     busy_share: float | None = None
     stopped_early: bool = False
@@ -66,15 +70,21 @@ class Fitted:
         gc.collect()
 
 
-def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: float | None = None,
-        checkpoint: Checkpoint | None = None) -> Fitted:  # fmt: skip
+def fit(
+    prepared: Prepared,
+    reporter: Reporter,
+    work: Path,
+    *,
+    rates: Rates | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
     """Train a model.
 
     Args:
         prepared: what and on what.
         reporter: told of progress.
         work: folder for checkpoints and trackers' files.
-        learning_rate: instead of the recipe's and the method's.
+        rates: instead of the recipe's and the method's.
         checkpoint: go on from it.
 
     Raises:
@@ -85,14 +95,14 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     from pefttools.training.trainer import TuningTrainer
 
     recipe, settings, task = prepared.recipe, prepared.recipe.training, prepared.task
-    rate = learning_rate or settings.learning_rate or prepared.method.learning_rate
+    rates = rates or prepared.rates
     set_seed(recipe.seed)
     model = build_model(prepared)
     train, validation = prepared.examples.train, prepared.examples.validation
     count = model.count()
     reporter.event(
         f"{prepared.method.name} on {prepared.base.id} ({recipe.variant}): {count.trainable:,} trained of "
-        f"{count.total:,} parameters, learning rate {rate:g}"
+        f"{count.total:,} parameters, {_said(rates, bool(count.head))}"
     )
     for note in prepared.notes:
         reporter.event(note)
@@ -110,8 +120,8 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
     if is_main_process() and not prepared.labels:
         before = mean_loss(model, validation, settings.eval_batch_size)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
-        arguments = _arguments(recipe, len(train), rate, work)
-        trainer = TuningTrainer(model, arguments, prepared, rate, advance)
+        arguments = _arguments(recipe, len(train), rates.method, work)
+        trainer = TuningTrainer(model, arguments, prepared, rates, advance)
         if checkpoint is not None:
             reporter.event(f"going on from {checkpoint.folder}")
         evaluating = _Stopwatch(trainer)
@@ -134,7 +144,7 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
             evaluation = task.evaluate(model, validation, batch_size=settings.eval_batch_size, progress=advance)
         why = why_not_learned(task, prepared.selection, evaluation, validation, before)
         if why is not None:
-            reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rate:g}.")
+            reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rates.method:g}.")
     state = trainer.state
     passes = state.epoch or 0.0
     return Fitted(
@@ -147,7 +157,8 @@ def fit(prepared: Prepared, reporter: Reporter, work: Path, *, learning_rate: fl
         evaluation_seconds=evaluating.spent[0],
         samples=round(passes * len(train)),
         tokens=round(passes * sum(input_lengths(train))),
-        learning_rate=rate,
+        learning_rate=rates.method,
+        head_learning_rate=rates.head if count.head else None,
         cpu_seconds=cpu,
         busy_share=own / seconds if model.device.type == "cpu" and seconds > 0 else None,
         stopped_early=trainer.stopped_early,
@@ -161,6 +172,12 @@ def _as_it_is(
     with reporter.step("evaluating on validation", "rows") as advance:
         evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance)
     return Fitted(model, evaluation, [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
+
+
+def _said(rates: Rates, head: bool) -> str:
+    if not head or rates.head == rates.method:
+        return f"learning rate {rates.method:g}"
+    return f"learning rate {rates.method:g}, of the head {rates.head:g}"
 
 
 def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from pefttools.training.rates import Rates
 from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ def make_optimizer(name: str, trained: Iterable[torch.Tensor], learning_rate: fl
     return made
 
 
-def parameter_groups(
-    model: TunedModel, learning_rate: float, head_learning_rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
+def parameter_groups(model: TunedModel, rates: Rates, weight_decay: float) -> list[dict[str, Any]]:
     """The trained parameters, with a learning rate of its own for the task head.
 
     The optimizer's own weight decay pulls towards zero, so it is on only where zero is the right value; for the others
@@ -49,7 +48,7 @@ def parameter_groups(
     groups: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = head_learning_rate if _in_head(model, name) else learning_rate
+            rate = rates.head if _in_head(model, name) else rates.method
             decay = weight_decay if decay_target(model, name, parameter) == 0 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]

@@ -21,6 +21,7 @@ from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
 from pefttools.training.precision import default_device
 from pefttools.training.processes import check_launch, world_size
+from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent
 from pefttools.tuned import TunedModel, build, check_combination
@@ -39,6 +40,8 @@ class Prepared:
     labels: list[str]
     examples: Examples
     selection: Selection
+    #: learning rates, where a search tries no others
+    rates: Rates
     parent: Parent | None = None
     #: what was changed without being asked for, for the log
     notes: list[str] = field(default_factory=list)
@@ -83,13 +86,14 @@ def prepare(recipe: Recipe) -> Prepared:
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
+    rates = default_rates(recipe.training, method, base)
     notes = [*([shortened] if shortened else []), *splits.notes]
     notes += method.idle_options(config, variants.get(recipe.variant)())
     notes += task.idle_options(load_tokenizer(base), splits.train)
     if labels:
         notes += label_notes(splits.tables(), labels)
     notes += duplicate_notes(splits.tables(), task.identity, bool(labels))
-    return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, parent, notes)
+    return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, rates, parent, notes)
 
 
 def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:

@@ -47,6 +47,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
         training={
             "seed": recipe.seed,
             "learning_rate": fitted.learning_rate,
+            "head_learning_rate": fitted.head_learning_rate,
             "settings": recipe.training.model_dump(mode="json"),
             "rows": {"train": len(splits.train), "validation": len(splits.validation)},
             "data": splits.digests(),

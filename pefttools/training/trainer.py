@@ -19,6 +19,7 @@ from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, pu
 from pefttools.training.gradients import check_gradients, without_gradient
 from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
+from pefttools.training.rates import Rates
 from pefttools.training.resume import made_from
 from pefttools.training.sampler import LengthWindowSampler
 from pefttools.tuned import TunedModel
@@ -44,7 +45,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         model: what is trained.
         arguments: of transformers.
         prepared: the recipe and its rows.
-        learning_rate: of the method's parameters.
+        rates: learning rates.
         advance: told of every step.
 
     Attributes:
@@ -58,14 +59,14 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         model: TunedModel,
         arguments: TrainingArguments,
         prepared: Prepared,
-        learning_rate: float,
+        rates: Rates,
         advance: Advance,
     ) -> None:
         self.tuned = model
         self.made_from = made_from(prepared)
         self.config = prepared.recipe.training
         self.selection = prepared.selection
-        self.base_learning_rate = learning_rate
+        self.rates = rates
         self.validation = prepared.examples.validation
         self.best_step = 0
         self.best_score = -math.inf
@@ -100,9 +101,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         """The optimizer, with a learning rate of its own for the task head."""
         if self.optimizer is None:
             settings = self.config
-            groups = parameter_groups(
-                self.tuned, self.base_learning_rate, settings.head_learning_rate, settings.weight_decay
-            )
+            groups = parameter_groups(self.tuned, self.rates, settings.weight_decay)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.tuned)
             self.optimizer = kind(groups, **options)
             decay_to_their_values(self.optimizer, self.tuned, settings.weight_decay)

@@ -14,6 +14,7 @@ from pefttools.recipe import Recipe
 from pefttools.training.fit import fit
 from pefttools.training.optimizer import decay_target, decay_to_their_values, parameter_groups
 from pefttools.training.prepare import prepare
+from pefttools.training.rates import Rates
 from pefttools.tuned import TunedModel
 
 RATE, DECAY, STEPS = 0.1, 0.5, 10
@@ -28,7 +29,7 @@ def _wrap(base: str, method: dict[str, Any], head: str = "mean") -> TunedModel:
 
 def _decayed(model: TunedModel, name: str = "adamw") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The trained parameters, moved to 3 first, and what is left of them after steps with gradients of zero."""
-    groups = parameter_groups(model, RATE, RATE, DECAY)
+    groups = parameter_groups(model, Rates(RATE, RATE), DECAY)
     optimizer: torch.optim.Optimizer
     if name == "adamw":
         optimizer = torch.optim.AdamW(groups, fused=True)
@@ -61,7 +62,7 @@ def test_factors_of_ia3_decay_to_one(tiny_bert: str, optimizer: str) -> None:
 
 def test_weight_decay_of_zero_changes_nothing(tiny_bert: str) -> None:
     model = _wrap(tiny_bert, {"name": "ia3"})
-    optimizer = torch.optim.AdamW(parameter_groups(model, RATE, RATE, 0.0))
+    optimizer = torch.optim.AdamW(parameter_groups(model, Rates(RATE, RATE), 0.0))
     decay_to_their_values(optimizer, model, 0.0)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

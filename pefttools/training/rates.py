@@ -1,0 +1,33 @@
+"""The learning rates of a training: one of what the method trains, one of the task head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pefttools.bases import Base
+from pefttools.methods import Method
+from pefttools.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates.
+
+    Attributes:
+        method: of what the method trains.
+        head: of the task head; the same where the method trains nothing else.
+    """
+
+    method: float
+    head: float
+
+
+def default_rates(settings: TrainingConfig, method: Method[Any], base: Base) -> Rates:
+    """The rates that a recipe names, else the method's own for this base."""
+    head = settings.head_learning_rate
+    rate = settings.learning_rate
+    if rate is None:
+        named = method.capabilities.head_only and "head_learning_rate" in settings.model_fields_set
+        rate = head if named else method.default_learning_rate(base.parameters)
+    return Rates(rate, rate if method.capabilities.head_only else head)
