@@ -18,6 +18,7 @@ from pefttools.files import canonical_json, check_writable, write_text_atomic
 from pefttools.progress import Advance, Reporter, SilentReporter
 from pefttools.recipe import validate
 
+from .environment import this_environment
 from .pipe import parse
 from .records import LOG, RUNS, Failure, RunRecord, read_record, write_record
 from .spec import BenchSpec, PlannedRun, load_spec, plan
@@ -71,23 +72,8 @@ def bench(
     }
     write_text_atomic(spec.output / SUMMARY, canonical_json(summary))
 
-    records = {}
-    waiting = []
-    outdated = 0
-    for run in runs:
-        folder = spec.output / RUNS / run.id
-        record = read_record(folder)
-        # A crash may have been the machine's fault; a divergence is a result.
-        if record is not None and record.recipe_hash == hashes[run.id] and record.status in ("ok", "diverged"):
-            records[run.id] = record
-        else:
-            waiting.append(run)
-            outdated += record is not None and record.recipe_hash != hashes[run.id] and record.status == "ok"
-    if outdated:
-        reporter.event(
-            f"{outdated} runs in {spec.output / RUNS} were made with other settings or data: they are made again, in "
-            "their place"
-        )
+    records = _done(spec, runs, hashes, reporter)
+    waiting = [run for run in runs if run.id not in records]
     if records:
         reporter.event(f"{len(records)} of {len(runs)} runs are done already: {len(waiting)} are left")
     records |= _Pool(spec.output, waiting, jobs, reporter).run()
@@ -103,6 +89,42 @@ def bench(
         )
     outcome.report = write_report(spec.output)
     return outcome
+
+
+def _done(
+    spec: BenchSpec, runs: Sequence[PlannedRun], hashes: Mapping[str, str], reporter: Reporter
+) -> dict[str, RunRecord]:
+    """Records of the runs that need not be made again."""
+    done: dict[str, RunRecord] = {}
+    outdated = 0
+    elsewhere: dict[str, list[str]] = {}
+    for run in runs:
+        record = read_record(spec.output / RUNS / run.id)
+        # A crash may have been the machine's fault; a divergence is a result.
+        if record is None or record.status not in ("ok", "diverged"):
+            continue
+        if record.recipe_hash != hashes[run.id]:
+            outdated += record.status == "ok"
+            continue
+        differences = record.environment.differences(this_environment(type(run.recipe.chosen_method()[0])))
+        for difference in differences:
+            elsewhere.setdefault(difference, []).append(run.id)
+        if spec.reuse == "any" or not differences:
+            done[run.id] = record
+    if outdated:
+        reporter.event(
+            f"{outdated} runs in {spec.output / RUNS} were made with other settings or data: they are made again, in "
+            "their place"
+        )
+    if elsewhere:
+        count = len({one for ids in elsewhere.values() for one in ids})
+        ending = (
+            "they are kept, and the report marks them"
+            if spec.reuse == "any"
+            else "they are made again (reuse: any keeps them)"
+        )
+        reporter.event(f"{count} runs were made with {'; '.join(sorted(elsewhere))}: {ending}")
+    return done
 
 
 def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pefttools.errors import DataError
 from pefttools.files import canonical_json, write_text_atomic
 
+from .environment import Environment
+
 RECORD = "record.json"
 PREDICTIONS = "predictions.jsonl"
 ARTIFACT = "artifact"
@@ -143,6 +145,7 @@ class RunRecord(_Part):
         stopped_early: whether patience ended the training.
         did_not_learn: why the model is no better than an untrained one; None: it is better.
         samples: training rows seen; tokens: training tokens seen, without padding.
+        code: digest of the source of pefttools and of the method; None in records of earlier versions.
         hardware: host facts, e.g. processor, cores, threads, memory, gpu.
     """
 
@@ -184,6 +187,7 @@ class RunRecord(_Part):
     memory: Memory | None = None
     artifact: ArtifactEntry | None = None
     packages: dict[str, str] = Field(default_factory=dict)
+    code: str | None = None
     hardware: dict[str, Any] = Field(default_factory=dict)
     git_revision: str | None = None
     created: str
@@ -197,6 +201,11 @@ class RunRecord(_Part):
     def score(self) -> float | None:
         """The primary metric."""
         return self.metrics.get(self.primary_metric)
+
+    @property
+    def environment(self) -> Environment:
+        """With what it was made."""
+        return Environment.of(self.packages, self.code, self.hardware)
 
     @property
     def busy_machine(self) -> bool:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -99,6 +99,11 @@ class BenchSpec(BaseModel):
     baseline: str = Field("full", description="label of the method that the others are compared with")
     search: Search = Field(default_factory=lambda: Search())
     storage: str = "auto"
+    reuse: Literal["same", "any"] = Field(
+        "same",
+        description="runs that are kept when a comparison goes on: same: those made with the same versions on the same "
+        "machine, the others are made again; any: all, and the report marks those that were made otherwise",
+    )
     memory_check: bool = Field(True, description="stop a run that is predicted not to fit before it begins")
     output: Path = Path("runs/comparison")
 

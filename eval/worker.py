@@ -77,6 +77,7 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
     from pefttools.artifact.save import package_versions
     from pefttools.training.selection import choose_selection
 
+    from .environment import PACKAGES, code_digest
     from .hardware import git_revision, hardware
 
     recipe = planned.recipe
@@ -97,18 +98,8 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
         recipe={**recipe.model_dump(mode="json", exclude={"output"}), "search": planned.search.model_dump()},
         status=status,
         error=failure,
-        packages=package_versions(
-            (
-                "pefttools",
-                "torch",
-                "transformers",
-                "peft",
-                "bitsandbytes",
-                "accelerate",
-                "datasets",
-                "evaluate",
-            )
-        ),
+        packages=package_versions(PACKAGES),
+        code=code_digest(type(method)),
         hardware=hardware(),
         git_revision=git_revision(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

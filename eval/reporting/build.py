@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..environment import Environment
 from ..records import RunRecord, read_records
 from ..statistics import (
     Common,
@@ -46,6 +47,7 @@ def build(folder: Path) -> ReportData:
     models = {key: _models(right_rows(folder, runs), runs, base or runs) for key, runs in groups.items()}
     comparisons, common = _compared(models, base_key)
     planned_runs = planned_of_row(folder)
+    usual = _usual(records)
     baseline_learned = not base or any(run.did_not_learn is None for run in base if run.status == "ok")
     rows = [
         replace(
@@ -55,6 +57,7 @@ def build(folder: Path) -> ReportData:
             unpaired=_on_other_rows(runs, base),
             is_baseline=key == base_key,
             planned=planned_runs.get(key, len(runs)),
+            made_elsewhere=_made_elsewhere(runs, usual),
             baseline_learned=baseline_learned,
         )
         for key, runs in groups.items()
@@ -118,6 +121,17 @@ def _on_other_rows(runs: Sequence[RunRecord], base: Sequence[RunRecord]) -> tupl
 
 def _measured_on(run: RunRecord) -> str | None:
     return run.data.get("test" if run.test else "validation")
+
+
+def _usual(records: Sequence[RunRecord]) -> Environment:
+    """With what most runs of a report were made."""
+    environments = [record.environment for record in records]
+    return max(environments, key=lambda one: sum(not one.differences(other) for other in environments))
+
+
+def _made_elsewhere(runs: Sequence[RunRecord], usual: Environment) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    found = ((run.seed, tuple(run.environment.differences(usual))) for run in runs if run.status == "ok")
+    return tuple((seed, how) for seed, how in sorted(found) if how)
 
 
 def _name(key: Key, groups: Mapping[Key, list[RunRecord]]) -> str:

@@ -29,6 +29,7 @@ class Row:
         deviation: standard deviation of the score between seeds; None with one.
         unpaired: seeds measured on other rows than the baseline.
         planned: runs that the spec means.
+        made_elsewhere: seed, and how its run was made otherwise than most of the report.
         baseline_learned: whether the baseline learned anything, so that it can be compared with.
         against: paired comparison with the baseline; None for the baseline itself and where nothing can be paired.
         memory: of the first seed: parts are exact and do not vary.
@@ -51,6 +52,7 @@ class Row:
     is_baseline: bool
     memory: Memory | None
     planned: int = 0
+    made_elsewhere: tuple[tuple[int, tuple[str, ...]], ...] = ()
     baseline_learned: bool = True
     pareto_memory: bool = False
     pareto_parameters: bool = False

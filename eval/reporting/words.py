@@ -53,7 +53,8 @@ def compared_in(data: ReportData) -> str:
 
 def runs(row: Row) -> str:
     """How many runs the figures of a row stand on, of those that are planned."""
-    return f"{len(row.done)} of {row.planned}"
+    mark = " †" if row.made_elsewhere else ""
+    return f"{len(row.done)} of {row.planned}{mark}"
 
 
 def unfinished(data: ReportData) -> str | None:
@@ -166,7 +167,7 @@ def findings(data: ReportData) -> list[str]:
         if row.unpaired:
             seeds = ", ".join(map(str, row.unpaired))
             found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
-    found += _searches(data) + _head_rate(data) + _busy(data) + _cut(data)
+    found += _searches(data) + _head_rate(data) + _busy(data) + _made_elsewhere(data) + _cut(data)
     seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
     if len(seen) > 1:
         found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
@@ -278,6 +279,12 @@ def _head_rate(data: ReportData) -> list[str]:
         f"The task head's learning rate was {fixed.pop():g} for every method and was not searched: "
         "search.head_learning_rate tries others."
     ]
+
+
+def _made_elsewhere(data: ReportData) -> list[str]:
+    """Runs that were made with other versions or on another machine than most."""
+    marked = [f"{row.name}, seed {seed}: {'; '.join(how)}" for row in data.rows for seed, how in row.made_elsewhere]
+    return [f"† Made with other versions or on another machine than most runs: {text}." for text in marked]
 
 
 def _busy(data: ReportData) -> list[str]:

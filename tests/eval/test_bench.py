@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import yaml
 from pefttools.artifact.manifest import read_manifest, verify_files
 from pefttools.errors import ConfigError, TrainingError, WontFitError
 from pefttools.eval.comparison import bench
-from pefttools.eval.records import RunRecord, read_predictions, read_records
+from pefttools.eval.records import RunRecord, read_predictions, read_records, write_record
+from pefttools.eval.reporting import load_report, words
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
 from pefttools.progress import LineReporter, SilentReporter
+from tests.pefttools.test_resume import Told
 
 
 def _spec(base: str, data: dict[str, str], output: Path, **changes: Any) -> dict[str, Any]:
@@ -90,6 +93,35 @@ def test_done_runs_are_not_done_again(unbroken: Path, tiny_bert: str, intents: d
     bench(_spec(tiny_bert, intents, unbroken))
     assert {record.id: record.created for record in read_records(unbroken)} == before
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
+    tmp_path: Path, unbroken: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(unbroken, folder)
+    record = next(one for one in read_records(folder) if one.label == "lora")
+    old = record.model_copy(
+        update={
+            "packages": {**record.packages, "torch": "2.0.0"},
+            "code": None,
+            "hardware": {**record.hardware, "processor": "8086"},
+        }
+    )
+    write_record(folder / "runs" / record.id, old)
+    told = Told()
+    spec = {**_spec(tiny_bert, intents, folder), "reuse": "any"}
+    assert bench(spec, reporter=told).records[record.id].created == record.created
+    said = next(event for event in told.events if "were made with" in event)
+    assert "torch 2.0.0 instead of" in said and "processor 8086 instead of" in said and "other code" in said
+    assert "they are kept" in said
+    data = load_report(folder)
+    row = next(row for row in data.rows if row.label == "lora")
+    assert words.runs(row) == "1 of 1 †"
+    assert any(text.startswith("† Made with other versions") and "torch 2.0.0" in text for text in words.findings(data))
+    again = bench({**spec, "reuse": "same"}, reporter=told).records[record.id]
+    assert again.packages == record.packages and again.code == record.code and again.created != record.created
+    assert not any("†" in text for text in words.findings(load_report(folder)))
 
 
 def test_killed_at_random_points_it_ends_with_the_same_records(

@@ -1,0 +1,75 @@
+"""With what a run was made: packages, pefttools' own code, and the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pefttools.methods import Method
+
+#: whose versions decide what a run gives
+PACKAGES = ("pefttools", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate")
+#: facts of `hardware` that times and rounding depend on
+_MACHINE = ("system", "processor", "cores", "gpu")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run depends on, beside its recipe and data.
+
+    Attributes:
+        packages: distribution -> version.
+        code: digest of the source of pefttools and of the method; None: not known, as of records of earlier versions.
+        machine: facts of the hardware.
+    """
+
+    packages: Mapping[str, str]
+    code: str | None
+    machine: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, packages: Mapping[str, str], code: str | None, hardware: Mapping[str, Any]) -> Environment:
+        """From the fields of a record."""
+        return cls(dict(packages), code, {name: hardware.get(name) for name in _MACHINE})
+
+    def differences(self, other: Environment) -> list[str]:
+        """How it differs from another one, a few words each."""
+        found = [
+            f"{name} {self.packages.get(name, 'not installed')} instead of {other.packages.get(name, 'none')}"
+            for name in sorted(self.packages.keys() | other.packages.keys())
+            if self.packages.get(name) != other.packages.get(name)
+        ]
+        if self.code != other.code and not any(text.startswith("pefttools ") for text in found):
+            found.append("other code of pefttools")
+        found += [
+            f"{name} {self.machine[name]} instead of {other.machine[name]}"
+            for name in _MACHINE
+            if self.machine[name] != other.machine[name]
+        ]
+        return found
+
+
+def this_environment(method: type[Method[Any]]) -> Environment:
+    """That of this process, for a run of a method."""
+    from pefttools.artifact.save import package_versions
+
+    from .hardware import hardware
+
+    return Environment.of(package_versions(PACKAGES), code_digest(method), hardware())
+
+
+def code_digest(method: type[Method[Any]]) -> str:
+    """sha256 over the source of pefttools, of this harness, and of the folder that a method is in."""
+    import pefttools
+
+    digest = hashlib.sha256()
+    for source in (str(pefttools.__file__), __file__, inspect.getfile(method)):
+        folder = Path(source).parent
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{file.relative_to(folder)}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
