@@ -152,7 +152,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
 
     del stored, best
     reporter.event("measuring memory")
-    batch = largest_batch(prepared.examples.train, recipe.training.batch_size // parts)
+    batch = largest_batch(prepared.examples.train, recipe.training.batch_size, parts)
     memory = profile(build_model(prepared), batch, recipe.training, prepared.examples.validation, rss)
     predicted, warning = predict(prepared, [len(one["input_ids"]) for one in batch], memory.training)
     if warning is not None:

@@ -38,7 +38,7 @@ def settle_parts(prepared: Prepared, reporter: Reporter) -> Prepared:
 
     def fits(parts: int) -> bool:
         chosen = with_parts(prepared, parts)
-        batch = largest_batch(prepared.examples.train, chosen.recipe.training.batch_size // (parts * world_size()))
+        batch = largest_batch(prepared.examples.train, chosen.recipe.training.batch_size, parts * world_size())
         return _predicted(chosen, batch) and (not trying or _runs(chosen, batch))
 
     parts = fewest(prepared.recipe.training.batch_size // world_size(), fits)

@@ -20,8 +20,8 @@ class LengthWindowSampler(Sampler[int]):
 
     Args:
         lengths: length of each example, in tokens.
-        batch_size: examples of one optimizer step over all processes, so that the same batches are formed however
-            many processes share them.
+        batch_size: examples of one optimizer step, over all processes and all parts that it is computed in: the same
+            examples make a step, however it is shared out.
         seed: of the shuffling, together with the epoch.
         window: batches per window; 1 gives plain shuffling.
     """
@@ -60,10 +60,17 @@ class LengthWindowSampler(Sampler[int]):
         yield from last
 
 
-def largest_batch(examples: Sequence[Example], batch_size: int) -> list[Example]:
-    """The batch of an epoch that has the most tokens, padding included."""
+def largest_batch(examples: Sequence[Example], batch_size: int, shares: int = 1) -> list[Example]:
+    """The examples of an epoch's forward pass that have the most tokens, padding included.
+
+    Args:
+        examples: of training.
+        batch_size: examples of one optimizer step.
+        shares: forward passes that a step is computed in: parts times processes.
+    """
     lengths = input_lengths(examples)
     order = list(LengthWindowSampler(lengths, batch_size, seed=0))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    size = batch_size // shares
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
     largest = max(batches, key=lambda batch: len(batch) * max(lengths[index] for index in batch))
     return [examples[index] for index in largest]

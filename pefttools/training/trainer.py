@@ -109,9 +109,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = input_lengths(self.train_dataset.examples)
-        # One batch of all processes together: the same batches, however many share them.
-        size = self.args.per_device_train_batch_size * self.args.world_size
-        return LengthWindowSampler(lengths, size, self.args.data_seed or 0)
+        # A step's examples are fixed first, then shared out among processes and parts.
+        return LengthWindowSampler(lengths, self.config.batch_size, self.args.data_seed or 0)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss, computed inside of the model's forward, where the processes that share the work see it."""

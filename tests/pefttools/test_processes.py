@@ -33,7 +33,7 @@ def _recipe(data: dict[str, str], output: Path) -> dict[str, Any]:
     }
 
 
-def _launched(program: list[str], recipe: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+def launched(program: list[str], recipe: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     clean = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
@@ -48,7 +48,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, intents: dict[str, str]
     one = pefttools.train(_recipe(intents, tmp_path / "one"))
     assert one is not None and one.test is not None and one.manifest.training["processes"] == 1
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = _launched(torchrun, _recipe(intents, tmp_path / "two"), tmp_path)
+    done = launched(torchrun, _recipe(intents, tmp_path / "two"), tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == [str(tmp_path / "two")], "one process, and only one, says where the artifact is"
     assert "training on cpu, 2 processes" in done.stderr
@@ -72,7 +72,7 @@ def test_a_launch_that_starts_one_process_where_several_were_asked_for_is_refuse
 ) -> None:
     accelerate = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                   "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
-    done = _launched(accelerate, _recipe(intents, tmp_path / "a"), tmp_path)
+    done = launched(accelerate, _recipe(intents, tmp_path / "a"), tmp_path)
     assert done.returncode != 0 and "torchrun --nproc_per_node 2" in done.stderr, done.stderr[-3000:]
     assert not (tmp_path / "a").exists()
 
