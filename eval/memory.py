@@ -39,7 +39,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
     counter = StorageCounter(device)
     for tensor in weights_of(model):
         counter.track(tensor, "weights")
-    training = _training_parts(model, batch, settings, counter)
+    training, most = _training_parts(model, batch, settings, counter)
 
     lengths = input_lengths(evaluation_examples)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
@@ -52,6 +52,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
     return Memory(
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         training=training,
+        training_most=most,
         evaluation=evaluation,
         source="counted" if device.type == "cpu" else "allocator",
         batch=(len(batch), max(len(example["input_ids"]) for example in batch)),
@@ -61,10 +62,11 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
 
 def _training_parts(
     model: TunedModel, batch: Sequence[Example], settings: TrainingConfig, counter: StorageCounter
-) -> Parts:
+) -> tuple[Parts, Parts]:
+    """Of a training step: the parts at its peak, and the most of each part."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        return _parts(counter)
+        return _parts(counter), _parts(counter)
     optimizer = make_optimizer(settings.optimizer, trained, 1e-8)
     hooks = [p.register_post_accumulate_grad_hook(lambda p: counter.track(p.grad, "gradients")) for p in trained]
     model.train()
@@ -79,10 +81,10 @@ def _training_parts(
     allocator = _Allocator(model.device)
     with counter:
         optimizer_step(model, batch, settings.parts, optimizer)
-    parts = allocator.correct(_parts(counter))
+    parts, most = allocator.correct(_parts(counter)), Parts(**{kind: counter.most[kind] for kind in KINDS})
     for hook in hooks:
         hook.remove()
-    return parts
+    return parts, most
 
 
 def peak_rss() -> int:

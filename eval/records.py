@@ -66,6 +66,8 @@ class Memory(_Part):
     Attributes:
         device: ``cpu`` or the name of the GPU.
         training: parts at the peak of a training step.
+        training_most: the most of each part in a training step, each at its own moment: gradients stand when most
+            activations are gone. None in records of earlier versions.
         evaluation: parts at the peak of an evaluation step.
         source: ``counted``: at tensor level, in a profiling step apart; ``allocator``: by CUDA's allocator.
         batch: rows and tokens of the profiled batch.
@@ -76,6 +78,7 @@ class Memory(_Part):
 
     device: str
     training: Parts
+    training_most: Parts | None = None
     evaluation: Parts
     source: Literal["counted", "allocator"]
     batch: tuple[int, int]

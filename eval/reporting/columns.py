@@ -49,6 +49,7 @@ def resources(data: ReportData) -> list[Column]:
     return [
         _METHOD,
         Column(data.memory_title, _bytes(lambda memory: memory.training.peak)),
+        Column("Weights, gradients, optimizer, other: at that peak (at most)", _parts),
         Column("The same, predicted", _predicted),
         Column("GPU memory, predicted", _bytes(lambda m: m.predicted.gpu_training_peak if m.predicted else None)),
         Column("Peak at evaluation", _bytes(lambda memory: memory.evaluation.peak)),
@@ -90,6 +91,12 @@ def _artifact(row: Row) -> Cell:
     if artifact is None:
         return "–", -1.0
     return f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})", artifact.bytes
+
+
+def _parts(row: Row) -> Cell:
+    if row.memory is None:
+        return "–", -1.0
+    return words.parts(row.memory), float(row.memory.training.gradients)
 
 
 def _predicted(row: Row) -> Cell:

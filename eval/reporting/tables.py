@@ -45,6 +45,12 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
         "training_gradients_bytes": memory.training.gradients if memory else None,
         "training_optimizer_bytes": memory.training.optimizer if memory else None,
         "training_other_bytes": memory.training.other if memory else None,
+        **{
+            f"training_{part}_most_bytes": getattr(memory.training_most, part)
+            if memory and memory.training_most
+            else None
+            for part in ("weights", "gradients", "optimizer", "other")
+        },
         "evaluation_peak_bytes": memory.evaluation.peak if memory else None,
         "predicted_training_peak_bytes": predicted.training_peak if predicted else None,
         "predicted_gpu_training_peak_bytes": predicted.gpu_training_peak if predicted else None,

@@ -109,6 +109,16 @@ def bytes_(value: float | None) -> str:
     return f"{value:.0f} B"
 
 
+def parts(memory: Memory) -> str:
+    """Each part's share of the training peak, and the most of it at any other moment where that is more."""
+    found = []
+    for name in ("weights", "gradients", "optimizer", "other"):
+        at_peak = getattr(memory.training, name)
+        most = at_peak if memory.training_most is None else getattr(memory.training_most, name)
+        found.append(bytes_(at_peak) + (f" ({bytes_(most)})" if bytes_(most) != bytes_(at_peak) else ""))
+    return ", ".join(found)
+
+
 def predicted(memory: Memory | None) -> str:
     """Predicted training memory, and how far from the measured it is, where that is worth a word."""
     if memory is None or memory.predicted is None:

@@ -32,6 +32,8 @@ class StorageCounter(Mode):
         granularity: sizes count as the next multiple of it.
 
     Attributes:
+        peak: bytes by kind at the moment when they were most together.
+        most: the most bytes of each kind, each at its own moment.
         collect: let Python collect cyclic garbage before a new peak is believed. Operations on fake tensors leave
             cycles that the real ones do not.
     """
@@ -46,6 +48,7 @@ class StorageCounter(Mode):
         self.peak_at = ""
         self.now: Counter[Kind] = Counter()
         self.peak: Counter[Kind] = Counter()
+        self.most: Counter[Kind] = Counter()
         self._kinds: dict[int, tuple[Kind, int]] = {}
         self._references: dict[int, weakref.ref[Any]] = {}
 
@@ -72,12 +75,14 @@ class StorageCounter(Mode):
             self.now[before[0]] -= before[1]
             self._kinds[key] = (kind, size if shares > 1 else before[1])
             self.now[kind] += self._kinds[key][1]
+            self.most[kind] = max(self.most[kind], self.now[kind])
             if self.now.total() == self.peak.total():
                 self.peak = self.now.copy()  # the same moment, better known
             return
         self._kinds[key] = (kind, size)
         self._references[key] = weakref.ref(storage, lambda _: self._forget(key))
         self.now[kind] += size
+        self.most[kind] = max(self.most[kind], self.now[kind])
         if self.collect and self.now.total() > max(self.peak.total(), _GROWTH * self._clean):
             gc.collect()
             self._clean = self.now.total()
@@ -93,6 +98,7 @@ class StorageCounter(Mode):
             gc.collect()  # what the first pass let go of may have held more
         self._clean = 0
         self.peak = self.now.copy()
+        self.most = self.now.copy()
         self.peak_at = ""
 
     def _forget(self, key: int) -> None:

@@ -75,6 +75,14 @@ def test_records(unbroken: Path, intents: dict[str, str]) -> None:
         # Rounding of blocks, and no kernel that needs more: near, and never the same.
         assert predicted.gpu_training_peak != predicted.training_peak
         assert predicted.gpu_training_peak == pytest.approx(measured, rel=0.5)
+    # A gradient for each trained number, though not at the moment of the peak.
+    for record in (full, lora):
+        assert record.memory is not None and record.memory.training_most is not None
+        most, peak = record.memory.training_most, record.memory.training
+        assert most.gradients >= 4 * record.parameters["trainable"] > 0
+        assert all(
+            getattr(most, part) >= getattr(peak, part) for part in ("weights", "gradients", "optimizer", "other")
+        )
     # Adam keeps two numbers for each trained one.
     assert full.memory.training.optimizer >= 2 * 4 * full.parameters["trainable"]
     assert lora.memory.training.optimizer < full.memory.training.optimizer / 10
