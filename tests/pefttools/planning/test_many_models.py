@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pefttools.errors import BaseModelError, ConfigError
 from pefttools.planning import prepared
 from pefttools.planning.counting import counting
 from pefttools.planning.device import CARDS, CPU, GPU
-from pefttools.planning.plan import Planned, Shape
+from pefttools.planning.plan import Planned, Shape, plan
 from pefttools.planning.serving import plan_serving
 from pefttools.sites import all_linear
 from tests.conftest import save_base
@@ -106,3 +107,30 @@ def test_the_card_of_this_process_is_that_of_its_capability(
     alike = CARDS[card]
     assert (device.bfloat16, device.flash, device.workspace) == (alike.bfloat16, alike.flash, alike.workspace)
     assert 6.5 * 2**30 < available < 7 * 2**30, "what others hold is not there"
+
+
+_LLAMA: dict[str, Any] = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 1000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": None}, "names no hidden_size: 4096 would be taken, the default of a llama"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, not 0"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers must be at least 1, not -1"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1, not 0"),
+        ({"hidden_size": 66}, r"can't be used: .*\(66\) is not a multiple of the number of attention heads \(4\)"),
+        ({"num_key_value_heads": 3}, "num_attention_heads=4 can't be divided by num_key_value_heads=3"),
+        ({"hidden_size": "many"}, "can't be used: .*expected int, got str"),
+        ({"model_type": "bert", "hidden_size": None}, "names no hidden_size: 768 would be taken"),
+    ],
+)
+def test_configurations_that_no_model_can_have(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    config = {name: value for name, value in {**_LLAMA, **changes}.items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    task = "sequence-classification" if config["model_type"] == "bert" else "causal-lm"
+    with pytest.raises(BaseModelError, match=said):
+        plan(str(tmp_path), task=task)

@@ -1,0 +1,55 @@
+"""Sizes of a model's configuration that no model can have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pefttools.errors import BaseModelError
+
+_AT_LEAST_ONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+
+
+def check_given(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse sizes of a configuration file that can't be, before transformers reckons with them.
+
+    Raises:
+        BaseModelError: names the field.
+    """
+    for field in _AT_LEAST_ONE:
+        _check_one(name, field, given.get(field))
+
+
+def _check_one(name: str, field: str, value: Any) -> None:
+    if isinstance(value, int) and value < 1:
+        raise BaseModelError(f"the configuration of {name!r}: {field} must be at least 1, not {value}")
+
+
+def check_sizes(name: str, config: Any, given: Mapping[str, Any]) -> None:
+    """Refuse sizes that can't be, and a missing one in the place of which a default would be planned with.
+
+    Args:
+        name: of the base, for messages.
+        config: transformers' configuration.
+        given: what its file says.
+
+    Raises:
+        BaseModelError: names the field.
+    """
+    text = config.get_text_config()
+    names = {field: text.attribute_map.get(field, field) for field in _AT_LEAST_ONE}
+    for field, own in names.items():
+        _check_one(name, own, getattr(text, field, None))
+    heads, groups = (getattr(text, field, None) for field in ("num_attention_heads", "num_key_value_heads"))
+    if isinstance(heads, int) and isinstance(groups, int) and heads % groups:
+        raise BaseModelError(
+            f"the configuration of {name!r}: {names['num_attention_heads']}={heads} can't be divided by "
+            f"{names['num_key_value_heads']}={groups}"
+        )
+    # Configurations of several parts may leave out what is a default, those of one model name their size.
+    if text is config and hasattr(config, "hidden_size") and not {"hidden_size", names["hidden_size"]} & given.keys():
+        raise BaseModelError(
+            f"the configuration of {name!r} names no {names['hidden_size']}: {config.hidden_size} would be taken, the "
+            f"default of a {config.model_type}",
+            hint="Add it to config.json.",
+        )
