@@ -9,6 +9,7 @@ from typing import Any
 from . import classes, columns, trials, words
 from .data import ReportData
 from .figures import figures
+from .findings import findings
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,7 +31,7 @@ def to_html(data: ReportData) -> str:
         data=data,
         results=columns.results(data),
         resources=columns.resources(data),
-        findings=words.findings(data),
+        findings=findings(data),
         trials=trials.lines(data),
         class_reports=classes.reports(data),
         memory_note=words.memory_note(data),

@@ -6,6 +6,7 @@ import re
 
 from . import trials, words
 from .data import ReportData, Row
+from .findings import findings
 
 
 def to_markdown(data: ReportData) -> str:
@@ -24,7 +25,7 @@ def to_markdown(data: ReportData) -> str:
     lines += ["| " + " | ".join(map(_plain, _cells(row, metric))) + " |" for row in data.rows]
     lines += [
         "",
-        *(f"- {_plain(text)}" for text in words.findings(data)),
+        *(f"- {_plain(text)}" for text in findings(data)),
         "",
         _plain(words.memory_note(data)),
         "",

@@ -10,8 +10,9 @@ from typing import Any
 from pefttools.files import canonical_json
 
 from .data import ReportData, Row
+from .findings import findings
 from .trials import in_one_line
-from .words import findings, learning_rates, reason
+from .words import learning_rates, reason
 
 
 def flat(row: Row, metric: str) -> dict[str, Any]:

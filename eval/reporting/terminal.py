@@ -7,6 +7,7 @@ from unicodedata import category
 
 from . import words
 from .data import ReportData
+from .findings import findings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,5 +53,5 @@ def show(data: ReportData, console: Console) -> None:
         "" if data.on_gpu else f"   * training memory, {kind}"
     )
     console.print(plain(notes, "dim"))
-    for text in words.findings(data):
+    for text in findings(data):
         console.print(plain(f"- {text}"))

@@ -20,6 +20,7 @@ from pefttools.errors import ConfigError, TrainingError, WontFitError
 from pefttools.eval.comparison import bench
 from pefttools.eval.records import RunRecord, read_predictions, read_records, write_record
 from pefttools.eval.reporting import load_report, words
+from pefttools.eval.reporting.findings import findings
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
 from pefttools.progress import LineReporter, SilentReporter
@@ -126,10 +127,10 @@ def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
     data = load_report(folder)
     row = next(row for row in data.rows if row.label == "lora")
     assert words.runs(row) == "1 of 1 †"
-    assert any(text.startswith("† Made with other versions") and "torch 2.0.0" in text for text in words.findings(data))
+    assert any(text.startswith("† Made with other versions") and "torch 2.0.0" in text for text in findings(data))
     again = bench({**spec, "reuse": "same"}, reporter=told).records[record.id]
     assert again.packages == record.packages and again.code == record.code and again.created != record.created
-    assert not any("†" in text for text in words.findings(load_report(folder)))
+    assert not any("†" in text for text in findings(load_report(folder)))
 
 
 def test_killed_at_random_points_it_ends_with_the_same_records(

@@ -26,7 +26,8 @@ from pefttools.eval.records import (
 )
 from pefttools.eval.reporting import load_report, print_table, words, write_report
 from pefttools.eval.reporting.figures import figures
-from pefttools.eval.reporting.words import findings, memory_note
+from pefttools.eval.reporting.findings import findings
+from pefttools.eval.reporting.words import memory_note
 from tests.eval.sample import EVIL, write_sample
 
 

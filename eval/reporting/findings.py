@@ -1,0 +1,178 @@
+"""What a comparison shows, in sentences, the same in every output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pefttools.tasks.cuts import Cuts
+
+from ..statistics import Comparison
+from .data import ReportData, Row
+from .trials import at_edge
+from .words import bytes_, chance, compared_in, difference, percent, reason, runs, unfinished
+
+
+def findings(data: ReportData) -> list[str]:
+    """What the comparison shows, one sentence each, and where it shows nothing."""
+    found = []
+    if (text := unfinished(data)) is not None:
+        found.append(f"This comparison is unfinished: {text}")
+    baseline = next((row for row in data.rows if row.is_baseline), None)
+    scored = [row for row in data.rows if row.score is not None]
+    if baseline is None:
+        found.append(f"There is no result of the baseline {data.baseline!r}: nothing is compared.")
+    found += _not_learned(data)
+    compared = [
+        (row, row.against)
+        for row in scored
+        if row.against is not None and baseline is not None and row.baseline_learned and not row.did_not_learn
+    ]
+    found += _verdicts(data, compared)
+    measured = [row for row in scored if row.memory is not None]
+    if measured and baseline is not None and baseline.memory is not None:
+        least = min(measured, key=lambda row: row.memory.training.peak if row.memory else 0)
+        assert least.memory is not None
+        if least is not baseline and not data.mixed_memory:
+            ratio = least.memory.training.peak / baseline.memory.training.peak
+            found.append(
+                f"{least.name} trains in the least memory: {bytes_(least.memory.training.peak)}, "
+                f"{ratio:.2f} times that of {baseline.name}."
+            )
+    for row in data.rows:
+        if not row.done:
+            found.append(f"{row.name} gave no result ({row.first.status}): {reason(row.first)}")
+        elif row.lost:
+            listed = "; ".join(f"seed {run.seed} {run.status}, {reason(run)}" for run in row.lost)
+            found.append(f"{row.name} stands on {runs(row)} runs, the others gave no result: {listed}")
+        if row.unpaired:
+            seeds = ", ".join(map(str, row.unpaired))
+            found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
+    found += _searches(data) + _head_rate(data) + _busy(data) + _made_elsewhere(data) + _cut(data)
+    seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
+    if len(seen) > 1:
+        found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
+    if data.split == "validation":
+        found.append(
+            "There is no test split: the figures are from validation, which also chose the best step and learning "
+            "rate, and flatter every method."
+        )
+    if data.left_out:
+        found.append(f"{data.left_out} runs in the folder are of an older spec and are left out.")
+    return found
+
+
+def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> list[str]:
+    """What was shown of each method, and of what kind it is."""
+    found = []
+    for row, against in compared:
+        if against.verdict in ("better", "worse"):
+            what = row.name if against.about_methods else f"The one trained model of {row.name}"
+            than = data.baseline if against.about_methods else f"that of {data.baseline}"
+            found.append(
+                f"{what} is {against.verdict} than {than}: difference {difference(row)} points, {chance(against.p)}."
+            )
+    equal = [row for row, against in compared if against.verdict == "equal"]
+    if equal:
+        margin = next(against.margin for _, against in compared if against.verdict == "equal") or 0.0
+        found.append(
+            f"Equal to {data.baseline} to within {100 * margin:g} points, by two one-sided tests: {_listed(equal)}."
+        )
+    open_ = [(row, against) for row, against in compared if against.verdict == "no call"]
+    if wide := [row for row, against in open_ if against.interval.contains_zero]:
+        found.append(
+            f"Not to be told apart from {data.baseline}, by points: {_listed(wide)}. These intervals are too wide to "
+            "call a winner or to call them equal; more seeds or test rows are needed."
+        )
+    if close := [row for row, against in open_ if not against.interval.contains_zero]:
+        found.append(
+            f"Close calls against {data.baseline}, by points: {_listed(close)}. Each interval leaves out 0, but among "
+            f"{len(compared)} comparisons that is no sure difference (Holm)."
+        )
+    if not compared:
+        return found
+    found.append(
+        f"Differences are paired on {compared[0][1].rows:,} rows; 95 % intervals in brackets; p values corrected by "
+        "Holm."
+    )
+    if compared_in(data):
+        found.append(f"Differences and verdicts are of the share of rows right, not of {data.metric}.")
+    if all(against.about_methods for _, against in compared):
+        found.append("Intervals and p values include how much other seeds and other rows would vary.")
+    else:
+        found.append(
+            "One seed: verdicts and intervals are about these trained models on other rows. No method is called better "
+            "or worse by them: full fine-tuning differs from itself with another seed as well. Compare methods with "
+            "three seeds or more (seeds: [1, 2, 3])."
+        )
+    return found
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{row.name} {difference(row)}" for row in rows)
+
+
+def _cut(data: ReportData) -> list[str]:
+    """Rows that were longer than the task takes, by split; the same for all methods, else for each of them."""
+    lines: dict[str, list[str]] = {}
+    for row in data.rows:
+        for split, values in (row.done[0].cut if row.done else {}).items():
+            cuts = Cuts(**values)
+            if cuts.cut:
+                lines.setdefault(cuts.line(split), []).append(row.name)
+    everyone = len([row for row in data.rows if row.done])
+    return [f"{line}." if len(names) == everyone else f"{', '.join(names)}: {line}." for line, names in lines.items()]
+
+
+def _not_learned(data: ReportData) -> list[str]:
+    found = []
+    for row in data.rows:
+        if row.did_not_learn:
+            reason_ = next(run.did_not_learn for run in row.done if run.did_not_learn)
+            rest = ": nothing can be compared with it" if row.is_baseline else ""
+            found.append(f"{row.name} did not learn{rest}: {reason_}. Try other learning rates.")
+        elif lost := [run for run in row.done if run.did_not_learn]:
+            seeds = ", ".join(str(run.seed) for run in lost)
+            found.append(f"{row.name}, seed {seeds}: did not learn: {lost[0].did_not_learn}.")
+    return found
+
+
+def _searches(data: ReportData) -> list[str]:
+    found = []
+    for row in data.rows:
+        edges = [(run, edge) for run in row.done if (edge := at_edge(run)) is not None]
+        for run, edge in edges:
+            found.append(
+                f"{row.name}, seed {run.seed}: the best learning rate, {run.learning_rate:g}, is the {edge} of the "
+                f"{len(run.trials)} tried; a {'larger' if edge == 'largest' else 'smaller'} one may be better."
+            )
+    return found
+
+
+def _head_rate(data: ReportData) -> list[str]:
+    """Where learning rates were searched, but not the head's: the figures depend on it as much."""
+    searched = [run for row in data.rows for run in row.done if len(run.trials) > 1]
+    fixed = {run.head_learning_rate for run in searched if run.head_learning_rate != run.learning_rate} - {None}
+    if len(fixed) != 1 or any(len({trial.head_learning_rate for trial in run.trials}) > 1 for run in searched
+                              if run.head_learning_rate in fixed):  # fmt: skip
+        return []
+    return [
+        f"The task head's learning rate was {fixed.pop():g} for every method and was not searched: "
+        "search.head_learning_rate tries others."
+    ]
+
+
+def _made_elsewhere(data: ReportData) -> list[str]:
+    """Runs that were made with other versions or on another machine than most."""
+    marked = [f"{row.name}, seed {seed}: {'; '.join(how)}" for row in data.rows for seed, how in row.made_elsewhere]
+    return [f"† Made with other versions or on another machine than most runs: {text}." for text in marked]
+
+
+def _busy(data: ReportData) -> list[str]:
+    busy = [run for run in data.records if run.busy_machine]
+    if not busy:
+        return []
+    listed = ", ".join(f"{run.id} ({percent(run.busy_share)})" for run in busy)
+    return [
+        f"The machine was busy with other work: share of the training time in which the main thread ran: {listed}. "
+        "Wall times of these runs are too long."
+    ]
