@@ -125,7 +125,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     for place in itertools.product(*grid):
-        cell = simulate(*place, reports=200 if arguments.quick else 500)
+        cell = simulate(*place, reports=200 if arguments.quick else 1000)
         cells.append(cell)
         print(
             f"| {cell.seeds} | {cell.rows:,} | {cell.deviation:g} | {cell.methods} | {cell.false:.1%} | "
