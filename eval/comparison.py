@@ -106,7 +106,9 @@ def _done(
         if record.recipe_hash != hashes[run.id]:
             outdated += record.status == "ok"
             continue
-        differences = record.environment.differences(this_environment(type(run.recipe.chosen_method()[0])))
+        differences = record.environment.differences(
+            this_environment(type(run.recipe.chosen_method()[0])), same_method=True
+        )
         for difference in differences:
             elsewhere.setdefault(difference, []).append(run.id)
         if spec.reuse == "any" or not differences:

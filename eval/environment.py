@@ -23,21 +23,30 @@ class Environment:
 
     Attributes:
         packages: distribution -> version.
-        code: digest of the source of pefttools and of the method; None: not known, as of records of earlier versions.
+        code: digest of the source of pefttools and of this harness; None: not known, as of records of earlier versions.
+        method_code: the same of the method.
         machine: facts of the hardware.
     """
 
     packages: Mapping[str, str]
     code: str | None
+    method_code: str | None
     machine: Mapping[str, Any]
 
     @classmethod
-    def of(cls, packages: Mapping[str, str], code: str | None, hardware: Mapping[str, Any]) -> Environment:
+    def of(
+        cls, packages: Mapping[str, str], code: str | None, method_code: str | None, hardware: Mapping[str, Any]
+    ) -> Environment:
         """From the fields of a record."""
-        return cls(dict(packages), code, {name: hardware.get(name) for name in _MACHINE})
+        return cls(dict(packages), code, method_code, {name: hardware.get(name) for name in _MACHINE})
 
-    def differences(self, other: Environment) -> list[str]:
-        """How it differs from another one, a few words each."""
+    def differences(self, other: Environment, *, same_method: bool) -> list[str]:
+        """How it differs from another one, a few words each.
+
+        Args:
+            other: what it is compared with.
+            same_method: both are of one method, whose code must then be the same too.
+        """
         found = [
             f"{name} {self.packages.get(name, 'not installed')} instead of {other.packages.get(name, 'none')}"
             for name in sorted(self.packages.keys() | other.packages.keys())
@@ -45,6 +54,8 @@ class Environment:
         ]
         if self.code != other.code and not any(text.startswith("pefttools ") for text in found):
             found.append("other code of pefttools")
+        if same_method and self.method_code != other.method_code:
+            found.append("other code of the method")
         found += [
             f"{name} {self.machine[name]} instead of {other.machine[name]}"
             for name in _MACHINE
@@ -59,15 +70,16 @@ def this_environment(method: type[Method[Any]]) -> Environment:
 
     from .hardware import hardware
 
-    return Environment.of(package_versions(PACKAGES), code_digest(method), hardware())
+    return Environment.of(package_versions(PACKAGES), code_digest(), code_digest(method), hardware())
 
 
-def code_digest(method: type[Method[Any]]) -> str:
-    """sha256 over the source of pefttools, of this harness, and of the folder that a method is in."""
+def code_digest(method: type[Method[Any]] | None = None) -> str:
+    """sha256 over the source of pefttools and of this harness, or of the folder that a method is in."""
     import pefttools
 
     digest = hashlib.sha256()
-    for source in (str(pefttools.__file__), __file__, inspect.getfile(method)):
+    sources = (str(pefttools.__file__), __file__) if method is None else (inspect.getfile(method),)
+    for source in sources:
         folder = Path(source).parent
         for file in sorted(folder.rglob("*.py")):
             digest.update(f"{folder.name}/{file.relative_to(folder)}\n".encode())

@@ -148,7 +148,7 @@ class RunRecord(_Part):
         stopped_early: whether patience ended the training.
         did_not_learn: why the model is no better than an untrained one; None: it is better.
         samples: training rows seen; tokens: training tokens seen, without padding.
-        code: digest of the source of pefttools and of the method; None in records of earlier versions.
+        code: digest of the source of pefttools; method_code: of the method; None in records of earlier versions.
         hardware: host facts, e.g. processor, cores, threads, memory, gpu.
     """
 
@@ -191,6 +191,7 @@ class RunRecord(_Part):
     artifact: ArtifactEntry | None = None
     packages: dict[str, str] = Field(default_factory=dict)
     code: str | None = None
+    method_code: str | None = None
     hardware: dict[str, Any] = Field(default_factory=dict)
     git_revision: str | None = None
     created: str
@@ -208,7 +209,7 @@ class RunRecord(_Part):
     @property
     def environment(self) -> Environment:
         """With what it was made."""
-        return Environment.of(self.packages, self.code, self.hardware)
+        return Environment.of(self.packages, self.code, self.method_code, self.hardware)
 
     @property
     def busy_machine(self) -> bool:

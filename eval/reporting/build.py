@@ -126,11 +126,20 @@ def _measured_on(run: RunRecord) -> str | None:
 def _usual(records: Sequence[RunRecord]) -> Environment:
     """With what most runs of a report were made."""
     environments = [record.environment for record in records]
-    return max(environments, key=lambda one: sum(not one.differences(other) for other in environments))
+    return max(
+        environments, key=lambda one: sum(not one.differences(other, same_method=False) for other in environments)
+    )
 
 
 def _made_elsewhere(runs: Sequence[RunRecord], usual: Environment) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    found = ((run.seed, tuple(run.environment.differences(usual))) for run in runs if run.status == "ok")
+    codes = Counter(run.method_code for run in runs if run.status == "ok")
+    found = []
+    for run in runs:
+        if run.status == "ok":
+            how = run.environment.differences(usual, same_method=False)
+            if run.method_code != codes.most_common(1)[0][0]:
+                how.append("other code of the method")
+            found.append((run.seed, tuple(how)))
     return tuple((seed, how) for seed, how in sorted(found) if how)
 
 

@@ -18,11 +18,13 @@ import yaml
 from pefttools.artifact.manifest import read_manifest, verify_files
 from pefttools.errors import ConfigError, TrainingError, WontFitError
 from pefttools.eval.comparison import bench
+from pefttools.eval.environment import this_environment
 from pefttools.eval.records import RunRecord, read_predictions, read_records, write_record
 from pefttools.eval.reporting import load_report, words
 from pefttools.eval.reporting.findings import findings
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
+from pefttools.methods import methods
 from pefttools.progress import LineReporter, SilentReporter
 from tests.pefttools.test_resume import Told
 
@@ -114,6 +116,7 @@ def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
         update={
             "packages": {**record.packages, "torch": "2.0.0"},
             "code": None,
+            "method_code": "0" * 64,
             "hardware": {**record.hardware, "processor": "8086"},
         }
     )
@@ -122,15 +125,26 @@ def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
     spec = {**_spec(tiny_bert, intents, folder), "reuse": "any"}
     assert bench(spec, reporter=told).records[record.id].created == record.created
     said = next(event for event in told.events if "were made with" in event)
-    assert "torch 2.0.0 instead of" in said and "processor 8086 instead of" in said and "other code" in said
+    assert (
+        "torch 2.0.0 instead of" in said and "processor 8086 instead of" in said and "other code of pefttools" in said
+    )
+    assert "other code of the method" in said
     assert "they are kept" in said
     data = load_report(folder)
     row = next(row for row in data.rows if row.label == "lora")
     assert words.runs(row) == "1 of 1 †"
     assert any(text.startswith("† Made with other versions") and "torch 2.0.0" in text for text in findings(data))
+    assert all(row.made_elsewhere == () for row in data.rows if row.label == "full")
     again = bench({**spec, "reuse": "same"}, reporter=told).records[record.id]
     assert again.packages == record.packages and again.code == record.code and again.created != record.created
     assert not any("†" in text for text in findings(load_report(folder)))
+
+
+def test_methods_of_other_folders_are_of_one_environment() -> None:
+    methods_ = [methods.get(name) for name in ("lora", "bottleneck")]
+    one, other = map(this_environment, methods_)
+    assert one.differences(other, same_method=False) == []
+    assert one.differences(other, same_method=True) == ["other code of the method"]
 
 
 def test_killed_at_random_points_it_ends_with_the_same_records(
