@@ -29,10 +29,14 @@ class Column:
 def results(data: ReportData) -> list[Column]:
     """What was reached, and at what price."""
     metric = data.metric
+    kinds = {row.interval_kind for row in data.rows if row.interval is not None}
+    alike = len(kinds) == 1
     return [
         _METHOD,
         Column(metric.replace("_", " ").capitalize(), lambda row: (words.score(row.score, metric), _number(row.score))),
-        Column("95 % interval", lambda row: _interval(row, metric)),
+        Column(
+            f"95 % interval ({kinds.pop()})" if alike else "95 % interval", lambda row: _interval(row, metric, alike)
+        ),
         Column("Between seeds", lambda row: (words.deviation(row, metric), _number(row.deviation))),
         Column(f"Difference to {data.baseline}{words.compared_in(data)}, points", _difference),
         Column("Verdict", lambda row: (row.verdict, row.verdict)),
@@ -71,10 +75,12 @@ def _number(value: float | None) -> float:
     return -1.0 if value is None else float(value)
 
 
-def _interval(row: Row, metric: str) -> Cell:
+def _interval(row: Row, metric: str, alike: bool) -> Cell:
+    """The interval, and what it is of unless the heading says so for all."""
     if row.interval is None:
         return "", -1.0
-    return f"{words.spread(row, metric)} ({row.interval_kind})", row.interval.low
+    said = words.spread(row, metric)
+    return said if alike else f"{said} ({row.interval_kind})", row.interval.low
 
 
 def _difference(row: Row) -> Cell:
