@@ -163,7 +163,11 @@ def _head_rate(data: ReportData) -> list[str]:
 
 def _made_elsewhere(data: ReportData) -> list[str]:
     """Runs that were made with other versions or on another machine than most."""
-    marked = [f"{row.name}, seed {seed}: {'; '.join(how)}" for row in data.rows for seed, how in row.made_elsewhere]
+    marked = []
+    for row in data.rows:
+        for how in dict.fromkeys(how for _, how in row.made_elsewhere):
+            seeds = ", ".join(str(seed) for seed, own in row.made_elsewhere if own == how)
+            marked.append(f"{row.name}, seed {seeds}: {'; '.join(how)}")
     return [f"† Made with other versions or on another machine than most runs: {text}." for text in marked]
 
 
