@@ -126,6 +126,8 @@ def test_train_save_load(
     model = _wrap(base, choice, head, variant)
     before = _logits(model)
     if method.capabilities.trains:
+        count = model.count()
+        assert method.capabilities.head_only == (head != "lm" and count.trainable == count.head)
         _train(model)
         assert not torch.allclose(before, _logits(model), atol=1e-3), "training has no effect"
     trained = _logits(model)
