@@ -63,13 +63,18 @@ class Int8(BaseVariant):
         return {"dtype": torch.float32, "quantization_config": config}
 
     def stand_in(self, model: nn.Module, keep: list[str]) -> None:
+        from pefttools.bases.own_linear import as_plain
         from pefttools.bases.stand_ins import quantize_on_meta
 
+        as_plain(model)
         quantize_on_meta(model, self.load_arguments(keep)["quantization_config"])
 
     def after_load(self, model: nn.Module) -> None:
         from bitsandbytes.nn import Linear8bitLt
 
+        from pefttools.bases.own_linear import quantize
+
+        quantize(model, self.load_arguments([])["quantization_config"])
         _check_stored(model, Linear8bitLt, self.name)
         for module in model.modules():
             if isinstance(module, Linear8bitLt):
@@ -97,13 +102,18 @@ class NF4(BaseVariant):
         return {"dtype": torch.float32, "quantization_config": config}
 
     def stand_in(self, model: nn.Module, keep: list[str]) -> None:
+        from pefttools.bases.own_linear import as_plain
         from pefttools.bases.stand_ins import quantize_on_meta
 
+        as_plain(model)
         quantize_on_meta(model, self.load_arguments(keep)["quantization_config"])
 
     def after_load(self, model: nn.Module) -> None:
         from bitsandbytes.nn import Linear4bit
 
+        from pefttools.bases.own_linear import quantize
+
+        quantize(model, self.load_arguments([])["quantization_config"])
         _check_stored(model, Linear4bit, self.name)
         for module in model.modules():
             if isinstance(module, Linear4bit):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import nn
-from transformers import AutoModelForCausalLM, FalconConfig, MixtralConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedConfig
 
 import pefttools
-from pefttools.bases import variants
+from pefttools.bases import locate_base, variants
+from pefttools.bases.loading import load_transformer
 from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.errors import ConfigError
+from pefttools.planning.counter import weights_of
 from pefttools.training.precision import hardware_dtype
 from pefttools.tuned import TunedModel
+from tests.families import make_family
 
 
 def _wrapped(base: str, precision: str) -> TunedModel:
@@ -57,9 +61,40 @@ def _skeleton(config: PreTrainedConfig, folder: Path) -> Skeleton:
 
 @pytest.mark.parametrize("variant", ["int8", "nf4"])
 def test_a_variant_that_stores_nothing_in_few_bits_is_refused(variant: str, tmp_path: Path) -> None:
-    falcon = FalconConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=64)
-    with pytest.raises(ConfigError, match="no plain linear layer in a FalconForCausalLM"):
-        _skeleton(falcon, tmp_path).transformer(AutoModelForCausalLM, variants.get(variant)())
+    llama = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, vocab_size=64)
+    model, _ = _skeleton(llama, tmp_path).transformer(AutoModelForCausalLM, variants.get("float32")())
+    chosen = variants.get(variant)()
+    chosen.stand_in(model, [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)])
+    with pytest.raises(ConfigError, match="no plain linear layer in a LlamaForCausalLM"):
+        chosen.after_load(model)
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("int8", "Linear8bitLt"), ("nf4", "Linear4bit")])
+def test_linear_layers_of_a_models_own_class_are_quantized(variant: str, kind: str, tmp_path: Path) -> None:
+    """Falcon's; they train, answer nearly as before, and weigh what is planned."""
+    base = make_family("falcon", tmp_path / "base")
+    task = {"name": "causal-lm", "max_length": 64}
+    plain = pefttools.wrap(base, {"name": "lora", "r": 2}, task=task, precision="float32")
+    model = pefttools.wrap(base, {"name": "lora", "r": 2}, task=task, variant=variant, precision="float32")
+    layers = [module for name, module in model.named_modules() if name.endswith("base_layer")]
+    assert len(layers) == 8 and {type(layer).__name__ for layer in layers} == {kind}
+    ids = torch.tensor([[101, 2003, 2026, 4003, 102]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    wanted, found = plain.run_batch(batch), model.run_batch(batch)
+    assert (found - wanted).abs().max() < (0.05 if variant == "int8" else 0.8) * wanted.abs().max()
+    assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > (
+        0.99 if variant == "int8" else 0.85
+    )
+    model.train()
+    model(**batch, targets=ids).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+    def weight(model: Any) -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in weights_of(model))
+
+    planned, _ = skeleton(base).transformer(AutoModelForCausalLM, variants.get(variant)())
+    loaded, _ = load_transformer(AutoModelForCausalLM, locate_base(base), variants.get(variant)())
+    assert weight(planned) == pytest.approx(weight(loaded), rel=0.02)
 
 
 def test_what_stays_whole_is_said(tmp_path: Path) -> None:
