@@ -53,7 +53,6 @@ def resources(data: ReportData) -> list[Column]:
     return [
         _METHOD,
         Column(data.memory_title, _bytes(lambda memory: memory.training.peak)),
-        Column("Weights, gradients, optimizer, other: at that peak (at most)", _parts),
         Column("The same, predicted", _predicted),
         Column("GPU memory, predicted", _bytes(lambda m: m.predicted.gpu_training_peak if m.predicted else None)),
         Column("Peak at evaluation", _bytes(lambda memory: memory.evaluation.peak)),
@@ -65,6 +64,16 @@ def resources(data: ReportData) -> list[Column]:
             "Learning rate",
             lambda row: (words.learning_rates(row), _number(row.learning_rates[0] if row.learning_rates else None)),
         ),
+    ]
+
+
+def parts(data: ReportData) -> list[Column]:
+    """Training memory by parts: what each is at the peak, and the most that it is at any moment."""
+    titles = {"weights": "Weights", "gradients": "Gradients", "optimizer": "Optimizer state", "other": "Activations"}
+    return [
+        _METHOD,
+        Column(data.memory_title, _bytes(lambda memory: memory.training.peak)),
+        *(Column(title, _part(name)) for name, title in titles.items()),
     ]
 
 
@@ -99,10 +108,13 @@ def _artifact(row: Row) -> Cell:
     return f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})", artifact.bytes
 
 
-def _parts(row: Row) -> Cell:
-    if row.memory is None:
-        return "–", -1.0
-    return words.parts(row.memory), float(row.memory.training.gradients)
+def _part(name: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        if row.memory is None:
+            return "–", -1.0
+        return words.part(row.memory, name), float(getattr(row.memory.training_most or row.memory.training, name))
+
+    return cell
 
 
 def _predicted(row: Row) -> Cell:

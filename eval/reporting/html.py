@@ -31,6 +31,7 @@ def to_html(data: ReportData) -> str:
         data=data,
         results=columns.results(data),
         resources=columns.resources(data),
+        parts=columns.parts(data),
         findings=findings(data),
         trials=trials.lines(data),
         class_reports=classes.reports(data),

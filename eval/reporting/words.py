@@ -103,14 +103,11 @@ def bytes_(value: float | None) -> str:
     return f"{value:.0f} B"
 
 
-def parts(memory: Memory) -> str:
-    """Each part's share of the training peak, and the most of it at any other moment where that is more."""
-    found = []
-    for name in ("weights", "gradients", "optimizer", "other"):
-        at_peak = getattr(memory.training, name)
-        most = at_peak if memory.training_most is None else getattr(memory.training_most, name)
-        found.append(bytes_(at_peak) + (f" ({bytes_(most)})" if bytes_(most) != bytes_(at_peak) else ""))
-    return ", ".join(found)
+def part(memory: Memory, name: str) -> str:
+    """A part of the training peak, and the most of it at any other moment where that is more."""
+    at_peak = bytes_(getattr(memory.training, name))
+    most = bytes_(getattr(memory.training_most or memory.training, name))
+    return at_peak if at_peak == most else f"{at_peak} (at most {most})"
 
 
 def predicted(memory: Memory | None) -> str:

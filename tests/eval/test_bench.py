@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -26,6 +25,7 @@ from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
 from pefttools.methods import methods
 from pefttools.progress import LineReporter, SilentReporter
+from pefttools.training.rates import Rates
 from tests.pefttools.test_resume import Told
 
 
@@ -283,7 +283,8 @@ def test_plans() -> None:
     assert runs[2].recipe.training.learning_rate == 0.5
     assert runs[0].hash({}) != runs[3].hash({})
     assert runs[0].hash({"base": "1"}) != runs[0].hash({"base": "2"})
-    assert json.dumps(Search(learning_rate=2, factor=2.0).rates(1.0)) == "[0.5, 1.0]"
+    tried = Search(learning_rate=2, factor=2.0).rates(Rates(1.0, 0.1), head_only=False)
+    assert tried == [Rates(0.5, 0.1), Rates(1.0, 0.1)]
     twice = spec.model_copy(update={"methods": ["lora", {"name": "lora", "r": 4}]})
     with pytest.raises(ConfigError, match="label of its own"):
         plan(twice)

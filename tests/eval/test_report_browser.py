@@ -68,7 +68,7 @@ def test_the_table_of_memory_is_seen_whole_and_sorts_by_itself(page: Any) -> Non
     sizes = [float(value) for value in _column(page, gpu, "resources")]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0
     assert _column(page, 0) == before
-    for table in ("results", "resources"):
+    for table in ("results", "resources", "parts"):
         assert page.eval_on_selector(f"#{table}", "table => table.scrollWidth <= table.parentElement.clientWidth"), (
             table
         )
