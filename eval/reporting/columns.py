@@ -31,13 +31,14 @@ def results(data: ReportData) -> list[Column]:
     metric = data.metric
     kinds = {row.interval_kind for row in data.rows if row.interval is not None}
     alike = len(kinds) == 1
+    several = any(row.deviation is not None for row in data.rows)
     return [
         _METHOD,
         Column(metric.replace("_", " ").capitalize(), lambda row: (words.score(row.score, metric), _number(row.score))),
         Column(
             f"95 % interval ({kinds.pop()})" if alike else "95 % interval", lambda row: _interval(row, metric, alike)
         ),
-        Column("Between seeds", lambda row: (words.deviation(row, metric), _number(row.deviation))),
+        *([Column("Between seeds", lambda row: (words.deviation(row, metric), _number(row.deviation)))] * several),
         Column(f"Difference to {data.baseline}{words.compared_in(data)}, points", _difference),
         Column("Verdict", lambda row: (row.verdict, row.verdict)),
         Column("Runs", lambda row: (words.runs(row), float(len(row.done)))),

@@ -71,12 +71,15 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> l
             found.append(
                 f"{what} is {against.verdict} than {than}: difference {difference(row)} points, {chance(against.p)}."
             )
-    equal = [row for row, against in compared if against.verdict == "equal"]
-    if equal:
-        margin = next(against.margin for _, against in compared if against.verdict == "equal") or 0.0
-        found.append(
-            f"Equal to {data.baseline} to within {100 * margin:g} points, by two one-sided tests: {_listed(equal)}."
-        )
+    for about_methods in (True, False):
+        equal = [(r, a) for r, a in compared if a.verdict == "equal" and a.about_methods == about_methods]
+        if equal:
+            points = 100 * (equal[0][1].margin or 0.0)
+            within = f"{points:g} point" + ("" if points == 1 else "s")
+            what = (
+                f"Equal to {data.baseline}" if about_methods else f"As trained models equal to that of {data.baseline}"
+            )
+            found.append(f"{what} to within {within}, by two one-sided tests: {_listed([row for row, _ in equal])}.")
     open_ = [(row, against) for row, against in compared if against.verdict == "no call"]
     if wide := [row for row, against in open_ if against.interval.contains_zero]:
         found.append(

@@ -486,3 +486,20 @@ def test_scores_per_class(tmp_path: Path) -> None:
     assert found[name]["classes"] == sorted(wanted.classes, key=lambda one: (one.f1, one.label))
     page = write_report(tmp_path)["html"].read_text()
     assert "Scores per class" in page and f"{wanted.classes[0].f1:.3f}" in page
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_equal_is_said_of_methods_or_of_models(seeds: int, tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=3000, seeds=seeds)
+    for seed in range(seeds):
+        answers = read_predictions(tmp_path / RUNS / f"full-seed{seed}")
+        write_predictions(tmp_path / RUNS / f"lora-seed{seed}", answers)
+        score = sum(entry["correct"] for entry in answers) / len(answers)
+        change(tmp_path, f"lora-seed{seed}", test={"accuracy": score})
+    data = load_report(tmp_path)
+    lora = next(row for row in data.rows if row.label == "lora")
+    assert lora.verdict == ("equal" if seeds > 1 else "one seed: this model is equal")
+    said = next(text for text in findings(data) if "to within 1 point, " in text)
+    assert said.startswith("Equal to full" if seeds > 1 else "As trained models equal to that of full")
+    page = write_report(tmp_path)["html"].read_text(encoding="utf-8")
+    assert ("Between seeds" in page) == (seeds > 1)
