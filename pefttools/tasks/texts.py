@@ -35,6 +35,8 @@ def check_whole(table: Table, index: int, role: str, value: Any) -> None:
     Raises:
         DataError: names file, row and column.
     """
+    if isinstance(value, str) and value.isascii():
+        return  # known without a look at the characters
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
     except UnicodeEncodeError:
