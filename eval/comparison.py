@@ -18,7 +18,7 @@ from pefttools.files import canonical_json, check_writable, write_text_atomic
 from pefttools.progress import Advance, Reporter, SilentReporter
 from pefttools.recipe import validate
 
-from .environment import this_environment
+from .environment import Environment, this_environment
 from .pipe import parse
 from .records import LOG, RUNS, Failure, RunRecord, read_record, write_record
 from .spec import BenchSpec, PlannedRun, load_spec, plan
@@ -95,6 +95,7 @@ def _done(
     spec: BenchSpec, runs: Sequence[PlannedRun], hashes: Mapping[str, str], reporter: Reporter
 ) -> dict[str, RunRecord]:
     """Records of the runs that need not be made again."""
+    now: dict[type, Environment] = {}
     done: dict[str, RunRecord] = {}
     outdated = 0
     elsewhere: dict[str, list[str]] = {}
@@ -106,9 +107,10 @@ def _done(
         if record.recipe_hash != hashes[run.id]:
             outdated += record.status == "ok"
             continue
-        differences = record.environment.differences(
-            this_environment(type(run.recipe.chosen_method()[0])), same_method=True
-        )
+        method = type(run.recipe.chosen_method()[0])
+        if method not in now:
+            now[method] = this_environment(method)
+        differences = record.environment.differences(now[method], same_method=True)
         for difference in differences:
             elsewhere.setdefault(difference, []).append(run.id)
         if spec.reuse == "any" or not differences:

@@ -226,12 +226,10 @@ def _columns(pairs: list[str]) -> dict[str, str]:
 
 def _line(entry: dict[str, Any]) -> str:
     """One line of JSON; ids of other kinds, dates say, become texts, and half of a character an escape."""
+    from pefttools.data.arrow_rows import is_whole
+
     line = json.dumps(entry, ensure_ascii=False, default=str)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return json.dumps(entry, default=str)
-    return line
+    return line if is_whole(line) else json.dumps(entry, default=str)
 
 
 def _write_lines(path: Path, entries: list[dict[str, Any]]) -> None:

@@ -37,7 +37,7 @@ class RowCodec(Codec):
             try:
                 columns[name] = pyarrow.array(texts, pyarrow.large_string())
             except UnicodeEncodeError:  # half of a character, which JSON writes as an escape
-                texts = [text if text is None or _is_whole(text) else None for text in texts]
+                texts = [text if text is None or is_whole(text) else None for text in texts]
                 columns[name] = pyarrow.array(texts, pyarrow.large_string())
             others = [
                 None if text is not None or value is None else json.dumps(value)
@@ -58,7 +58,10 @@ class RowCodec(Codec):
         return [dict(zip(self._names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
-def _is_whole(text: str) -> bool:
+def is_whole(text: str) -> bool:
+    """Whether a text has no half of a character in it, which JSON may hold and no encoding knows."""
+    if text.isascii():
+        return True  # known without a look at the characters
     try:
         text.encode()
     except UnicodeEncodeError:

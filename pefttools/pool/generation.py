@@ -176,3 +176,12 @@ def virtual_tokens(served: ServedBase, virtual: VirtualTokens | None) -> Iterato
     finally:
         for handle in handles:
             handle.remove()
+
+
+def token_ids(given: int | Sequence[int] | torch.Tensor | None) -> list[int]:
+    """Token ids as transformers takes them: one, several, a tensor, or none."""
+    if given is None:
+        return []
+    if isinstance(given, torch.Tensor):
+        return [int(one) for one in given.flatten()]
+    return [given] if isinstance(given, int) else list(given)

@@ -14,7 +14,7 @@ from pefttools.artifact import MANIFEST
 from pefttools.bases import locate_base
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.pool.base import load_served_base
-from pefttools.pool.generation import Sampling
+from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Residents
 from pefttools.pool.running import Answer, Runner
@@ -221,7 +221,7 @@ class AdapterPool:
         """New tokens, and per row the tokens that end it."""
         if not self.served.causal:
             raise ConfigError(f"the base {self.served.base.id!r} is an encoder: it can't generate")
-        given = _token_ids(options.pop("eos_token_id", None))
+        given = token_ids(options.pop("eos_token_id", None))
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))
         batch = None if _are_rows(inputs) else self._batch(inputs, adapters, "left")
@@ -277,15 +277,6 @@ class AdapterPool:
         if "attention_mask" not in batch:
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         return {name: tensor.to(self.served.device) for name, tensor in batch.items()}
-
-
-def _token_ids(given: int | Sequence[int] | torch.Tensor | None) -> list[int]:
-    """Token ids as transformers takes them: one, several, a tensor, or none."""
-    if given is None:
-        return []
-    if isinstance(given, torch.Tensor):
-        return [int(one) for one in given.flatten()]
-    return [given] if isinstance(given, int) else list(given)
 
 
 def _are_rows(inputs: Inputs) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pefttools.data import Table
+from pefttools.data.arrow_rows import is_whole
 
 _HALF = "half of a character (a lone surrogate)"
 
@@ -35,9 +36,5 @@ def check_whole(table: Table, index: int, role: str, value: Any) -> None:
     Raises:
         DataError: names file, row and column.
     """
-    if isinstance(value, str) and value.isascii():
-        return  # known without a look at the characters
-    try:
-        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
-    except UnicodeEncodeError:
-        raise table.error(index, role, f"it holds {_HALF}", hint="Mend or drop the row.") from None
+    if not is_whole(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)):
+        raise table.error(index, role, f"it holds {_HALF}", hint="Mend or drop the row.")
