@@ -26,19 +26,21 @@ class BaseVariant(ABC):
         return
 
     @abstractmethod
-    def load_arguments(self, keep: list[str]) -> dict[str, Any]:
+    def load_arguments(self, keep: list[str], stored: torch.dtype) -> dict[str, Any]:
         """Arguments for transformers' ``from_pretrained``.
 
         Args:
-            keep: names of modules that must stay in float32 (freshly initialised heads).
+            keep: names of modules that must not be quantized (heads).
+            stored: the checkpoint's number format.
         """
 
-    def stand_in(self, model: nn.Module, keep: list[str]) -> None:
-        """Give a model on the meta device the shapes and number formats of this variant.
+    def stand_in(self, model: nn.Module, keep: list[str], stored: torch.dtype) -> None:
+        """Give a model on the meta device the shapes and number formats that it is loaded with.
 
         Args:
             model: in float32.
-            keep: names of modules that stay so.
+            keep: names of modules that must not be quantized.
+            stored: the checkpoint's number format.
 
         Raises:
             ConfigError: the variant can't be planned for.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
-from pefttools.bases.skeleton import Skeleton, class_of, kept
+from pefttools.bases.skeleton import Skeleton, class_of, kept, stored_format
 from pefttools.errors import BaseModelError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def load_transformer(
                 output_loading_info=True,
                 use_safetensors=True,
                 **arguments,
-                **variant.load_arguments(kept(skeleton)),
+                **variant.load_arguments(kept(skeleton), stored_format(config)),
             )
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(

@@ -16,6 +16,7 @@ from pefttools.bases.sizes import check_given, check_sizes
 from pefttools.errors import BaseModelError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 #: what transformers raises where sizes make no sense
@@ -37,6 +38,7 @@ class Skeleton(Base):
         import torch
 
         config = self.configuration(**config_changes)
+        stored = stored_format(config)
         try:
             _, arguments = class_of(auto, config, pooler=pooler)
             with torch.device("meta"):
@@ -47,7 +49,7 @@ class Skeleton(Base):
             ) from error
         model.tie_weights()  # type: ignore[operator]
         with torch.device("meta"):
-            variant.stand_in(model, kept(model))
+            variant.stand_in(model, kept(model), stored)
         variant.after_load(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -108,6 +110,14 @@ def kept(model: nn.Module) -> list[str]:
 
     inside = set(all_linear(model))
     return [name for name, module in model.named_modules() if is_linear(module) and name not in inside]
+
+
+def stored_format(config: Any) -> torch.dtype:
+    """Number format of a checkpoint's weights: one of 16 bits where its configuration says so, else float32."""
+    import torch
+
+    said = config.dtype
+    return said if said in (torch.bfloat16, torch.float16) else torch.float32
 
 
 def longest_text(config: Any) -> int | None:

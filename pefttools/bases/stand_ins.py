@@ -33,14 +33,31 @@ def quantize_on_meta(model: nn.Module, config: Any) -> None:
 
 
 def _pack_4bit(module: Any, config: Any) -> None:
+    module.weight = packed_on_meta(
+        module.weight.shape,
+        compress_statistics=config.bnb_4bit_use_double_quant,
+        quant_type=config.bnb_4bit_quant_type,
+        module=module,
+    )
+    module.quant_state = module.weight.quant_state
+
+
+def packed_on_meta(shape: torch.Size, *, compress_statistics: bool, quant_type: str, **options: Any) -> Any:
+    """bitsandbytes' Params4bit of a weight of this shape.
+
+    Args:
+        shape: of the weight.
+        compress_statistics: whether the scales are quantized too.
+        quant_type: ``nf4`` or ``fp4``.
+        options: more of Params4bit's.
+    """
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Params4bit
 
-    shape = module.weight.shape
     count = shape.numel()
     blocks = -(-count // _BLOCK)
     inner = None
-    if config.bnb_4bit_use_double_quant:
+    if compress_statistics:
         inner = QuantState(
             absmax=_meta(-(-blocks // _OUTER_BLOCK)), code=_meta(256), blocksize=_OUTER_BLOCK, dtype=torch.float32
         )
@@ -49,22 +66,21 @@ def _pack_4bit(module: Any, config: Any) -> None:
         shape=shape,
         code=_meta(16),
         blocksize=_BLOCK,
-        quant_type=config.bnb_4bit_quant_type,
+        quant_type=quant_type,
         dtype=torch.float32,
         offset=None if inner is None else _meta(),
         state2=inner,
     )
-    module.weight = Params4bit(
+    return Params4bit(
         _meta(-(-count // 2), 1, dtype=torch.uint8),
         requires_grad=False,
         quant_state=state,
         blocksize=_BLOCK,
-        compress_statistics=config.bnb_4bit_use_double_quant,
-        quant_type=config.bnb_4bit_quant_type,
+        compress_statistics=compress_statistics,
+        quant_type=quant_type,
         bnb_quantized=True,
-        module=module,
+        **options,
     )
-    module.quant_state = state
 
 
 def _pack_8bit(module: Any) -> None:

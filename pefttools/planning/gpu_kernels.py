@@ -68,7 +68,9 @@ def _attention(
 ) -> torch.Tensor:
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
-    flash = has_flash and attn_mask is None and query.dtype != torch.float32
+    # Flash attention takes values of the keys' size alone; latent attention has smaller ones.
+    one_size = query.shape[-1] == value.shape[-1]
+    flash = has_flash and attn_mask is None and query.dtype != torch.float32 and one_size
     if enable_gqa and not flash:
         # The memory-efficient kernel knows no groups: keys and values are repeated.
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
@@ -87,7 +89,8 @@ class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> Any:
         # Both kernels work on [rows, tokens, heads, size].
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        rows, heads, tokens = query.shape[:-1]
+        out = query.new_empty(rows, tokens, heads, value.shape[-1]).transpose(1, 2)
         scales = torch.empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, mask, out, scales)
         return out

@@ -1,0 +1,80 @@
+"""The weights that a quantized model does not store in few bits.
+
+Embeddings, the language head and experts make up most of them; they stay in the checkpoint's 16 bits, at whose doors
+hidden states change their number format. What is small (norms, biases, routers) is float32, as the hidden states are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from pefttools.bases.experts import compute_as_stored, expert_weights
+
+_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+
+
+def settle(model: nn.Module) -> None:
+    """Leave the large weights of a model that is quantized already in 16 bits, and make all others float32.
+
+    Args:
+        model: loaded in its checkpoint's number format; of a float32 checkpoint everything stays as it is.
+    """
+    kept: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.weight.dtype in _SIXTEEN_BITS:
+            kept.add(id(module.weight))
+            module.register_forward_hook(_widen)
+    head = language_head(model)
+    if head is not None and head.weight.dtype in _SIXTEEN_BITS:
+        kept.add(id(head.weight))
+        head.register_forward_pre_hook(_narrow)
+        head.register_forward_hook(_widen)
+    for module, names in expert_weights(model):
+        weights = [getattr(module, name) for name in names]
+        if all(weight.dtype in _SIXTEEN_BITS for weight in weights):
+            kept.update(map(id, weights))
+            compute_as_stored(module, names)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype in _SIXTEEN_BITS and id(tensor) not in kept:
+            tensor.data = tensor.data.float()
+    for module in model.modules():
+        _say_float32(module)
+
+
+def language_head(model: nn.Module) -> nn.Linear | None:
+    """The plain linear layer that gives a language model's logits."""
+    find = getattr(model, "get_output_embeddings", None)
+    head = None if find is None else find()
+    return head if type(head) is nn.Linear else None
+
+
+def unquantized(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and weights of a quantized model that could fill memory: whatever has two dimensions, and is floating."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and parameter.is_floating_point():
+            yield name, parameter
+
+
+def _narrow(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    states, *rest = args
+    # Under autocast the layer does so itself.
+    cast = not torch.is_autocast_enabled(states.device.type)
+    return (states.to(head.weight.dtype) if cast else states, *rest)
+
+
+def _widen(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+    return output if torch.is_autocast_enabled(output.device.type) else output.float()
+
+
+def _say_float32(module: nn.Module) -> None:
+    """transformers takes a model's first weight, an embedding, for the number format of its hidden states."""
+    from transformers import PreTrainedModel
+
+    kind = type(module)
+    if isinstance(module, PreTrainedModel) and module.dtype in _SIXTEEN_BITS:
+        own = {"__module__": kind.__module__, "dtype": property(lambda _: torch.float32)}
+        module.__class__ = type(kind.__name__, (kind,), own)
