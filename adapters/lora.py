@@ -21,6 +21,7 @@ from pefttools.files import canonical_json
 from pefttools.methods import Capabilities, MethodConfig, Target
 from pefttools.sites import ALL_LINEAR, ends, match_modules
 
+from .lora_experts import exact, experts_of, in_order, packed_experts, take_back_updates
 from .peft_bridge import CONFIG, WEIGHTS, PeftMethod, refuse_pairs_of_options
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class LoraConfig(MethodConfig):
         min_length=1,
         description="modules to adapt: names, ends of names, globs, or all-linear",
     )
+    experts: bool = Field(
+        False, description="also adapt the routed experts of a mixture that are fused in one weight, each by its own"
+    )
     rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
     dora: bool = Field(False, description="train magnitude and direction apart")
     lean: bool = Field(True, description="keep no more for the backward pass than it needs; off: PEFT's own layers")
@@ -64,6 +68,8 @@ class Lora(PeftMethod[LoraConfig]):
     def check(self, config: LoraConfig, variant: BaseVariant, task: str) -> None:
         super().check(config, variant, task)
         refuse_pairs_of_options({"lora.dora": config.dora, "lora.pissa": config.pissa})
+        for name in ("dora", "pissa", "dropout"):
+            refuse_pairs_of_options({"lora.experts": config.experts, f"lora.{name}": bool(getattr(config, name))})
         if config.pissa and variant.name != "float32":
             raise ConfigError(
                 f"lora.pissa does not go with the base variant {variant.name!r}: it rewrites the base's weights",
@@ -88,14 +94,15 @@ class Lora(PeftMethod[LoraConfig]):
     def peft_config(self, model: nn.Module, config: LoraConfig, target: Target) -> Any:
         import peft
 
-        names = match_modules(model, config.targets, option="lora.targets")
+        names = match_modules(model, config.targets, option="lora.targets", fused_too=config.experts)
         heads = tuple(f"{name}." for name in target.head_modules)
         names = [name for name in names if not f"{name}.".startswith(heads)]
         return peft.LoraConfig(
             r=config.r,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=ends(names, model),
+            target_modules=exact(ends(names, model)),
+            target_parameters=experts_of(model) if config.experts else None,
             use_rslora=config.rslora,
             use_dora=config.dora,
             init_lora_weights="pissa" if config.pissa else True,
@@ -103,8 +110,30 @@ class Lora(PeftMethod[LoraConfig]):
             modules_to_save=list(target.head_modules) or None,
         )
 
+    def stored_config(self, model: nn.Module, folder: Path) -> Any:
+        stored = super().stored_config(model, folder)
+        if stored.target_parameters:
+            stored.target_parameters = in_order(stored.target_parameters, model)
+        if not isinstance(stored.target_modules, str | None):
+            stored.target_modules = set(exact(stored.target_modules))
+        return stored
+
+    def load(self, model: nn.Module, folder: Path, config: LoraConfig, target: Target) -> nn.Module:
+        wrapped = super().load(model, folder, config, target)
+        take_back_updates(wrapped)
+        return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        if packed_experts(model):
+            raise ConfigError(
+                "LoRA on experts can't be merged into a base that stores them in 4 bits",
+                hint="Merge into the variant bfloat16.",
+            )
+        return super().merge(model)
+
     def wrap(self, model: nn.Module, config: LoraConfig, target: Target) -> nn.Module:
         wrapped = super().wrap(model, config, target)
+        take_back_updates(wrapped)
         if config.lean:
             from .lora_function import keep_less
 
@@ -124,6 +153,11 @@ class Lora(PeftMethod[LoraConfig]):
     def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, SiteDelta
 
+        if options.get("target_parameters"):
+            raise ConfigError(
+                "an adapter of fused experts can't be served beside other adapters",
+                hint="Load it alone (load_artifact), or train with lora.experts=false.",
+            )
         sites = {
             name.removesuffix(_A): _site(state, name.removesuffix(_A), options, model)
             for name in state

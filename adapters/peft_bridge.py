@@ -65,7 +65,9 @@ class PeftMethod(Method[ConfigT]):
         with warnings.catch_warnings():
             # PEFT only warns of keys that fit nothing; here that is an error, below.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            wrapped: nn.Module = peft.PeftModel.from_pretrained(model, str(folder))
+            wrapped: nn.Module = peft.PeftModel.from_pretrained(
+                model, str(folder), config=self.stored_config(model, folder)
+            )
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         expected = {
@@ -79,6 +81,12 @@ class PeftMethod(Method[ConfigT]):
                 f"shape, e.g. {', '.join(unlike[:3])}"
             )
         return wrapped
+
+    def stored_config(self, model: nn.Module, folder: Path) -> Any:
+        """The PEFT configuration that `save` wrote, for this base."""
+        import peft
+
+        return peft.PeftConfig.from_pretrained(str(folder))
 
     def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
         if not self.capabilities.mixed_batch:

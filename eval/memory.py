@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pefttools.bases.unquantized import unquantized_bytes
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
@@ -53,6 +54,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         training=training,
         training_most=most,
+        unquantized=unquantized_bytes(model),
         evaluation=evaluation,
         source="counted" if device.type == "cpu" else "allocator",
         batch=(len(batch), max(len(example["input_ids"]) for example in batch)),

@@ -68,6 +68,7 @@ class Memory(_Part):
         training: parts at the peak of a training step.
         training_most: the most of each part in a training step, each at its own moment: gradients stand when most
             activations are gone. None in records of earlier versions.
+        unquantized: of the weights the base's that a quantized variant does not store in few bits.
         evaluation: parts at the peak of an evaluation step.
         source: ``counted``: at tensor level, in a profiling step apart; ``allocator``: by CUDA's allocator.
         batch: rows and tokens of the profiled batch.
@@ -79,6 +80,7 @@ class Memory(_Part):
     device: str
     training: Parts
     training_most: Parts | None = None
+    unquantized: int = 0
     evaluation: Parts
     source: Literal["counted", "allocator"]
     batch: tuple[int, int]

@@ -121,7 +121,9 @@ def all_linear(model: nn.Module) -> list[str]:
     return list(_linear_parts(model))
 
 
-def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, linear_only: bool = True) -> list[str]:
+def match_modules(
+    model: nn.Module, patterns: Iterable[str], *, option: str, linear_only: bool = True, fused_too: bool = False
+) -> list[str]:
     """Full names of the modules that match at least one pattern, in the model's order.
 
     A pattern is a full name, the end of one (``query``, ``output.dense``), a glob (``*.layer.[01].*.value``), or
@@ -132,6 +134,7 @@ def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, lin
         patterns: what to match.
         option: name of the option that holds the patterns, for the message.
         linear_only: match only linear layers; else any module that has parameters.
+        fused_too: the caller adapts fused weights as well, so that there is nothing to warn of.
 
     Raises:
         TargetError: a pattern, be it one of several, that matches nothing.
@@ -139,7 +142,7 @@ def match_modules(model: nn.Module, patterns: Iterable[str], *, option: str, lin
     names = [name for name, module in model.named_modules() if name and _is_candidate(module, linear_only)]
     chosen: set[str] = set()
     for pattern in patterns:
-        if pattern == ALL_LINEAR:
+        if pattern == ALL_LINEAR and not fused_too:
             _warn_of_fused_weights(model, option)
         found = set(all_linear(model)) if pattern == ALL_LINEAR else {name for name in names if _matches(name, pattern)}
         if not found:
@@ -166,11 +169,19 @@ def fused_weights(model: nn.Module) -> dict[str, int]:
     for name, module in model.named_modules():
         if isinstance(module, _ConvNd):
             continue
-        for own, parameter in module.named_parameters(recurse=False):
+        shapes = {own: parameter.shape for own, parameter in module.named_parameters(recurse=False)}
+        shapes |= {own: packed.original.quant_state.shape for own, packed in parametrized(module).items()}
+        for own, shape in shapes.items():
             full = f"{name}.{own}"
-            if parameter.ndim > 2 and _part(full):
-                found[full] = parameter.numel()
+            if len(shape) > 2 and _part(full):
+                found[full] = shape.numel()
     return found
+
+
+def parametrized(module: nn.Module) -> dict[str, Any]:
+    """By name, the lists of parametrizations of a module's weights that are stored in few bits."""
+    lists: Any = getattr(module, "parametrizations", {})
+    return {name: chain for name, chain in lists.items() if hasattr(chain.original, "quant_state")}
 
 
 def _warn_of_fused_weights(model: nn.Module, option: str) -> None:

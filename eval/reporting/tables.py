@@ -52,6 +52,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
             else None
             for part in ("weights", "gradients", "optimizer", "other")
         },
+        "unquantized_bytes": memory.unquantized if memory else None,
         "evaluation_peak_bytes": memory.evaluation.peak if memory else None,
         "predicted_training_peak_bytes": predicted.training_peak if predicted else None,
         "predicted_gpu_training_peak_bytes": predicted.gpu_training_peak if predicted else None,

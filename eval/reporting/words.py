@@ -104,10 +104,13 @@ def bytes_(value: float | None) -> str:
 
 
 def part(memory: Memory, name: str) -> str:
-    """A part of the training peak, and the most of it at any other moment where that is more."""
+    """A part of the training peak, with the most of it at any other moment, and what is not quantized, if any."""
     at_peak = bytes_(getattr(memory.training, name))
     most = bytes_(getattr(memory.training_most or memory.training, name))
-    return at_peak if at_peak == most else f"{at_peak} (at most {most})"
+    more = [f"at most {most}"] * (at_peak != most)
+    if name == "weights" and memory.unquantized:
+        more.append(f"{bytes_(memory.unquantized)} not quantized")
+    return f"{at_peak} ({', '.join(more)})" if more else at_peak
 
 
 def predicted(memory: Memory | None) -> str:

@@ -126,6 +126,12 @@ class Int8(_BitsAndBytes):
 
         return Linear8bitLt
 
+    def settle_layer(self, layer: Any) -> None:
+        from pefttools.bases.int8_linear import Int8Linear
+
+        super().settle_layer(layer)
+        layer.__class__ = Int8Linear
+
 
 class NF4(_BitsAndBytes):
     """NormalFloat 4 bit with double quantization, QLoRA (https://arxiv.org/abs/2305.14314): half a byte per weight."""

@@ -6,7 +6,6 @@ hidden states change their number format. What is small (norms, biases, routers)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -52,11 +51,12 @@ def language_head(model: nn.Module) -> nn.Linear | None:
     return head if type(head) is nn.Linear else None
 
 
-def unquantized(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and weights of a quantized model that could fill memory: whatever has two dimensions, and is floating."""
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and parameter.is_floating_point():
-            yield name, parameter
+def unquantized_bytes(model: nn.Module) -> int:
+    """Size of a quantized model's frozen weights that are not stored in few bits; 0 of one that is not quantized."""
+    frozen = {id(p): p for p in model.parameters() if not p.requires_grad}.values()
+    if all(p.is_floating_point() for p in frozen):
+        return 0
+    return sum(p.nbytes for p in frozen if p.is_floating_point())
 
 
 def _narrow(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -31,6 +31,8 @@ def of_training(question: Asked, rows: Sequence[Row]) -> Table:
         ("between two steps", [size(row.persistent_bytes) for row in rows]),
         (f"evaluation, {shape.eval_batch_size} rows", [size(row.evaluation_bytes) for row in rows]),
     ]
+    if any(row.unquantized_bytes for row in rows):
+        lines.insert(2, ("  not quantized", [size(row.unquantized_bytes) for row in rows]))
     if any(row.generation_bytes for row in rows):
         lines.append((f"generation, {shape.eval_batch_size} rows", [size(row.generation_bytes) for row in rows]))
     if question.device.gpu:

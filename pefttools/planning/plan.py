@@ -11,6 +11,7 @@ import torch
 from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, longest_text, skeleton
+from pefttools.bases.unquantized import unquantized_bytes
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
@@ -35,6 +36,7 @@ class Row:
         device: whose kernels and allocator are assumed.
         trainable_parameters: the task head's among them.
         weights_bytes: all parameters and buffers, trained ones too, at the training peak.
+        unquantized_bytes: of them the base's that a quantized variant does not store in few bits.
         gradients_bytes: at the training peak.
         optimizer_bytes: at the training peak.
         activations_bytes: activations and temporaries at the training peak.
@@ -52,6 +54,7 @@ class Row:
     device: str
     trainable_parameters: int
     weights_bytes: int
+    unquantized_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int
@@ -183,7 +186,7 @@ class Planned:
         if shape.length > self.longest:
             raise ConfigError(f"{shape.length} tokens are more than the {self.longest} that {self.base.id} takes")
         model = self.build(shape)
-        trainable = model.count().trainable
+        trainable, unquantized = model.count().trainable, unquantized_bytes(model)
         trace = Trace(model, self.device, shape.devices, shape.sharded)
         training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
@@ -191,7 +194,7 @@ class Planned:
         if generates(model.spec.task):
             new = model.spec.task.options.max_new_tokens
             generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, self.longest - new)), new)
-        return self._row(trainable, training, evaluation, generation)
+        return self._row(trainable, unquantized, training, evaluation, generation)
 
     @property
     def title(self) -> str:
@@ -221,6 +224,13 @@ class Planned:
         trace = Trace(self.build(shape), self.device, shape.devices, shape.sharded)
         lengths = lengths or [shape.length] * shape.rows
         return trace.training(lengths, shape.accumulation, shape.optimizer).peak.total()
+
+    def outputs_bytes(self, shape: Shape) -> int:
+        """What a training keeps between two steps beside `Row.persistent_bytes`, where it holds a pass's outputs.
+
+        pefttools does not; a script that leaves its model's outputs in a variable does.
+        """
+        return Trace(self.build(shape), self.device).outputs(shape.rows, shape.length)
 
     def build(self, shape: Shape) -> TunedModel:
         """The model on the meta device.
@@ -256,7 +266,9 @@ class Planned:
             return resolve_precision(shape.precision, default_device())
         return "bfloat16" if self.device.bfloat16 else "float32"
 
-    def _row(self, trainable: int, training: Traced, evaluation: Traced, generation: Traced | None) -> Row:
+    def _row(
+        self, trainable: int, unquantized: int, training: Traced, evaluation: Traced, generation: Traced | None
+    ) -> Row:
         generated = 0 if generation is None else generation.peak.total()
         largest = max(training.peak.total(), evaluation.peak.total(), generated)
         return Row(
@@ -265,6 +277,7 @@ class Planned:
             device=self.device.name,
             trainable_parameters=trainable,
             weights_bytes=training.peak["weights"],
+            unquantized_bytes=unquantized,
             gradients_bytes=training.peak["gradients"],
             optimizer_bytes=training.peak["optimizer"],
             activations_bytes=training.peak["other"],

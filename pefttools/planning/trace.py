@@ -111,6 +111,21 @@ class Trace:
                 self.model.spec.task.evaluation_pass(self.model, batch)
             return Traced(counter.peak, counter.peak_at, counter.now.copy())
 
+    def outputs(self, rows: int, length: int) -> int:
+        """Bytes of what the model itself gives for a batch in training: logits, and its cache of keys and values."""
+        with self._counting() as (counter, _):
+            batch = self._batch(rows, length)
+            batch.pop("labels", None)
+            self.model.train()
+            counter.reset_peak()
+            before = counter.now.total()
+            with torch.no_grad(), counter, kernels(self.device), self.model.precision():
+                outputs = self.model.transformer(**batch)
+            counter.reset_peak()  # what it has let go of is collected
+            size = counter.now.total() - before
+            del outputs
+            return size
+
     def generation(self, rows: int, length: int, new_tokens: int) -> Traced:
         """Reading prompts into a cache, and answering."""
         with self._counting() as (counter, _):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedConfig
 
@@ -18,6 +18,7 @@ from pefttools.bases.loading import load_transformer
 from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.errors import ConfigError
 from pefttools.planning.counter import weights_of
+from pefttools.planning.plan import Shape, plan
 from pefttools.training.precision import hardware_dtype
 from pefttools.tuned import TunedModel
 from tests.families import make_family
@@ -64,20 +65,21 @@ def test_a_variant_that_stores_nothing_in_few_bits_is_refused(variant: str, tmp_
     llama = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, vocab_size=64)
     model, _ = _skeleton(llama, tmp_path).transformer(AutoModelForCausalLM, variants.get("float32")())
     chosen = variants.get(variant)()
-    chosen.stand_in(model, [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)])
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    chosen.stand_in(model, linear, torch.float32)
     with pytest.raises(ConfigError, match="no plain linear layer in a LlamaForCausalLM"):
         chosen.after_load(model)
 
 
-@pytest.mark.parametrize(("variant", "kind"), [("int8", "Linear8bitLt"), ("nf4", "Linear4bit")])
-def test_linear_layers_of_a_models_own_class_are_quantized(variant: str, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("variant", "kind"), [("int8", Linear8bitLt), ("nf4", Linear4bit)])
+def test_linear_layers_of_a_models_own_class_are_quantized(variant: str, kind: type[nn.Module], tmp_path: Path) -> None:
     """Falcon's; they train, answer nearly as before, and weigh what is planned."""
     base = make_family("falcon", tmp_path / "base")
     task = {"name": "causal-lm", "max_length": 64}
     plain = pefttools.wrap(base, {"name": "lora", "r": 2}, task=task, precision="float32")
     model = pefttools.wrap(base, {"name": "lora", "r": 2}, task=task, variant=variant, precision="float32")
     layers = [module for name, module in model.named_modules() if name.endswith("base_layer")]
-    assert len(layers) == 8 and {type(layer).__name__ for layer in layers} == {kind}
+    assert len(layers) == 8 and all(isinstance(layer, kind) for layer in layers)
     ids = torch.tensor([[101, 2003, 2026, 4003, 102]])
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     wanted, found = plain.run_batch(batch), model.run_batch(batch)
@@ -97,8 +99,15 @@ def test_linear_layers_of_a_models_own_class_are_quantized(variant: str, kind: s
     assert weight(planned) == pytest.approx(weight(loaded), rel=0.02)
 
 
-def test_what_stays_whole_is_said(tmp_path: Path) -> None:
+def test_what_is_not_quantized_stands_in_the_plan(tmp_path: Path) -> None:
+    """bitsandbytes stores no fused experts in 8 bits; nf4 leaves embeddings, routers and norms."""
     mixtral = MixtralConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-                            num_key_value_heads=2, vocab_size=64, num_local_experts=2)  # fmt: skip
-    with pytest.warns(UserWarning, match="experts"):
-        _skeleton(mixtral, tmp_path).transformer(AutoModelForCausalLM, variants.get("nf4")())
+                            num_key_value_heads=2, vocab_size=64, num_local_experts=2, dtype="bfloat16")  # fmt: skip
+    mixtral.save_pretrained(tmp_path)
+    whole, eight, four = plan(str(tmp_path), task="causal-lm", bases=["bfloat16", "int8", "nf4"],
+                              shape=Shape(1, 8, eval_batch_size=1))  # fmt: skip
+    experts, embeddings = 2 * (2 * 64 + 64) * 32, 2 * 64 * 32
+    router, norms = 2 * 32, 3 * 32
+    assert whole.unquantized_bytes == 0
+    assert four.unquantized_bytes == 2 * embeddings + 4 * (router + norms)
+    assert eight.unquantized_bytes == four.unquantized_bytes + 2 * experts
