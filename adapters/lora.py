@@ -94,7 +94,8 @@ class Lora(PeftMethod[LoraConfig]):
     def peft_config(self, model: nn.Module, config: LoraConfig, target: Target) -> Any:
         import peft
 
-        names = match_modules(model, config.targets, option="lora.targets", fused_too=config.experts)
+        fused = None if config.experts else " (experts are adapted with lora.experts=true)"
+        names = match_modules(model, config.targets, option="lora.targets", fused=fused)
         heads = tuple(f"{name}." for name in target.head_modules)
         names = [name for name in names if not f"{name}.".startswith(heads)]
         return peft.LoraConfig(

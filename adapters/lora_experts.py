@@ -73,7 +73,9 @@ def experts_of(model: nn.Module) -> list[str]:
     """
     from pefttools.sites import fused_weights
 
-    listed = [name for name in fused_weights(model) if "expert" in name]
+    listed = [
+        name for name in fused_weights(model) if "Expert" in type(model.get_submodule(name.rpartition(".")[0])).__name__
+    ]
     if not listed:
         raise TargetError(
             "lora.experts: the model has no fused experts",

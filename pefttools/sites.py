@@ -122,7 +122,7 @@ def all_linear(model: nn.Module) -> list[str]:
 
 
 def match_modules(
-    model: nn.Module, patterns: Iterable[str], *, option: str, linear_only: bool = True, fused_too: bool = False
+    model: nn.Module, patterns: Iterable[str], *, option: str, linear_only: bool = True, fused: str | None = ""
 ) -> list[str]:
     """Full names of the modules that match at least one pattern, in the model's order.
 
@@ -134,7 +134,7 @@ def match_modules(
         patterns: what to match.
         option: name of the option that holds the patterns, for the message.
         linear_only: match only linear layers; else any module that has parameters.
-        fused_too: the caller adapts fused weights as well, so that there is nothing to warn of.
+        fused: ends the warning of fused weights, which ``all-linear`` does not cover; None: the caller adapts them too.
 
     Raises:
         TargetError: a pattern, be it one of several, that matches nothing.
@@ -142,8 +142,8 @@ def match_modules(
     names = [name for name, module in model.named_modules() if name and _is_candidate(module, linear_only)]
     chosen: set[str] = set()
     for pattern in patterns:
-        if pattern == ALL_LINEAR and not fused_too:
-            _warn_of_fused_weights(model, option)
+        if pattern == ALL_LINEAR and fused is not None:
+            _warn_of_fused_weights(model, option, fused)
         found = set(all_linear(model)) if pattern == ALL_LINEAR else {name for name in names if _matches(name, pattern)}
         if not found:
             kind = "linear layer" if linear_only else "module"
@@ -184,7 +184,7 @@ def parametrized(module: nn.Module) -> dict[str, Any]:
     return {name: chain for name, chain in lists.items() if hasattr(chain.original, "quant_state")}
 
 
-def _warn_of_fused_weights(model: nn.Module, option: str) -> None:
+def _warn_of_fused_weights(model: nn.Module, option: str, hint: str) -> None:
     fused = fused_weights(model)
     if not fused:
         return
@@ -194,7 +194,7 @@ def _warn_of_fused_weights(model: nn.Module, option: str) -> None:
     names = sorted({name.rpartition(".")[2] for name in fused})
     warnings.warn(
         f"{option}: {ALL_LINEAR!r} covers {share:.0%} of the weights in this model's blocks; the rest is fused in "
-        f"{', '.join(names)}, which are not linear layers and stay as they are",
+        f"{', '.join(names)}, which are not linear layers and stay as they are{hint}",
         stacklevel=3,
     )
 

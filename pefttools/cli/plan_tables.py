@@ -32,7 +32,9 @@ def of_training(question: Asked, rows: Sequence[Row]) -> Table:
         (f"evaluation, {shape.eval_batch_size} rows", [size(row.evaluation_bytes) for row in rows]),
     ]
     if any(row.unquantized_bytes for row in rows):
-        lines.insert(2, ("  not quantized", [size(row.unquantized_bytes) for row in rows]))
+        lines.insert(
+            2, ("  not quantized", [size(row.unquantized_bytes) if row.unquantized_bytes else "–" for row in rows])
+        )
     if any(row.generation_bytes for row in rows):
         lines.append((f"generation, {shape.eval_batch_size} rows", [size(row.generation_bytes) for row in rows]))
     if question.device.gpu:
