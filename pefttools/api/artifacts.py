@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.api.models import PathLike, save
-from pefttools.artifact import Manifest, read_manifest, verify_files
+from pefttools.artifact import Manifest, read_manifest
 from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.load import find_base
+from pefttools.artifact.reading import hold
 from pefttools.errors import UnknownNameError
 from pefttools.tuned import TunedModel
 
@@ -28,11 +29,11 @@ def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True
         ArtifactError: a file is damaged or missing.
         BaseModelError: the base is another one, or can't be found.
     """
-    manifest = read_manifest(Path(folder))
-    verify_files(Path(folder), manifest)
+    with hold(Path(folder)) as held:
+        pass
     if check_base:
-        find_base(manifest, base)
-    return manifest
+        find_base(held.manifest, base)
+    return held.manifest
 
 
 def merge(

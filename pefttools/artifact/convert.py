@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from pefttools.artifact.load import find_base
-from pefttools.artifact.manifest import MANIFEST, Manifest, MethodEntry, read_manifest, verify_files
+from pefttools.artifact.manifest import MANIFEST, Manifest, MethodEntry
+from pefttools.artifact.reading import hold
 from pefttools.artifact.save import HEAD, seal
 from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas
@@ -40,17 +41,14 @@ class Opened:
         manifest: its manifest.
         built: its base, made ready for its task.
         deltas: its trained state.
+        head: state of the task head, where it is ours.
     """
 
     folder: Path
     manifest: Manifest
     built: Built
     deltas: AdapterDeltas
-
-    def head(self) -> dict[str, torch.Tensor] | None:
-        """State of the task head, where it is ours."""
-        file = self.folder / HEAD
-        return read_state(file) if file.is_file() else None
+    head: dict[str, torch.Tensor] | None
 
 
 def open_artifact(folder: Path, base: str | None = None) -> Opened:
@@ -61,13 +59,17 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
         BaseModelError: the base is another one, or can't be found.
         ConfigError: its method has no deltas.
     """
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    method, config = stored_method(manifest.method.name, manifest.method.config, manifest.schema_version, str(folder))
-    task = stored_task(manifest.task.name, manifest.task.config, str(folder))
-    found = find_base(manifest, base)
-    built = task.build(found, variants.get("float32")(), manifest.task.labels, manifest.task.head)
-    return Opened(folder, manifest, built, method.deltas(folder, built.transformer, config, built.target))
+    with hold(folder) as held:
+        manifest, entry = held.manifest, held.manifest.task
+        method, config = stored_method(
+            manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
+        )
+        task = stored_task(entry.name, entry.config, str(folder))
+        found = find_base(manifest, base)
+        built = task.build(found, variants.get("float32")(), entry.labels, entry.head)
+        deltas = method.deltas(held.folder, built.transformer, config, built.target)
+        file = held.folder / HEAD
+        return Opened(folder, manifest, built, deltas, read_state(file) if file.is_file() else None)
 
 
 def site_norms(folder: Path, base: str | None = None) -> dict[str, dict[str, float]]:
@@ -102,9 +104,8 @@ def export_lora(
         )
     with folder_atomic(output, over=_PEFT_KIND) as temporary:
         write_peft(lora, temporary, base_id=opened.manifest.base.id, task_type=opened.built.target.peft_task_type)
-        head = opened.head()
-        if head is not None:
-            save_file(head, temporary / HEAD, metadata={"format": "pt"})
+        if opened.head is not None:
+            save_file(opened.head, temporary / HEAD, metadata={"format": "pt"})
     return lora
 
 
@@ -150,7 +151,7 @@ def compose(
         | ({} if one.manifest.imported is None else {"imported": one.manifest.imported.origin()})
         for one, weight in zip(opened, weights, strict=True)
     ]
-    heads = [head for one in opened if (head := one.head()) is not None]
+    heads = [one.head for one in opened if one.head is not None]
     with folder_atomic(output, over=MANIFEST) as temporary:
         write_peft(lora, temporary, base_id=first.manifest.base.id, task_type=first.built.target.peft_task_type)
         if heads:

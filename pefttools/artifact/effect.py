@@ -35,12 +35,12 @@ def has_effect(folder: Path, manifest: Manifest) -> bool:
         return True  # a plugin that is not installed, or a damaged file: others say so
 
 
-def warn_without_effect(folder: Path, manifest: Manifest) -> None:
-    """One warning line where `has_effect` says no."""
+def warn_without_effect(folder: Path, manifest: Manifest, title: object = None) -> None:
+    """One warning line, about what is called `title` if not like the folder, where `has_effect` says no."""
     if not has_effect(folder, manifest):
         warnings.warn(
-            f"{folder}: every change that this {manifest.method.name!r} adapter makes to its base is zero: it answers "
-            "as the base with its task head does. Was it saved before training?",
+            f"{title or folder}: every change that this {manifest.method.name!r} adapter makes to its base is zero: "
+            "it answers as the base with its task head does. Was it saved before training?",
             stacklevel=2,
         )
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
+from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.reading import hold
 from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, locate_base, variants
 from pefttools.errors import ArtifactError, BaseModelError
@@ -34,10 +35,9 @@ def load_artifact(
         ArtifactError: the artifact is damaged or too new.
         BaseModelError: the base is another one, or can't be found.
     """
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    found = find_base(manifest, base)
-    return load_verified(folder, manifest, found, variant=variant, device=device)
+    with hold(folder) as held:
+        found = find_base(held.manifest, base)
+        return load_verified(held.folder, held.manifest, found, variant=variant, device=device)
 
 
 def load_verified(

@@ -117,13 +117,44 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ArtifactError: there is none, it was changed after it was written, or its schema is too new.
     """
-    path = folder / MANIFEST
+    return parse_manifest(_raw(folder), folder / MANIFEST)
+
+
+def read_digest(folder: Path) -> str:
+    """The digest of an artifact's manifest, and so of everything in it.
+
+    Raises:
+        ArtifactError: as `read_manifest`.
+    """
+    raw = _raw(folder)
+    parse_manifest(raw, folder / MANIFEST)
+    return str(json.loads(raw)["digest"])
+
+
+def _raw(folder: Path) -> bytes:
     try:
-        raw = path.read_bytes()
+        return (folder / MANIFEST).read_bytes()
     except OSError as error:
-        what = "is no artifact: it has no" if folder.is_dir() else "does not exist or is no folder: no"
-        hint = "Adapters that other programs trained become artifacts: pefttools import FOLDER --base BASE."
-        raise ArtifactError(f"{folder} {what} {MANIFEST}", hint=hint if folder.is_dir() else None) from error
+        raise missing_manifest(folder) from error
+
+
+def missing_manifest(folder: Path) -> ArtifactError:
+    """What to raise where a folder has no manifest."""
+    what = "is no artifact: it has no" if folder.is_dir() else "does not exist or is no folder: no"
+    hint = "Adapters that other programs trained become artifacts: pefttools import FOLDER --base BASE."
+    return ArtifactError(f"{folder} {what} {MANIFEST}", hint=hint if folder.is_dir() else None)
+
+
+def parse_manifest(raw: bytes, path: Path) -> Manifest:
+    """Check a manifest's content.
+
+    Args:
+        raw: the file's bytes.
+        path: where it lies, for messages.
+
+    Raises:
+        ArtifactError: it was changed after it was written, or its schema is too new.
+    """
     try:
         content = json.loads(raw)
         version = str(content["schema_version"])
@@ -165,6 +196,11 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             problems.append(f"{name} has another content (sha256)")
     if problems:
         raise ArtifactError(f"the artifact {folder} is damaged: {'; '.join(problems)}", hint="Restore it from a copy.")
+
+
+def unlisted(folder: Path, manifest: Manifest) -> list[str]:
+    """What lies in an artifact's folder and is no part of it."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in {MANIFEST, *manifest.files})
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:

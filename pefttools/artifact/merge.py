@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pefttools.artifact.load import find_base, load_artifact
-from pefttools.artifact.manifest import read_manifest
+from pefttools.artifact.load import find_base, load_verified
 from pefttools.artifact.merge_card import merged_card
+from pefttools.artifact.reading import Held, hold
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
 from pefttools.bases.loading import load_transformer, quiet
@@ -48,7 +48,12 @@ def merge_artifact(
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     check_replaceable(output, _KIND, overwrite)
-    manifest = read_manifest(folder)
+    with hold(folder) as held:
+        return _merge(held, folder, output, base, format)
+
+
+def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str) -> Path:
+    manifest = held.manifest
     if output.resolve() == find_base(manifest, base).folder.resolve():
         raise ConfigError(f"{output} is the base model itself", hint="Choose another folder.")
     method = methods.get(manifest.method.name)()
@@ -62,7 +67,7 @@ def merge_artifact(
             "the task head is the model's own, which sentence-transformers does not open",
             hint="Merge without --format: transformers.pipeline('text-classification', FOLDER) opens it.",
         )
-    tuned = load_artifact(folder, base=base, variant="float32")
+    tuned = load_verified(held.folder, manifest, find_base(manifest, base), variant="float32")
     if tuned.head is None and tuned.labels and reads_the_last_position(tuned.transformer):
         raise ConfigError(
             f"transformers' own class of a {manifest.base.model_type} answers from the last position, padding too: the "

@@ -145,11 +145,14 @@ def verify(
 ) -> None:
     """Check every file of an artifact, and that its base is the one it was trained on."""
     from pefttools.artifact.load import find_base
-    from pefttools.artifact.manifest import read_manifest, verify_files
+    from pefttools.artifact.manifest import unlisted
+    from pefttools.artifact.reading import hold
 
-    manifest = read_manifest(artifact)
-    verify_files(artifact, manifest)
+    with hold(artifact) as held:
+        manifest = held.manifest
     print(f"{len(manifest.files) + 1} files are as they were written")
+    if others := unlisted(artifact, manifest):
+        print(f"not listed, and never read: {', '.join(others)}")
     if not files_only:
         found = find_base(manifest, base)
         how = "was trained on" if manifest.imported is None else "was imported for; nothing in its source verifies it"

@@ -91,7 +91,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         weights = counter.now.total()
         shelf = Shelf(served.model, residents + 1)
         with counter:
-            held = [Resident("", Source(Path()), prepared, shelf.place(prepared.deltas)) for _ in range(residents)]
+            held = [Resident("", Source(Path(), ""), prepared, shelf.place(prepared.deltas)) for _ in range(residents)]
         own = sum(resident.bytes() for resident in held)
         runner = Runner(served, shelf, contextlib.nullcontext(), compile=False)
         rows = [held[index % residents] for index in range(shape.eval_batch_size)]

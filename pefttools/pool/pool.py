@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from pefttools.artifact import MANIFEST
+from pefttools.artifact.manifest import read_digest
 from pefttools.bases import locate_base
-from pefttools.errors import ArtifactError, ConfigError
+from pefttools.errors import ConfigError
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.prepare import Preparer
@@ -100,9 +100,7 @@ class AdapterPool:
         Raises:
             ArtifactError: there is no artifact.
         """
-        if not Path(artifact, MANIFEST).is_file():
-            raise ArtifactError(f"{artifact} is no artifact: it has no {MANIFEST}")
-        self._residents.register(name, Path(artifact))
+        self._residents.register(name, Path(artifact), read_digest(Path(artifact)))
 
     def load(self, name: str, artifact: str | Path) -> None:
         """Make an adapter known and resident; one of the same name is replaced, between two calls.

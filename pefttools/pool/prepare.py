@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from pefttools.artifact import read_manifest, verify_files
 from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.load import check_base
 from pefttools.artifact.manifest import TaskEntry
+from pefttools.artifact.reading import Held, hold
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas, SiteDelta
@@ -35,6 +35,7 @@ class Prepared:
         head: what answers for its rows.
         task: writes its rows as it saw them in training.
         roles: of its training data; empty where it does not remember them.
+        digest: of the artifact's manifest.
     """
 
     method: Method[Any]
@@ -42,6 +43,7 @@ class Prepared:
     head: ServedHead
     task: Task[Any]
     roles: frozenset[str] = frozenset()
+    digest: str = ""
 
     def without_deltas(self) -> Prepared:
         """The same once its weights have been copied, so that they are not held twice."""
@@ -68,7 +70,11 @@ class Preparer:
             BaseModelError: it belongs to another base.
             ConfigError: its method or its task can't be served in a pool.
         """
-        manifest = read_manifest(folder)
+        with hold(folder) as held:
+            return self._prepare(held, folder)
+
+    def _prepare(self, held: Held, folder: Path) -> Prepared:
+        manifest = held.manifest
         method, config = stored_method(
             manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
         )
@@ -79,9 +85,8 @@ class Preparer:
             )
         check_base(manifest, self.served.base)
         check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
-        verify_files(folder, manifest)
-        warn_without_effect(folder, manifest)
-        return self.take_apart(folder, manifest.task, method, config)
+        warn_without_effect(held.folder, manifest, folder)
+        return replace(self.take_apart(held.folder, manifest.task, method, config), digest=held.digest)
 
     def take_apart(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> Prepared:
         """Deltas and head of what `write_weights` wrote.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pefttools.errors import CapacityError, UnknownNameError
+from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
 from pefttools.pool.prepare import Prepared
 from pefttools.pool.shelf import Placed, Shelf
 
@@ -20,9 +20,11 @@ class Source:
 
     Attributes:
         folder: its artifact.
+        digest: of its manifest.
     """
 
     folder: Path
+    digest: str
 
 
 @dataclass(eq=False)
@@ -96,16 +98,22 @@ class Residents:
         with self.lock:
             return self._bytes()
 
-    def register(self, name: str, folder: Path) -> None:
-        """Make an adapter known; a resident one of this name leaves."""
+    def register(self, name: str, folder: Path, digest: str) -> None:
+        """Make an adapter known; a resident one of this name leaves.
+
+        Args:
+            name: what callers call it.
+            folder: its artifact.
+            digest: of the artifact's manifest.
+        """
         with self.lock:
-            self._known[name] = Source(folder)
+            self._known[name] = Source(folder, digest)
             self._retire(name)
 
     def load(self, name: str, folder: Path) -> None:
         """Make an adapter known and resident, in the place of another of its name."""
-        source = Source(folder)
         prepared = self._prepare(folder)
+        source = Source(folder, prepared.digest)
         with self.lock:
             self._put(name, source, prepared, wait=True, unasked=False)
 
@@ -119,6 +127,7 @@ class Residents:
         Raises:
             UnknownNameError: not known.
             CapacityError: it can't fit.
+            ArtifactError: it is damaged, or another artifact than when it became known.
         """
         fetched = False
         while True:
@@ -128,6 +137,11 @@ class Residents:
                     self._by_name.move_to_end(name)
                     return fetched
             prepared = self._prepare(source.folder)
+            if prepared.digest != source.digest:
+                raise ArtifactError(
+                    f"the adapter {name!r} is no longer what it was: another artifact lies in {source.folder} now",
+                    hint="Load it anew, under this name or another: pool.load(name, folder).",
+                )
             with self.lock:
                 fetched = self._put(name, source, prepared, wait=wait, unasked=True) or fetched
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pefttools.artifact.manifest import MANIFEST, read_manifest, verify_files
+from pefttools.artifact.reading import hold
 from pefttools.errors import ConfigError, PeftToolsError
 
 _REFERENCE = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -39,21 +39,20 @@ def push(artifact: Path, target: str, *, private: bool = True) -> str:
     from huggingface_hub import HfApi
 
     repo, revision = repository(target)
-    manifest = read_manifest(artifact)
-    verify_files(artifact, manifest)
-    try:
-        api = HfApi()
-        api.create_repo(repo, private=private, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repo,
-            folder_path=artifact,
-            revision=revision,
-            allow_patterns=[MANIFEST, *manifest.files],
-            delete_patterns=["*.safetensors", "*.json"],
-            commit_message=f"pefttools adapter: {manifest.method.name} on {manifest.base.id}",
-        )
-    except Exception as error:
-        raise _told(error, repo) from error
+    with hold(artifact) as held:
+        manifest = held.manifest
+        try:
+            api = HfApi()
+            api.create_repo(repo, private=private, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=repo,
+                folder_path=held.folder,
+                revision=revision,
+                delete_patterns=["*.safetensors", "*.json"],
+                commit_message=f"pefttools adapter: {manifest.method.name} on {manifest.base.id}",
+            )
+        except Exception as error:
+            raise _told(error, repo) from error
     return str(done.commit_url)
 
 
@@ -72,8 +71,8 @@ def pull(source: str) -> Path:
         folder = Path(snapshot_download(repo, revision=revision))
     except Exception as error:
         raise _told(error, repo) from error
-    verify_files(folder, read_manifest(folder))
-    return folder
+    with hold(folder):
+        return folder
 
 
 def _told(error: Exception, repo: str) -> HubError:

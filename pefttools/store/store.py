@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pefttools.artifact.effect import warn_without_effect
-from pefttools.artifact.manifest import Manifest, read_manifest, verify_files
+from pefttools.artifact.manifest import Manifest, read_manifest
+from pefttools.artifact.reading import Held, hold
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles
 
@@ -96,17 +99,15 @@ class Store:
         check_name(name)
         if tag is not None:
             _check_tag(tag)
-        folder = Path(artifact)
-        manifest = read_manifest(folder)
-        verify_files(folder, manifest)
-        warn_without_effect(folder, manifest)
-        if tag is None:
-            return Entry(name, self._files.add(folder, name), (), manifest)
-        # Locked, so that nobody removes the version before its tag stands.
-        with self._files.locked(name):
-            version = self._files.add(folder, name)
-            self._point(name, version, tag)
-        return Entry(name, version, (tag,), manifest)
+        with hold(Path(artifact)) as held:  # what the manifest does not list stays out
+            warn_without_effect(held.folder, held.manifest, artifact)
+            if tag is None:
+                return Entry(name, self._files.add(held.folder, name), (), held.manifest)
+            # Locked, so that nobody removes the version before its tag stands.
+            with self._files.locked(name):
+                version = self._files.add(held.folder, name)
+                self._point(name, version, tag)
+        return Entry(name, version, (tag,), held.manifest)
 
     def get(self, reference: str, *, verified: bool = True) -> Path:
         """Folder of a version, verified; from elsewhere it is copied to the cache first.
@@ -119,11 +120,37 @@ class Store:
             UnknownNameError: no such adapter, version or tag.
             ArtifactError: the version is damaged.
         """
-        name, version = self.resolve(reference)
-        folder = self._files.folder(name, version)
-        if verified:
-            verify_files(folder, read_manifest(folder))
-        return folder
+        while True:
+            name, version = self.resolve(reference)
+            try:
+                folder = self._files.folder(name, version)
+                if verified:
+                    with hold(folder):
+                        pass
+                return folder
+            except (ArtifactError, OSError):
+                if version in self.versions(name):
+                    raise
+                # Removed between the look and the reading: what does the reference mean now?
+
+    @contextmanager
+    def hold(self, reference: str) -> Iterator[Held]:
+        """A verified version that can be read to its end, also where somebody removes it meanwhile.
+
+        Raises:
+            UnknownNameError: no such adapter, version or tag.
+            ArtifactError: the version is damaged.
+        """
+        with ExitStack() as stack:
+            while True:
+                name, version = self.resolve(reference)
+                try:
+                    held = stack.enter_context(hold(self._files.folder(name, version)))
+                    break
+                except (ArtifactError, OSError):
+                    if version in self.versions(name):
+                        raise
+            yield held
 
     def resolve(self, reference: str) -> tuple[str, int]:
         """Name and number of the version that a reference means now.
@@ -169,9 +196,14 @@ class Store:
 
     def show(self, reference: str) -> Entry:
         """One version with its manifest and tags; its other files are not looked at."""
-        name, version = self.resolve(reference)
-        tags = tuple(sorted(tag for tag, number in self.tags(name).items() if number == version))
-        return Entry(name, version, tags, read_manifest(self._files.folder(name, version)))
+        while True:
+            name, version = self.resolve(reference)
+            tags = tuple(sorted(tag for tag, number in self.tags(name).items() if number == version))
+            try:
+                return Entry(name, version, tags, read_manifest(self._files.folder(name, version)))
+            except (ArtifactError, OSError):
+                if version in self.versions(name):
+                    raise
 
     def tag(self, name: str, version: int, tag: str) -> None:
         """Point a tag at a version; it moves there if it pointed elsewhere.

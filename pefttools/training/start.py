@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 
 from pefttools.artifact.load import check_base, load_verified
-from pefttools.artifact.manifest import MANIFEST, Manifest, read_manifest, verify_files
+from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.reading import hold
 from pefttools.bases import Base
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig
@@ -61,8 +61,8 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
         BaseModelError: it belongs to another base.
         ConfigError: it is of another method, other options or another task.
     """
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
+    with hold(folder) as held:
+        manifest = held.manifest
     check_base(manifest, base)
     mine = {"name": method.name, **method.describe(config)}
     parent, options = stored_method(manifest.method.name, manifest.method.config, manifest.schema_version, str(folder))
@@ -76,8 +76,7 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
             )
     if manifest.task.name != task.name:
         raise ConfigError(f"from: {folder} was trained for the task {manifest.task.name!r}, not {task.name!r}")
-    digest = str(json.loads((folder / MANIFEST).read_bytes())["digest"])
-    return Parent(folder, manifest, digest)
+    return Parent(folder, manifest, held.digest)
 
 
 def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> None:
@@ -94,7 +93,10 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
     spec = model.spec
     if parent.manifest.task.head != spec.head_kind:
         raise ConfigError(f"from: {parent.folder} has the head {parent.manifest.task.head!r}, not {spec.head_kind!r}")
-    loaded = load_verified(parent.folder, parent.manifest, spec.base, variant=spec.variant.name, device=model.device)
+    with hold(parent.folder) as held:
+        if held.digest != parent.digest:
+            raise ConfigError(f"from: {parent.folder} was replaced since the training began")
+        loaded = load_verified(held.folder, held.manifest, spec.base, variant=spec.variant.name, device=model.device)
     loaded.autocast = model.autocast
     weights = dict(loaded.named_parameters())
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

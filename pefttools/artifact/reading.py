@@ -1,0 +1,157 @@
+"""Reading an artifact as it was at one moment, whatever becomes of its folder meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError
+
+from pefttools.artifact.manifest import MANIFEST, FileEntry, Manifest, missing_manifest, parse_manifest
+from pefttools.errors import ArtifactError, PeftToolsError
+from pefttools.files import sha256_file
+
+#: how often an artifact may be replaced while its files are opened, and the seconds before another try
+_TRIES, _PAUSE = 200, 0.005
+_OPEN_FILES = Path("/proc/self/fd")
+
+
+@dataclass(frozen=True)
+class Held:
+    """An artifact whose files are held.
+
+    Attributes:
+        folder: a folder with its manifest and the files that it lists, and nothing else, while it is held.
+        manifest: its manifest.
+        digest: of the manifest, and so of everything.
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+
+class _Replaced(Exception):
+    """The folder is another one than a moment ago."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Held]:
+    """Verify an artifact, and keep exactly what was verified until the block ends.
+
+    The files are opened once, in one folder, which may be replaced or removed as soon as they are: whoever reads them
+    in the block reads those files. What a file is called in an error is its name in `folder`.
+
+    Args:
+        folder: the artifact.
+
+    Raises:
+        ArtifactError: there is none; a file is missing, differs or can't be read; the manifest was changed.
+    """
+    with ExitStack() as stack:
+        view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pefttools-")))
+        try:
+            yield _opened(folder, view, stack)
+        except PeftToolsError as error:
+            error.message = error.message.replace(str(view), str(folder))
+            raise
+        except SafetensorError as error:
+            raise ArtifactError(f"{folder} can't be read: {str(error).replace(str(view), str(folder))}") from error
+
+
+def _opened(folder: Path, view: Path, stack: ExitStack) -> Held:
+    for _ in range(_TRIES):
+        with ExitStack() as once:
+            try:
+                held = _try(folder, view, once)
+            except _Replaced:
+                for path in view.iterdir():
+                    path.unlink()
+                time.sleep(_PAUSE)
+                continue
+            stack.push(once.pop_all())
+            return held
+    raise ArtifactError(f"{folder} is replaced faster than it can be read")
+
+
+def _try(folder: Path, view: Path, stack: ExitStack) -> Held:
+    try:
+        place = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError as error:
+        raise missing_manifest(folder) from error
+    stack.callback(os.close, place)
+    try:
+        stream = stack.enter_context(_open(place, MANIFEST))
+    except OSError as error:
+        _check_same(folder, place, error)
+        raise missing_manifest(folder) from error
+    raw = stream.read()
+    stream.seek(0)
+    manifest = parse_manifest(raw, folder / MANIFEST)
+    _show(stream, view / MANIFEST)
+    problems = []
+    for name, entry in manifest.files.items():
+        try:
+            problem = _take(place, name, entry, view, stack)
+        except OSError as error:
+            _check_same(folder, place, error)
+            problem = f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise ArtifactError(f"the artifact {folder} is damaged: {'; '.join(problems)}", hint="Restore it from a copy.")
+    return Held(view, manifest, str(json.loads(raw)["digest"]))
+
+
+def _take(place: int, name: str, entry: FileEntry, view: Path, stack: ExitStack) -> str | None:
+    """Open, verify and show one file; gives what is wrong with it."""
+    if Path(name).name != name:
+        return f"{name!r} is no plain file name"
+    stream = stack.enter_context(_open(place, name))
+    info = os.fstat(stream.fileno())
+    if not stat.S_ISREG(info.st_mode):
+        return f"{name} is no file"
+    if info.st_size != entry.size:
+        return f"{name} has {info.st_size} bytes instead of {entry.size}"
+    _show(stream, view / name)
+    same = sha256_file(view / name) == entry.sha256
+    return None if same else f"{name} has another content (sha256)"
+
+
+def _open(place: int, name: str) -> IO[bytes]:
+    # O_NONBLOCK: a pipe that lies there under a file's name must not keep its reader waiting.
+    handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0), dir_fd=place)
+    return os.fdopen(handle, "rb")
+
+
+def _show(stream: IO[bytes], path: Path) -> None:
+    """Let an open file be found under a path."""
+    if _OPEN_FILES.is_dir():  # Linux: a name for the open file itself, which keeps its content when it is removed
+        path.symlink_to(_OPEN_FILES / str(stream.fileno()))
+        return
+    with path.open("wb") as copy:
+        shutil.copyfileobj(stream, copy)
+
+
+def _check_same(folder: Path, place: int, error: OSError) -> None:
+    """Tell a file that lacks from a folder that was replaced or removed while its files were opened.
+
+    Raises:
+        _Replaced: another folder has the name now, or none.
+    """
+    try:
+        there = folder.stat()
+    except FileNotFoundError:
+        raise _Replaced from error
+    mine = os.fstat(place)
+    if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+        raise _Replaced from error
