@@ -22,8 +22,14 @@ def inspect(folder: PathLike) -> Manifest:
     return manifest
 
 
-def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True) -> Manifest:
+def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True, rehash: bool = False) -> Manifest:
     """Check every file of an artifact, and that its base is the one it was trained on.
+
+    Args:
+        folder: the artifact.
+        base: where its base lies; None: where the manifest says.
+        check_base: whether the base is looked at.
+        rehash: read the base's weights again, whatever is known of the files.
 
     Raises:
         ArtifactError: a file is damaged or missing.
@@ -32,7 +38,7 @@ def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True
     with hold(Path(folder)) as held:
         pass
     if check_base:
-        find_base(held.manifest, base)
+        find_base(held.manifest, base, rehash=rehash)
     return held.manifest
 
 

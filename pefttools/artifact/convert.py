@@ -183,6 +183,7 @@ def _check_alike(one: Opened, other: Opened) -> None:
     a, b = one.manifest, other.manifest
     for what, left, right in (
         ("bases", a.base.weights, b.base.weights),
+        ("tokenizers of the base", a.base.tokenizer, b.base.tokenizer),
         ("tasks", a.task.name, b.task.name),
         ("heads", a.task.head, b.task.head),
         ("labels", a.task.labels, b.task.labels),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from pefttools.artifact.manifest import Manifest
 from pefttools.artifact.reading import hold
 from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, locate_base, variants
+from pefttools.bases.fingerprint import forget_digests
+from pefttools.bases.identity import unlike_fields
 from pefttools.errors import ArtifactError, BaseModelError
 from pefttools.recipe import stored_method, stored_task
 from pefttools.tuned import TunedModel, assemble, check_combination
@@ -81,7 +84,7 @@ def load_verified(
     return model.eval()
 
 
-def find_base(manifest: Manifest, source: str | None = None) -> Base:
+def find_base(manifest: Manifest, source: str | None = None, *, rehash: bool = False) -> Base:
     """The base that a manifest names, or the one at `source`, if it is the same.
 
     Raises:
@@ -96,6 +99,8 @@ def find_base(manifest: Manifest, source: str | None = None) -> Base:
                 error.message, hint="Give the path of the base, if it has moved: --base PATH (base=PATH)."
             ) from error
         raise
+    if rehash:
+        forget_digests(found.folder)
     check_base(manifest, found)
     return found
 
@@ -104,7 +109,7 @@ def check_base(manifest: Manifest, found: Base) -> None:
     """Refuse a base that the artifact does not belong to.
 
     Raises:
-        BaseModelError: other structure or other weights.
+        BaseModelError: other structure, weights, configuration or tokenizer.
     """
     entry = manifest.base
     if found.structure != entry.structure:
@@ -118,6 +123,25 @@ def check_base(manifest: Manifest, found: Base) -> None:
             f"the artifact belongs to the base {entry.id!r} with weights {entry.weights[:12]}, but {found.id!r} has "
             f"the same structure with other weights, {found.weights[:12]}",
             hint="Give the base that the adapter was trained on, in the same revision.",
+        )
+    if entry.config is None or entry.tokenizer is None:
+        warnings.warn(
+            f"an artifact of schema {manifest.schema_version} does not say which configuration and tokenizer its base "
+            f"{entry.id!r} had: they are not compared. Save it again to have it so.",
+            stacklevel=2,
+        )
+        return
+    if names := unlike_fields(entry.config, found.config):
+        raise BaseModelError(
+            f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with another "
+            f"configuration: {', '.join(names)}",
+            hint="Give the base that the adapter was trained on, as it was.",
+        )
+    if found.tokenizer_digest != entry.tokenizer:
+        raise BaseModelError(
+            f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with another "
+            f"tokenizer ({found.tokenizer_digest[:12]} instead of {entry.tokenizer[:12]})",
+            hint="Give the base that the adapter was trained on, with its tokenizer.",
         )
 
 

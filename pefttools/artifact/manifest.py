@@ -14,7 +14,7 @@ from pefttools.files import canonical_json, sha256_file
 
 MANIFEST = "pefttools.json"
 #: a newer minor version adds fields; a newer major version can't be read
-SCHEMA = "1.1"
+SCHEMA = "1.2"
 
 
 class _Part(BaseModel):
@@ -39,6 +39,9 @@ class BaseEntry(_Part):
     weights: str
     variant: str
     size: int
+    #: fields of its configuration that change its answers, and the fingerprint of its tokenizer; None: of schema 1.1
+    config: dict[str, Any] | None = None
+    tokenizer: str | None = None
 
 
 class MethodEntry(_Part):

@@ -105,6 +105,8 @@ def draft_manifest(
             weights=spec.base.weights,
             variant=spec.variant.name,
             size=spec.base.size,
+            config=spec.base.config,
+            tokenizer=spec.base.tokenizer_digest,
         ),
         storage="float32",
         precision="float32" if model.autocast is None else str(model.autocast).removeprefix("torch."),

@@ -6,11 +6,15 @@ import hashlib
 import json
 import math
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
 from pefttools.errors import BaseModelError
 from pefttools.files import cache_dir, canonical_json, sha256_file, write_text_atomic
+
+#: nanoseconds after which a file's times tell one change from another
+_YOUNG = 2_000_000_000
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -56,8 +60,8 @@ def stored_parameters(folder: Path) -> int:
 def weights_fingerprint(folder: Path) -> str:
     """sha256 of the weights file; of a sharded model, sha256 over the shards' names and digests.
 
-    For a single file from a hub this is the digest that the hub publishes. Digests are cached by path, size and
-    modification time.
+    For a single file from a hub this is the digest that the hub publishes. Digests are cached by path, size, times
+    and inode; `forget_digests` makes them be read again.
     """
     files = weight_files(folder)
     digests = [_cached_digest(file) for file in files]
@@ -65,6 +69,12 @@ def weights_fingerprint(folder: Path) -> str:
         return digests[0]
     lines = [f"{file.name} {digest}" for file, digest in zip(files, digests, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def forget_digests(folder: Path) -> None:
+    """Read the weight files of a folder again when they are asked for next."""
+    for file in weight_files(folder):
+        _entry(file).unlink(missing_ok=True)
 
 
 def model_type(folder: Path) -> str:
@@ -96,9 +106,9 @@ def safetensors_header(file: Path) -> dict[str, Any]:
 
 def _cached_digest(file: Path) -> str:
     stat = file.resolve().stat()
-    key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]
-    entry = cache_dir("digests") / f"{key}.json"
-    stamp = [stat.st_size, stat.st_mtime_ns]
+    entry = _entry(file)
+    # Size and mtime can be kept by whoever changes a file; when its inode changed last can't.
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
     try:
         cached = json.loads(entry.read_text(encoding="utf-8"))
         if cached["stamp"] == stamp:
@@ -106,5 +116,12 @@ def _cached_digest(file: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no entry, or a damaged one: hash again
     digest = sha256_file(file)
-    write_text_atomic(entry, canonical_json({"stamp": stamp, "sha256": digest}))
+    # A change within the clock's tick leaves the same stamp: what is so young is read again next time.
+    if time.time_ns() - stat.st_ctime_ns > _YOUNG:
+        write_text_atomic(entry, canonical_json({"stamp": stamp, "sha256": digest}))
     return digest
+
+
+def _entry(file: Path) -> Path:
+    key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]
+    return cache_dir("digests") / f"{key}.json"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pefttools.bases.fingerprint import (
     model_type,
@@ -13,6 +16,7 @@ from pefttools.bases.fingerprint import (
     weight_files,
     weights_fingerprint,
 )
+from pefttools.bases.identity import function_fields, tokenizer_fingerprint
 from pefttools.errors import BaseModelError, DataError
 from pefttools.files import cache_dir, folder_atomic, sha256_file
 from pefttools.packages import is_package_reference, package_path
@@ -46,6 +50,22 @@ class Base:
     def weights(self) -> str:
         """Fingerprint of the weights."""
         return weights_fingerprint(self.folder)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Fields of its configuration that change its answers."""
+        return function_fields(self.folder)
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """Fingerprint of its tokenizer."""
+        return tokenizer_fingerprint(self.folder)
+
+    @cached_property
+    def identity(self) -> str:
+        """Fingerprint of everything that decides its answers."""
+        parts = [self.structure, self.weights, self.config, self.tokenizer_digest]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def parameters(self) -> int:

@@ -142,6 +142,7 @@ def verify(
     artifact: Path = ARTIFACT,
     base: str | None = BASE,
     files_only: bool = typer.Option(False, "--files-only", help="Don't look for the base."),
+    rehash: bool = typer.Option(False, "--rehash", help="Read the base's weights again; don't trust known digests."),
 ) -> None:
     """Check every file of an artifact, and that its base is the one it was trained on."""
     from pefttools.artifact.load import find_base
@@ -154,7 +155,7 @@ def verify(
     if others := unlisted(artifact, manifest):
         print(f"not listed, and never read: {', '.join(others)}")
     if not files_only:
-        found = find_base(manifest, base)
+        found = find_base(manifest, base, rehash=rehash)
         how = "was trained on" if manifest.imported is None else "was imported for; nothing in its source verifies it"
         print(f"the base {found.id} is the one that the adapter {how} (weights {found.weights[:12]})")
 

@@ -69,7 +69,7 @@ def made_from(prepared: Prepared) -> dict[str, Any]:
     """All that decides how a training goes, by content: where files lie is left out."""
     recipe = prepared.recipe
     facts = {
-        "base": prepared.base.weights,
+        "base": prepared.base.identity,
         "rows": {name: digest for name, digest in prepared.splits.digests().items() if name != "test"},
         "labels": _digest(prepared.labels),
         "processes": world_size(),
