@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
+from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import Manifest
 from pefttools.artifact.reading import hold
 from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.fingerprint import forget_digests
 from pefttools.bases.identity import unlike_fields
-from pefttools.errors import ArtifactError, BaseModelError
+from pefttools.errors import ArtifactError, BaseModelError, PeftToolsError
+from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import stored_method, stored_task
+from pefttools.tasks import Built
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 
@@ -40,6 +47,7 @@ def load_artifact(
     """
     with hold(folder) as held:
         found = find_base(held.manifest, base)
+        check_finite(held.folder, held.manifest)
         return load_verified(held.folder, held.manifest, found, variant=variant, device=device)
 
 
@@ -62,26 +70,50 @@ def load_verified(
     check_combination(method, config, kind, task.name)
     device = device or default_device()
     built = task.build(base, kind, manifest.task.labels, manifest.task.head)
-    try:
-        wrapped = method.load(built.transformer.to(device), folder, config, built.target)
-    except RuntimeError as error:
-        if "size mismatch" not in str(error):
-            raise
-        raise ArtifactError(
-            f"{folder}: the weights of the method {method.name!r} do not fit the base {base.id!r}: "
-            f"{' '.join(line.strip() for line in str(error).splitlines()[:2])}",
-            hint="Train it again: what an earlier version saved for such a base can't be loaded.",
-        ) from error
+    built = replace(built, transformer=built.transformer.to(device))
+    wrapped = load_method(method, config, built, folder, base.id)
     for parameter in wrapped.parameters():
         parameter.requires_grad_(False)
     if built.head is not None:
-        _load_head(built.head, folder / HEAD)
+        load_head(built.head, folder / HEAD)
     entry = manifest.task
     model = assemble(
         built, wrapped, base, kind, method, config, task, entry.labels, manifest.precision, device, entry.columns
     )
     model.requires_grad_(False)
     return model.eval()
+
+
+def load_method(method: Method[Any], config: MethodConfig, built: Built, folder: Path, base: str) -> nn.Module:
+    """Let a method load its weights into a base that is ready for them.
+
+    Raises:
+        ArtifactError: they don't fit, or the method's library can't make sense of them.
+    """
+    try:
+        return method.load(built.transformer, folder, config, built.target)
+    except (PeftToolsError, MemoryError, torch.OutOfMemoryError):
+        raise
+    # Anything: methods and their libraries expect files that they wrote themselves.
+    except Exception as error:
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise ArtifactError(
+            f"{folder}: what the method {method.name!r} has stored does not fit the base {base!r}: "
+            f"{said or type(error).__name__}",
+            hint="Train it again, or load it with the version of pefttools that saved it.",
+        ) from error
+
+
+def load_head(head: nn.Module, file: Path) -> None:
+    """Load a task head's weights.
+
+    Raises:
+        ArtifactError: they are missing or don't fit.
+    """
+    try:
+        head.load_state_dict(load_file(file))
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise ArtifactError(f"{file} does not fit the task head: {' '.join(str(error).split())}") from error
 
 
 def find_base(manifest: Manifest, source: str | None = None, *, rehash: bool = False) -> Base:
@@ -143,10 +175,3 @@ def check_base(manifest: Manifest, found: Base) -> None:
             f"tokenizer ({found.tokenizer_digest[:12]} instead of {entry.tokenizer[:12]})",
             hint="Give the base that the adapter was trained on, with its tokenizer.",
         )
-
-
-def _load_head(head: torch.nn.Module, file: Path) -> None:
-    try:
-        head.load_state_dict(load_file(file))
-    except (RuntimeError, OSError) as error:
-        raise ArtifactError(f"{file} does not fit the task head: {error}") from error

@@ -63,6 +63,7 @@ def hold(folder: Path) -> Iterator[Held]:
             yield _opened(folder, view, stack)
         except PeftToolsError as error:
             error.message = error.message.replace(str(view), str(folder))
+            error.args = (error.message,)
             raise
         except SafetensorError as error:
             raise ArtifactError(f"{folder} can't be read: {str(error).replace(str(view), str(folder))}") from error

@@ -125,7 +125,8 @@ def generate(
     if any(row is not None for row in sampling):
         if num_beams > 1:
             raise ConfigError("sampling does not go with beams")
-        options["logits_processor"] = LogitsProcessorList([_Draw(sampling, served.device)])
+        before = options.pop("logits_processor", ())
+        options["logits_processor"] = LogitsProcessorList([*before, _Draw(sampling, served.device)])
     if len(set(max_new_tokens)) > 1:
         if num_beams > 1:
             raise ConfigError("answers of different lengths do not go with beams")

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from pefttools.artifact.effect import warn_without_effect
+from pefttools.artifact.finite import check_finite
+from pefttools.artifact.fitting import Fitting
 from pefttools.artifact.load import check_base
 from pefttools.artifact.manifest import TaskEntry
 from pefttools.artifact.reading import Held, hold
@@ -61,6 +63,7 @@ class Preparer:
         self.served = served
         self._names: dict[int, str] = {id(module): name for name, module in served.model.named_modules()}
         self._frame: Frame | None = None
+        self._fitting = Fitting(served.base)
 
     def prepare(self, folder: Path) -> Prepared:
         """Verify an artifact and take it apart.
@@ -85,6 +88,8 @@ class Preparer:
             )
         check_base(manifest, self.served.base)
         check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
+        check_finite(held.folder, manifest)
+        self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
         return replace(self.take_apart(held.folder, manifest.task, method, config), digest=held.digest)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria
+from transformers import LogitsProcessor, StoppingCriteria
 
 from pefttools.pool.generation import Sampling
 
@@ -28,6 +28,7 @@ class Generation:
         on_text: called with each new piece of text, from the thread that generates.
         tokens: what has come so far.
         reason: why it ended: ``stop`` or ``length``; None while it goes on.
+        failed: whether the model gave no numbers for the next token.
     """
 
     prompt: Sequence[int]
@@ -39,12 +40,13 @@ class Generation:
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     reason: str | None = None
+    failed: bool = False
     _sent: int = 0
 
     def restart(self) -> None:
         """Begin anew, after a try that failed; what was handed on already is not handed on again."""
         self.tokens.clear()
-        self.text, self.reason = "", None
+        self.text, self.reason, self.failed = "", None, False
 
     def push(self, token: int, tokenizer: Any) -> bool:
         """Take the next token; True where the answer has ended."""
@@ -80,6 +82,26 @@ class Generation:
         self._sent = max(self._sent, safe)
 
 
+class Numbers(LogitsProcessor):  # type: ignore[misc]
+    """Notes the rows whose logits are no numbers, and lets the others go on.
+
+    Args:
+        rows: the answers, in the order of the batch.
+    """
+
+    def __init__(self, rows: Sequence[Generation]) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        # The largest alone: a token may be forbidden by minus infinity.
+        largest = scores.max(-1).values
+        for index in (~largest.isfinite()).nonzero().flatten().tolist():
+            self.rows[index].failed = True
+            scores = scores.clone()
+            scores[index] = 0.0
+        return scores
+
+
 class Control(StoppingCriteria):  # type: ignore[misc]
     """Hands each row's new token to its `Generation` and ends rows one by one.
 
@@ -107,7 +129,9 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         for index, token in enumerate(input_ids[:, -1].tolist()):
             if not self.open[index]:
                 continue
-            if self.rows[index].push(token, self.tokenizer):
+            if self.rows[index].failed:
+                self.open[index] = False
+            elif self.rows[index].push(token, self.tokenizer):
                 self.open[index] = False
                 self.ended[index]()
             elif self.cancelled[index]():

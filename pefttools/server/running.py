@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from transformers import StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from pefttools.errors import ArtifactError
 from pefttools.pool import AdapterPool
 from pefttools.server.batching import Row
-from pefttools.server.generating import Control, Generation
+from pefttools.server.generating import Control, Generation, Numbers
 from pefttools.server.metrics import Metrics
 
 CLASSIFY, GENERATE = "classify", "generate"
@@ -58,6 +59,9 @@ class BatchRunner:
         batch = dict(self._pool.tokenizer.pad(works, padding_side="right", return_tensors="pt"))
         for row, answer in zip(rows, self._pool(batch, [row.adapter for row in rows]), strict=True):
             assert answer.logits is not None
+            if not answer.logits.isfinite().all():
+                row.finish(_no_numbers(row))
+                continue
             scores = answer.logits.double().softmax(-1).tolist()
             row.finish(dict(zip(answer.labels, scores, strict=True)))
 
@@ -79,7 +83,13 @@ class BatchRunner:
             max_new_tokens=[one.max_tokens for one in works],
             sampling=[one.sampling for one in works],
             stopping_criteria=StoppingCriteriaList([control]),
+            logits_processor=LogitsProcessorList([Numbers(works)]),
         )
         self._metrics.tokens.inc(sum(len(one.tokens) for one in works))
-        for row in rows:
-            row.finish(row.work)  # those that nobody waits for any more
+        for row in rows:  # those that failed, or that nobody waits for any more
+            row.finish(_no_numbers(row) if row.work.failed else row.work)
+
+
+def _no_numbers(row: Row) -> ArtifactError:
+    named = "the base" if row.adapter is None else f"the adapter {row.adapter!r}"
+    return ArtifactError(f"{named} gives no numbers (NaN or infinite) for this text")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import posixpath
+import re
 import secrets
 import shutil
 import time
@@ -19,8 +20,14 @@ from pefttools.files import cache_dir, folder_atomic, numbered_folder, write_tex
 
 REMOVED = ".removed"
 _CLAIM = "claim"
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 #: seconds after which what a killed writer left may be removed
 _STALE = 3600.0
+
+
+def version_number(text: str) -> int | None:
+    """A version as it is written, and not otherwise: no leading zeros, no digits of other scripts."""
+    return int(text) if _VERSION.fullmatch(text) else None
 
 
 class StoreFiles(ABC):
@@ -49,12 +56,31 @@ class StoreFiles(ABC):
 
     def versions(self, name: str) -> list[int]:
         """Numbers of whole versions, oldest first."""
-        return sorted(int(one) for one in self.ls(self.path(name, "versions")) if one.isdecimal())
+        listed = self._numbers(name)
+        while True:
+            whole = [number for number in listed if self.is_whole(name, number)]
+            # One that was removed since it was listed may have been followed by another.
+            again = listed if len(whole) == len(listed) else self._numbers(name)
+            if again == listed:
+                return whole
+            listed = again
+
+    def _numbers(self, name: str) -> list[int]:
+        numbers = map(version_number, self.ls(self.path(name, "versions")))
+        return sorted(number for number in numbers if number is not None)
+
+    def is_whole(self, name: str, version: int) -> bool:
+        """Whether a version has its manifest."""
+        return bool(self.fs.exists(self.path(name, "versions", str(version), MANIFEST)))
 
     def next_version(self, name: str) -> int:
-        """A number that no version has or had."""
-        numbers = [one.removesuffix(REMOVED) for one in self.ls(self.path(name, "versions"))]
-        return max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
+        """A number that no version has or had, and at which nothing else lies."""
+        numbers = [version_number(one.removesuffix(REMOVED)) for one in self.ls(self.path(name, "versions"))]
+        return max((number for number in numbers if number is not None), default=0) + 1
+
+    def forget(self, name: str, version: int) -> bool:
+        """Drop a copy that this machine keeps of a version; False where it keeps none."""
+        return False
 
     @abstractmethod
     def add(self, artifact: Path, name: str) -> int:
@@ -102,10 +128,10 @@ class LocalFiles(StoreFiles):
         shutil.rmtree(away)
 
     def sweep(self, name: str) -> None:
-        for path in Path(self.path(name, "versions")).glob(".*"):
+        for path in (*Path(self.path(name, "versions")).glob(".*"), *Path(self.path(name, "tags")).glob(".*")):
             with contextlib.suppress(FileNotFoundError):  # its writer has just finished
                 if time.time() - path.stat().st_mtime > _STALE:
-                    shutil.rmtree(path, ignore_errors=True)
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def write(self, path: str, text: str) -> None:
         write_text_atomic(Path(path), text)
@@ -118,13 +144,6 @@ class LocalFiles(StoreFiles):
 
 class RemoteFiles(StoreFiles):
     """Elsewhere: a number is claimed first, and the manifest, written last, makes a version whole."""
-
-    def versions(self, name: str) -> list[int]:
-        return [
-            number
-            for number in super().versions(name)
-            if self.fs.exists(self.path(name, "versions", str(number), MANIFEST))
-        ]
 
     def add(self, artifact: Path, name: str) -> int:
         mark = secrets.token_hex(16).encode()
@@ -145,9 +164,7 @@ class RemoteFiles(StoreFiles):
 
     def folder(self, name: str, version: int) -> Path:
         # A version never changes, so that a copy under its manifest's digest is right for ever.
-        remote = self.path(name, "versions", str(version))
-        manifest = self.fs.cat_file(posixpath.join(remote, MANIFEST))
-        target = cache_dir("store") / hashlib.sha256(manifest).hexdigest()
+        remote, manifest, target = self._copy(name, version)
         if not target.is_dir():
             with folder_atomic(target) as folder:
                 (folder / MANIFEST).write_bytes(manifest)
@@ -157,6 +174,17 @@ class RemoteFiles(StoreFiles):
                         self.fs.get_file(posixpath.join(remote, file), str(folder / file))
                 verify_files(folder, read_manifest(folder))
         return target
+
+    def forget(self, name: str, version: int) -> bool:
+        target = self._copy(name, version)[2]
+        shutil.rmtree(target, ignore_errors=True)
+        return not target.exists()
+
+    def _copy(self, name: str, version: int) -> tuple[str, bytes, Path]:
+        """Folder of a version, its manifest, and where this machine keeps a copy."""
+        remote = self.path(name, "versions", str(version))
+        manifest: bytes = self.fs.cat_file(posixpath.join(remote, MANIFEST))
+        return remote, manifest, cache_dir("store") / hashlib.sha256(manifest).hexdigest()
 
     def remove(self, name: str, version: int) -> None:
         folder = self.path(name, "versions", str(version))
@@ -168,7 +196,11 @@ class RemoteFiles(StoreFiles):
         for number in self.ls(self.path(name, "versions")):
             folder = self.path(name, "versions", number)
             claim = posixpath.join(folder, _CLAIM)
-            if not number.isdecimal() or self.fs.exists(posixpath.join(folder, MANIFEST)) or not self.fs.exists(claim):
+            if (
+                version_number(number) is None
+                or self.fs.exists(posixpath.join(folder, MANIFEST))
+                or not self.fs.exists(claim)
+            ):
                 continue
             if time.time() - self.fs.modified(claim).timestamp() > _STALE:
                 self.fs.rm(folder, recursive=True)

@@ -14,21 +14,24 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pefttools.artifact.effect import warn_without_effect
+from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import Manifest, read_manifest
 from pefttools.artifact.reading import Held, hold
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
-from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles
+from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles, version_number
 
+_T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -97,9 +100,11 @@ class Store:
             ConfigError: a name that is none, or a store that can't be written.
         """
         check_name(name)
+        _check_case(name, self._files.ls(self._files.root))
         if tag is not None:
-            _check_tag(tag)
+            self._check_tag(name, tag)
         with hold(Path(artifact)) as held:  # what the manifest does not list stays out
+            check_finite(held.folder, held.manifest)
             warn_without_effect(held.folder, held.manifest, artifact)
             if tag is None:
                 return Entry(name, self._files.add(held.folder, name), (), held.manifest)
@@ -120,18 +125,10 @@ class Store:
             UnknownNameError: no such adapter, version or tag.
             ArtifactError: the version is damaged.
         """
-        while True:
-            name, version = self.resolve(reference)
-            try:
-                folder = self._files.folder(name, version)
-                if verified:
-                    with hold(folder):
-                        pass
-                return folder
-            except (ArtifactError, OSError):
-                if version in self.versions(name):
-                    raise
-                # Removed between the look and the reading: what does the reference mean now?
+        if not verified:
+            return self._looked_up(reference, self._files.folder)
+        with ExitStack() as stack:
+            return self._looked_up(reference, lambda *one: self._held(stack, *one)[0])
 
     @contextmanager
     def hold(self, reference: str) -> Iterator[Held]:
@@ -142,15 +139,27 @@ class Store:
             ArtifactError: the version is damaged.
         """
         with ExitStack() as stack:
-            while True:
-                name, version = self.resolve(reference)
-                try:
-                    held = stack.enter_context(hold(self._files.folder(name, version)))
-                    break
-                except (ArtifactError, OSError):
-                    if version in self.versions(name):
-                        raise
-            yield held
+            yield self._looked_up(reference, lambda *one: self._held(stack, *one)[1])
+
+    def _looked_up(self, reference: str, read: Callable[[str, int], _T]) -> _T:
+        """What `read` gives for the version that a reference means, looked up anew where it was removed meanwhile."""
+        while True:
+            name, version = self.resolve(reference)
+            try:
+                return read(name, version)
+            except (ArtifactError, OSError):
+                if version in self.versions(name):
+                    raise
+
+    def _held(self, stack: ExitStack, name: str, version: int) -> tuple[Path, Held]:
+        folder = self._files.folder(name, version)
+        try:
+            return folder, stack.enter_context(hold(folder))
+        except ArtifactError:
+            if not self._files.forget(name, version):
+                raise
+        folder = self._files.folder(name, version)
+        return folder, stack.enter_context(hold(folder))
 
     def resolve(self, reference: str) -> tuple[str, int]:
         """Name and number of the version that a reference means now.
@@ -161,16 +170,17 @@ class Store:
         name, _, which = reference.partition("@")
         versions = self.versions(name) if _NAME.fullmatch(name) else []
         if not versions:
-            raise UnknownNameError("adapter", name, self.names(), where=f"the store {self.url}")
+            raise UnknownNameError("adapter", short(name), self.names(), where=f"the store {self.url}")
         if not which:
             return name, versions[-1]
         if which.isdecimal():
-            if int(which) not in versions:
-                raise UnknownNameError("version", reference, [f"{name}@{v}" for v in versions])
-            return name, int(which)
+            number = version_number(which)
+            if number not in versions:
+                raise UnknownNameError("version", short(reference), [f"{name}@{v}" for v in versions])
+            return name, number
         version = self._tagged(name, which) if _NAME.fullmatch(which) else None
         if version not in versions:
-            raise UnknownNameError("tag", reference, [f"{name}@{tag}" for tag in self.tags(name)])
+            raise UnknownNameError("tag", short(reference), [f"{name}@{tag}" for tag in self.tags(name)])
         return name, version
 
     def names(self) -> list[str]:
@@ -183,27 +193,47 @@ class Store:
         return self._files.versions(name)
 
     def tags(self, name: str) -> dict[str, int]:
-        """Tag -> version."""
-        tags = [tag for tag in self._files.ls(self._files.path(name, "tags")) if _NAME.fullmatch(tag)]
-        found = {tag: self._tagged(name, tag) for tag in tags}
-        return {tag: version for tag, version in found.items() if version is not None}
+        """Tag -> version; damaged ones are left out, see `damaged_tags`."""
+        return self._read_tags(name)[0]
+
+    def damaged_tags(self, name: str) -> list[str]:
+        """Tags whose files name no version."""
+        return self._read_tags(name)[1]
+
+    def _read_tags(self, name: str) -> tuple[dict[str, int], list[str]]:
+        found, damaged = {}, []
+        for tag in self._tag_names(name):
+            try:
+                version = self._tagged(name, tag)
+            except ArtifactError:
+                damaged.append(tag)
+            else:
+                if version is not None:
+                    found[tag] = version
+        return found, damaged
+
+    def _tag_names(self, name: str) -> list[str]:
+        return [tag for tag in self._files.ls(self._files.path(name, "tags")) if _NAME.fullmatch(tag)]
 
     def _tagged(self, name: str, tag: str) -> int | None:
         try:
-            return int(self._files.fs.cat_file(self._files.path(name, "tags", tag)))
+            content: bytes = self._files.fs.cat_file(self._files.path(name, "tags", tag))
         except FileNotFoundError:
             return None
+        version = version_number(content.decode("ascii", "replace"))
+        if version is None:
+            raise ArtifactError(
+                f"the tag {name}@{tag} is damaged", hint=f"Point it anew: pefttools store tag {name} VERSION {tag}."
+            )
+        return version
 
     def show(self, reference: str) -> Entry:
         """One version with its manifest and tags; its other files are not looked at."""
-        while True:
-            name, version = self.resolve(reference)
-            tags = tuple(sorted(tag for tag, number in self.tags(name).items() if number == version))
-            try:
-                return Entry(name, version, tags, read_manifest(self._files.folder(name, version)))
-            except (ArtifactError, OSError):
-                if version in self.versions(name):
-                    raise
+        return self._looked_up(reference, self._entry)
+
+    def _entry(self, name: str, version: int) -> Entry:
+        tags = tuple(sorted(tag for tag, number in self.tags(name).items() if number == version))
+        return Entry(name, version, tags, read_manifest(self._files.folder(name, version)))
 
     def tag(self, name: str, version: int, tag: str) -> None:
         """Point a tag at a version; it moves there if it pointed elsewhere.
@@ -212,20 +242,24 @@ class Store:
             UnknownNameError: no such version.
             ConfigError: a tag that is no name, or a number.
         """
-        _check_tag(tag)
+        self._check_tag(name, tag)
         self.resolve(f"{name}@{version}")
         with self._files.locked(name):
             self.resolve(f"{name}@{version}")
             self._point(name, version, tag)
+
+    def _check_tag(self, name: str, tag: str) -> None:
+        _check_tag(tag)
+        _check_case(tag, self._tag_names(name))
 
     def _point(self, name: str, version: int, tag: str) -> None:
         self._files.write(self._files.path(name, "tags", tag), str(version))
 
     def untag(self, name: str, tag: str) -> None:
         """Remove a tag; its version stays."""
-        self.resolve(f"{name}@{tag}")
+        check_name(name)
         with self._files.locked(name):
-            if tag not in self.tags(name):
+            if tag not in self._tag_names(name):
                 raise UnknownNameError("tag", f"{name}@{tag}", [f"{name}@{one}" for one in self.tags(name)])
             self._files.fs.rm_file(self._files.path(name, "tags", tag))
 
@@ -261,6 +295,11 @@ class Store:
         for name in self.names():
             with self._files.locked(name):
                 versions = self.versions(name)
+                if damaged := self.damaged_tags(name):
+                    # Nobody knows which version they have named.
+                    said = f"nothing of {name} is removed: its tag {', '.join(damaged)} is damaged; point it anew"
+                    warnings.warn(said, stacklevel=2)
+                    continue
                 wanted = {*self.tags(name).values(), *versions[max(0, len(versions) - keep) :]}
                 for version in versions:
                     if version not in wanted:
@@ -276,6 +315,8 @@ class Store:
         """Check every file of every version; gives what is damaged, by ``name@version``."""
         problems = {}
         for name in self.names():
+            for tag in self.damaged_tags(name):
+                problems[f"{name}@{tag}"] = f"the tag {name}@{tag} is damaged"
             for version in self.versions(name):
                 try:
                     self.get(f"{name}@{version}")
@@ -294,6 +335,20 @@ def check_name(name: str) -> None:
         raise ConfigError(
             f"{name!r} is no adapter name", hint="Letters, digits, '.', '_' and '-'; a letter or digit first."
         )
+
+
+def _check_case(name: str, others: Sequence[str]) -> None:
+    """Refuse a second name that would be the same one on a disk that knows no case."""
+    for other in others:
+        if other != name and other.casefold() == name.casefold():
+            raise ConfigError(
+                f"{name!r} differs from {other!r} in upper and lower case alone", hint=f"Write {other!r}, or another."
+            )
+
+
+def short(reference: str) -> str:
+    """A reference for a message, however long it is."""
+    return reference if len(reference) <= 200 else f"{reference[:200]}..."
 
 
 def _check_tag(tag: str) -> None:

@@ -231,3 +231,81 @@ def test_a_store_needs_no_torch() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "False"
+
+
+def test_what_is_no_version_is_none(artifacts: list[Path], tmp_path: Path) -> None:
+    """An empty folder is no newest version that lets `gc` remove whole ones; other spellings are no second names."""
+    store = Store(tmp_path)
+    store.add(artifacts[0], "acme")
+    versions = tmp_path / "adapters" / "acme" / "versions"
+    for name in ("9", "007", "٣", "1" * 30, "12.removed.tmp"):
+        (versions / name).mkdir()
+    (versions / "5").write_text("no folder")
+    assert store.versions("acme") == [1]
+    assert store.resolve("acme") == ("acme", 1)
+    assert store.gc(keep=1) == []
+    assert store.versions("acme") == [1]
+    for reference in ("acme@9", "acme@01", "acme@" + "9" * 5000, "acme@²"):
+        with pytest.raises(UnknownNameError):
+            store.resolve(reference)
+    assert store.add(artifacts[0], "acme").version == 10, "a number that something lies at is not given"
+
+
+def test_a_tag_file_that_says_nothing_breaks_nothing_else(artifacts: list[Path], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(artifacts[0], "acme", tag="prod")
+    store.add(artifacts[0], "acme", tag="next")
+    tags = tmp_path / "adapters" / "acme" / "tags"
+    for content in (b"", b"two", b"\xff\xfe", b"-1", b"9" * 5000, b"1 2"):
+        (tags / "prod").write_bytes(content)
+        assert store.tags("acme") == {"next": 2}
+        assert store.show("acme@2").tags == ("next",)
+        with pytest.raises(ArtifactError, match="the tag acme@prod is damaged"):
+            store.resolve("acme@prod")
+        # A version that a damaged tag may have named is not removed.
+        with pytest.warns(UserWarning, match="nothing of acme is removed: its tag prod is damaged"):
+            assert store.gc(keep=0) == []
+        assert store.versions("acme") == [1, 2]
+    assert store.verify() == {"acme@prod": "the tag acme@prod is damaged"}
+    store.tag("acme", 1, "prod")
+    assert store.tags("acme") == {"next": 2, "prod": 1}
+
+
+def test_files_that_killed_writers_of_tags_left_are_swept(artifacts: list[Path], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(artifacts[0], "acme", tag="prod")
+    left = tmp_path / "adapters" / "acme" / "tags" / ".prod.0123456789ab"
+    left.write_text("1")
+    store.gc()
+    assert left.exists(), "its writer may be at work"
+    os.utime(left, (1, 1))
+    store.gc()
+    assert not left.exists()
+
+
+def test_a_name_in_other_letters_is_refused(artifacts: list[Path], tmp_path: Path) -> None:
+    """`ACME` beside `acme` would be one folder on a disk that knows no case."""
+    store = Store(tmp_path)
+    store.add(artifacts[0], "acme")
+    with pytest.raises(ConfigError, match="differs from 'acme' in upper and lower case alone"):
+        store.add(artifacts[0], "ACME")
+    store.tag("acme", 1, "prod")
+    with pytest.raises(ConfigError, match="differs from 'prod' in upper and lower case alone"):
+        store.tag("acme", 1, "Prod")
+    assert store.names() == ["acme"]
+
+
+def test_a_damaged_copy_of_a_remote_version_is_fetched_again(
+    artifacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFTTOOLS_CACHE", str(tmp_path))
+    store = Store("memory://damaged-copy")
+    store.add(artifacts[0], "acme")
+    folder = store.get("acme")
+    file = next(path for path in folder.iterdir() if path.suffix == ".safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(b"\0" * len(whole))
+    assert next(store.get("acme").glob(file.name)).read_bytes() == whole
+    file.unlink()
+    with store.hold("acme") as held:
+        assert (held.folder / file.name).read_bytes() == whole

@@ -1,0 +1,66 @@
+"""Whether an artifact fits a base, found out without the base's weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from pefttools.artifact.load import load_head, load_method
+from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.save import HEAD
+from pefttools.bases import Base, variants
+from pefttools.bases.fingerprint import safetensors_header
+from pefttools.bases.skeleton import Skeleton
+from pefttools.recipe import stored_method, stored_task
+
+
+class Fitting:
+    """Whether artifacts fit a base: their methods load them, without weights, as they would load them on the base.
+
+    What fitted once is known: adapters of many tenants differ in nothing but their numbers.
+
+    Args:
+        base: the base.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._outline = Skeleton(base.id, base.folder, base.revision)
+        self._known: set[str] = set()
+
+    def check(self, folder: Path, manifest: Manifest) -> None:
+        """Refuse what `pefttools.load` would refuse.
+
+        Raises:
+            ArtifactError: tensors that are missing, unknown or of another shape.
+            ConfigError: a method or task that can't be loaded.
+        """
+        key = self._key(folder, manifest)
+        if key in self._known:
+            return
+        method, config = stored_method(
+            manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
+        )
+        entry = manifest.task
+        task = stored_task(entry.name, entry.config, "the manifest's task").planned()
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever loads the weights warns
+            built = task.build(self._outline, variants.get("float32")(), entry.labels, entry.head)
+            load_method(method, config, built, folder, self._outline.id)
+        if built.head is not None:
+            load_head(built.head, folder / HEAD)
+        self._known.add(key)
+
+    def _key(self, folder: Path, manifest: Manifest) -> str:
+        """Everything but the numbers."""
+        parts = [manifest.method.model_dump(mode="json"), manifest.task.model_dump(mode="json")]
+        for name in sorted(manifest.files):
+            if name.endswith(".safetensors"):
+                header = safetensors_header(folder / name)
+                parts.append({key: (one.get("dtype"), one.get("shape")) for key, one in header.items()})
+            elif name.endswith(".json"):
+                parts.append({name: manifest.files[name].sha256})
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,86 @@
+"""What hostile or broken clients, adapters and stores may not do to a server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
+from pefttools.store import Store
+
+from .conftest import Server
+
+Serve = Callable[..., Server]
+Artifacts = Callable[[int], Path]
+
+
+def _overflowing(artifact: Path, folder: Path) -> Path:
+    """Finite weights whose products are not."""
+    shutil.copytree(artifact, folder)
+    path = folder / "adapter_model.safetensors"
+    state = {name: tensor.float().fill_(1e38) for name, tensor in load_file(path).items()}
+    save_file(state, path, metadata={"format": "pt"})
+    write_manifest(folder, read_manifest(folder).model_copy(update={"files": list_files(folder)}))
+    return folder
+
+
+def test_an_adapter_without_numbers_answers_nothing_and_harms_nobody(
+    serve: Serve, tiny_bert: str, tiny_llama: str, classifiers: Artifacts, writers: Artifacts, tmp_path: Path
+) -> None:
+    bad = _overflowing(classifiers(2), tmp_path / "bad")
+    server = serve(tiny_bert, {"acme": [classifiers(1)], "bad": [bad]}, max_wait_ms=100)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(
+            lambda name: (name, server.http.post("/v1/classify", json={"model": name, "input": "a text"})),
+            ["acme", "bad"] * 4,
+        ))  # fmt: skip
+    for name, answer in answers:
+        assert answer.status_code == (200 if name == "acme" else 422), answer.text
+    assert "gives no numbers" in answers[1][1].json()["error"]["message"]
+
+
+def test_generation_without_numbers_ends_for_that_row_alone(
+    serve: Serve, tiny_llama: str, writers: Artifacts, tmp_path: Path
+) -> None:
+    server = serve(tiny_llama, {"acme": [writers(1)], "bad": [_overflowing(writers(2), tmp_path / "bad")]},
+                   max_wait_ms=100)  # fmt: skip
+    for temperature in (0, 1):
+        request = {"prompt": "a text that goes on", "max_tokens": 8, "temperature": temperature, "seed": 3}
+        alone = server.http.post("/v1/completions", json={"model": "acme", **request}).json()["choices"][0]["text"]
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(
+                lambda name, request=request: (
+                    name, server.http.post("/v1/completions", json={"model": name, **request})
+                ), ["acme", "bad"] * 2,
+            ))  # fmt: skip
+        for name, answer in answers:
+            if name == "acme":
+                assert answer.json()["choices"][0]["text"] == alone
+            else:
+                assert answer.status_code == 422 and "gives no numbers" in answer.text
+
+
+def test_a_version_number_of_thousands_of_digits_is_unknown(
+    serve: Serve, tiny_bert: str, classifiers: Artifacts
+) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)]})
+    for reference in ("acme@" + "9" * 5000, "acme@" + "0" * 5000, "acme@01", "acme@0", "acme@²", "acme@٣"):
+        found = server.http.get(f"/v1/models/{reference}")
+        assert found.status_code in (400, 404), (reference[:12], found.status_code)
+        assert len(found.text) < 1000
+
+
+def test_a_version_that_is_removed_while_it_is_asked_for_is_unknown(
+    serve: Serve, tiny_bert: str, classifiers: Artifacts, tmp_path: Path
+) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1), classifiers(2)]}, max_resident=1)
+    ask = {"model": "acme@1", "input": "a text"}
+    assert server.http.post("/v1/classify", json=ask).status_code == 200
+    assert server.http.post("/v1/classify", json=ask | {"model": "acme@2"}).status_code == 200
+    Store(tmp_path / "store").remove("acme@1")
+    gone = server.http.post("/v1/classify", json=ask)
+    assert gone.status_code == 404 and str(tmp_path) not in gone.text
