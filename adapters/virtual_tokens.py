@@ -21,6 +21,8 @@ def check_prefix(model: nn.Module, name: str) -> None:
     inner = _checked(model, name)
     if "past_key_values" not in inspect.signature(inner.base_model.forward).parameters:
         raise _refusal(name, inner, "its attention takes no keys and values from a cache")
+    if getattr(inner.config.get_text_config(), "kv_lora_rank", None) is not None:
+        raise _refusal(name, inner, "its cache holds no keys and values, but what they are made from")
     if _few_key_heads(inner.config.get_text_config()):
         raise _refusal(name, inner, "its keys have fewer heads than PEFT takes them to have")
 

@@ -195,8 +195,8 @@ class LowRankStack(Stack):
         return {"a": delta.low_rank.a, "b": delta.low_rank.b.T}
 
     def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        if x.dim() == 2:
-            return self.apply(x[:, None], y[:, None], slots, module)[:, 0]
+        if x.dim() != 3:
+            return self.apply(_tokens(x), _tokens(y), slots, module).view(y.shape)
         a = self.tensors["a"].index_select(0, slots)
         b = self.tensors["b"].index_select(0, slots)
         inner = torch.bmm(x.to(a.dtype), a.transpose(1, 2))
@@ -204,6 +204,11 @@ class LowRankStack(Stack):
             # A linear layer's output is nobody else's yet: adding in place spares a copy of it.
             return y.baddbmm_(inner, b) if isinstance(module, nn.Linear) else torch.baddbmm(y, inner, b)
         return y + torch.bmm(inner, b).to(y.dtype)
+
+
+def _tokens(x: torch.Tensor) -> torch.Tensor:
+    """``[rows, ..., size]`` as ``[rows, tokens, size]``: pooled states have no tokens, latent attention has more."""
+    return x.reshape(len(x), -1, x.shape[-1])
 
 
 class BottleneckStack(Stack):
@@ -228,8 +233,9 @@ class BottleneckStack(Stack):
 
     def added(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """What the bottlenecks make of ``x[rows, ..., in]``: ``[rows, ..., out]``."""
-        if x.dim() == 2:
-            return self.added(x[:, None], slots)[:, 0]
+        if x.dim() != 3:
+            added = self.added(_tokens(x), slots)
+            return added.view(*x.shape[:-1], added.shape[-1])
         down, down_bias, up, up_bias = (tensor.index_select(0, slots) for tensor in self.tensors.values())
         inner = activate(torch.baddbmm(down_bias, x.to(down.dtype), down), self.activation)
         return torch.baddbmm(up_bias, inner, up)

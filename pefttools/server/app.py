@@ -106,7 +106,8 @@ def _field(error: Any) -> str:
     where = [
         str(part) for part in error["loc"][1:] if not any(sign in str(part) for sign in "[(") and "-" not in str(part)
     ]
-    return f"{'.'.join(where) or 'body'}: {error['msg']}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {said}" if where else said if said != error["msg"] else f"body: {said}"
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -95,7 +95,7 @@ async def chat(request: ChatRequest, service: ServiceHere, caller: CallerHere) -
     """Answer a chat."""
     chosen = await service.choose(request.model, caller)
     messages = [
-        {"role": "system" if one.role == "developer" else one.role, "content": one.content} for one in request.messages
+        {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
     prompt = service.prompt(chosen, messages)
     tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
@@ -170,7 +170,7 @@ def _generation(
 ) -> Generation:
     if tokens > service.settings.max_tokens:
         raise ConfigError(f"at most {service.settings.max_tokens} new tokens may be asked for, not {tokens}")
-    drawn = sampling(request.temperature, request.top_p, request.seed)
+    drawn = sampling(request.temperature, request.top_p, request.top_k, request.seed)
     return Generation(prompt, tokens, ends, request.stops(), drawn)
 
 

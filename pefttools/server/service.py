@@ -270,12 +270,12 @@ class Service:
         return TooLongError(f"the request took longer than {self.settings.timeout_s:g} s")
 
 
-def sampling(temperature: float, top_p: float, seed: int | None) -> Sampling | None:
+def sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling | None:
     """OpenAI's options: temperature 0 takes the most likely token."""
     if temperature == 0:
         return None
     drawn = int(torch.randint(2**31, ()).item()) if seed is None else seed
-    return Sampling(drawn, temperature, 0, top_p)
+    return Sampling(drawn, temperature, max(top_k, 0), top_p)
 
 
 def _later(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str | None], text: str) -> None:

@@ -24,6 +24,8 @@ SLICE = [
     ("modernbert", "ia3", "model", None),
     ("distilbert", "prompt", "mean", None),
     ("opt", "lora", "lm", None),
+    ("deepseek", "lora", "lm", None),
+    ("deepseek", "prefix", "lm", "its cache holds no keys and values"),
     ("falcon-h1", "prefix", "lm", "its layers keep a state"),
     ("falcon", "prefix", "lm", "its keys have fewer heads"),
     ("modernbert", "prefix", "mean", "its attention takes no keys and values"),
@@ -41,8 +43,8 @@ SLICE = [
 MERGED = {("albert", "lora"), ("deberta", "lora"), ("mpnet", "bitfit"), ("roberta", "ia3"), ("modernbert", "ia3"),
           ("t5-start", "lora"), ("bart", "lora")}  # fmt: skip
 POOLED = {
-    ("gpt2", "prompt"), ("llama", "prompt"), ("xlnet", "head"), ("albert", "lora"), ("mpnet", "bitfit"),
-    ("roberta", "ia3"), ("modernbert", "ia3"), ("distilbert", "prompt"),
+    ("gpt2", "prompt"), ("llama", "prompt"), ("deepseek", "lora"), ("xlnet", "head"), ("albert", "lora"),
+    ("mpnet", "bitfit"), ("roberta", "ia3"), ("modernbert", "ia3"), ("distilbert", "prompt"),
 }  # fmt: skip
 
 

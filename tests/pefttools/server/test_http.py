@@ -244,7 +244,7 @@ def test_metrics(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
 
 
 def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
-    server = serve(tiny_llama, {"acme": [writers(1)]}, max_queue=2, timeout_s=0.05)
+    server = serve(tiny_llama, {"acme": [writers(1)]}, max_queue=2, timeout_s=0.3)
     ask = {"model": "acme", "prompt": ["a", "b", "c"], "max_tokens": 4, "temperature": 0}
     assert _error(server.http.post("/v1/completions", json=ask))[0] == 429
     slow = {"model": "acme", "prompt": "a", "max_tokens": 1000, "temperature": 0}
