@@ -20,10 +20,12 @@ class Chosen:
     Attributes:
         name: in the pool, ``acme@3``; None: the base.
         manifest: of the adapter.
+        owner: whose turn it takes: the caller's, or the adapter's where callers have no keys.
     """
 
     name: str | None
     manifest: Manifest | None
+    owner: str = ""
 
     def task(self) -> Task[Any] | None:
         """Its task; None for the base."""

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pefttools.errors import PeftToolsError
+from pefttools.server.fair import Turns
 
 
 class QueueFullError(PeftToolsError):
@@ -30,6 +30,8 @@ class Row:
         kind: rows of one kind run together.
         adapter: name of its adapter in the pool; None: the base.
         work: what the runner needs to know.
+        owner: who asked; owners have turns.
+        cost: how much work it is, compared to others.
         cancelled: nobody waits any more.
     """
 
@@ -38,6 +40,8 @@ class Row:
     work: Any
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    owner: str = ""
+    cost: float = 1.0
     since: float = field(default_factory=time.monotonic)
     cancelled: bool = False
 
@@ -64,7 +68,7 @@ class Batcher:
         max_batch: most rows of a batch.
         max_adapters: most different adapters in a batch.
         max_wait: seconds that the first row of a batch waits for others.
-        max_queue: most rows that wait.
+        max_queue: most rows of one owner that wait.
     """
 
     def __init__(
@@ -81,7 +85,8 @@ class Batcher:
         self._max_adapters = max_adapters
         self._max_wait = max_wait
         self._max_queue = max_queue
-        self._rows: deque[Row] = deque()
+        self._rows: list[Row] = []
+        self._turns = Turns()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="pefttools-batches", daemon=True)
@@ -92,20 +97,33 @@ class Batcher:
         """Number of rows in the queue."""
         return len(self._rows)
 
-    def submit(self, kind: str, adapter: str | None, works: Sequence[Any]) -> list[Row]:
+    def submit(
+        self, kind: str, adapter: str | None, works: Sequence[Any], owner: str = "", costs: Sequence[float] = ()
+    ) -> list[Row]:
         """Queue rows of one request; all of them or none.
+
+        Args:
+            kind: rows of one kind run together.
+            adapter: name of their adapter in the pool; None: the base.
+            works: what the runner needs to know of each.
+            owner: who asks.
+            costs: how much work each is; none at all: all alike.
 
         Raises:
             QueueFullError: too many wait.
             ClosedError: the server is stopping.
         """
         loop = asyncio.get_running_loop()
-        rows = [Row(kind, adapter, work, loop, loop.create_future()) for work in works]
+        rows = [
+            Row(kind, adapter, work, loop, loop.create_future(), owner, cost)
+            for work, cost in zip(works, costs or [1.0] * len(works), strict=True)
+        ]
         with self._changed:
             if self._closed:
                 raise ClosedError("the server is stopping")
-            if len(self._rows) + len(rows) > self._max_queue:
-                raise QueueFullError(f"{len(self._rows)} rows wait already", hint="Try again later.")
+            waiting = sum(row.owner == owner and not row.cancelled for row in self._rows)
+            if waiting + len(rows) > self._max_queue:
+                raise QueueFullError(f"{waiting} rows of yours wait already", hint="Try again later.")
             self._rows.extend(rows)
             self._changed.notify_all()
         return rows
@@ -145,19 +163,20 @@ class Batcher:
             return self._take()
 
     def _take(self) -> list[Row]:
-        """The oldest rows of the oldest row's kind, within the limits; cancelled ones are dropped."""
-        batch: list[Row] = []
+        """Rows of one kind, within the limits, by their owners' turns; cancelled ones are dropped."""
+        rows = [row for row in self._rows if not row.cancelled]
+        kinds: set[str] = set()
         adapters: set[str] = set()
-        rest: deque[Row] = deque()
-        for row in self._rows:
-            if row.cancelled:
-                continue
-            fits = not batch or (row.kind == batch[0].kind and len(batch) < self._max_batch)
+
+        def fits(row: Row) -> bool:
             more = set() if row.adapter is None else {row.adapter}
-            if fits and len(adapters | more) <= self._max_adapters:
-                batch.append(row)
-                adapters |= more
-            else:
-                rest.append(row)
-        self._rows = rest
+            if (kinds and row.kind not in kinds) or len(adapters | more) > self._max_adapters:
+                return False
+            kinds.add(row.kind)
+            adapters.update(more)
+            return True
+
+        batch = self._turns.take(rows, self._max_batch, fits)
+        chosen = set(map(id, batch))
+        self._rows = [row for row in rows if id(row) not in chosen]
         return batch

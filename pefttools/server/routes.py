@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.server.generating import Generation
 from pefttools.server.keys import Caller
+from pefttools.server.leaving import unless_gone
 from pefttools.server.schemas import (
     AdapterRequest,
     ChatRequest,
@@ -71,7 +72,7 @@ async def model(name: str, service: ServiceHere, caller: CallerHere) -> dict[str
 
 
 @router.post("/v1/classify")
-async def classify(request: ClassifyRequest, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
+async def classify(request: ClassifyRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """Label texts, or pairs of texts."""
     inputs = request.input if isinstance(request.input, list) else [request.input]
     _limit(len(inputs), service)
@@ -80,7 +81,7 @@ async def classify(request: ClassifyRequest, service: ServiceHere, caller: Calle
     rows = [{"text": one} if isinstance(one, str) else {"text": one.text, "pair": one.pair} for one in inputs]
     chosen = await service.choose(request.model, caller)
     data = []
-    for index, one in enumerate(await service.classify(chosen, rows, request.on_error)):
+    for index, one in enumerate(await unless_gone(http, service.classify(chosen, rows, request.on_error))):
         if one.error is not None:
             data.append({"index": index, "error": {"message": one.error}})
             continue
@@ -91,7 +92,7 @@ async def classify(request: ClassifyRequest, service: ServiceHere, caller: Calle
 
 
 @router.post("/v1/chat/completions")
-async def chat(request: ChatRequest, service: ServiceHere, caller: CallerHere) -> Any:
+async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Answer a chat."""
     chosen = await service.choose(request.model, caller)
     messages = [
@@ -106,14 +107,14 @@ async def chat(request: ChatRequest, service: ServiceHere, caller: CallerHere) -
         usage = request.stream_options is not None and request.stream_options.include_usage
         pieces = service.stream(chosen, generation)
         return _stream(_chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage))
-    await service.generate(chosen, [generation])
+    await unless_gone(http, service.generate(chosen, [generation]))
     message = {"role": "assistant", "content": generation.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": generation.reason}
     return {**head, "choices": [choice], "usage": _usage([generation])}
 
 
 @router.post("/v1/completions")
-async def completions(request: CompletionRequest, service: ServiceHere, caller: CallerHere) -> Any:
+async def completions(request: CompletionRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Go on with texts."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     _limit(len(prompts), service)
@@ -130,7 +131,7 @@ async def completions(request: CompletionRequest, service: ServiceHere, caller: 
             raise ConfigError("a stream answers one prompt")
         usage = request.stream_options is not None and request.stream_options.include_usage
         return _stream(_text_chunks(service.stream(chosen, generations[0]), generations[0], head, usage))
-    await service.generate(chosen, generations)
+    await unless_gone(http, service.generate(chosen, generations))
     choices = [
         {"index": index, "text": one.text, "logprobs": None, "finish_reason": one.reason}
         for index, one in enumerate(generations)

@@ -28,6 +28,7 @@ from pefttools.server.metrics import Metrics
 from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.store import Store, check_name
+from pefttools.tasks.task import Example
 
 
 class TooLongError(PeftToolsError):
@@ -96,7 +97,7 @@ class Service:
             ArtifactError, BaseModelError, ConfigError: it can't be served.
         """
         if model == self.settings.name and not manage:
-            return Chosen(None, None)
+            return Chosen(None, None, self._owner(caller, ""))
         name = model.partition("@")[0]
         check_name(name)
         self.allow(caller, name, manage=manage)
@@ -150,8 +151,12 @@ class Service:
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         found = [Classified.of(one) for one in encoded(table, task, self.pool.tokenizer, (), on_error)]
         good = [one.example for one in found if one.example is not None]
-        answers = iter(await self._answers(self._batcher.submit(CLASSIFY, chosen.name, good)) if good else ())
+        answers = iter(await self._answers(self._classified(chosen, good)) if good else ())
         return [one if one.error else replace(one, scores=next(answers)) for one in found]
+
+    def _classified(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
+        costs = [float(len(one["input_ids"])) for one in examples]
+        return self._batcher.submit(CLASSIFY, chosen.name, examples, chosen.owner, costs)
 
     async def generate(self, chosen: Chosen, generations: Sequence[Generation]) -> Sequence[Generation]:
         """Finish answers; each is filled in place."""
@@ -249,12 +254,16 @@ class Service:
         except CapacityError:
             if not self.pool.resident:
                 raise
-        return Chosen(full, manifest)
+        return Chosen(full, manifest, self._owner(caller, full.partition("@")[0]))
+
+    def _owner(self, caller: Caller, adapter: str) -> str:
+        return caller.id if self.keys.needed else adapter
 
     def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[Row]:
         for one in generations:
             self.check_generation(chosen, one.prompt, one.max_tokens)
-        return self._batcher.submit(GENERATE, chosen.name, generations)
+        costs = [float(len(one.prompt) + one.max_tokens) for one in generations]
+        return self._batcher.submit(GENERATE, chosen.name, generations, chosen.owner, costs)
 
     async def _answers(self, rows: Sequence[Row]) -> list[Any]:
         try:

@@ -23,7 +23,7 @@ class Settings(BaseModel):
         None, ge=1, description="most different adapters in a batch; none: as many as fit in memory"
     )
     max_wait_ms: float = Field(5.0, ge=0, description="longest time that a row waits for others to run with")
-    max_queue: int = Field(1024, ge=1, description="most rows that wait; more are refused with 429")
+    max_queue: int = Field(1024, ge=1, description="most rows of one caller that wait; more are refused with 429")
     max_body_bytes: int = Field(1_000_000, ge=1, description="largest request; larger ones are refused with 413")
     max_inputs: int = Field(256, ge=1, description="most texts in one request")
     max_tokens: int = Field(1024, ge=1, description="most new tokens that a request may ask for")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 from safetensors.torch import load_file, save_file
 
 from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
@@ -84,3 +87,50 @@ def test_a_version_that_is_removed_while_it_is_asked_for_is_unknown(
     Store(tmp_path / "store").remove("acme@1")
     gone = server.http.post("/v1/classify", json=ask)
     assert gone.status_code == 404 and str(tmp_path) not in gone.text
+
+
+def test_callers_who_leave_are_not_computed_for(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
+    """64 ask for long answers and hang up; the next caller does not wait for what nobody reads."""
+    server = serve(tiny_llama, {"acme": [writers(1)]}, max_batch=8, max_tokens=2000)
+    short = {"model": "acme", "prompt": "a text", "max_tokens": 1, "temperature": 0}
+    server.http.post("/v1/completions", json=short)  # the adapter is there
+    whole = time.perf_counter()
+    server.http.post("/v1/completions", json=short | {"max_tokens": 100, "prompt": ["a text"] * 8})
+    whole = time.perf_counter() - whole
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(64))
+
+        def leave(number: int) -> None:
+            with contextlib.suppress(httpx.TimeoutException):
+                httpx.post(f"{server.url}/v1/completions", json=short | {"max_tokens": 100}, timeout=0.3)
+
+        left = [threads.submit(leave, number) for number in range(64)]
+        for one in left:
+            one.result()
+        begin = time.perf_counter()
+        assert server.http.post("/v1/completions", json=short).status_code == 200
+        waited = time.perf_counter() - begin
+    # Without it all eight batches are run to their ends.
+    assert waited < 3 * whole, f"{waited:.2f} s, where one batch takes {whole:.2f} s"
+
+
+def test_one_callers_flood_leaves_room_for_another(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    """Five requests of 256 texts; another's single text is in the next batch and not behind all of them."""
+    server = serve(tiny_bert, {"much": [classifiers(1)], "little": [classifiers(2)]}, max_batch=16, max_queue=1280)
+    text = "a text of some length, so that there is something to do " * 4
+    ask = {"model": "little", "input": text}
+    server.http.post("/v1/classify", json=ask)
+    with ThreadPoolExecutor(6) as threads:
+        begin = time.perf_counter()
+        flood = [threads.submit(server.http.post, "/v1/classify", json={"model": "much", "input": [text] * 256})
+                 for _ in range(5)]  # fmt: skip
+        while server.service._batcher.waiting < 500:
+            time.sleep(0.01)
+        asked = time.perf_counter()
+        assert server.http.post("/v1/classify", json=ask).status_code == 200
+        waited = time.perf_counter() - asked
+        assert all(one.result().status_code == 200 for one in flood)
+        whole = time.perf_counter() - begin
+    assert waited < whole / 4, f"{waited:.2f} s of {whole:.2f} s"
+    full = server.http.post("/v1/classify", json={"model": "much", "input": [text] * 256})
+    assert full.status_code == 200
