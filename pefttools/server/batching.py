@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class Batcher:
         self._turns = Turns()
         self._changed = threading.Condition()
         self._closed = False
+        self._running_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="pefttools-batches", daemon=True)
         self._thread.start()
 
@@ -96,6 +98,19 @@ class Batcher:
     def waiting(self) -> int:
         """Number of rows in the queue."""
         return len(self._rows)
+
+    def beat(self) -> None:
+        """Say that the batch which runs is getting on."""
+        if self._running_since is not None:
+            self._running_since = time.monotonic()
+
+    @property
+    def stalled(self) -> float:
+        """Seconds for which the batch that runs has shown no sign of life; infinity where nobody runs batches."""
+        since = self._running_since
+        if not self._thread.is_alive():
+            return math.inf
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(
         self, kind: str, adapter: str | None, works: Sequence[Any], owner: str = "", costs: Sequence[float] = ()
@@ -142,11 +157,14 @@ class Batcher:
                 return
             if not batch:
                 continue
+            self._running_since = time.monotonic()
             try:
                 self._run(batch)
             except BaseException as error:
                 for row in batch:
                     row.finish(error)
+            finally:
+                self._running_since = None
 
     def _next(self) -> list[Row] | None:
         with self._changed:

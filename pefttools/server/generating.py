@@ -110,6 +110,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: per row, whether nobody waits for it any more.
         ended: per row, called once its answer has ended, while others go on.
         tokenizer: of the base.
+        beat: called with every token.
     """
 
     def __init__(
@@ -118,14 +119,17 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: Sequence[Callable[[], bool]],
         ended: Sequence[Callable[[], None]],
         tokenizer: Any,
+        beat: Callable[[], None],
     ) -> None:
         self.rows = rows
         self.cancelled = cancelled
         self.ended = list(ended)
         self.open = [True] * len(rows)
         self.tokenizer = tokenizer
+        self.beat = beat
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        self.beat()
         for index, token in enumerate(input_ids[:, -1].tolist()):
             if not self.open[index]:
                 continue

@@ -46,9 +46,18 @@ CallerHere = Annotated[Caller, Depends(_caller)]
 
 @router.get("/health")
 async def health(service: ServiceHere) -> dict[str, Any]:
-    """Whether the server is up."""
-    resident = await service.off_loop(lambda: service.pool.resident)
-    return {"status": "ok", "base": service.pool.served.base.id, "resident": len(resident)}
+    """Whether the server is up. Asks nothing that could keep it waiting."""
+    return {"status": "ok", "base": service.pool.served.base.id}
+
+
+@router.get("/ready")
+async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
+    """Whether requests are answered: 503 where the batches have stopped, or the server is stopping."""
+    why = service.not_ready()
+    if why is not None:
+        response.status_code = 503
+        return {"status": why}
+    return {"status": "ok"}
 
 
 @router.get("/metrics")
@@ -98,7 +107,7 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
-    prompt = service.prompt(chosen, messages)
+    prompt = await service.tokenized(service.prompt, chosen, messages)
     tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
     generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
     head = _head("chat.completion", request.model)
@@ -119,10 +128,10 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     _limit(len(prompts), service)
     chosen = await service.choose(request.model, caller)
-    tokenizer = service.pool.tokenizer
     tokens = request.max_tokens or _DEFAULT_TOKENS
     ends = service.ends(chosen, chat=False)
-    generations = [_generation(request, tokenizer(text)["input_ids"], tokens, service, ends) for text in prompts]
+    ids = await service.tokenized(service.ids, prompts)
+    generations = [_generation(request, one, tokens, service, ends) for one in ids]
     for one in generations:
         service.check_generation(chosen, one.prompt, tokens)
     head = _head("text_completion", request.model)

@@ -23,16 +23,19 @@ class BatchRunner:
     Args:
         pool: runs them.
         metrics: told of batches and tokens.
+        beat: called whenever a batch gets on.
     """
 
-    def __init__(self, pool: AdapterPool, metrics: Metrics) -> None:
+    def __init__(self, pool: AdapterPool, metrics: Metrics, beat: Callable[[], None]) -> None:
         self._pool = pool
         self._metrics = metrics
+        self._beat = beat
 
     def __call__(self, rows: Sequence[Row]) -> None:
         self._metrics.batches.observe(len(rows))
         good = []
         for row in rows:
+            self._beat()
             try:
                 if row.adapter is not None:
                     self._pool.ensure(row.adapter)
@@ -76,6 +79,7 @@ class BatchRunner:
             [partial(getattr, row, "cancelled") for row in rows],
             [partial(row.finish, row.work) for row in rows],
             self._pool.tokenizer,
+            self._beat,
         )
         self._pool.generate_tokens(
             dict(inputs),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -69,8 +70,11 @@ class Service:
         self.metrics = Metrics()
         self._closed = False
         self._threads = ThreadPoolExecutor(16, "pefttools-files")
+        # One thread with a tokenizer of its own: fast tokenizers take no second caller while they are set up.
+        self._tokenizing = ThreadPoolExecutor(1, "pefttools-tokenizer")
+        self.tokenizer = copy.deepcopy(self.pool.tokenizer)
         self._batcher = Batcher(
-            BatchRunner(self.pool, self.metrics),
+            BatchRunner(self.pool, self.metrics, lambda: self._batcher.beat()),
             max_batch=settings.max_batch,
             max_adapters=min(settings.max_resident, settings.max_adapters or settings.max_resident),
             max_wait=settings.max_wait_ms / 1000,
@@ -82,7 +86,8 @@ class Service:
         """Finish what waits and take nothing new."""
         self._closed = True
         self._batcher.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._tokenizing):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def names(self, caller: Caller) -> list[str]:
         """Adapters of the store that a caller may use."""
@@ -104,6 +109,17 @@ class Service:
         chosen: Chosen = await self.off_loop(self._ready, model, caller)
         return chosen
 
+    def not_ready(self) -> str | None:
+        """Why no requests are answered now; None: they are."""
+        if self._closed:
+            return "stopping"
+        stalled = self._batcher.stalled
+        return None if stalled < self.settings.stall_s else "the batches do not get on"
+
+    async def tokenized(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what turns texts into tokens in the tokenizer's thread; raises as `off_loop`."""
+        return await self._in(self._tokenizing, work, *arguments)
+
     async def off_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what reads files in a thread of its own, within the time that a request may take.
 
@@ -111,11 +127,14 @@ class Service:
             TooLongError: it took longer; it goes on, but nobody waits for it.
             ClosedError: the server is stopping.
         """
+        return await self._in(self._threads, work, *arguments)
+
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
         if self._closed:
             raise ClosedError("the server is stopping")
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+                return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
         except TimeoutError as error:
             raise self._too_long() from error
 
@@ -149,7 +168,8 @@ class Service:
             raise ConfigError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")
         task.check_roles(roles, chosen.manifest.task.columns)
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
-        found = [Classified.of(one) for one in encoded(table, task, self.pool.tokenizer, (), on_error)]
+        rows_encoded = await self.tokenized(encoded, table, task, self.tokenizer, (), on_error)
+        found = [Classified.of(one) for one in rows_encoded]
         good = [one.example for one in found if one.example is not None]
         answers = iter(await self._answers(self._classified(chosen, good)) if good else ())
         return [one if one.error else replace(one, scores=next(answers)) for one in found]
@@ -191,9 +211,13 @@ class Service:
             row.cancelled = True
 
     def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Tokens of a chat, written as the adapter saw chats in training and never cut."""
+        """Tokens of a chat, written as the adapter saw chats in training and never cut; call it by `tokenized`."""
         task = chosen.task() or self.pool.base_task
-        return task.prompt_ids({"messages": list(messages)}, self.pool.tokenizer)
+        return task.prompt_ids({"messages": list(messages)}, self.tokenizer)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts; call it by `tokenized`."""
+        return [list(self.tokenizer(text)["input_ids"]) for text in texts]
 
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
         """Tokens that end an answer: the base's own, and those that the adapter, or a chat, ends by."""
