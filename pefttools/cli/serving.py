@@ -18,7 +18,7 @@ def serve(
     max_mbytes: int | None = typer.Option(None, "--max-mbytes", min=1, help="Most MB of adapter weights in memory."),
     max_batch: int = typer.Option(32, "--max-batch", min=1, help="Most rows that run together."),
     max_wait_ms: float = typer.Option(5.0, "--max-wait-ms", min=0, help="Longest wait for rows to run with."),
-    max_queue: int = typer.Option(1024, "--max-queue", min=1, help="Most rows that wait; more get 429."),
+    max_queue: int = typer.Option(1024, "--max-queue", min=1, help="Most rows of one caller that wait; more get 429."),
     max_tokens: int = typer.Option(1024, "--max-tokens", min=1, help="Most new tokens of one answer."),
     timeout: float = typer.Option(60.0, "--timeout", min=0.001, help="Longest time of a request, in seconds."),
     keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),

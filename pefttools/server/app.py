@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -64,7 +65,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
 
-    app.add_middleware(_BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(_BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
     app.add_middleware(_Measured, owner=app)  # the outermost: it sees every answer
     return app
 
@@ -148,12 +149,17 @@ class _Measured:
             metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
 
-class _BodyLimit:
-    """Refuses a request body that is too large, also one whose length was not said before."""
+class _TooLargeError(Exception):
+    """A body that is larger than may be."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+
+class _BodyLimit:
+    """Refuses a request body that is too large, also one whose length was not said before, or that does not come."""
+
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
         self.app = app
         self.limit = limit
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -164,17 +170,18 @@ class _BodyLimit:
             await self._refuse(scope, receive, send)
             return
         # Read here, whole, so that an oversized body is refused before anybody looks at a part of it.
-        body = b""
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            body += message.get("body", b"")
-            if len(body) > self.limit:
-                await self._refuse(scope, receive, send)
-                return
-            if not message.get("more_body"):
-                break
+        try:
+            async with asyncio.timeout(self.seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            error = error_body(f"the body did not come within {self.seconds:g} s", "timeout", 408)
+            await JSONResponse(error, 408, {"Connection": "close"})(scope, receive, send)
+            return
+        except _TooLargeError:
+            await self._refuse(scope, receive, send)
+            return
+        if body is None:
+            return
         given = False
 
         async def again() -> Message:
@@ -185,6 +192,21 @@ class _BodyLimit:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, again, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body; None where its sender has gone."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.limit:
+                raise _TooLargeError
+            if not message.get("more_body"):
+                return b"".join(parts)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"the request is larger than {self.limit:,} bytes"

@@ -28,5 +28,6 @@ class Settings(BaseModel):
     max_inputs: int = Field(256, ge=1, description="most texts in one request")
     max_tokens: int = Field(1024, ge=1, description="most new tokens that a request may ask for")
     timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take")
+    body_s: float = Field(10.0, gt=0, description="longest time that a request's body may take to come")
     stall_s: float = Field(30.0, gt=0, description="time after which a batch that does not get on makes /ready say 503")
     keys: Path | None = Field(None, description="file of API keys; none: everybody may do everything")

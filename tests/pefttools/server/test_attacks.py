@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import socket
 import statistics
 import threading
 import time
@@ -17,10 +18,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
+from pefttools.server import Settings
 from pefttools.server.running import CLASSIFY
 from pefttools.store import Store
 
-from .conftest import Server
+from .conftest import Server, running
 
 Serve = Callable[..., Server]
 Artifacts = Callable[[int], Path]
@@ -197,3 +199,24 @@ def test_long_texts_are_tokenized_beside_the_loop(serve: Serve, tiny_bert: str, 
         whole = time.perf_counter() - begin
         assert asked.result().status_code == 200
     assert max(times) < whole / 2, f"{max(times):.2f} s of {whole:.2f} s"
+
+
+def test_a_body_that_does_not_come_keeps_nobody(tiny_bert: str, classifiers: Artifacts, tmp_path: Path) -> None:
+    """Half a request: told so after a while, and no reason for the server not to stop."""
+    Store(tmp_path / "store").add(classifiers(1), "acme")
+    settings = Settings(base=tiny_bert, store=str(tmp_path / "store"), body_s=0.5)
+    with running(settings) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        sockets = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2)]
+        head = (
+            b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        for one in sockets:
+            one.sendall(head)
+        assert sockets[0].recv(1000).startswith(b"HTTP/1.1 408")
+        sockets.append(socket.create_connection((host, int(port)), timeout=10))
+        sockets[-1].sendall(head)
+        begin = time.perf_counter()
+    assert time.perf_counter() - begin < 5, "it waited for the body before it stopped"
+    for one in sockets:
+        one.close()
