@@ -23,6 +23,8 @@ from pefttools.files import sha256_file
 #: how often an artifact may be replaced while its files are opened, and the seconds before another try
 _TRIES, _PAUSE = 200, 0.005
 _OPEN_FILES = Path("/proc/self/fd")
+#: whether files can be opened in an open folder; on Windows not, where an open file can't be replaced either
+_IN_FOLDERS = os.open in os.supports_dir_fd
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,18 @@ def _opened(folder: Path, view: Path, stack: ExitStack) -> Held:
     raise ArtifactError(f"{folder} is replaced faster than it can be read")
 
 
+#: an open folder, or its path
+Place = int | Path
+
+
 def _try(folder: Path, view: Path, stack: ExitStack) -> Held:
-    try:
-        place = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    except OSError as error:
-        raise missing_manifest(folder) from error
-    stack.callback(os.close, place)
+    place: Place = folder
+    if _IN_FOLDERS:
+        try:
+            place = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        except OSError as error:
+            raise missing_manifest(folder) from error
+        stack.callback(os.close, place)
     try:
         stream = stack.enter_context(_open(place, MANIFEST))
     except OSError as error:
@@ -113,7 +121,7 @@ def _try(folder: Path, view: Path, stack: ExitStack) -> Held:
     return Held(view, manifest, str(json.loads(raw)["digest"]))
 
 
-def _take(place: int, name: str, entry: FileEntry, view: Path, stack: ExitStack) -> str | None:
+def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStack) -> str | None:
     """Open, verify and show one file; gives what is wrong with it."""
     if Path(name).name != name:
         return f"{name!r} is no plain file name"
@@ -128,7 +136,9 @@ def _take(place: int, name: str, entry: FileEntry, view: Path, stack: ExitStack)
     return None if same else f"{name} has another content (sha256)"
 
 
-def _open(place: int, name: str) -> IO[bytes]:
+def _open(place: Place, name: str) -> IO[bytes]:
+    if isinstance(place, Path):
+        return (place / name).open("rb")
     # O_NONBLOCK: a pipe that lies there under a file's name must not keep its reader waiting.
     handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0), dir_fd=place)
     return os.fdopen(handle, "rb")
@@ -143,12 +153,14 @@ def _show(stream: IO[bytes], path: Path) -> None:
         shutil.copyfileobj(stream, copy)
 
 
-def _check_same(folder: Path, place: int, error: OSError) -> None:
+def _check_same(folder: Path, place: Place, error: OSError) -> None:
     """Tell a file that lacks from a folder that was replaced or removed while its files were opened.
 
     Raises:
         _Replaced: another folder has the name now, or none.
     """
+    if isinstance(place, Path):
+        return
     try:
         there = folder.stat()
     except FileNotFoundError:
