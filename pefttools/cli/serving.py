@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import typer
 
@@ -22,9 +24,11 @@ def serve(
     max_tokens: int = typer.Option(1024, "--max-tokens", min=1, help="Most new tokens of one answer."),
     timeout: float = typer.Option(60.0, "--timeout", min=0.001, help="Longest time of a request, in seconds."),
     keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),
+    metrics: str = typer.Option("open", "--metrics", help="Who may read /metrics: open, managers (by key) or off."),
+    docs: bool = typer.Option(True, "--docs/--no-docs", help="Serve /docs and /openapi.json."),
 ) -> None:
     """Serve one base and the adapters of a store, requests of all of them batched together."""
-    from pefttools.errors import ConfigError
+    from pefttools.errors import ConfigError, UnknownNameError
 
     try:
         import uvicorn
@@ -37,10 +41,13 @@ def serve(
     from pefttools.server import Settings
     from pefttools.server.service import Service
 
+    if metrics not in ("open", "managers", "off"):
+        raise UnknownNameError("value of --metrics", metrics, ["open", "managers", "off"])
     settings = Settings(
         base=base, store=store, variant=variant, name=name, max_resident=max_resident,
         max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
         max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
+        metrics=cast("Any", metrics), docs=docs,
     )  # fmt: skip
     _check_free(host, port)
     # Made here, so that a base that can't be loaded is said as any other wrong input.
@@ -84,6 +91,7 @@ def api_key(
     file: Path = typer.Option(..., "--keys", help="File of API keys; the digest is added to it."),
     adapters: list[str] = typer.Option([], "--adapters", help="Names or patterns that the key may use."),
     manage: list[str] = typer.Option([], "--manage", help="Names or patterns that it may use, load, unload and tag."),
+    expires: datetime | None = typer.Option(None, "--expires", help="Date or time (UTC) from which it is refused."),
 ) -> None:
     """Make an API key; it is shown once, the file keeps its digest."""
     import yaml
@@ -98,9 +106,13 @@ def api_key(
     if any(one.id == identity for one in callers):
         raise ConfigError(f"{file} has a key for {identity!r} already", hint="Remove its entry first.")
     key = new_key()
-    callers = [*callers, Caller(id=identity, sha256=digest(key), adapters=tuple(adapters), manage=tuple(manage))]
+    callers = [
+        *callers,
+        Caller(id=identity, sha256=digest(key), adapters=tuple(adapters), manage=tuple(manage), expires=expires),
+    ]
     entries = [
         {"id": one.id, "sha256": one.sha256, "adapters": list(one.adapters), "manage": list(one.manage)}
+        | ({} if one.expires is None else {"expires": one.expires.isoformat()})
         for one in callers
     ]
     write_text_atomic(file, yaml.safe_dump(entries, sort_keys=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -28,6 +29,8 @@ from pefttools.server.routes import router
 from pefttools.server.service import Service, TooLongError
 from pefttools.server.settings import Settings
 
+#: an absolute path of more than one name, or what is left of a file system's URL
+_PATH = re.compile(r"(?<![\w.:/])(?:\w+:/)?/(?:[^\s/'\",;()]+/)+(?P<name>[^\s/'\",;:()]*)")
 #: the first that fits; any other `PeftToolsError` is wrong input
 _STATUS: list[tuple[type[PeftToolsError], int, str]] = [
     (UnauthorizedError, 401, "invalid_api_key"),
@@ -58,7 +61,8 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         if service is None:
             app.state.service.close()
 
-    app = FastAPI(title="pefttools", version=pefttools.__version__, lifespan=life)
+    documented: dict[str, Any] = {} if settings.docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(title="pefttools", version=pefttools.__version__, lifespan=life, **documented)
     app.include_router(router)
     app.add_exception_handler(PeftToolsError, _told)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -77,17 +81,20 @@ def error_body(message: str, code: str, status: int) -> dict[str, Any]:
 
 
 def told(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
-    """Status and body for an error."""
+    """Status and body for an error, which tells nothing of the server's files."""
     status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
     text = error.message if error.hint is None else f"{error.message.rstrip('.')}. {error.hint}"
-    return status, error_body(text, code, status)
+    return status, error_body(without_paths(text), code, status)
+
+
+def without_paths(text: str) -> str:
+    """A message in which paths end in their last name: where the server keeps its files is nobody's business."""
+    return _PATH.sub(lambda found: found["name"], text)
 
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, PeftToolsError)
     status, body = told(error)
-    # Where the server keeps its files is nobody's business.
-    body["error"]["message"] = body["error"]["message"].replace(f"{request.app.state.service.store.url}/adapters/", "")
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "1"} if status == 429 else None
     return JSONResponse(body, status, headers)
 

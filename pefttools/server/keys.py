@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
+import time
+from collections import Counter
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,6 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pefttools.errors import ConfigError, PeftToolsError
+
+#: seconds between two looks at the key file
+_LOOK = 1.0
+_log = logging.getLogger(__name__)
 
 
 class UnauthorizedError(PeftToolsError):
@@ -31,6 +39,14 @@ class Caller(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     adapters: tuple[str, ...] = ()
     manage: tuple[str, ...] = ()
+    expires: datetime | None = None
+
+    def expired(self) -> bool:
+        """Whether the key's time is over; one without a time zone is meant in UTC."""
+        if self.expires is None:
+            return False
+        end = self.expires if self.expires.tzinfo else self.expires.replace(tzinfo=UTC)
+        return datetime.now(UTC) >= end
 
     def may_use(self, name: str) -> bool:
         """Whether an adapter of this name may answer for the caller."""
@@ -46,10 +62,11 @@ EVERYBODY = Caller(id="everybody", sha256="0" * 64, adapters=("*",), manage=("*"
 
 
 class Keys:
-    """The callers of a key file.
+    """The callers of a key file, which is read again when it changes: a key that is taken out is refused from then on.
 
     Args:
-        file: YAML, a list of entries: id, sha256, adapters, manage (patterns of names); None: no keys are needed.
+        file: YAML, a list of entries: id, sha256, adapters, manage (patterns of names), expires (a date or time); None:
+            no keys are needed.
 
     Raises:
         ConfigError: it can't be read, or an entry is wrong.
@@ -59,14 +76,26 @@ class Keys:
         self.needed = file is not None
         if file is not None and not file.is_file():
             raise ConfigError(f"there is no key file {file}", hint="Make one with `pefttools api-key`.")
+        self._file = file
+        self._stamp: tuple[int, ...] = ()
+        self._looked = 0.0
         self.callers: list[Caller] = []
-        if file is None:
+        if file is not None:
+            self._stamp = _stamp(file)
+            self.callers = _read(file)
+
+    def _refresh(self) -> None:
+        """Look at the file, at most once a second. While it can't be read, what was known last holds."""
+        if self._file is None or time.monotonic() - self._looked < _LOOK:
             return
+        self._looked = time.monotonic()
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            self.callers = [Caller.model_validate(entry) for entry in content or []]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError, TypeError) as error:
-            raise ConfigError(f"the key file {file} can't be read: {error}") from error
+            stamp = _stamp(self._file)
+            if stamp != self._stamp:
+                self.callers = _read(self._file)
+                self._stamp = stamp
+        except (ConfigError, OSError) as error:
+            _log.error("the key file was not read again: %s", error)
 
     def caller(self, authorization: str | None) -> Caller:
         """Who calls with this ``Authorization`` header.
@@ -76,6 +105,7 @@ class Keys:
         """
         if not self.needed:
             return EVERYBODY
+        self._refresh()
         scheme, _, key = (authorization or "").partition(" ")
         given = digest(key)
         found = None
@@ -84,7 +114,27 @@ class Keys:
                 found = one
         if found is None or scheme.lower() != "bearer" or not key:
             raise UnauthorizedError("a valid API key is needed", hint="Authorization: Bearer KEY")
+        if found.expired():
+            raise UnauthorizedError("this API key has expired")
         return found
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+
+
+def _read(file: Path) -> list[Caller]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        callers = [Caller.model_validate(entry) for entry in content or []]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError, TypeError) as error:
+        raise ConfigError(f"the key file {file} can't be read: {error}") from error
+    for name in ("id", "sha256"):
+        counts = Counter(getattr(one, name) for one in callers)
+        if twice := [value for value, count in counts.items() if count > 1]:
+            raise ConfigError(f"the key file {file} has two entries of the {name} {twice[0]!r}")
+    return callers
 
 
 def digest(key: str) -> str:

@@ -61,8 +61,9 @@ async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
 
 
 @router.get("/metrics")
-async def metrics(service: ServiceHere) -> Response:
+async def metrics(request: Request, service: ServiceHere) -> Response:
     """Figures for Prometheus."""
+    service.allow_metrics(request.headers.get("authorization"))
     return Response(await service.off_loop(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 

@@ -147,6 +147,19 @@ class Service:
         if not (caller.may_manage(name) if manage else caller.may_use(name)):
             raise ForbiddenError(f"this key may not {'manage' if manage else 'use'} the adapter {name!r}")
 
+    def allow_metrics(self, authorization: str | None) -> None:
+        """Refuse who may not read the figures, which tell of all callers.
+
+        Raises:
+            UnauthorizedError: no known key.
+            ForbiddenError: nobody may, or the key manages no adapter.
+        """
+        who = self.settings.metrics
+        if who == "off":
+            raise ForbiddenError("this server shows no figures")
+        if who == "managers" and not self.keys.caller(authorization).manage:
+            raise ForbiddenError("this key may not read the figures")
+
     async def classify(self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError) -> list[Classified]:
         """Label rows of ``text`` and, where they have one, ``pair``.
 

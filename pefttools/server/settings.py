@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,4 +31,6 @@ class Settings(BaseModel):
     timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take")
     body_s: float = Field(10.0, gt=0, description="longest time that a request's body may take to come")
     stall_s: float = Field(30.0, gt=0, description="time after which a batch that does not get on makes /ready say 503")
+    metrics: Literal["open", "managers", "off"] = Field("open", description="who may read /metrics")
+    docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")
     keys: Path | None = Field(None, description="file of API keys; none: everybody may do everything")

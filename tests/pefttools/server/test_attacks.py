@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
 from pefttools.server import Settings
+from pefttools.server.app import without_paths
 from pefttools.server.running import CLASSIFY
 from pefttools.store import Store
 
@@ -220,3 +221,29 @@ def test_a_body_that_does_not_come_keeps_nobody(tiny_bert: str, classifiers: Art
     assert time.perf_counter() - begin < 5, "it waited for the body before it stopped"
     for one in sockets:
         one.close()
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("the artifact /srv/store/adapters/acme/versions/3 is damaged: a.safetensors is missing",
+     "the artifact 3 is damaged: a.safetensors is missing"),
+    ("belongs to the base '/home/me/models/bert', but '/data/other' is", "belongs to the base 'bert', but 'other' is"),
+    ("s3://bucket/adapters/acme/versions/1 can't be read", "1 can't be read"),
+    ("/tmp/pefttools-x1/head.safetensors: bias", "head.safetensors: bias"),
+    ("text/plain and 3/4 and org/name@main, /v1 too", "text/plain and 3/4 and org/name@main, /v1 too"),
+])  # fmt: skip
+def test_paths_of_the_server_are_nobodys_business(said: str, told: str) -> None:
+    assert without_paths(said) == told
+
+
+def test_no_error_tells_where_files_lie(
+    serve: Serve, tiny_bert: str, tiny_llama: str, classifiers: Artifacts, writers: Artifacts, tmp_path: Path
+) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)], "other": [writers(1)], "gone": [classifiers(2)]})
+    damaged = tmp_path / "store" / "adapters" / "acme" / "versions" / "1" / "head.safetensors"
+    damaged.write_bytes(b"no safetensors")
+    shutil.rmtree(tmp_path / "store" / "adapters" / "gone" / "versions" / "1")
+    for name in ("acme", "other", "gone", "acme@7"):
+        answer = server.http.post("/v1/classify", json={"model": name, "input": "a text"})
+        assert answer.status_code in (404, 409, 422)
+        for secret in (tmp_path, Path(tiny_bert).parent, Path(tiny_llama).parent):
+            assert str(secret) not in answer.text
