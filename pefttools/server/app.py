@@ -31,6 +31,7 @@ from pefttools.server.settings import Settings
 
 #: an absolute path of more than one name, or what is left of a file system's URL
 _PATH = re.compile(r"(?<![\w.:/])(?:\w+:/)?/(?:[^\s/'\",;()]+/)+(?P<name>[^\s/'\",;:()]*)")
+_IN_STORE = re.compile(r".*/adapters/")
 #: the first that fits; any other `PeftToolsError` is wrong input
 _STATUS: list[tuple[type[PeftToolsError], int, str]] = [
     (UnauthorizedError, 401, "invalid_api_key"),
@@ -88,8 +89,8 @@ def told(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
 
 
 def without_paths(text: str) -> str:
-    """A message in which paths end in their last name: where the server keeps its files is nobody's business."""
-    return _PATH.sub(lambda found: found["name"], text)
+    """A message with the last names of paths, and of a store's what is inside of it: the rest is nobody's business."""
+    return _PATH.sub(lambda found: _IN_STORE.sub("", found[0]) if "/adapters/" in found[0] else found["name"], text)
 
 
 async def _told(request: Request, error: Exception) -> Response:

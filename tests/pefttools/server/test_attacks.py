@@ -225,9 +225,9 @@ def test_a_body_that_does_not_come_keeps_nobody(tiny_bert: str, classifiers: Art
 
 @pytest.mark.parametrize(("said", "told"), [
     ("the artifact /srv/store/adapters/acme/versions/3 is damaged: a.safetensors is missing",
-     "the artifact 3 is damaged: a.safetensors is missing"),
+     "the artifact acme/versions/3 is damaged: a.safetensors is missing"),
     ("belongs to the base '/home/me/models/bert', but '/data/other' is", "belongs to the base 'bert', but 'other' is"),
-    ("s3://bucket/adapters/acme/versions/1 can't be read", "1 can't be read"),
+    ("s3://bucket/adapters/acme/versions/1 can't be read", "acme/versions/1 can't be read"),
     ("/tmp/pefttools-x1/head.safetensors: bias", "head.safetensors: bias"),
     ("text/plain and 3/4 and org/name@main, /v1 too", "text/plain and 3/4 and org/name@main, /v1 too"),
 ])  # fmt: skip
