@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ def serve(
     timeout: float = typer.Option(60.0, "--timeout", min=0.001, help="Longest time of a request, in seconds."),
     keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),
     metrics: str = typer.Option("open", "--metrics", help="Who may read /metrics: open, managers (by key) or off."),
+    access_log: bool = typer.Option(False, "--access-log", help="Write a line of JSON per request to standard error."),
     docs: bool = typer.Option(True, "--docs/--no-docs", help="Serve /docs and /openapi.json."),
 ) -> None:
     """Serve one base and the adapters of a store, requests of all of them batched together."""
@@ -50,6 +52,10 @@ def serve(
         metrics=cast("Any", metrics), docs=docs,
     )  # fmt: skip
     _check_free(host, port)
+    if access_log:
+        logger = logging.getLogger("pefttools.access")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.StreamHandler())
     # Made here, so that a base that can't be loaded is said as any other wrong input.
     service = Service(settings)
     print(

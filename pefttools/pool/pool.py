@@ -92,6 +92,11 @@ class AdapterPool:
         """Bytes of the adapter weights held, free slots included."""
         return self._residents.bytes()
 
+    @property
+    def evictions(self) -> int:
+        """How many adapters have left to make room for others."""
+        return self._residents.evictions
+
     def register(self, name: str, artifact: str | Path) -> None:
         """Make an adapter known; its weights are read when a row first asks for it.
 

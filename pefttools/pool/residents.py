@@ -77,6 +77,8 @@ class Residents:
         self._by_name: OrderedDict[str, Resident] = OrderedDict()
         #: replaced or unloaded while a call was using them
         self._leaving: list[Resident] = []
+        #: how many left to make room
+        self.evictions = 0
 
     def known(self) -> list[str]:
         """Names that rows may ask for."""
@@ -245,7 +247,10 @@ class Residents:
 
     def _evict_one(self) -> bool:
         victim = next((one for one in self._by_name.values() if one.pins == 0), None)
-        return victim is not None and self._retire(victim.name)
+        if victim is None or not self._retire(victim.name):
+            return False
+        self.evictions += 1
+        return True
 
     def _wait_or_fail(self, name: str, wait: bool) -> None:
         if wait and (self._by_name or self._leaving):

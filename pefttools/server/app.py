@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,6 +32,9 @@ from pefttools.server.routes import router
 from pefttools.server.service import Service, TooLongError
 from pefttools.server.settings import Settings
 
+_access = logging.getLogger("pefttools.access")
+#: an id that a caller may give a request
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: an absolute path of more than one name, or what is left of a file system's URL
 _PATH = re.compile(r"(?<![\w.:/])(?:\w+:/)?/(?:[^\s/'\",;()]+/)+(?P<name>[^\s/'\",;:()]*)")
 _IN_STORE = re.compile(r".*/adapters/")
@@ -96,6 +102,7 @@ def without_paths(text: str) -> str:
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, PeftToolsError)
     status, body = told(error)
+    request.app.state.service.metrics.errors.labels(body["error"]["code"]).inc()
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "1"} if status == 429 else None
     return JSONResponse(body, status, headers)
 
@@ -129,7 +136,11 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 
 class _Measured:
-    """Counts requests, their status and their time."""
+    """Counts requests, their status and their time, gives each an id, and writes a line of the access log.
+
+    The line is JSON, by the logger ``pefttools.access``: id, method, route, status, seconds, caller. A route and not a
+    path, and no text of a request: a log is read by others than the callers.
+    """
 
     def __init__(self, app: ASGIApp, owner: FastAPI) -> None:
         self.app = app
@@ -141,11 +152,15 @@ class _Measured:
             return
         start = time.perf_counter()
         status = "500"
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        identity = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        state = scope.setdefault("state", {})
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
             await send(message)
 
         try:
@@ -154,7 +169,11 @@ class _Measured:
             route = getattr(scope.get("route"), "path", "other")
             metrics = self.owner.state.service.metrics
             metrics.requests.labels(route, status).inc()
-            metrics.seconds.labels(route).observe(time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            metrics.seconds.labels(route).observe(seconds)
+            line = {"id": identity, "method": scope["method"], "route": route, "status": int(status),
+                    "seconds": round(seconds, 4), "caller": state.get("caller")}  # fmt: skip
+            _access.info("%s", json.dumps(line))
 
 
 class _TooLargeError(Exception):

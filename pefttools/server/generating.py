@@ -26,6 +26,7 @@ class Generation:
         stop: texts at which it ends; they are not part of the answer.
         sampling: how tokens are drawn; None: the most likely.
         on_text: called with each new piece of text, from the thread that generates.
+        on_first: called when the first token has come, once.
         tokens: what has come so far.
         reason: why it ended: ``stop`` or ``length``; None while it goes on.
         failed: whether the model gave no numbers for the next token.
@@ -37,6 +38,7 @@ class Generation:
     stop: Sequence[str] = ()
     sampling: Sampling | None = None
     on_text: Callable[[str], None] | None = None
+    on_first: Callable[[], None] | None = None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     reason: str | None = None
@@ -52,6 +54,9 @@ class Generation:
         """Take the next token; True where the answer has ended."""
         if self.reason is not None:
             return True
+        if self.on_first is not None:
+            first, self.on_first = self.on_first, None
+            first()
         if token in self.ends:
             self.reason = "stop"
         else:

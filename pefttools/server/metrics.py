@@ -24,15 +24,30 @@ class Metrics:
         self.batches = Histogram(
             "pefttools_batch_rows", "Rows that ran together.", buckets=_ROWS, registry=self.registry
         )
+        self.queued = Histogram(
+            "pefttools_queue_seconds", "Time that a row waits for its batch.", buckets=_SECONDS, registry=self.registry
+        )
+        self.first = Histogram(
+            "pefttools_first_token_seconds", "Time from a row's coming to its first token.", buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.errors = Counter("pefttools_errors_total", "Errors by code.", ["code"], registry=self.registry)
         self.tokens = Counter("pefttools_generated_tokens_total", "Generated tokens.", registry=self.registry)
         self.loads = Counter("pefttools_adapter_loads_total", "Adapters made resident.", registry=self.registry)
 
-    def watch(self, waiting: Callable[[], int], resident: Callable[[], int], held: Callable[[], int]) -> None:
+    def watch(
+        self,
+        waiting: Callable[[], int],
+        resident: Callable[[], int],
+        held: Callable[[], int],
+        evicted: Callable[[], int],
+    ) -> None:
         """Read these whenever the figures are asked for."""
         for name, text, read in (
             ("pefttools_waiting_rows", "Rows that wait.", waiting),
             ("pefttools_resident_adapters", "Adapters in memory.", resident),
             ("pefttools_adapter_bytes", "Bytes of adapter weights in memory.", held),
+            ("pefttools_evicted_adapters", "Adapters that left to make room, since the start.", evicted),
         ):
             Gauge(name, text, registry=self.registry).set_function(read)
 

@@ -37,7 +37,9 @@ def _service(request: Request) -> Service:
 
 
 def _caller(request: Request) -> Caller:
-    return _service(request).keys.caller(request.headers.get("authorization"))
+    caller = _service(request).keys.caller(request.headers.get("authorization"))
+    request.state.caller = caller.id  # for the access log
+    return caller
 
 
 ServiceHere = Annotated[Service, Depends(_service)]

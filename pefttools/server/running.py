@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -33,6 +34,8 @@ class BatchRunner:
 
     def __call__(self, rows: Sequence[Row]) -> None:
         self._metrics.batches.observe(len(rows))
+        for row in rows:
+            self._metrics.queued.observe(time.monotonic() - row.since)
         good = []
         for row in rows:
             self._beat()
@@ -72,6 +75,8 @@ class BatchRunner:
         works: list[Generation] = [row.work for row in rows]
         for one in works:
             one.restart()
+        for row in rows:
+            row.work.on_first = partial(self._first, row.since)
         prompts = [{"input_ids": list(one.prompt)} for one in works]
         inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
         control = Control(
@@ -92,6 +97,9 @@ class BatchRunner:
         self._metrics.tokens.inc(sum(len(one.tokens) for one in works))
         for row in rows:  # those that failed, or that nobody waits for any more
             row.finish(_no_numbers(row) if row.work.failed else row.work)
+
+    def _first(self, since: float) -> None:
+        self._metrics.first.observe(time.monotonic() - since)
 
 
 def _no_numbers(row: Row) -> ArtifactError:

@@ -80,7 +80,9 @@ class Service:
             max_wait=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
         )
-        self.metrics.watch(lambda: self._batcher.waiting, lambda: len(self.pool.resident), self.pool.bytes)
+        self.metrics.watch(
+            lambda: self._batcher.waiting, lambda: len(self.pool.resident), self.pool.bytes, lambda: self.pool.evictions
+        )
 
     def close(self) -> None:
         """Finish what waits and take nothing new."""
