@@ -47,11 +47,11 @@ class Fitting:
         entry = manifest.task
         task = stored_task(entry.name, entry.config, "the manifest's task").planned()
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever loads the weights warns
+            warnings.simplefilter("ignore")  # whoever loads the weights warns, and here none are kept
             built = task.build(self._outline, variants.get("float32")(), entry.labels, entry.head)
             load_method(method, config, built, folder, self._outline.id)
-        if built.head is not None:
-            load_head(built.head, folder / HEAD)
+            if built.head is not None:
+                load_head(built.head, folder / HEAD)
         self._known.add(key)
 
     def _key(self, folder: Path, manifest: Manifest) -> str:

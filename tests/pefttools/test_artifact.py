@@ -248,5 +248,7 @@ def test_weights_of_another_shape_are_an_error_of_the_artifact(tiny_bert: str, t
     entry = {"sha256": sha256_file(file), "size": file.stat().st_size}
     files = read_manifest(tmp_path / "artifact").model_dump()["files"]
     _rewrite(tmp_path / "artifact", files={**files, file.name: entry})
-    with pytest.raises(ArtifactError, match=r"the weights of the method 'prompt' do not fit the base .*size mismatch"):
+    with pytest.raises(
+        ArtifactError, match=r"what the method .prompt. has stored does not fit the base .*size mismatch"
+    ):
         pefttools.load(tmp_path / "artifact")
