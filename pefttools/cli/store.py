@@ -23,7 +23,7 @@ def store_app() -> typer.Typer:
     """The sub-commands."""
     app = typer.Typer(no_args_is_help=True, help="Keep adapters as immutable versions, with tags that move.")
     app.command("list")(list_entries)
-    for command in (add, show, tag, untag, verify, remove, gc, push, pull):
+    for command in (add, show, tag, untag, history, verify, remove, gc, push, pull):
         app.command()(command)
     return app
 
@@ -48,8 +48,7 @@ def add(
 
     from pefttools import api
     from pefttools.errors import ConfigError
-    from pefttools.store import Store
-    from pefttools.store.store import check_name
+    from pefttools.store import Store, check_name
 
     folder = Path(artifact).expanduser().resolve().name
     if name is None and folder == "artifact":
@@ -106,10 +105,15 @@ def show(reference: str = REFERENCE, store: str = STORE) -> None:
 def tag(
     reference: str = REFERENCE,
     tag: str = typer.Argument(help="The tag.", metavar="TAG"),
+    undo: bool = typer.Option(False, "--undo", help="Take the tag's last move back; give the adapter's name alone."),
     store: str = STORE,
 ) -> None:
     """Point a tag at a version."""
     opened = _open(store)
+    if undo:
+        back = opened.undo(reference, tag)
+        print(f"{reference}@{tag} is {'no tag any more' if back is None else f'{reference}@{back} again'}")
+        return
     name, version = opened.resolve(reference)
     opened.tag(name, version, tag)
     print(f"{name}@{tag} is {name}@{version}")
@@ -122,10 +126,15 @@ def untag(reference: str = typer.Argument(help="NAME@TAG", metavar="NAME@TAG"), 
     name, sign, tag = reference.partition("@")
     if not sign:
         raise ConfigError(f"{reference!r} names no tag", hint=f"Write {name}@TAG.")
-    opened = _open(store)
-    version = opened.resolve(reference)[1]
-    opened.untag(name, tag)
-    print(f"{name}@{version} has no tag {tag} any more")
+    _open(store).untag(name, tag)
+    print(f"{name} has no tag {tag} any more")
+
+
+def history(name: str = typer.Argument(help="The adapter.", metavar="NAME"), store: str = STORE) -> None:
+    """Who moved which tag of an adapter when."""
+    for move in _open(store).history(name):
+        before, after = ("none" if one is None else f"@{one}" for one in (move.before, move.version))
+        print(f"{move.time}  {move.by}  {move.tag}: {before} -> {after}")
 
 
 def verify(store: str = STORE) -> None:
@@ -136,7 +145,7 @@ def verify(store: str = STORE) -> None:
     problems = opened.verify()
     if problems:
         listed = "; ".join(f"{reference}: {message}" for reference, message in problems.items())
-        raise ArtifactError(f"{len(problems)} versions are damaged: {listed}")
+        raise ArtifactError(f"{len(problems)} damaged: {listed}")
     print(f"{sum(len(opened.versions(name)) for name in opened.names())} versions are as they were written")
 
 

@@ -161,7 +161,7 @@ async def load(
     asked = request or AdapterRequest()
     full = await service.off_loop(service.load, f"{name}@{asked.version}" if asked.version else name, caller)
     if asked.tag is not None:
-        await service.off_loop(service.store.tag, name, int(full.partition("@")[2]), asked.tag)
+        await service.off_loop(service.tag, full, asked.tag, caller)
     return {"model": full, "tag": asked.tag}
 
 

@@ -260,6 +260,11 @@ class Service:
         """Make a version resident; gives its full name."""
         return str(self._ready(reference, caller).name)
 
+    def tag(self, full: str, tag: str, caller: Caller) -> None:
+        """Point a tag at a version, ``acme@3``."""
+        name, _, version = full.partition("@")
+        self.store.tag(name, int(version), tag, by=f"key {caller.id}")
+
     def unload(self, name: str, caller: Caller) -> list[str]:
         """Let the weights of all versions of an adapter go; gives their names."""
         self._resolve(name, caller)

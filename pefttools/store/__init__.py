@@ -1,5 +1,6 @@
 """Versioned adapters on any file system."""
 
-from .store import Entry, Store, check_name
+from .names import check_name
+from .store import Entry, Store
 
 __all__ = ["Entry", "Store", "check_name"]

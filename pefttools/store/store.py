@@ -5,6 +5,7 @@
     adapters/acme/versions/3/...        an artifact, as it was added; never changed
     adapters/acme/versions/2.removed    its number is never given again
     adapters/acme/tags/prod             "3"
+    adapters/acme/history/...           who moved which tag when
 
 A version stands or does not. On a local disk its folder is renamed into place; elsewhere its manifest, which is written
 last, makes it whole.
@@ -13,9 +14,8 @@ last, makes it whole.
 from __future__ import annotations
 
 import posixpath
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,10 @@ from pefttools.artifact.manifest import Manifest, read_manifest
 from pefttools.artifact.reading import Held, hold
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles, version_number
+from pefttools.store.names import check_case, check_name, is_name, short
+from pefttools.store.tags import Moved, Tags
 
 _T = TypeVar("_T")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Store:
             raise ConfigError(f"{self.url!r} is no place for a store: {error}") from error
         kind = LocalFiles if isinstance(fs, LocalFileSystem) else RemoteFiles
         self._files: StoreFiles = kind(fs, posixpath.join(root, "adapters"))
+        self._tags = Tags(self._files)
 
     def exists(self) -> bool:
         """Whether there is a store, be it an empty one."""
@@ -87,22 +89,23 @@ class Store:
         if not self.exists():
             raise ConfigError(f"there is no store at {self.url}", hint="`pefttools store add` makes one.")
 
-    def add(self, artifact: str | Path, name: str, *, tag: str | None = None) -> Entry:
+    def add(self, artifact: str | Path, name: str, *, tag: str | None = None, by: str | None = None) -> Entry:
         """Copy an artifact into the store as the next version of an adapter.
 
         Args:
             artifact: folder of a saved adapter; verified before and after.
             name: of the adapter.
             tag: point this tag at the new version.
+            by: who does it; None: the user of this machine.
 
         Raises:
             ArtifactError: the artifact is damaged.
             ConfigError: a name that is none, or a store that can't be written.
         """
         check_name(name)
-        _check_case(name, self._files.ls(self._files.root))
+        check_case(name, self._files.ls(self._files.root))
         if tag is not None:
-            self._check_tag(name, tag)
+            self._tags.check(name, tag)
         with hold(Path(artifact)) as held:  # what the manifest does not list stays out
             check_finite(held.folder, held.manifest)
             warn_without_effect(held.folder, held.manifest, artifact)
@@ -111,7 +114,7 @@ class Store:
             # Locked, so that nobody removes the version before its tag stands.
             with self._files.locked(name):
                 version = self._files.add(held.folder, name)
-                self._point(name, version, tag)
+                self._tags.point(name, tag, version, by)
         return Entry(name, version, (tag,), held.manifest)
 
     def get(self, reference: str, *, verified: bool = True) -> Path:
@@ -168,7 +171,7 @@ class Store:
             UnknownNameError: no such adapter, version or tag.
         """
         name, _, which = reference.partition("@")
-        versions = self.versions(name) if _NAME.fullmatch(name) else []
+        versions = self.versions(name) if is_name(name) else []
         if not versions:
             raise UnknownNameError("adapter", short(name), self.names(), where=f"the store {self.url}")
         if not which:
@@ -178,7 +181,7 @@ class Store:
             if number not in versions:
                 raise UnknownNameError("version", short(reference), [f"{name}@{v}" for v in versions])
             return name, number
-        version = self._tagged(name, which) if _NAME.fullmatch(which) else None
+        version = self._tags.read(name, which) if is_name(which) else None
         if version not in versions:
             raise UnknownNameError("tag", short(reference), [f"{name}@{tag}" for tag in self.tags(name)])
         return name, version
@@ -186,7 +189,7 @@ class Store:
     def names(self) -> list[str]:
         """Names of all adapters that have a version."""
         found = self._files.ls(self._files.root)
-        return sorted(name for name in found if _NAME.fullmatch(name) and self.versions(name))
+        return sorted(name for name in found if is_name(name) and self.versions(name))
 
     def versions(self, name: str) -> list[int]:
         """Numbers of an adapter's versions, oldest first."""
@@ -194,38 +197,11 @@ class Store:
 
     def tags(self, name: str) -> dict[str, int]:
         """Tag -> version; damaged ones are left out, see `damaged_tags`."""
-        return self._read_tags(name)[0]
+        return self._tags.read_all(name)[0]
 
     def damaged_tags(self, name: str) -> list[str]:
         """Tags whose files name no version."""
-        return self._read_tags(name)[1]
-
-    def _read_tags(self, name: str) -> tuple[dict[str, int], list[str]]:
-        found, damaged = {}, []
-        for tag in self._tag_names(name):
-            try:
-                version = self._tagged(name, tag)
-            except ArtifactError:
-                damaged.append(tag)
-            else:
-                if version is not None:
-                    found[tag] = version
-        return found, damaged
-
-    def _tag_names(self, name: str) -> list[str]:
-        return [tag for tag in self._files.ls(self._files.path(name, "tags")) if _NAME.fullmatch(tag)]
-
-    def _tagged(self, name: str, tag: str) -> int | None:
-        try:
-            content: bytes = self._files.fs.cat_file(self._files.path(name, "tags", tag))
-        except FileNotFoundError:
-            return None
-        version = version_number(content.decode("ascii", "replace"))
-        if version is None:
-            raise ArtifactError(
-                f"the tag {name}@{tag} is damaged", hint=f"Point it anew: pefttools store tag {name} VERSION {tag}."
-            )
-        return version
+        return self._tags.read_all(name)[1]
 
     def show(self, reference: str) -> Entry:
         """One version with its manifest and tags; its other files are not looked at."""
@@ -235,33 +211,51 @@ class Store:
         tags = tuple(sorted(tag for tag, number in self.tags(name).items() if number == version))
         return Entry(name, version, tags, read_manifest(self._files.folder(name, version)))
 
-    def tag(self, name: str, version: int, tag: str) -> None:
+    def tag(self, name: str, version: int, tag: str, *, by: str | None = None) -> None:
         """Point a tag at a version; it moves there if it pointed elsewhere.
+
+        Args:
+            name: of the adapter.
+            version: which.
+            tag: the tag.
+            by: who does it; None: the user of this machine.
 
         Raises:
             UnknownNameError: no such version.
             ConfigError: a tag that is no name, or a number.
         """
-        self._check_tag(name, tag)
+        self._tags.check(name, tag)
         self.resolve(f"{name}@{version}")
         with self._files.locked(name):
             self.resolve(f"{name}@{version}")
-            self._point(name, version, tag)
+            self._tags.point(name, tag, version, by)
 
-    def _check_tag(self, name: str, tag: str) -> None:
-        _check_tag(tag)
-        _check_case(tag, self._tag_names(name))
+    def undo(self, name: str, tag: str, *, by: str | None = None) -> int | None:
+        """Take a tag's last move back; gives the version that it names again, None where there was no such tag.
 
-    def _point(self, name: str, version: int, tag: str) -> None:
-        self._files.write(self._files.path(name, "tags", tag), str(version))
+        Raises:
+            UnknownNameError: it was never moved, or what it named is gone.
+        """
+        check_name(name)
+        with self._files.locked(name):
+            version = self._tags.before(name, tag)
+            if version is not None:
+                self.resolve(f"{name}@{version}")
+            self._tags.point(name, tag, version, by)
+        return version
 
-    def untag(self, name: str, tag: str) -> None:
+    def history(self, name: str) -> list[Moved]:
+        """Who moved which tag of an adapter when, oldest first."""
+        check_name(name)
+        return self._tags.history(name)
+
+    def untag(self, name: str, tag: str, *, by: str | None = None) -> None:
         """Remove a tag; its version stays."""
         check_name(name)
         with self._files.locked(name):
-            if tag not in self._tag_names(name):
+            if tag not in self._tags.names(name):
                 raise UnknownNameError("tag", f"{name}@{tag}", [f"{name}@{one}" for one in self.tags(name)])
-            self._files.fs.rm_file(self._files.path(name, "tags", tag))
+            self._tags.point(name, tag, None, by)
 
     def remove(self, reference: str) -> Entry:
         """Remove a version for good; its number is never given again.
@@ -274,6 +268,11 @@ class Store:
         name, version = self.resolve(reference)
         with self._files.locked(name):
             entry = self.show(f"{name}@{version}")
+            if damaged := self.damaged_tags(name):
+                raise ConfigError(
+                    f"{entry} may be what a damaged tag of {name} names: {', '.join(damaged)}",
+                    hint="Point it anew first.",
+                )
             if entry.tags:
                 raise ConfigError(f"{entry} is tagged {', '.join(entry.tags)}", hint="Move or remove the tag first.")
             self._files.remove(name, version)
@@ -307,7 +306,7 @@ class Store:
                             self._files.remove(name, version)
                         removed.append(f"{name}@{version}")
         for name in [] if dry_run else self._files.ls(self._files.root):
-            if _NAME.fullmatch(name):
+            if is_name(name):
                 self._files.sweep(name)
         return removed
 
@@ -323,36 +322,3 @@ class Store:
                 except (ArtifactError, OSError) as error:
                     problems[f"{name}@{version}"] = str(error)
         return problems
-
-
-def check_name(name: str) -> None:
-    """Refuse what is no adapter name: names are data, never parts of paths.
-
-    Raises:
-        ConfigError: other signs than letters, digits, dot, dash and underscore, or too long.
-    """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} is no adapter name", hint="Letters, digits, '.', '_' and '-'; a letter or digit first."
-        )
-
-
-def _check_case(name: str, others: Sequence[str]) -> None:
-    """Refuse a second name that would be the same one on a disk that knows no case."""
-    for other in others:
-        if other != name and other.casefold() == name.casefold():
-            raise ConfigError(
-                f"{name!r} differs from {other!r} in upper and lower case alone", hint=f"Write {other!r}, or another."
-            )
-
-
-def short(reference: str) -> str:
-    """A reference for a message, however long it is."""
-    return reference if len(reference) <= 200 else f"{reference[:200]}..."
-
-
-def _check_tag(tag: str) -> None:
-    if not _NAME.fullmatch(tag) or tag.isdecimal():
-        raise ConfigError(
-            f"{tag!r} is no tag", hint="Letters, digits, '.', '_' and '-', and not a number, which is a version."
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import random
 import signal
@@ -309,3 +310,53 @@ def test_a_damaged_copy_of_a_remote_version_is_fetched_again(
     file.unlink()
     with store.hold("acme") as held:
         assert (held.folder / file.name).read_bytes() == whole
+
+
+def test_moves_of_tags_are_remembered_and_taken_back(store: Store, artifacts: list[Path]) -> None:
+    store.add(artifacts[0], "acme", tag="prod", by="ann")
+    store.add(artifacts[1], "acme")
+    store.tag("acme", 2, "prod", by="bob")
+    store.tag("acme", 2, "next")
+    moves = store.history("acme")
+    assert [(one.by, one.tag, one.before, one.version) for one in moves[:2]] == [
+        ("ann", "prod", None, 1), ("bob", "prod", 1, 2),
+    ]  # fmt: skip
+    assert moves[2].by == getpass.getuser() and moves[2].tag == "next"
+    assert [one.time for one in moves] == sorted(one.time for one in moves)
+    assert store.undo("acme", "prod", by="eve") == 1
+    assert store.tags("acme") == {"next": 2, "prod": 1}
+    assert store.undo("acme", "prod") == 2, "what was taken back can be taken back"
+    assert store.undo("acme", "next") is None
+    assert store.tags("acme") == {"prod": 2}
+    store.untag("acme", "prod")
+    assert store.undo("acme", "prod") == 2
+    assert [one.version for one in store.history("acme") if one.tag == "prod"] == [1, 2, 1, 2, None, 2]
+    with pytest.raises(UnknownNameError, match="acme@never"):
+        store.undo("acme", "never")
+
+
+def test_a_move_is_not_taken_back_to_what_is_gone_or_was_not_noted(artifacts: list[Path], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(artifacts[0], "acme", tag="prod")
+    store.add(artifacts[1], "acme")
+    store.tag("acme", 2, "prod")
+    store.remove("acme@1")
+    with pytest.raises(UnknownNameError, match="acme@1"):
+        store.undo("acme", "prod")
+    assert store.tags("acme") == {"prod": 2}
+    store.add(artifacts[0], "acme")
+    (tmp_path / "adapters" / "acme" / "tags" / "prod").write_text("3")
+    with pytest.raises(ConfigError, match="moved without a note"):
+        store.undo("acme", "prod")
+    (tmp_path / "adapters" / "acme" / "history" / "0.json").write_text("{")
+    assert len(store.history("acme")) == 2
+
+
+def test_a_version_that_a_damaged_tag_may_name_is_not_removed(artifacts: list[Path], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(artifacts[0], "acme", tag="prod")
+    (tmp_path / "adapters" / "acme" / "tags" / "prod").write_text("")
+    with pytest.raises(ConfigError, match="may be what a damaged tag of acme names: prod"):
+        store.remove("acme@1")
+    store.untag("acme", "prod")
+    store.remove("acme@1")

@@ -1,0 +1,57 @@
+"""Names of adapters and tags: data, never parts of paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pefttools.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_name(text: str) -> bool:
+    """Whether it may name an adapter or a tag."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no adapter name.
+
+    Raises:
+        ConfigError: other signs than letters, digits, dot, dash and underscore, or too long.
+    """
+    if not is_name(name):
+        raise ConfigError(
+            f"{short(name)!r} is no adapter name", hint="Letters, digits, '.', '_' and '-'; a letter or digit first."
+        )
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what is no tag.
+
+    Raises:
+        ConfigError: as `check_name`, or a number, which is a version.
+    """
+    if not is_name(tag) or tag.isdecimal():
+        raise ConfigError(
+            f"{short(tag)!r} is no tag", hint="Letters, digits, '.', '_' and '-', and not a number, which is a version."
+        )
+
+
+def check_case(name: str, others: Iterable[str]) -> None:
+    """Refuse a second name that would be the same one on a disk that knows no case.
+
+    Raises:
+        ConfigError: names the other.
+    """
+    for other in others:
+        if other != name and other.casefold() == name.casefold():
+            raise ConfigError(
+                f"{name!r} differs from {other!r} in upper and lower case alone", hint=f"Write {other!r}, or another."
+            )
+
+
+def short(reference: str) -> str:
+    """A reference for a message, however long it is."""
+    return reference if len(reference) <= 200 else f"{reference[:200]}..."
