@@ -29,7 +29,7 @@ from pefttools.errors import (
 from pefttools.server.batching import ClosedError, QueueFullError
 from pefttools.server.keys import ForbiddenError, UnauthorizedError
 from pefttools.server.routes import router
-from pefttools.server.service import Service, TooLongError
+from pefttools.server.service import GoneError, Service, TooLongError
 from pefttools.server.settings import Settings
 
 _access = logging.getLogger("pefttools.access")
@@ -49,6 +49,7 @@ _STATUS: list[tuple[type[PeftToolsError], int, str]] = [
     (CapacityError, 503, "no_room"),
     (ClosedError, 503, "stopping"),
     (TooLongError, 504, "timeout"),
+    (GoneError, 499, "gone"),
     (PeftToolsError, 400, "invalid_request"),
 ]
 

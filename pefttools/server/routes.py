@@ -14,7 +14,6 @@ from fastapi.responses import StreamingResponse
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.server.generating import Generation
 from pefttools.server.keys import Caller
-from pefttools.server.leaving import unless_gone
 from pefttools.server.schemas import (
     AdapterRequest,
     ChatRequest,
@@ -93,7 +92,7 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
     rows = [{"text": one} if isinstance(one, str) else {"text": one.text, "pair": one.pair} for one in inputs]
     chosen = await service.choose(request.model, caller)
     data = []
-    for index, one in enumerate(await unless_gone(http, service.classify(chosen, rows, request.on_error))):
+    for index, one in enumerate(await service.classify(chosen, rows, request.on_error, http.is_disconnected)):
         if one.error is not None:
             data.append({"index": index, "error": {"message": one.error}})
             continue
@@ -110,7 +109,7 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
-    prompt = await service.tokenized(service.prompt, chosen, messages)
+    prompt = await service.prompt(chosen, messages)
     tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
     generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
     head = _head("chat.completion", request.model)
@@ -119,7 +118,7 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
         usage = request.stream_options is not None and request.stream_options.include_usage
         pieces = service.stream(chosen, generation)
         return _stream(_chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage))
-    await unless_gone(http, service.generate(chosen, [generation]))
+    await service.generate(chosen, [generation], http.is_disconnected)
     message = {"role": "assistant", "content": generation.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": generation.reason}
     return {**head, "choices": [choice], "usage": _usage([generation])}
@@ -133,7 +132,7 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     chosen = await service.choose(request.model, caller)
     tokens = request.max_tokens or _DEFAULT_TOKENS
     ends = service.ends(chosen, chat=False)
-    ids = await service.tokenized(service.ids, prompts)
+    ids = await service.ids(prompts)
     generations = [_generation(request, one, tokens, service, ends) for one in ids]
     for one in generations:
         service.check_generation(chosen, one.prompt, tokens)
@@ -143,7 +142,7 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
             raise ConfigError("a stream answers one prompt")
         usage = request.stream_options is not None and request.stream_options.include_usage
         return _stream(_text_chunks(service.stream(chosen, generations[0]), generations[0], head, usage))
-    await unless_gone(http, service.generate(chosen, generations))
+    await service.generate(chosen, generations, http.is_disconnected)
     choices = [
         {"index": index, "text": one.text, "logprobs": None, "finish_reason": one.reason}
         for index, one in enumerate(generations)

@@ -7,10 +7,10 @@ import contextlib
 import copy
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,6 +36,19 @@ class TooLongError(PeftToolsError):
     """A request took too long: HTTP 504."""
 
     exit_code = 1
+
+
+_T = TypeVar("_T")
+#: whether a caller has hung up
+Gone = Callable[[], Awaitable[bool]]
+#: seconds between two looks whether a caller has hung up
+_LISTEN = 0.25
+#: characters that the event loop tokenizes itself, in about a millisecond
+_SHORT = 5_000
+
+
+class GoneError(PeftToolsError):
+    """The caller has hung up: nobody reads the answer."""
 
 
 class Service:
@@ -70,9 +83,11 @@ class Service:
         self.metrics = Metrics()
         self._closed = False
         self._threads = ThreadPoolExecutor(16, "pefttools-files")
-        # One thread with a tokenizer of its own: fast tokenizers take no second caller while they are set up.
+        # Fast tokenizers take no second caller while they are set up: short texts are tokenized by the loop's own, long
+        # ones in a thread by that thread's.
         self._tokenizing = ThreadPoolExecutor(1, "pefttools-tokenizer")
         self.tokenizer = copy.deepcopy(self.pool.tokenizer)
+        self._of_thread = copy.deepcopy(self.pool.tokenizer)
         self._batcher = Batcher(
             BatchRunner(self.pool, self.metrics, lambda: self._batcher.beat()),
             max_batch=settings.max_batch,
@@ -118,9 +133,12 @@ class Service:
         stalled = self._batcher.stalled
         return None if stalled < self.settings.stall_s else "the batches do not get on"
 
-    async def tokenized(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Run what turns texts into tokens in the tokenizer's thread; raises as `off_loop`."""
-        return await self._in(self._tokenizing, work, *arguments)
+    async def _tokenized(self, work: Callable[[Any], _T], characters: int) -> _T:
+        """What `work` gives for a tokenizer; long texts are tokenized beside the loop. Raises as `off_loop`."""
+        if characters <= _SHORT:
+            return work(self.tokenizer)
+        found: _T = await self._in(self._tokenizing, work, self._of_thread)
+        return found
 
     async def off_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what reads files in a thread of its own, within the time that a request may take.
@@ -162,10 +180,19 @@ class Service:
         if who == "managers" and not self.keys.caller(authorization).manage:
             raise ForbiddenError("this key may not read the figures")
 
-    async def classify(self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError) -> list[Classified]:
+    async def classify(
+        self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError, gone: Gone | None = None
+    ) -> list[Classified]:
         """Label rows of ``text`` and, where they have one, ``pair``.
 
+        Args:
+            chosen: by which adapter.
+            rows: what to label.
+            on_error: what becomes of a row that can't be taken.
+            gone: whether the caller has hung up.
+
         Raises:
+            GoneError: nobody waits any more.
             DataError: a row that can't be taken, where ``on_error`` is "stop".
             ConfigError: an adapter that is not a classifier, or was trained on other rows.
         """
@@ -183,19 +210,24 @@ class Service:
             raise ConfigError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")
         task.check_roles(roles, chosen.manifest.task.columns)
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
-        rows_encoded = await self.tokenized(encoded, table, task, self.tokenizer, (), on_error)
-        found = [Classified.of(one) for one in rows_encoded]
+        examples = await self._tokenized(
+            lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
+            sum(len(text) for row in rows for text in row.values()),
+        )
+        found = [Classified.of(one) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        answers = iter(await self._answers(self._classified(chosen, good)) if good else ())
+        answers = iter(await self._answers(self._classified(chosen, good), gone) if good else ())
         return [one if one.error else replace(one, scores=next(answers)) for one in found]
 
     def _classified(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
         costs = [float(len(one["input_ids"])) for one in examples]
         return self._batcher.submit(CLASSIFY, chosen.name, examples, chosen.owner, costs)
 
-    async def generate(self, chosen: Chosen, generations: Sequence[Generation]) -> Sequence[Generation]:
-        """Finish answers; each is filled in place."""
-        await self._answers(self._submit(chosen, generations))
+    async def generate(
+        self, chosen: Chosen, generations: Sequence[Generation], gone: Gone | None = None
+    ) -> Sequence[Generation]:
+        """Finish answers; each is filled in place. `gone` and errors as in `classify`."""
+        await self._answers(self._submit(chosen, generations), gone)
         return generations
 
     def stream(self, chosen: Chosen, generation: Generation) -> AsyncIterator[str]:
@@ -225,14 +257,19 @@ class Service:
         finally:
             row.cancelled = True
 
-    def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Tokens of a chat, written as the adapter saw chats in training and never cut; call it by `tokenized`."""
+    async def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Tokens of a chat, written as the adapter saw chats in training and never cut."""
         task = chosen.task() or self.pool.base_task
-        return task.prompt_ids({"messages": list(messages)}, self.tokenizer)
+        return await self._tokenized(
+            lambda tokenizer: task.prompt_ids({"messages": list(messages)}, tokenizer),
+            sum(len(one["content"]) for one in messages),
+        )
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of texts; call it by `tokenized`."""
-        return [list(self.tokenizer(text)["input_ids"]) for text in texts]
+    async def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts."""
+        return await self._tokenized(
+            lambda tokenizer: [list(tokenizer(text)["input_ids"]) for text in texts], sum(map(len, texts))
+        )
 
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
         """Tokens that end an answer: the base's own, and those that the adapter, or a chat, ends by."""
@@ -309,10 +346,18 @@ class Service:
         costs = [float(len(one.prompt) + one.max_tokens) for one in generations]
         return self._batcher.submit(GENERATE, chosen.name, generations, chosen.owner, costs)
 
-    async def _answers(self, rows: Sequence[Row]) -> list[Any]:
+    async def _answers(self, rows: Sequence[Row], gone: Gone | None) -> list[Any]:
+        waiting: set[asyncio.Future[Any]] = {row.future for row in rows}
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                return list(await asyncio.gather(*(row.future for row in rows)))
+                while waiting:
+                    # Asked now and then only: a task that listens beside every request would slow all of them.
+                    done, waiting = await asyncio.wait(waiting, timeout=_LISTEN, return_when=asyncio.FIRST_EXCEPTION)
+                    for one in done:
+                        one.result()  # raises
+                    if waiting and gone is not None and await gone():
+                        raise GoneError("the caller has gone")
+                return [row.future.result() for row in rows]
         except TimeoutError as error:
             raise self._too_long() from error
         finally:
