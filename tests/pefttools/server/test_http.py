@@ -11,6 +11,7 @@ import openai
 import pytest
 
 import pefttools
+from pefttools.server.keys import EVERYBODY
 from pefttools.store import Store
 
 from .conftest import Server
@@ -245,6 +246,7 @@ def test_metrics(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
 
 def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
     server = serve(tiny_llama, {"acme": [writers(1)]}, max_queue=2, timeout_s=0.3)
+    server.service.load("acme", EVERYBODY)  # reading it may take longer than that
     ask = {"model": "acme", "prompt": ["a", "b", "c"], "max_tokens": 4, "temperature": 0}
     assert _error(server.http.post("/v1/completions", json=ask))[0] == 429
     slow = {"model": "acme", "prompt": "a", "max_tokens": 1000, "temperature": 0}
