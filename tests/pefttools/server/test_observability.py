@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,10 @@ def _figure(text: str, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
+def _lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [json.loads(record.getMessage()) for record in caplog.records if record.name == "pefttools.access"]
+
+
 def test_every_answer_has_an_id_and_a_line_in_the_log(
     serve: Serve, tiny_bert: str, classifiers: Artifacts, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -28,10 +34,13 @@ def test_every_answer_has_an_id_and_a_line_in_the_log(
         answer = server.http.post("/v1/classify", json=ask, headers={"x-request-id": "mine-1"})
         wrong = server.http.post("/v1/classify", json=ask | {"model": "nobody"}, headers={"x-request-id": "a b\t{}"})
         lost = server.http.get("/nowhere/secret")
+        until = time.monotonic() + 10
+        while len(_lines(caplog)) < 3 and time.monotonic() < until:
+            time.sleep(0.01)  # a line is written once its answer has gone out
     assert answer.headers["x-request-id"] == "mine-1"
     ids = [one.headers["x-request-id"] for one in (answer, wrong, lost)]
     assert len(set(ids)) == 3 and all(ids)
-    lines = [json.loads(record.message) for record in caplog.records if record.name == "pefttools.access"]
+    lines = _lines(caplog)
     assert [(one["id"], one["route"], one["status"]) for one in lines] == [
         (ids[0], "/v1/classify", 200), (ids[1], "/v1/classify", 404), (ids[2], "other", 404),
     ]  # fmt: skip
