@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 
 from pefttools.artifact.load import find_base
 from pefttools.artifact.manifest import MANIFEST, Manifest, MethodEntry
-from pefttools.artifact.reading import hold
+from pefttools.artifact.reading import hold_weights
 from pefttools.artifact.save import HEAD, seal
 from pefttools.bases import variants
+from pefttools.bases.identity import unlike_fields
 from pefttools.deltas import AdapterDeltas
 from pefttools.deltas.export import PlainLora, additive, as_lora, weighted, write_peft
 from pefttools.deltas.low_rank import norms
@@ -59,7 +60,7 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
         BaseModelError: the base is another one, or can't be found.
         ConfigError: its method has no deltas.
     """
-    with hold(folder) as held:
+    with hold_weights(folder) as held:
         manifest, entry = held.manifest, held.manifest.task
         method, config = stored_method(
             manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
@@ -179,11 +180,13 @@ def _named(opened: Opened) -> str:
     return f"{opened.folder} ({opened.manifest.method.name})"
 
 
+_ALIKE = "Only adapters of one base, one task and one list of labels can be added."
+
+
 def _check_alike(one: Opened, other: Opened) -> None:
     a, b = one.manifest, other.manifest
     for what, left, right in (
         ("bases", a.base.weights, b.base.weights),
-        ("tokenizers of the base", a.base.tokenizer, b.base.tokenizer),
         ("tasks", a.task.name, b.task.name),
         ("heads", a.task.head, b.task.head),
         ("labels", a.task.labels, b.task.labels),
@@ -191,8 +194,14 @@ def _check_alike(one: Opened, other: Opened) -> None:
         if left != right:
             raise ConfigError(
                 f"{one.folder} and {other.folder} have different {what}: {_short(left)} and {_short(right)}",
-                hint="Only adapters of one base, one task and one list of labels can be added.",
+                hint=_ALIKE,
             )
+    # Artifacts of schema 1.1 say neither; each has been compared with its own base as far as it does.
+    if a.base.config is None or b.base.config is None:
+        return
+    unlike = unlike_fields(a.base.config, b.base.config) + ["tokenizer"] * (a.base.tokenizer != b.base.tokenizer)
+    if unlike:
+        raise ConfigError(f"{one.folder} and {other.folder} have bases with another {', '.join(unlike)}", hint=_ALIKE)
 
 
 def _short(value: object) -> str:

@@ -55,8 +55,11 @@ class Fitting:
         self._known.add(key)
 
     def _key(self, folder: Path, manifest: Manifest) -> str:
-        """Everything but the numbers."""
-        parts = [manifest.method.model_dump(mode="json"), manifest.task.model_dump(mode="json")]
+        """Everything but the numbers, and what labels are called."""
+        task = manifest.task.model_dump(mode="json", exclude={"labels", "columns"}) | {
+            "labels": len(manifest.task.labels)
+        }
+        parts = [manifest.schema_version, manifest.method.model_dump(mode="json"), task]
         for name in sorted(manifest.files):
             if name.endswith(".safetensors"):
                 header = safetensors_header(folder / name)

@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import Manifest
-from pefttools.artifact.reading import hold
+from pefttools.artifact.reading import hold_weights
 from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.fingerprint import forget_digests
@@ -45,9 +44,8 @@ def load_artifact(
         ArtifactError: the artifact is damaged or too new.
         BaseModelError: the base is another one, or can't be found.
     """
-    with hold(folder) as held:
+    with hold_weights(folder) as held:
         found = find_base(held.manifest, base)
-        check_finite(held.folder, held.manifest)
         return load_verified(held.folder, held.manifest, found, variant=variant, device=device)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pefttools.artifact.load import find_base, load_verified
 from pefttools.artifact.merge_card import merged_card
-from pefttools.artifact.reading import Held, hold
+from pefttools.artifact.reading import Held, hold_weights
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
 from pefttools.bases.loading import load_transformer, quiet
@@ -48,7 +48,7 @@ def merge_artifact(
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     check_replaceable(output, _KIND, overwrite)
-    with hold(folder) as held:
+    with hold_weights(folder) as held:
         return _merge(held, folder, output, base, format)
 
 

@@ -16,6 +16,7 @@ from typing import IO
 
 from safetensors import SafetensorError
 
+from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import MANIFEST, FileEntry, Manifest, missing_manifest, parse_manifest
 from pefttools.errors import ArtifactError, PeftToolsError
 from pefttools.files import sha256_file
@@ -69,6 +70,18 @@ def hold(folder: Path) -> Iterator[Held]:
             raise
         except SafetensorError as error:
             raise ArtifactError(f"{folder} can't be read: {str(error).replace(str(view), str(folder))}") from error
+
+
+@contextmanager
+def hold_weights(folder: Path) -> Iterator[Held]:
+    """As `hold`, for whoever uses the weights: they are finite numbers.
+
+    Raises:
+        ArtifactError: NaN or infinite values too.
+    """
+    with hold(folder) as held:
+        check_finite(held.folder, held.manifest)
+        yield held
 
 
 def _opened(folder: Path, view: Path, stack: ExitStack) -> Held:

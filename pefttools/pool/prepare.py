@@ -9,11 +9,10 @@ from typing import Any
 from torch import nn
 
 from pefttools.artifact.effect import warn_without_effect
-from pefttools.artifact.finite import check_finite
 from pefttools.artifact.fitting import Fitting
 from pefttools.artifact.load import check_base
 from pefttools.artifact.manifest import TaskEntry
-from pefttools.artifact.reading import Held, hold
+from pefttools.artifact.reading import Held, hold_weights
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas, SiteDelta
@@ -73,7 +72,7 @@ class Preparer:
             BaseModelError: it belongs to another base.
             ConfigError: its method or its task can't be served in a pool.
         """
-        with hold(folder) as held:
+        with hold_weights(folder) as held:
             return self._prepare(held, folder)
 
     def _prepare(self, held: Held, folder: Path) -> Prepared:
@@ -88,7 +87,6 @@ class Preparer:
             )
         check_base(manifest, self.served.base)
         check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
-        check_finite(held.folder, manifest)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
         return replace(self.take_apart(held.folder, manifest.task, method, config), digest=held.digest)

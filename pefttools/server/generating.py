@@ -99,12 +99,10 @@ class Numbers(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         # The largest alone: a token may be forbidden by minus infinity.
-        largest = scores.max(-1).values
-        for index in (~largest.isfinite()).nonzero().flatten().tolist():
+        bad = ~scores.max(-1).values.isfinite()
+        for index in bad.nonzero().flatten().tolist():
             self.rows[index].failed = True
-            scores = scores.clone()
-            scores[index] = 0.0
-        return scores
+        return scores.masked_fill(bad[:, None], 0.0)
 
 
 class Control(StoppingCriteria):  # type: ignore[misc]

@@ -17,7 +17,7 @@ import torch
 from pefttools.artifact import Manifest, read_manifest
 from pefttools.asking import OnError, encoded
 from pefttools.data import Table
-from pefttools.errors import CapacityError, ConfigError, PeftToolsError, UnknownNameError
+from pefttools.errors import ArtifactError, CapacityError, ConfigError, PeftToolsError, UnknownNameError
 from pefttools.methods import methods
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
@@ -320,6 +320,15 @@ class Service:
 
     def _ready(self, reference: str, caller: Caller) -> Chosen:
         full = self._resolve(reference, caller)
+        try:
+            manifest = self._made_ready(full)
+        except ArtifactError:
+            self._resolve(full, caller)  # removed meanwhile, it is unknown and not damaged
+            raise
+        return Chosen(full, manifest, self._owner(caller, full.partition("@")[0]))
+
+    def _made_ready(self, full: str) -> Manifest:
+        """Register and load a version; gives its manifest."""
         manifest = self._manifests.get(full)
         if manifest is None:
             folder = self.store.get(full, verified=False)  # the pool verifies what it reads
@@ -335,7 +344,7 @@ class Service:
         except CapacityError:
             if not self.pool.resident:
                 raise
-        return Chosen(full, manifest, self._owner(caller, full.partition("@")[0]))
+        return manifest
 
     def _owner(self, caller: Caller, adapter: str) -> str:
         return caller.id if self.keys.needed else adapter
@@ -348,6 +357,8 @@ class Service:
 
     async def _answers(self, rows: Sequence[Row], gone: Gone | None) -> list[Any]:
         waiting: set[asyncio.Future[Any]] = {row.future for row in rows}
+        for future in waiting:
+            future.add_done_callback(_seen)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 while waiting:
@@ -374,6 +385,12 @@ def sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> 
         return None
     drawn = int(torch.randint(2**31, ()).item()) if seed is None else seed
     return Sampling(drawn, temperature, max(top_k, 0), top_p)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Of several rows that fail one is told of; asyncio would complain of each of the others."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _later(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str | None], text: str) -> None:

@@ -25,9 +25,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pefttools.artifact.effect import warn_without_effect
-from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import Manifest, read_manifest
-from pefttools.artifact.reading import Held, hold
+from pefttools.artifact.reading import Held, hold, hold_weights
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles, version_number
 from pefttools.store.names import check_case, check_name, is_name, short
@@ -106,8 +105,7 @@ class Store:
         check_case(name, self._files.ls(self._files.root))
         if tag is not None:
             self._tags.check(name, tag)
-        with hold(Path(artifact)) as held:  # what the manifest does not list stays out
-            check_finite(held.folder, held.manifest)
+        with hold_weights(Path(artifact)) as held:  # what the manifest does not list stays out
             warn_without_effect(held.folder, held.manifest, artifact)
             if tag is None:
                 return Entry(name, self._files.add(held.folder, name), (), held.manifest)

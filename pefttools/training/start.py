@@ -11,7 +11,7 @@ import torch
 
 from pefttools.artifact.load import check_base, load_verified
 from pefttools.artifact.manifest import Manifest
-from pefttools.artifact.reading import hold
+from pefttools.artifact.reading import hold_weights
 from pefttools.bases import Base
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig
@@ -61,7 +61,7 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
         BaseModelError: it belongs to another base.
         ConfigError: it is of another method, other options or another task.
     """
-    with hold(folder) as held:
+    with hold_weights(folder) as held:
         manifest = held.manifest
     check_base(manifest, base)
     mine = {"name": method.name, **method.describe(config)}
@@ -93,7 +93,7 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
     spec = model.spec
     if parent.manifest.task.head != spec.head_kind:
         raise ConfigError(f"from: {parent.folder} has the head {parent.manifest.task.head!r}, not {spec.head_kind!r}")
-    with hold(parent.folder) as held:
+    with hold_weights(parent.folder) as held:
         if held.digest != parent.digest:
             raise ConfigError(f"from: {parent.folder} was replaced since the training began")
         loaded = load_verified(held.folder, held.manifest, spec.base, variant=spec.variant.name, device=model.device)

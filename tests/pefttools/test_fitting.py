@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 
 import pefttools
 from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
+from pefttools.bases import locate_base
 from pefttools.errors import ArtifactError
+from pefttools.recipe import stored_method, stored_task
 from pefttools.store import Store
+from pefttools.training.start import open_parent
 
 _TASK = {"name": "sequence-classification", "head": "mean"}
 _LORA = {"name": "lora", "r": 2, "targets": ["query", "value"]}
@@ -123,8 +126,27 @@ def test_a_store_takes_no_adapter_that_can_not_answer(tiny_bert: str, tmp_path: 
     assert store.names() == []
 
 
+@pytest.mark.parametrize("use", ["merge", "export", "from"])
+def test_nobody_uses_weights_that_are_no_numbers(use: str, tiny_bert: str, tmp_path: Path) -> None:
+    folder = _save(tiny_bert, _LORA, tmp_path / "adapter")
+    _weights(_filled(float("nan")))(folder)
+    _sealed(folder)
+    with pytest.raises(ArtifactError, match="no finite numbers"):
+        if use == "merge":
+            pefttools.merge(folder, tmp_path / "out")
+        elif use == "export":
+            pefttools.export(folder, tmp_path / "out")
+        else:
+            manifest = read_manifest(folder)
+            method, config = stored_method("lora", manifest.method.config, manifest.schema_version, "")
+            open_parent(
+                folder, locate_base(tiny_bert), method, config, stored_task(_TASK["name"], {"head": "mean"}, "")
+            )
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_fitted_once_is_not_built_again(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tenants of one recipe differ in their numbers alone; another rank is another matter."""
+    """Tenants of one recipe differ in their numbers and labels alone; another rank is another matter."""
     from pefttools.bases.skeleton import Skeleton
 
     built = []
@@ -133,7 +155,8 @@ def test_what_fitted_once_is_not_built_again(tiny_bert: str, tmp_path: Path, mon
     one = _save(tiny_bert, _LORA, tmp_path / "one")
     two = shutil.copytree(one, tmp_path / "two")
     _weights(_filled(0.5))(two)
-    _sealed(two)
+    manifest = read_manifest(two)
+    _sealed(two, task=manifest.task.model_copy(update={"labels": ["c", "d"]}))
     other = _save(tiny_bert, _LORA | {"r": 3}, tmp_path / "other")
     pool = pefttools.AdapterPool(tiny_bert, device="cpu")
     counts = []

@@ -18,7 +18,7 @@ from pefttools.artifact.manifest import read_manifest, write_manifest
 from pefttools.bases import locate_base
 from pefttools.bases.fingerprint import weights_fingerprint
 from pefttools.bases.identity import tokenizer_fingerprint
-from pefttools.errors import BaseModelError
+from pefttools.errors import BaseModelError, ConfigError
 
 _TASK = {"name": "sequence-classification", "head": "mean"}
 Edit = Callable[[Path], None]
@@ -142,6 +142,29 @@ def test_a_known_digest_is_read_again_on_request(
     with pytest.raises(BaseModelError, match="other weights, 000000000000"):
         pefttools.verify(adapter, base=str(base))
     pefttools.verify(adapter, base=str(base), rehash=True)
+
+
+def test_adapters_of_earlier_and_of_this_version_are_added(saved: tuple[Path, Path], tmp_path: Path) -> None:
+    _, adapter = saved
+    old = shutil.copytree(adapter, tmp_path / "old")
+    manifest = read_manifest(old)
+    before = manifest.base.model_copy(update={"config": None, "tokenizer": None})
+    write_manifest(old, manifest.model_copy(update={"base": before}))
+    with pytest.warns(UserWarning, match="are not compared"):
+        pefttools.compose([old, adapter], [0.5, 0.5], tmp_path / "sum")
+    other = shutil.copytree(adapter, tmp_path / "other")
+    config = {**(manifest.base.config or {}), "hidden_act": "relu"}
+    write_manifest(other, manifest.model_copy(update={
+        "base": manifest.base.model_copy(update={"config": config, "id": _edited(saved[0], tmp_path)})
+    }))  # fmt: skip
+    with pytest.raises(ConfigError, match="bases with another hidden_act"):
+        pefttools.compose([adapter, other], [0.5, 0.5], tmp_path / "wrong")
+
+
+def _edited(base: Path, folder: Path) -> str:
+    copy = shutil.copytree(base, folder / "base")
+    _config(hidden_act="relu")(copy)
+    return str(copy)
 
 
 def test_artifacts_of_earlier_versions_load_and_say_what_is_not_compared(
