@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import shutil
 import socket
 import statistics
@@ -52,6 +53,19 @@ def test_an_adapter_without_numbers_answers_nothing_and_harms_nobody(
     for name, answer in answers:
         assert answer.status_code == (200 if name == "acme" else 422), answer.text
     assert "gives no numbers" in answers[1][1].json()["error"]["message"]
+
+
+def test_of_rows_that_fail_together_nothing_is_left_over(
+    serve: Serve, tiny_bert: str, classifiers: Artifacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(tiny_bert, {"bad": [_overflowing(classifiers(2), tmp_path / "bad")]})
+    answer = server.http.post("/v1/classify", json={"model": "bad", "input": ["one", "two", "three"]})
+    assert answer.status_code == 422
+    server.http.post(
+        "/v1/classify", json={"model": "bad", "input": "another batch, so that the first one is let go of"}
+    )
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"], "exceptions that nobody retrieved"
 
 
 def test_generation_without_numbers_ends_for_that_row_alone(
