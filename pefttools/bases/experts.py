@@ -11,6 +11,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parametrize
 
+from pefttools.sites import parametrized
+
 
 def expert_weights(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
     """Modules of fused experts, and the names of their own weights; biases are not among them."""
@@ -39,6 +41,7 @@ def quantize_experts(model: nn.Module, **options: Any) -> None:
                 packed = packed_on_meta(weight.shape, **options)
             else:
                 packed = Params4bit(weight, requires_grad=False, **options).to(weight.device)
+            packed.quant_state.dtype = torch.bfloat16
             setattr(module, name, packed)
             del weight  # before the next one is packed
             parametrize.register_parametrization(module, name, _Dequantized(), unsafe=True)
@@ -60,22 +63,18 @@ def compute_as_stored(module: nn.Module, names: list[str]) -> None:
 def compute_experts_in(model: nn.Module, dtype: torch.dtype) -> None:
     """Set the number format that quantized experts are dequantized to."""
     for module in model.modules():
-        if isinstance(module, _Dequantized):
-            module.dtype = dtype
+        for chain in parametrized(module).values():
+            chain.original.quant_state.dtype = dtype
 
 
 class _Dequantized(nn.Module):
-    """A parametrization: packed bytes -> weights."""
+    """A parametrization: packed bytes -> weights, in the number format that their state says."""
 
-    dtype = torch.bfloat16
-
-    def forward(self, packed: torch.Tensor) -> torch.Tensor:
+    def forward(self, packed: Any) -> torch.Tensor:
         from bitsandbytes.functional import dequantize_4bit
 
         with torch.no_grad():
-            state: Any = packed.quant_state  # type: ignore[attr-defined]
-            state.dtype = self.dtype
-            return cast("torch.Tensor", dequantize_4bit(packed.data, state))
+            return cast("torch.Tensor", dequantize_4bit(packed.data, packed.quant_state))
 
 
 class _AsStored(nn.Module):

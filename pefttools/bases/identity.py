@@ -85,10 +85,12 @@ def _with_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The same as this version of transformers reads it, if it knows the model."""
     from transformers import AutoConfig
 
+    from pefttools.bases.sizes import OF_CONFIGURATIONS
+
     own = {name: value for name, value in fields.items() if name not in ("model_type", "generation_config")}
     try:
         read = AutoConfig.for_model(fields["model_type"], **own).to_dict()
-    except Exception:  # a model of another library, or fields that another version wrote: taken as they stand
+    except OF_CONFIGURATIONS:  # a model of another library, or what another version wrote: taken as it stands
         read = own
     # By way of JSON, in which a tuple is a list.
     known: dict[str, Any] = json.loads(json.dumps(_without_idle(read), default=str))

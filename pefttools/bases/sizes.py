@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from pefttools.errors import BaseModelError
 
+#: what transformers raises where sizes make no sense
+OF_CONFIGURATIONS = (ValueError, KeyError, TypeError, ZeroDivisionError, StrictDataclassError)
 _AT_LEAST_ONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
 
 

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
-from pefttools.bases.sizes import check_given, check_sizes
+from pefttools.bases.sizes import OF_CONFIGURATIONS, check_given, check_sizes
 from pefttools.errors import BaseModelError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-#: what transformers raises where sizes make no sense
-_OF_CONFIGURATIONS = (ValueError, KeyError, TypeError, ZeroDivisionError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Skeleton(Base):
             _, arguments = class_of(auto, config, pooler=pooler)
             with torch.device("meta"):
                 model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
-        except (OSError, *_OF_CONFIGURATIONS) as error:
+        except (OSError, *OF_CONFIGURATIONS) as error:
             raise BaseModelError(
                 f"the base model {self.id!r} can't be built as {auto.__name__}: {str(error) or repr(error)}"
             ) from error
@@ -67,7 +62,7 @@ class Skeleton(Base):
             given = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
             check_given(self.id, given)
             config = AutoConfig.from_pretrained(self.folder, **changes)
-        except (OSError, *_OF_CONFIGURATIONS) as error:
+        except (OSError, *OF_CONFIGURATIONS) as error:
             said = " ".join(line.strip() for line in str(error).splitlines()) or repr(error)
             raise BaseModelError(f"the configuration of {self.id!r} can't be used: {said}") from error
         check_sizes(self.id, config, given)

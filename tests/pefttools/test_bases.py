@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ def test_what_is_not_quantized_stands_in_the_plan(tmp_path: Path) -> None:
     mixtral = MixtralConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
                             num_key_value_heads=2, vocab_size=64, num_local_experts=2, dtype="bfloat16")  # fmt: skip
     mixtral.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"'int8' leaves .* GB in bfloat16, .*experts"):
+        skeleton(str(tmp_path)).transformer(AutoModelForCausalLM, variants.get("int8")())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        skeleton(str(tmp_path)).transformer(AutoModelForCausalLM, variants.get("nf4")())
     whole, eight, four = plan(str(tmp_path), task="causal-lm", bases=["bfloat16", "int8", "nf4"],
                               shape=Shape(1, 8, eval_batch_size=1))  # fmt: skip
     experts, embeddings = 2 * (2 * 64 + 64) * 32, 2 * 64 * 32
