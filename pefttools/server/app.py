@@ -29,8 +29,9 @@ from pefttools.errors import (
 from pefttools.server.batching import ClosedError, QueueFullError
 from pefttools.server.keys import ForbiddenError, UnauthorizedError
 from pefttools.server.routes import router
-from pefttools.server.service import GoneError, Service, TooLongError
+from pefttools.server.service import Service
 from pefttools.server.settings import Settings
+from pefttools.server.waiting import GoneError, TooLongError
 
 _access = logging.getLogger("pefttools.access")
 #: an id that a caller may give a request

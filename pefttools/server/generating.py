@@ -144,3 +144,11 @@ class Control(StoppingCriteria):  # type: ignore[misc]
             elif self.cancelled[index]():
                 self.open[index] = False
         return torch.tensor([not one for one in self.open], device=input_ids.device)
+
+
+def sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling | None:
+    """OpenAI's options: temperature 0 takes the most likely token."""
+    if temperature == 0:
+        return None
+    drawn = int(torch.randint(2**31, ()).item()) if seed is None else seed
+    return Sampling(drawn, temperature, max(top_k, 0), top_p)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pefttools.errors import ConfigError, PeftToolsError
-from pefttools.server.generating import Generation
+from pefttools.server.generating import Generation, sampling
 from pefttools.server.keys import Caller
 from pefttools.server.schemas import (
     AdapterRequest,
@@ -21,7 +21,7 @@ from pefttools.server.schemas import (
     CompletionRequest,
     PairInput,
 )
-from pefttools.server.service import Service, sampling
+from pefttools.server.service import Service
 from pefttools.store import check_name
 
 #: new tokens where a request does not say how many, as OpenAI's completions have it
@@ -65,13 +65,13 @@ async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
 async def metrics(request: Request, service: ServiceHere) -> Response:
     """Figures for Prometheus."""
     service.allow_metrics(request.headers.get("authorization"))
-    return Response(await service.off_loop(service.metrics.text), media_type="text/plain; version=0.0.4")
+    return Response(await service.beside.files(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models")
 async def models(service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """The base and the adapters that the caller may use."""
-    names = await service.off_loop(service.names, caller)
+    names = await service.beside.files(service.names, caller)
     return {"object": "list", "data": [_model(name) for name in (service.settings.name, *names)]}
 
 
@@ -158,9 +158,9 @@ async def load(
     check_name(name)
     service.allow(caller, name, manage=True)
     asked = request or AdapterRequest()
-    full = await service.off_loop(service.load, f"{name}@{asked.version}" if asked.version else name, caller)
+    full = await service.beside.files(service.load, f"{name}@{asked.version}" if asked.version else name, caller)
     if asked.tag is not None:
-        await service.off_loop(service.tag, full, asked.tag, caller)
+        await service.beside.files(service.tag, full, asked.tag, caller)
     return {"model": full, "tag": asked.tag}
 
 
@@ -169,7 +169,7 @@ async def unload(name: str, service: ServiceHere, caller: CallerHere) -> dict[st
     """Let the weights of an adapter go; the store keeps it, and the next request brings it back."""
     check_name(name)
     service.allow(caller, name, manage=True)
-    return {"unloaded": await service.off_loop(service.unload, name, caller)}
+    return {"unloaded": await service.beside.files(service.unload, name, caller)}
 
 
 def _limit(inputs: int, service: Service) -> None:

@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
-
-import torch
+from typing import Any
 
 from pefttools.artifact import Manifest, read_manifest
 from pefttools.asking import OnError, encoded
 from pefttools.data import Table
-from pefttools.errors import ArtifactError, CapacityError, ConfigError, PeftToolsError, UnknownNameError
+from pefttools.errors import ArtifactError, CapacityError, ConfigError, UnknownNameError
 from pefttools.methods import methods
 from pefttools.pool import AdapterPool
-from pefttools.pool.generation import Sampling
 from pefttools.server.answers import Chosen, Classified
-from pefttools.server.batching import Batcher, ClosedError, Row
+from pefttools.server.batching import Batcher, Row
+from pefttools.server.beside import Beside
 from pefttools.server.generating import Generation
 from pefttools.server.keys import Caller, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
 from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
+from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store, check_name
 from pefttools.tasks.task import Example
-
-
-class TooLongError(PeftToolsError):
-    """A request took too long: HTTP 504."""
-
-    exit_code = 1
-
-
-_T = TypeVar("_T")
-#: whether a caller has hung up
-Gone = Callable[[], Awaitable[bool]]
-#: seconds between two looks whether a caller has hung up
-_LISTEN = 0.25
-#: characters that the event loop tokenizes itself, in about a millisecond
-_SHORT = 5_000
-
-
-class GoneError(PeftToolsError):
-    """The caller has hung up: nobody reads the answer."""
 
 
 class Service:
@@ -81,13 +59,7 @@ class Service:
         self._manifests: dict[str, Manifest] = {}
         self._registering = threading.Lock()
         self.metrics = Metrics()
-        self._closed = False
-        self._threads = ThreadPoolExecutor(16, "pefttools-files")
-        # Fast tokenizers take no second caller while they are set up: short texts are tokenized by the loop's own, long
-        # ones in a thread by that thread's.
-        self._tokenizing = ThreadPoolExecutor(1, "pefttools-tokenizer")
-        self.tokenizer = copy.deepcopy(self.pool.tokenizer)
-        self._of_thread = copy.deepcopy(self.pool.tokenizer)
+        self.beside = Beside(self.pool.tokenizer, settings.timeout_s)
         self._batcher = Batcher(
             BatchRunner(self.pool, self.metrics, lambda: self._batcher.beat()),
             max_batch=settings.max_batch,
@@ -101,10 +73,9 @@ class Service:
 
     def close(self) -> None:
         """Finish what waits and take nothing new."""
-        self._closed = True
+        self.beside.closed = True
         self._batcher.close()
-        for threads in (self._threads, self._tokenizing):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self.beside.close()
 
     def names(self, caller: Caller) -> list[str]:
         """Adapters of the store that a caller may use."""
@@ -123,40 +94,14 @@ class Service:
         name = model.partition("@")[0]
         check_name(name)
         self.allow(caller, name, manage=manage)
-        chosen: Chosen = await self.off_loop(self._ready, model, caller)
-        return chosen
+        return await self.beside.files(self._ready, model, caller)
 
     def not_ready(self) -> str | None:
         """Why no requests are answered now; None: they are."""
-        if self._closed:
+        if self.beside.closed:
             return "stopping"
         stalled = self._batcher.stalled
         return None if stalled < self.settings.stall_s else "the batches do not get on"
-
-    async def _tokenized(self, work: Callable[[Any], _T], characters: int) -> _T:
-        """What `work` gives for a tokenizer; long texts are tokenized beside the loop. Raises as `off_loop`."""
-        if characters <= _SHORT:
-            return work(self.tokenizer)
-        found: _T = await self._in(self._tokenizing, work, self._of_thread)
-        return found
-
-    async def off_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Run what reads files in a thread of its own, within the time that a request may take.
-
-        Raises:
-            TooLongError: it took longer; it goes on, but nobody waits for it.
-            ClosedError: the server is stopping.
-        """
-        return await self._in(self._threads, work, *arguments)
-
-    async def _in(self, threads: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
-        if self._closed:
-            raise ClosedError("the server is stopping")
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
-        except TimeoutError as error:
-            raise self._too_long() from error
 
     def allow(self, caller: Caller, name: str, *, manage: bool = False) -> None:
         """Refuse what a caller may not do; before it is looked up, so that nobody learns what there is.
@@ -210,14 +155,14 @@ class Service:
             raise ConfigError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")
         task.check_roles(roles, chosen.manifest.task.columns)
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
-        examples = await self._tokenized(
+        examples = await self.beside.tokens(
             lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
             sum(len(text) for row in rows for text in row.values()),
         )
         found = [Classified.of(one) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        answers = iter(await self._answers(self._classified(chosen, good), gone) if good else ())
-        return [one if one.error else replace(one, scores=next(answers)) for one in found]
+        scores = iter(await answers(self._classified(chosen, good), self.settings.timeout_s, gone) if good else ())
+        return [one if one.error else replace(one, scores=next(scores)) for one in found]
 
     def _classified(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
         costs = [float(len(one["input_ids"])) for one in examples]
@@ -227,7 +172,7 @@ class Service:
         self, chosen: Chosen, generations: Sequence[Generation], gone: Gone | None = None
     ) -> Sequence[Generation]:
         """Finish answers; each is filled in place. `gone` and errors as in `classify`."""
-        await self._answers(self._submit(chosen, generations), gone)
+        await answers(self._submit(chosen, generations), self.settings.timeout_s, gone)
         return generations
 
     def stream(self, chosen: Chosen, generation: Generation) -> AsyncIterator[str]:
@@ -237,37 +182,26 @@ class Service:
             QueueFullError: too many wait; raised here, before anything was answered.
         """
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        generation.on_text = lambda text: _later(loop, pieces, text)
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        generation.on_text = lambda text: _later(loop, queue, text)
         (row,) = self._submit(chosen, [generation])
-        row.future.add_done_callback(lambda _: pieces.put_nowait(None))
-        stream = self._pieces(row, pieces)
+        row.future.add_done_callback(lambda _: queue.put_nowait(None))
+        stream = pieces(row, queue, self.settings.timeout_s)
         # Also where nobody ever begins to read.
         weakref.finalize(stream, setattr, row, "cancelled", True)
         return stream
 
-    async def _pieces(self, row: Row, pieces: asyncio.Queue[str | None]) -> AsyncIterator[str]:
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                while (piece := await pieces.get()) is not None:
-                    yield piece
-                await row.future
-        except TimeoutError as error:
-            raise self._too_long() from error
-        finally:
-            row.cancelled = True
-
     async def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Tokens of a chat, written as the adapter saw chats in training and never cut."""
         task = chosen.task() or self.pool.base_task
-        return await self._tokenized(
+        return await self.beside.tokens(
             lambda tokenizer: task.prompt_ids({"messages": list(messages)}, tokenizer),
             sum(len(one["content"]) for one in messages),
         )
 
     async def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of texts."""
-        return await self._tokenized(
+        return await self.beside.tokens(
             lambda tokenizer: [list(tokenizer(text)["input_ids"]) for text in texts], sum(map(len, texts))
         )
 
@@ -354,43 +288,6 @@ class Service:
             self.check_generation(chosen, one.prompt, one.max_tokens)
         costs = [float(len(one.prompt) + one.max_tokens) for one in generations]
         return self._batcher.submit(GENERATE, chosen.name, generations, chosen.owner, costs)
-
-    async def _answers(self, rows: Sequence[Row], gone: Gone | None) -> list[Any]:
-        waiting: set[asyncio.Future[Any]] = {row.future for row in rows}
-        for future in waiting:
-            future.add_done_callback(_seen)
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                while waiting:
-                    # Asked now and then only: a task that listens beside every request would slow all of them.
-                    done, waiting = await asyncio.wait(waiting, timeout=_LISTEN, return_when=asyncio.FIRST_EXCEPTION)
-                    for one in done:
-                        one.result()  # raises
-                    if waiting and gone is not None and await gone():
-                        raise GoneError("the caller has gone")
-                return [row.future.result() for row in rows]
-        except TimeoutError as error:
-            raise self._too_long() from error
-        finally:
-            for row in rows:
-                row.cancelled = True
-
-    def _too_long(self) -> PeftToolsError:
-        return TooLongError(f"the request took longer than {self.settings.timeout_s:g} s")
-
-
-def sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling | None:
-    """OpenAI's options: temperature 0 takes the most likely token."""
-    if temperature == 0:
-        return None
-    drawn = int(torch.randint(2**31, ()).item()) if seed is None else seed
-    return Sampling(drawn, temperature, max(top_k, 0), top_p)
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Of several rows that fail one is told of; asyncio would complain of each of the others."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _later(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str | None], text: str) -> None:

@@ -1,0 +1,69 @@
+"""Work beside the event loop: reading files, and turning long texts into tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from pefttools.server.batching import ClosedError
+from pefttools.server.waiting import too_long
+
+_T = TypeVar("_T")
+#: characters that the event loop tokenizes itself, in about a millisecond
+_SHORT = 5_000
+
+
+class Beside:
+    """Threads of a server.
+
+    Args:
+        tokenizer: of the base; fast ones take no second caller while they are set up, so that the loop and the thread
+            have copies of their own.
+        seconds: longest time that anybody waits for work.
+    """
+
+    def __init__(self, tokenizer: Any, seconds: float) -> None:
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self._of_thread = copy.deepcopy(tokenizer)
+        self._files = ThreadPoolExecutor(16, "pefttools-files")
+        self._tokenizing = ThreadPoolExecutor(1, "pefttools-tokenizer")
+        self._seconds = seconds
+        self.closed = False
+
+    def close(self) -> None:
+        """Take nothing new."""
+        self.closed = True
+        for threads in (self._files, self._tokenizing):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def files(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """What `work` gives, which reads files.
+
+        Raises:
+            TooLongError: it took longer; it goes on, but nobody waits for it.
+            ClosedError: the server is stopping.
+        """
+        return await self._run(self._files, work, *arguments)
+
+    async def tokens(self, work: Callable[[Any], _T], characters: int) -> _T:
+        """What `work` gives for a tokenizer; raises as `files`.
+
+        Args:
+            work: turns texts into tokens.
+            characters: of all texts together; a few are not worth a thread.
+        """
+        if characters <= _SHORT:
+            return work(self.tokenizer)
+        return await self._run(self._tokenizing, work, self._of_thread)
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[..., _T], *arguments: Any) -> _T:
+        if self.closed:
+            raise ClosedError("the server is stopping")
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+        except TimeoutError as error:
+            raise too_long(self._seconds) from error
