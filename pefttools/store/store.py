@@ -14,7 +14,6 @@ last, makes it whole.
 from __future__ import annotations
 
 import posixpath
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from pefttools.artifact.manifest import Manifest, read_manifest
 from pefttools.artifact.reading import Held, hold, hold_weights
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles, version_number
+from pefttools.store.maintenance import collect, damages
 from pefttools.store.names import check_case, check_name, is_name, short
 from pefttools.store.tags import Moved, Tags
 
@@ -288,35 +288,8 @@ class Store:
         """
         if keep < 0:
             raise ConfigError(f"keep must not be negative, not {keep}")
-        removed = []
-        for name in self.names():
-            with self._files.locked(name):
-                versions = self.versions(name)
-                if damaged := self.damaged_tags(name):
-                    # Nobody knows which version they have named.
-                    said = f"nothing of {name} is removed: its tag {', '.join(damaged)} is damaged; point it anew"
-                    warnings.warn(said, stacklevel=2)
-                    continue
-                wanted = {*self.tags(name).values(), *versions[max(0, len(versions) - keep) :]}
-                for version in versions:
-                    if version not in wanted:
-                        if not dry_run:
-                            self._files.remove(name, version)
-                        removed.append(f"{name}@{version}")
-        for name in [] if dry_run else self._files.ls(self._files.root):
-            if is_name(name):
-                self._files.sweep(name)
-        return removed
+        return collect(self, self._files, keep, dry_run)
 
     def verify(self) -> dict[str, str]:
         """Check every file of every version; gives what is damaged, by ``name@version``."""
-        problems = {}
-        for name in self.names():
-            for tag in self.damaged_tags(name):
-                problems[f"{name}@{tag}"] = f"the tag {name}@{tag} is damaged"
-            for version in self.versions(name):
-                try:
-                    self.get(f"{name}@{version}")
-                except (ArtifactError, OSError) as error:
-                    problems[f"{name}@{version}"] = str(error)
-        return problems
+        return damages(self)
