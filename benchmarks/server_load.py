@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from pefttools.logs import quiet_libraries
 from pefttools.store import Store
 
 SERVER = """
-import sys, uvicorn
+import gc, sys, uvicorn
+from pefttools.server.connections import listening
 from pefttools.logs import quiet_libraries
 from pefttools.server import Settings
 from pefttools.server.app import create_app
@@ -37,7 +40,9 @@ from pefttools.server.service import Service
 quiet_libraries()
 settings = Settings.model_validate_json(sys.argv[1])
 service = Service(settings)
-server = uvicorn.Server(uvicorn.Config(create_app(settings, service), port=0, log_level="error"))
+gc.collect()
+gc.freeze()  # as `pefttools serve`
+server = uvicorn.Server(listening(create_app(settings, service), settings, "127.0.0.1", 0, log_level="error"))
 started = server.startup
 async def startup(sockets=None):
     await started(sockets)
@@ -71,16 +76,23 @@ async def load(url: str, tenants: int, clients: int, seconds: float) -> list[flo
     return found
 
 
-def run(settings: dict[str, Any], tenants: int, clients: int, seconds: float) -> dict[str, float]:
-    """One server under load."""
+@contextlib.contextmanager
+def serving(settings: dict[str, Any]) -> Iterator[str]:
+    """A server in a process of its own; gives its address."""
     process = subprocess.Popen([sys.executable, "-c", SERVER, json.dumps(settings)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         port = next(int(m[1]) for line in process.stdout if (m := re.match(r"port (\d+)", line)))
-        latencies = asyncio.run(load(f"http://127.0.0.1:{port}", tenants, clients, seconds))
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def run(settings: dict[str, Any], tenants: int, clients: int, seconds: float) -> dict[str, float]:
+    """One server under load."""
+    with serving(settings) as url:
+        latencies = asyncio.run(load(url, tenants, clients, seconds))
     cuts = statistics.quantiles(latencies, n=100)
     return {"requests_per_second": len(latencies) / seconds, "p50_ms": cuts[49], "p99_ms": cuts[98]}
 

@@ -58,6 +58,10 @@ class TargetError(ConfigError):
     """A module pattern that matches nothing in the model."""
 
 
+class ContextLengthError(ConfigError):
+    """A prompt and an answer that are longer together than the base takes."""
+
+
 class TrainingError(PeftToolsError):
     """Training that could not finish."""
 

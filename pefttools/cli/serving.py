@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import typer
+
+#: open files of a server beside its connections
+_FILES = 256
 
 
 def serve(
@@ -21,9 +27,16 @@ def serve(
     max_mbytes: int | None = typer.Option(None, "--max-mbytes", min=1, help="Most MB of adapter weights in memory."),
     max_batch: int = typer.Option(32, "--max-batch", min=1, help="Most rows that run together."),
     max_wait_ms: float = typer.Option(5.0, "--max-wait-ms", min=0, help="Longest wait for rows to run with."),
+    max_run_ms: float = typer.Option(
+        500.0, "--max-run-ms", min=0, help="Time after which answers in the making give way to rows that wait."
+    ),
     max_queue: int = typer.Option(1024, "--max-queue", min=1, help="Most rows of one caller that wait; more get 429."),
     max_tokens: int = typer.Option(1024, "--max-tokens", min=1, help="Most new tokens of one answer."),
+    max_connections: int = typer.Option(2048, "--max-connections", min=1, help="Most connections; more get 503."),
     timeout: float = typer.Option(60.0, "--timeout", min=0.001, help="Longest time of a request, in seconds."),
+    stop_timeout: float = typer.Option(
+        25.0, "--stop-timeout", min=1, help="Longest time that requests are finished after SIGTERM, in seconds."
+    ),
     keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),
     metrics: str = typer.Option("open", "--metrics", help="Who may read /metrics: open, managers (by key) or off."),
     access_log: bool = typer.Option(False, "--access-log", help="Write a line of JSON per request to standard error."),
@@ -36,6 +49,7 @@ def serve(
         import uvicorn
 
         from pefttools.server.app import create_app
+        from pefttools.server.connections import listening
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the server needs {error.name}, which is not installed", hint='pip install "pefttools[serve]"'
@@ -48,31 +62,34 @@ def serve(
     settings = Settings(
         base=base, store=store, variant=variant, name=name, max_resident=max_resident,
         max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
-        max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
-        metrics=cast("Any", metrics), docs=docs,
+        max_run_ms=max_run_ms, max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
+        metrics=cast("Any", metrics), docs=docs, max_connections=max_connections, stop_s=stop_timeout,
     )  # fmt: skip
     _check_free(host, port)
+    _check_files(max_connections)
     if access_log:
         logger = logging.getLogger("pefttools.access")
         logger.setLevel(logging.INFO)
         logger.addHandler(logging.StreamHandler())
     # Made here, so that a base that can't be loaded is said as any other wrong input.
     service = Service(settings)
+    # What stands now stays. Python would go through all of it now and then: a quarter of a second without an answer.
+    gc.collect()
+    gc.freeze()
     print(
         f"{service.pool.served.base.id} with {len(service.store.names())} adapters on http://{host}:{port}", flush=True
     )
     if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
         print("no --keys: everybody who reaches this address may use and manage every adapter", flush=True)
     try:
-        uvicorn.run(
-            create_app(settings, service),
-            host=host,
-            port=port,
-            log_level="warning",
-            timeout_graceful_shutdown=int(timeout) + 1,
-        )
+        uvicorn.Server(listening(create_app(settings, service), settings, host, port, log_level="warning")).run()
+    except KeyboardInterrupt:
+        pass
     finally:
-        service.close()
+        if not service.close():
+            # Python waits for its threads, and a store that hangs would keep the process for good.
+            sys.stdout.flush()
+            os._exit(1)
 
 
 def _check_free(host: str, port: int) -> None:
@@ -90,6 +107,25 @@ def _check_free(host: str, port: int) -> None:
         raise ConfigError(
             f"can't listen on {host}:{port}: {error.strerror or error}", hint="Choose another --port."
         ) from error
+
+
+def _check_files(connections: int) -> None:
+    """Let the process open as many files as there may be connections, and some more."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return
+    from pefttools.errors import ConfigError
+
+    needed = connections + _FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise ConfigError(
+            f"{connections} connections need {needed} open files, and this system allows {hard}",
+            hint="Give fewer --max-connections, or raise `ulimit -Hn`.",
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def api_key(

@@ -14,7 +14,7 @@ from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
 from pefttools.bases.positions import first_position
 from pefttools.bases.skeleton import longest_text
-from pefttools.errors import BaseModelError, ConfigError
+from pefttools.errors import BaseModelError, ConfigError, ContextLengthError
 from pefttools.training.precision import hardware_dtype
 
 
@@ -86,11 +86,11 @@ class ServedBase:
         """Refuse more tokens than there are positions.
 
         Raises:
-            ConfigError: prompt, new and virtual tokens together are too many.
+            ContextLengthError: prompt, new and virtual tokens together are too many.
         """
         limit = None if self.longest is None else self.longest - self.first_position
         if limit is not None and prompt + new + virtual > limit:
-            raise ConfigError(
+            raise ContextLengthError(
                 f"{prompt} tokens of prompt, {new} new ones and {virtual} virtual ones are more than the {limit} that "
                 "the base takes"
             )

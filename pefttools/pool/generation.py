@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -26,6 +26,7 @@ class Sampling:
         temperature: divides the logits; above zero.
         top_k: only the most likely tokens; 0: all.
         top_p: only the most likely tokens that together have this probability; 1: all.
+        generator: goes on where it stands, for an answer that was begun before; None: one that begins at the seed.
 
     Raises:
         ConfigError: a value out of its range.
@@ -35,10 +36,15 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    generator: torch.Generator | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise ConfigError("sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1")
+
+    def begun(self, device: torch.device) -> Sampling:
+        """The same with a generator that begins at the seed, and then goes on from answer to answer."""
+        return replace(self, generator=torch.Generator(device).manual_seed(self.seed % 2**63))
 
     def warp(self, scores: torch.Tensor) -> torch.Tensor:
         """Logits ``[1, vocabulary]`` with temperature, top-k and top-p applied."""
@@ -60,9 +66,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, rows: Sequence[Sampling | None], device: torch.device) -> None:
         self.rows = rows
-        self.generators = [
-            None if row is None else torch.Generator(device).manual_seed(row.seed % 2**63) for row in rows
-        ]
+        self.generators = [None if row is None else row.generator or row.begun(device).generator for row in rows]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         drawn = scores.float().clone()

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pefttools.artifact import Manifest
-from pefttools.errors import DataError
+from pefttools.errors import DataError, PeftToolsError
 from pefttools.recipe import stored_task
 from pefttools.tasks import Task
 from pefttools.tasks.cuts import is_cut
 from pefttools.tasks.task import Example
+
+
+class UnsuitedError(PeftToolsError):
+    """A model that there is, but that can't do what it is asked: HTTP 404, as OpenAI says it."""
 
 
 @dataclass(frozen=True)

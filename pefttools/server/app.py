@@ -12,10 +12,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import pefttools
@@ -23,15 +25,20 @@ from pefttools.errors import (
     ArtifactError,
     BaseModelError,
     CapacityError,
+    ContextLengthError,
+    DataError,
     PeftToolsError,
     UnknownNameError,
 )
+from pefttools.server.answers import UnsuitedError
 from pefttools.server.batching import ClosedError, QueueFullError
 from pefttools.server.keys import ForbiddenError, UnauthorizedError
-from pefttools.server.routes import router
+from pefttools.server.routes import figures, router, watched
+from pefttools.server.schemas import limit_schemas
 from pefttools.server.service import Service
 from pefttools.server.settings import Settings
 from pefttools.server.waiting import GoneError, TooLongError
+from pefttools.store.names import BadNameError, NameTakenError
 
 _access = logging.getLogger("pefttools.access")
 #: an id that a caller may give a request
@@ -44,6 +51,11 @@ _STATUS: list[tuple[type[PeftToolsError], int, str]] = [
     (UnauthorizedError, 401, "invalid_api_key"),
     (ForbiddenError, 403, "forbidden"),
     (UnknownNameError, 404, "model_not_found"),
+    (BadNameError, 404, "model_not_found"),
+    (UnsuitedError, 404, "model_not_suited"),
+    (NameTakenError, 409, "name_taken"),
+    (ContextLengthError, 400, "context_length_exceeded"),
+    (DataError, 400, "invalid_text"),
     (BaseModelError, 409, "other_base"),
     (ArtifactError, 422, "damaged_artifact"),
     (QueueFullError, 429, "queue_full"),
@@ -70,14 +82,26 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         if service is None:
             app.state.service.close()
 
-    documented: dict[str, Any] = {} if settings.docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}
-    app = FastAPI(title="pefttools", version=pefttools.__version__, lifespan=life, **documented)
-    app.include_router(router)
+    shown: dict[str, Any] = {} if settings.docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(title="pefttools", version=pefttools.__version__, lifespan=life, **shown)
+    bearer = [Security(HTTPBearer(auto_error=False))]  # for the documents; routes look at keys themselves
+    app.include_router(watched)
+    app.include_router(figures, dependencies=bearer if settings.metrics == "managers" else [])
+    app.include_router(router, dependencies=bearer if settings.keys else [])
     app.add_exception_handler(PeftToolsError, _told)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
 
+    plain = app.openapi
+
+    def limited() -> dict[str, Any]:
+        """The document, with what this server's settings allow."""
+        document = plain()
+        limit_schemas(document["components"]["schemas"], settings)
+        return document
+
+    app.openapi = limited  # type: ignore[method-assign]
     app.add_middleware(_BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
     app.add_middleware(_Measured, owner=app)  # the outermost: it sees every answer
     return app
@@ -124,13 +148,24 @@ def _field(error: Any) -> str:
     where = [
         str(part) for part in error["loc"][1:] if not any(sign in str(part) for sign in "[(") and "-" not in str(part)
     ]
+    if error["type"] == "missing" and where:
+        return f"{'.'.join(where[:-1]) or 'the request'} needs {where[-1]}"
     said = error["msg"].removeprefix("Value error, ")
     return f"{'.'.join(where)}: {said}" if where else said if said != error["msg"] else f"body: {said}"
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse(error_body(str(error.detail), "http", error.status_code), error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (allowed := _allowed(request.scope)):
+        headers["Allow"] = ", ".join(allowed)
+    return JSONResponse(error_body(str(error.detail), "http", error.status_code), error.status_code, headers)
+
+
+def _allowed(scope: Scope) -> list[str]:
+    """Methods of a path, which may have several routes."""
+    routes = [one for one in (*watched.routes, *figures.routes, *router.routes) if isinstance(one, Route)]
+    return sorted({method for one in routes if one.matches(scope)[0] != Match.NONE for method in one.methods or ()})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

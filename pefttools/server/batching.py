@@ -7,12 +7,17 @@ import contextlib
 import math
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pefttools.errors import PeftToolsError
 from pefttools.server.fair import Turns
+from pefttools.server.pace import Pace
+
+#: seconds that a batch whose rows were dropped has to notice
+_LAST = 1.0
 
 
 class QueueFullError(PeftToolsError):
@@ -34,6 +39,8 @@ class Row:
         owner: who asked; owners have turns.
         cost: how much work it is, compared to others.
         cancelled: nobody waits any more.
+        goes_on: it was begun in an earlier batch.
+        bulk: its owner asked for more than a batch holds; see `Pace`.
     """
 
     kind: str
@@ -45,6 +52,8 @@ class Row:
     cost: float = 1.0
     since: float = field(default_factory=time.monotonic)
     cancelled: bool = False
+    goes_on: bool = False
+    bulk: bool = False
 
     def finish(self, result: Any) -> None:
         """Hand the answer, or an exception, to whoever waits."""
@@ -70,6 +79,7 @@ class Batcher:
         max_adapters: most different adapters in a batch.
         max_wait: seconds that the first row of a batch waits for others.
         max_queue: most rows of one owner that wait.
+        max_run: seconds after which a batch that can go on later gives way to those who wait.
     """
 
     def __init__(
@@ -80,16 +90,20 @@ class Batcher:
         max_adapters: int,
         max_wait: float,
         max_queue: int,
+        max_run: float,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_adapters = max_adapters
         self._max_wait = max_wait
         self._max_queue = max_queue
+        self._max_run = max_run
+        self._paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(max_wait))
         self._rows: list[Row] = []
         self._turns = Turns()
         self._changed = threading.Condition()
         self._closed = False
+        self._batch: Sequence[Row] = ()
         self._running_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="pefttools-batches", daemon=True)
         self._thread.start()
@@ -103,6 +117,21 @@ class Batcher:
         """Say that the batch which runs is getting on."""
         if self._running_since is not None:
             self._running_since = time.monotonic()
+
+    def gives_way(self, seconds: float) -> bool:
+        """Whether the batch that runs should stop here and be queued again, since others wait.
+
+        Args:
+            seconds: for which it has got on, beside what it has to do anew each time.
+        """
+        return seconds > self._max_run and any(not row.cancelled for row in self._rows)
+
+    def again(self, rows: Sequence[Row]) -> None:
+        """Queue rows of the batch that runs once more, behind those who wait; their work is counted already."""
+        for row in rows:
+            row.goes_on, row.cost = True, 0.0
+        with self._changed:
+            self._rows.extend(rows)
 
     @property
     def stalled(self) -> float:
@@ -143,12 +172,25 @@ class Batcher:
             self._changed.notify_all()
         return rows
 
-    def close(self) -> None:
-        """Run what waits, take nothing new, and end the thread."""
+    def close(self, seconds: float) -> bool:
+        """Take nothing new, run what waits, and end the thread; gives whether it has ended.
+
+        Args:
+            seconds: time for what waits; then it is dropped, and generation ends at its next token.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            with self._changed:
+                dropped = [*self._rows, *self._batch]
+                self._rows.clear()
+            for row in dropped:
+                row.cancelled = True
+                row.finish(ClosedError("the server has stopped"))
+            self._thread.join(_LAST)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while True:
@@ -157,7 +199,8 @@ class Batcher:
                 return
             if not batch:
                 continue
-            self._running_since = time.monotonic()
+            self._batch = batch
+            self._running_since = begin = time.monotonic()
             try:
                 self._run(batch)
             except BaseException as error:
@@ -165,6 +208,9 @@ class Batcher:
                     row.finish(error)
             finally:
                 self._running_since = None
+                self._batch = ()
+            now = time.monotonic()
+            self._paces[batch[0].kind].ran(batch[0].bulk, len(batch), now - begin, now)
 
     def _next(self) -> list[Row] | None:
         with self._changed:
@@ -183,14 +229,23 @@ class Batcher:
     def _take(self) -> list[Row]:
         """Rows of one kind, within the limits, by their owners' turns; cancelled ones are dropped."""
         rows = [row for row in self._rows if not row.cancelled]
-        kinds: set[str] = set()
+        for owner, count in Counter(row.owner for row in rows).items():
+            if count > self._max_batch:
+                for row in rows:
+                    row.bulk |= row.owner == owner
+        taken: list[Row] = []
         adapters: set[str] = set()
+        now = time.monotonic()
 
         def fits(row: Row) -> bool:
             more = set() if row.adapter is None else {row.adapter}
-            if (kinds and row.kind not in kinds) or len(adapters | more) > self._max_adapters:
+            if taken and (row.kind, row.bulk) != (taken[0].kind, taken[0].bulk):
                 return False
-            kinds.add(row.kind)
+            if row.bulk and len(taken) >= self._paces[row.kind].limit(self._max_batch, now):
+                return False
+            if len(adapters | more) > self._max_adapters:
+                return False
+            taken.append(row)
             adapters.update(more)
             return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pefttools.server.batching import ClosedError
@@ -31,13 +31,15 @@ class Beside:
         self._files = ThreadPoolExecutor(16, "pefttools-files")
         self._tokenizing = ThreadPoolExecutor(1, "pefttools-tokenizer")
         self._seconds = seconds
+        self._begun: set[Future[Any]] = set()
         self.closed = False
 
-    def close(self) -> None:
-        """Take nothing new."""
+    def close(self) -> bool:
+        """Take nothing new; gives whether all threads are free."""
         self.closed = True
         for threads in (self._files, self._tokenizing):
             threads.shutdown(wait=False, cancel_futures=True)
+        return not self._begun
 
     async def files(self, work: Callable[..., _T], *arguments: Any) -> _T:
         """What `work` gives, which reads files.
@@ -64,6 +66,9 @@ class Beside:
             raise ClosedError("the server is stopping")
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+                future = threads.submit(work, *arguments)
+                self._begun.add(future)
+                future.add_done_callback(self._begun.discard)
+                return await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise too_long(self._seconds) from error

@@ -44,11 +44,19 @@ class Generation:
     reason: str | None = None
     failed: bool = False
     _sent: int = 0
+    _drawn: Sampling | None = None
 
     def restart(self) -> None:
         """Begin anew, after a try that failed; what was handed on already is not handed on again."""
         self.tokens.clear()
         self.text, self.reason, self.failed = "", None, False
+        self._drawn = None
+
+    def drawing(self, device: torch.device) -> Sampling | None:
+        """How its tokens are drawn; an answer that goes on goes on drawing where it was."""
+        if self._drawn is None and self.sampling is not None:
+            self._drawn = self.sampling.begun(device)
+        return self._drawn
 
     def push(self, token: int, tokenizer: Any) -> bool:
         """Take the next token; True where the answer has ended."""
@@ -113,7 +121,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: per row, whether nobody waits for it any more.
         ended: per row, called once its answer has ended, while others go on.
         tokenizer: of the base.
-        beat: called with every token.
+        gives_way: called with every token: whether all shall stop here, to go on later.
     """
 
     def __init__(
@@ -122,17 +130,16 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: Sequence[Callable[[], bool]],
         ended: Sequence[Callable[[], None]],
         tokenizer: Any,
-        beat: Callable[[], None],
+        gives_way: Callable[[], bool],
     ) -> None:
         self.rows = rows
         self.cancelled = cancelled
         self.ended = list(ended)
         self.open = [True] * len(rows)
         self.tokenizer = tokenizer
-        self.beat = beat
+        self.gives_way = gives_way
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        self.beat()
         for index, token in enumerate(input_ids[:, -1].tolist()):
             if not self.open[index]:
                 continue
@@ -143,7 +150,8 @@ class Control(StoppingCriteria):  # type: ignore[misc]
                 self.ended[index]()
             elif self.cancelled[index]():
                 self.open[index] = False
-        return torch.tensor([not one for one in self.open], device=input_ids.device)
+        stop = self.gives_way()
+        return torch.tensor([stop or not one for one in self.open], device=input_ids.device)
 
 
 def sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling | None:

@@ -8,18 +8,30 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.keys import Caller
+from pefttools.server.responses import (
+    ChatCompletion,
+    Classification,
+    Completion,
+    Health,
+    Loaded,
+    ModelList,
+    Ready,
+    Unloaded,
+    documented,
+    errors,
+)
+from pefttools.server.responses import Model as ModelAnswer
 from pefttools.server.schemas import (
     AdapterRequest,
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
-    PairInput,
 )
 from pefttools.server.service import Service
 from pefttools.store import check_name
@@ -27,7 +39,14 @@ from pefttools.store import check_name
 #: new tokens where a request does not say how many, as OpenAI's completions have it
 _DEFAULT_TOKENS = 16
 
+#: asked by whoever watches the server, without a key
+watched = APIRouter()
+#: figures of all callers
+figures = APIRouter()
+#: what callers ask
 router = APIRouter()
+
+Name = Annotated[str, Path(max_length=300)]
 
 
 def _service(request: Request) -> Service:
@@ -45,13 +64,13 @@ ServiceHere = Annotated[Service, Depends(_service)]
 CallerHere = Annotated[Caller, Depends(_caller)]
 
 
-@router.get("/health")
+@watched.get("/health", responses={200: {"model": Health}})
 async def health(service: ServiceHere) -> dict[str, Any]:
     """Whether the server is up. Asks nothing that could keep it waiting."""
     return {"status": "ok", "base": service.pool.served.base.id}
 
 
-@router.get("/ready")
+@watched.get("/ready", responses={200: {"model": Ready}, 503: {"model": Ready, "description": "not now"}})
 async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
     """Whether requests are answered: 503 where the batches have stopped, or the server is stopping."""
     why = service.not_ready()
@@ -61,36 +80,34 @@ async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
     return {"status": "ok"}
 
 
-@router.get("/metrics")
+@figures.get("/metrics", response_class=PlainTextResponse, responses=errors(401, 403, 503, 504))
 async def metrics(request: Request, service: ServiceHere) -> Response:
     """Figures for Prometheus."""
     service.allow_metrics(request.headers.get("authorization"))
     return Response(await service.beside.files(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=documented(ModelList))
 async def models(service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """The base and the adapters that the caller may use."""
-    names = await service.beside.files(service.names, caller)
+    names = await service.beside.files(service.models.names, caller)
     return {"object": "list", "data": [_model(name) for name in (service.settings.name, *names)]}
 
 
-@router.get("/v1/models/{name}")
-async def model(name: str, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
+@router.get("/v1/models/{name}", responses=documented(ModelAnswer))
+async def model(name: Name, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """One of them."""
-    chosen = await service.choose(name, caller)
+    chosen = await service.models.choose(name, caller)
     return _model(chosen.name or name)
 
 
-@router.post("/v1/classify")
+@router.post("/v1/classify", responses=documented(Classification))
 async def classify(request: ClassifyRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """Label texts, or pairs of texts."""
     inputs = request.input if isinstance(request.input, list) else [request.input]
-    _limit(len(inputs), service)
-    if any(isinstance(one, PairInput) for one in inputs) and any(isinstance(one, str) for one in inputs):
-        raise ConfigError("texts and pairs of texts can't be mixed in one request")
     rows = [{"text": one} if isinstance(one, str) else {"text": one.text, "pair": one.pair} for one in inputs]
-    chosen = await service.choose(request.model, caller)
+    chosen = await service.models.choose(request.model, caller)
+    _limit(len(inputs), service)
     data = []
     for index, one in enumerate(await service.classify(chosen, rows, request.on_error, http.is_disconnected)):
         if one.error is not None:
@@ -102,10 +119,11 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
     return {"object": "list", "model": chosen.name, "data": data}
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=documented(ChatCompletion, stream=True))
 async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Answer a chat."""
-    chosen = await service.choose(request.model, caller)
+    chosen = await service.models.choose(request.model, caller)
+    service.check_generates(chosen)
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
@@ -113,10 +131,10 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
     tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
     generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
     head = _head("chat.completion", request.model)
-    service.check_generation(chosen, prompt, tokens)
+    service.check_prompt(chosen, prompt, tokens)
     if request.stream:
         usage = request.stream_options is not None and request.stream_options.include_usage
-        pieces = service.stream(chosen, generation)
+        pieces = service.stream(chosen, [generation])
         return _stream(_chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage))
     await service.generate(chosen, [generation], http.is_disconnected)
     message = {"role": "assistant", "content": generation.text, "refusal": None}
@@ -124,24 +142,23 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
     return {**head, "choices": [choice], "usage": _usage([generation])}
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=documented(Completion, stream=True))
 async def completions(request: CompletionRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Go on with texts."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+    chosen = await service.models.choose(request.model, caller)
+    service.check_generates(chosen)
     _limit(len(prompts), service)
-    chosen = await service.choose(request.model, caller)
-    tokens = request.max_tokens or _DEFAULT_TOKENS
+    tokens = request.max_tokens or min(_DEFAULT_TOKENS, service.settings.max_tokens)
     ends = service.ends(chosen, chat=False)
     ids = await service.ids(prompts)
     generations = [_generation(request, one, tokens, service, ends) for one in ids]
     for one in generations:
-        service.check_generation(chosen, one.prompt, tokens)
+        service.check_prompt(chosen, one.prompt, tokens)
     head = _head("text_completion", request.model)
     if request.stream:
-        if len(generations) != 1:
-            raise ConfigError("a stream answers one prompt")
         usage = request.stream_options is not None and request.stream_options.include_usage
-        return _stream(_text_chunks(service.stream(chosen, generations[0]), generations[0], head, usage))
+        return _stream(_text_chunks(service.stream(chosen, generations), generations, head, usage))
     await service.generate(chosen, generations, http.is_disconnected)
     choices = [
         {"index": index, "text": one.text, "logprobs": None, "finish_reason": one.reason}
@@ -150,31 +167,31 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     return {**head, "choices": choices, "usage": _usage(generations)}
 
 
-@router.post("/v1/adapters/{name}")
+@router.post("/v1/adapters/{name}", responses=documented(Loaded))
 async def load(
-    name: str, service: ServiceHere, caller: CallerHere, request: AdapterRequest | None = None
+    name: Name, service: ServiceHere, caller: CallerHere, request: AdapterRequest | None = None
 ) -> dict[str, Any]:
     """Make a version of an adapter resident; where a tag is given, point it there once the version stands ready."""
     check_name(name)
-    service.allow(caller, name, manage=True)
+    service.models.allow(caller, name, manage=True)
     asked = request or AdapterRequest()
-    full = await service.beside.files(service.load, f"{name}@{asked.version}" if asked.version else name, caller)
+    full = await service.beside.files(service.models.load, f"{name}@{asked.version}" if asked.version else name, caller)
     if asked.tag is not None:
-        await service.beside.files(service.tag, full, asked.tag, caller)
+        await service.beside.files(service.models.tag, full, asked.tag, caller)
     return {"model": full, "tag": asked.tag}
 
 
-@router.delete("/v1/adapters/{name}")
-async def unload(name: str, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
+@router.delete("/v1/adapters/{name}", responses=documented(Unloaded))
+async def unload(name: Name, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """Let the weights of an adapter go; the store keeps it, and the next request brings it back."""
     check_name(name)
-    service.allow(caller, name, manage=True)
-    return {"unloaded": await service.beside.files(service.unload, name, caller)}
+    service.models.allow(caller, name, manage=True)
+    return {"unloaded": await service.beside.files(service.models.unload, name, caller)}
 
 
 def _limit(inputs: int, service: Service) -> None:
-    if not 0 < inputs <= service.settings.max_inputs:
-        raise ConfigError(f"between 1 and {service.settings.max_inputs} texts are taken in one request, not {inputs}")
+    if inputs > service.settings.max_inputs:
+        raise ConfigError(f"at most {service.settings.max_inputs} texts are taken in one request, not {inputs}")
 
 
 def _generation(
@@ -202,30 +219,26 @@ def _usage(generations: list[Generation]) -> dict[str, int]:
 
 
 async def _chat_chunks(
-    pieces: AsyncIterator[str], generation: Generation, head: dict[str, Any], usage: bool
+    pieces: AsyncIterator[tuple[int, str | None]], generation: Generation, head: dict[str, Any], usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
     def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
 
     yield chunk({"role": "assistant", "content": ""})
-    async for piece in pieces:
-        yield chunk({"content": piece})
-    yield chunk({}, generation.reason)
+    async for _, piece in pieces:
+        yield chunk({}, generation.reason) if piece is None else chunk({"content": piece})
     if usage:
         yield {**head, "choices": [], "usage": _usage([generation])}
 
 
 async def _text_chunks(
-    pieces: AsyncIterator[str], generation: Generation, head: dict[str, Any], usage: bool
+    pieces: AsyncIterator[tuple[int, str | None]], generations: list[Generation], head: dict[str, Any], usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
-    def chunk(text: str, reason: str | None = None) -> dict[str, Any]:
-        return {**head, "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": reason}]}
-
-    async for piece in pieces:
-        yield chunk(piece)
-    yield chunk("", generation.reason)
+    async for index, piece in pieces:
+        reason = generations[index].reason if piece is None else None
+        yield {**head, "choices": [{"index": index, "text": piece or "", "logprobs": None, "finish_reason": reason}]}
     if usage:
-        yield {**head, "choices": [], "usage": _usage([generation])}
+        yield {**head, "choices": [], "usage": _usage(generations)}
 
 
 def _stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:

@@ -11,7 +11,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from pefttools.errors import ArtifactError
 from pefttools.pool import AdapterPool
-from pefttools.server.batching import Row
+from pefttools.server.batching import Batcher, Row
 from pefttools.server.generating import Control, Generation, Numbers
 from pefttools.server.metrics import Metrics
 
@@ -24,21 +24,22 @@ class BatchRunner:
     Args:
         pool: runs them.
         metrics: told of batches and tokens.
-        beat: called whenever a batch gets on.
+        batcher: gives the batcher whose batches are run, which is made after its runner.
     """
 
-    def __init__(self, pool: AdapterPool, metrics: Metrics, beat: Callable[[], None]) -> None:
+    def __init__(self, pool: AdapterPool, metrics: Metrics, batcher: Callable[[], Batcher]) -> None:
         self._pool = pool
         self._metrics = metrics
-        self._beat = beat
+        self._batcher = batcher
 
     def __call__(self, rows: Sequence[Row]) -> None:
         self._metrics.batches.observe(len(rows))
         for row in rows:
-            self._metrics.queued.observe(time.monotonic() - row.since)
+            if not row.goes_on:
+                self._metrics.queued.observe(time.monotonic() - row.since)
         good = []
         for row in rows:
-            self._beat()
+            self._batcher().beat()
             try:
                 if row.adapter is not None:
                     self._pool.ensure(row.adapter)
@@ -55,6 +56,8 @@ class BatchRunner:
                 good[0].finish(error)
                 return
             for row in good:
+                if isinstance(row.work, Generation):
+                    row.work.restart()
                 self([row])
 
     def _classify(self, rows: Sequence[Row]) -> None:
@@ -73,33 +76,58 @@ class BatchRunner:
 
     def _generate(self, rows: Sequence[Row]) -> None:
         works: list[Generation] = [row.work for row in rows]
-        for one in works:
-            one.restart()
         for row in rows:
-            row.work.on_first = partial(self._first, row.since)
-        prompts = [{"input_ids": list(one.prompt)} for one in works]
+            if not row.work.tokens:
+                row.work.on_first = partial(self._first, row.since)
+        before = sum(len(one.tokens) for one in works)
+        prompts = [{"input_ids": [*one.prompt, *one.tokens]} for one in works]
         inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
         control = Control(
             works,
             [partial(getattr, row, "cancelled") for row in rows],
             [partial(row.finish, row.work) for row in rows],
             self._pool.tokenizer,
-            self._beat,
+            Slice(self._batcher()),
         )
         self._pool.generate_tokens(
             dict(inputs),
             [row.adapter for row in rows],
-            max_new_tokens=[one.max_tokens for one in works],
-            sampling=[one.sampling for one in works],
+            max_new_tokens=[one.max_tokens - len(one.tokens) for one in works],
+            sampling=[one.drawing(self._pool.served.device) for one in works],
             stopping_criteria=StoppingCriteriaList([control]),
             logits_processor=LogitsProcessorList([Numbers(works)]),
         )
-        self._metrics.tokens.inc(sum(len(one.tokens) for one in works))
-        for row in rows:  # those that failed, or that nobody waits for any more
-            row.finish(_no_numbers(row) if row.work.failed else row.work)
+        self._metrics.tokens.inc(sum(len(one.tokens) for one in works) - before)
+        self._batcher().again([row for row, open in zip(rows, control.open, strict=True) if open])
+        for row, open in zip(rows, control.open, strict=True):
+            if not open:  # those that failed, or that nobody waits for any more
+                row.finish(_no_numbers(row) if row.work.failed else row.work)
 
     def _first(self, since: float) -> None:
         self._metrics.first.observe(time.monotonic() - since)
+
+
+class Slice:
+    """Says, token by token, whether a batch gives way to those who wait.
+
+    What it has read is read anew when it goes on. So it runs for as long as reading took, at least, and giving way
+    costs half of the throughput at most.
+    """
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        self._begin = time.monotonic()
+        self._read: float | None = None
+
+    def __call__(self) -> bool:
+        """With every token."""
+        self._batcher.beat()
+        now = time.monotonic()
+        if self._read is None:
+            self._read = now
+            return False
+        reading, writing = self._read - self._begin, now - self._read
+        return writing > reading and self._batcher.gives_way(writing)
 
 
 def _no_numbers(row: Row) -> ArtifactError:

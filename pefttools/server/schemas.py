@@ -6,7 +6,12 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from pefttools.server.settings import Settings
+from pefttools.store.names import PATTERN
 
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
 Stop = Annotated[str, Field(max_length=256)]
@@ -21,6 +26,10 @@ class _Request(BaseModel):
 Input = Annotated[str, Field(max_length=200_000)]
 
 
+#: of an adapter's versions
+Tag = Annotated[str, Field(pattern=f"^{PATTERN}$")]
+
+
 class PairInput(_Request):
     """Two texts that are classified together."""
 
@@ -32,10 +41,22 @@ class ClassifyRequest(_Request):
     """Texts to classify, all with one adapter."""
 
     model: Model
-    input: Input | list[Input | PairInput] | PairInput
+    input: (
+        Input
+        | Annotated[list[Input], Field(min_length=1)]
+        | Annotated[list[PairInput], Field(min_length=1)]
+        | PairInput
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="at a text that can't be classified; skip: the others are, and it gets an error"
     )
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _alike(cls, given: Any) -> Any:
+        if isinstance(given, list) and {str, dict} <= set(map(type, given)):
+            raise ValueError("texts and pairs of texts can't be mixed in one request")
+        return given
 
 
 class _OpenAI(_Request):
@@ -71,6 +92,24 @@ class _OpenAI(_Request):
                 raise ValueError(f"there is no option {str(name)[:60]!r}" + (f"; is it {near[0]!r}?" if near else ""))
         return kept
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """With what is taken though it has no effect, so that the document forbids nothing that is taken."""
+        reference = handler(schema)
+        found = handler.resolve_ref_schema(reference)
+        required = found.get("required", ())
+        own = {
+            name: one if name in required else {"anyOf": [one, {"type": "null"}]}
+            for name, one in found["properties"].items()
+        }
+        idle = {name: {"description": "changes nothing"} for name in sorted(cls.idle)}
+        neutral = {
+            name: {"enum": [*values, None], "description": "not supported, but for these values"}
+            for name, values in sorted(cls.neutral.items())
+        }
+        found["properties"] = own | idle | neutral
+        return reference
+
 
 class TextPart(_Request):
     """A part of a message."""
@@ -79,25 +118,35 @@ class TextPart(_Request):
     text: Input
 
 
-class Message(_OpenAI):
-    """One message of a chat."""
+Content = Input | Annotated[list[TextPart], Field(max_length=1000)]
+#: what answers have, which clients send back as they came
+_OF_ANSWERS: dict[str, tuple[Any, ...]] = {
+    "refusal": ("",), "annotations": ([],), "audio": (), "tool_calls": ([],), "function_call": (),
+}  # fmt: skip
 
-    #: what answers have, which clients send back as they came
-    neutral = {"refusal": ("",), "annotations": ([],), "audio": (), "tool_calls": ([],), "function_call": ()}
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Input | Annotated[list[TextPart], Field(max_length=1000)] = ""
+class _Message(_OpenAI):
+    neutral = _OF_ANSWERS
+
+    content: Content
     name: str | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Message:
-        if self.role != "assistant" and "content" not in self.model_fields_set:
-            raise ValueError(f"a message of the role {self.role!r} needs content")
-        return self
 
     def text(self) -> str:
         """Its content, whose parts are joined as they stand."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class Message(_Message):
+    """One message of a chat, to the model."""
+
+    role: Literal["system", "developer", "user"]
+
+
+class AssistantMessage(_Message):
+    """An answer of the model, sent back; it may say nothing."""
+
+    role: Literal["assistant"]
+    content: Content = ""
 
 
 class StreamOptions(_OpenAI):
@@ -157,7 +206,7 @@ class _Generate(_OpenAI):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=-1, description="draw among so many tokens; 0 or -1: among all")
     n: Literal[1] = 1
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -176,7 +225,9 @@ class ChatRequest(_Generate):
     idle = _IDLE
     neutral = _NEUTRAL | _NEUTRAL_IN_CHATS
 
-    messages: list[Message] = Field(min_length=1, max_length=1000)
+    messages: list[Annotated[Message | AssistantMessage, Field(discriminator="role")]] = Field(
+        min_length=1, max_length=1000
+    )
     max_completion_tokens: int | None = Field(None, ge=1)
 
 
@@ -186,11 +237,29 @@ class CompletionRequest(_Generate):
     idle = _IDLE
     neutral = _NEUTRAL | {"best_of": (1,), "echo": (False,), "logprobs": (), "suffix": ("",)}
 
-    prompt: Text | list[Text]
+    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+
+
+def limit_schemas(schemas: dict[str, Any], settings: Settings) -> None:
+    """Write a server's limits into the JSON schemas of requests."""
+    for name, inputs in (("ClassifyRequest", "input"), ("ChatRequest", None), ("CompletionRequest", "prompt")):
+        properties = schemas[name]["properties"]
+        for field in {"max_tokens", "max_completion_tokens"} & properties.keys():
+            for one in _alternatives(properties[field], "integer"):
+                one["maximum"] = settings.max_tokens
+        if inputs is not None:
+            for one in _alternatives(properties[inputs], "array"):
+                one["maxItems"] = settings.max_inputs
+
+
+def _alternatives(schema: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Of a schema and its alternatives those of a type."""
+    found = [schema] if schema.get("type") == kind else []
+    return found + [one for part in schema.get("anyOf", ()) for one in _alternatives(part, kind)]
 
 
 class AdapterRequest(_Request):
     """Which version of an adapter to make resident, and a tag to point at it."""
 
-    version: str | None = Field(None, max_length=128, description="number or tag; none: the newest")
-    tag: str | None = Field(None, max_length=128, description="point this tag at the version")
+    version: Tag | None = Field(None, description="number or tag; none: the newest")
+    tag: Tag | None = Field(None, description="point this tag at the version")

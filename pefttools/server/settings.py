@@ -24,12 +24,17 @@ class Settings(BaseModel):
         None, ge=1, description="most different adapters in a batch; none: as many as fit in memory"
     )
     max_wait_ms: float = Field(5.0, ge=0, description="longest time that a row waits for others to run with")
+    max_run_ms: float = Field(
+        500.0, ge=0, description="time after which answers in the making give way to rows that wait, and go on later"
+    )
     max_queue: int = Field(1024, ge=1, description="most rows of one caller that wait; more are refused with 429")
+    max_connections: int = Field(2048, ge=1, description="most connections; more are refused with 503")
     max_body_bytes: int = Field(1_000_000, ge=1, description="largest request; larger ones are refused with 413")
     max_inputs: int = Field(256, ge=1, description="most texts in one request")
     max_tokens: int = Field(1024, ge=1, description="most new tokens that a request may ask for")
     timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take")
-    body_s: float = Field(10.0, gt=0, description="longest time that a request's body may take to come")
+    body_s: float = Field(10.0, gt=0, description="longest time that a request's head, and its body, may take to come")
+    stop_s: float = Field(25.0, gt=0, description="longest time that a server which is told to stop goes on answering")
     stall_s: float = Field(30.0, gt=0, description="time after which a batch that does not get on makes /ready say 503")
     metrics: Literal["open", "managers", "off"] = Field("open", description="who may read /metrics")
     docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")

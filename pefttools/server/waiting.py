@@ -63,17 +63,26 @@ async def answers(rows: Sequence[Row], seconds: float, gone: Gone | None) -> lis
             row.cancelled = True
 
 
-async def pieces(row: Row, queue: asyncio.Queue[str | None], seconds: float) -> AsyncIterator[str]:
-    """Pieces of a row's text as they come, up to None; errors as `answers`."""
+async def pieces(
+    rows: Sequence[Row], queue: asyncio.Queue[tuple[int, str | None]], seconds: float
+) -> AsyncIterator[tuple[int, str | None]]:
+    """Numbers of rows and pieces of their texts as they come, None at the end of each; errors as `answers`."""
+    for row in rows:
+        row.future.add_done_callback(_seen)
+    waiting = len(rows)
     try:
         async with asyncio.timeout(seconds):
-            while (piece := await queue.get()) is not None:
-                yield piece
-            await row.future
+            while waiting:
+                index, piece = await queue.get()
+                if piece is None:
+                    await rows[index].future  # raises
+                    waiting -= 1
+                yield index, piece
     except TimeoutError as error:
         raise too_long(seconds) from error
     finally:
-        row.cancelled = True
+        for row in rows:
+            row.cancelled = True
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

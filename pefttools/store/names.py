@@ -7,7 +7,17 @@ from collections.abc import Iterable
 
 from pefttools.errors import ConfigError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+#: how names and tags are written
+PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_NAME = re.compile(PATTERN)
+
+
+class BadNameError(ConfigError):
+    """What is no name, and so names nothing."""
+
+
+class NameTakenError(ConfigError):
+    """A name that is too much like one that there is."""
 
 
 def is_name(text: str) -> bool:
@@ -19,10 +29,10 @@ def check_name(name: str) -> None:
     """Refuse what is no adapter name.
 
     Raises:
-        ConfigError: other signs than letters, digits, dot, dash and underscore, or too long.
+        BadNameError: other signs than letters, digits, dot, dash and underscore, or too long.
     """
     if not is_name(name):
-        raise ConfigError(
+        raise BadNameError(
             f"{short(name)!r} is no adapter name", hint="Letters, digits, '.', '_' and '-'; a letter or digit first."
         )
 
@@ -31,10 +41,10 @@ def check_tag(tag: str) -> None:
     """Refuse what is no tag.
 
     Raises:
-        ConfigError: as `check_name`, or a number, which is a version.
+        BadNameError: as `check_name`, or a number, which is a version.
     """
     if not is_name(tag) or tag.isdecimal():
-        raise ConfigError(
+        raise BadNameError(
             f"{short(tag)!r} is no tag", hint="Letters, digits, '.', '_' and '-', and not a number, which is a version."
         )
 
@@ -43,11 +53,11 @@ def check_case(name: str, others: Iterable[str]) -> None:
     """Refuse a second name that would be the same one on a disk that knows no case.
 
     Raises:
-        ConfigError: names the other.
+        NameTakenError: names the other.
     """
     for other in others:
         if other != name and other.casefold() == name.casefold():
-            raise ConfigError(
+            raise NameTakenError(
                 f"{name!r} differs from {other!r} in upper and lower case alone", hint=f"Write {other!r}, or another."
             )
 

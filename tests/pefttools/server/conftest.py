@@ -18,6 +18,7 @@ import uvicorn
 import pefttools
 from pefttools.server import Settings
 from pefttools.server.app import create_app
+from pefttools.server.connections import listening
 from pefttools.server.service import Service
 from pefttools.store import Store
 
@@ -83,7 +84,7 @@ class Server:
 def running(settings: Settings) -> Iterator[Server]:
     """Serve on a free port of loopback."""
     service = Service(settings)
-    config = uvicorn.Config(create_app(settings, service), host="127.0.0.1", port=0, log_level="error")
+    config = listening(create_app(settings, service), settings, "127.0.0.1", 0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -56,6 +56,15 @@ def test_openai_client(serve: Serve, tiny_llama: str, writers: Artifacts) -> Non
         model="acme", prompt="a text that goes on", max_tokens=8, temperature=0, stream=True
     )
     assert "".join(chunk.choices[0].text for chunk in streamed) == texts["acme"]
+    several = {"model": "acme", "prompt": ["a text that goes on", "another"], "max_tokens": 8, "temperature": 0}
+    whole = client.completions.create(**several)
+    found = ["", ""]
+    ends = [0, 0]
+    for chunk in client.completions.create(**several, stream=True):
+        found[chunk.choices[0].index] += chunk.choices[0].text
+        ends[chunk.choices[0].index] += chunk.choices[0].finish_reason is not None
+    assert found == [choice.text for choice in whole.choices]
+    assert ends == [1, 1]
 
 
 def test_openai_chat(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
@@ -126,12 +135,12 @@ def test_wrong_requests(serve: Serve, tiny_bert: str, tiny_llama: str, classifie
     status, message = _error(post("/v1/classify", json={**ask, "model": "acne"}))
     assert (status, "Did you mean 'acme'" in message) == (404, True)
     assert _error(post("/v1/classify", json={**ask, "model": "acme@9"}))[0] == 404
-    assert _error(post("/v1/classify", json={**ask, "model": "../acme"}))[0] == 400
+    assert _error(post("/v1/classify", json={**ask, "model": "../acme"}))[0] == 404
     status, message = _error(post("/v1/classify", json={**ask, "model": "llama"}))
     assert status == 409
     assert tiny_llama.rpartition("/")[2] in message
     assert _error(post("/v1/classify", json={**ask, "model": "base"})) == (
-        400, "the model 'base' has no classification head",
+        404, "the model 'base' has no classification head",
     )  # fmt: skip
     assert _error(post("/v1/classify", json={**ask, "input": ["x"] * 4}))[0] == 400
     assert _error(post("/v1/classify", json={**ask, "input": []}))[0] == 400
@@ -141,7 +150,7 @@ def test_wrong_requests(serve: Serve, tiny_bert: str, tiny_llama: str, classifie
     assert "content-type" in _error(post("/v1/classify", content=b"{}"))[1]
     assert "constrained" not in _error(post("/v1/classify", json={**ask, "input": ""}))[1]
     assert _error(post("/v1/classify", json={**ask, "inputs": "x"})) == (400, "inputs: Extra inputs are not permitted")
-    assert _error(post("/v1/completions", json={"model": "acme", "prompt": "x"}))[0] == 400
+    assert _error(post("/v1/completions", json={"model": "acme", "prompt": "x"}))[0] == 404
     assert _error(server.http.get("/v1/nothing"))[0] == 404
     # One damaged adapter; the others notice nothing.
     Store(tmp_path / "store").add(classifiers(3), "broken")
@@ -246,7 +255,7 @@ def test_metrics(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
 
 def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
     server = serve(tiny_llama, {"acme": [writers(1)]}, max_queue=2, timeout_s=0.3)
-    server.service.load("acme", EVERYBODY)  # reading it may take longer than that
+    server.service.models.load("acme", EVERYBODY)  # reading it may take longer than that
     ask = {"model": "acme", "prompt": ["a", "b", "c"], "max_tokens": 4, "temperature": 0}
     assert _error(server.http.post("/v1/completions", json=ask))[0] == 429
     slow = {"model": "acme", "prompt": "a", "max_tokens": 1000, "temperature": 0}
@@ -327,7 +336,7 @@ def test_pairs_beside_single_texts(serve: Serve, tiny_bert: str, tmp_path: Path)
         scores = asyncio.run(ask(list(order)))
         assert scores[order.index(pair)] == pytest.approx(wanted, abs=1e-5)
     refused = server.http.post("/v1/classify", json={"model": "prefix", "input": pair})
-    assert _error(refused)[0] == 400
+    assert _error(refused)[0] == 404
     assert "pairs of texts" in _error(refused)[1]
 
 
@@ -446,7 +455,7 @@ def test_parts_that_an_adapter_was_not_trained_on(serve: Serve, tiny_bert: str, 
     save_artifact(model, tmp_path / "pairs", columns={"text": "one", "pair": "other", "label": "label"})
     server = serve(tiny_bert, {"pairs": [tmp_path / "pairs"]})
     refused = server.http.post("/v1/classify", json={"model": "pairs", "input": "single"})
-    assert _error(refused)[0] == 400
+    assert _error(refused)[0] == 404
     assert "the input has no 'pair', but the model was trained with it" in _error(refused)[1]
     pair = {"text": "a", "pair": "b"}
     assert server.http.post("/v1/classify", json={"model": "pairs", "input": pair}).status_code == 200

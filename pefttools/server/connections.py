@@ -1,0 +1,114 @@
+"""Connections: how many there may be, and how long one that does nothing is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pefttools.server.app import error_body
+from pefttools.server.settings import Settings
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP over one connection that can't be held for nothing.
+
+    uvicorn itself waits for the rest of a request's head, and for a caller to read, as long as it takes.
+
+    Args:
+        most: connections; one more is told so, and closed.
+        head_s: seconds in which a request's head must have come.
+        read_s: seconds for which a caller may leave an answer unread.
+        options: of uvicorn's.
+    """
+
+    def __init__(self, *, most: int, head_s: float, read_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._most = most
+        self._head = _Timer(self.loop, head_s)
+        self._unread = _Timer(self.loop, read_s)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, or refuse to."""
+        super().connection_made(transport)
+        if len(self.connections) > self._most:
+            body = json.dumps(error_body("too many connections; try again later", "too_many", 503)).encode()
+            head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n" \
+                   f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"  # fmt: skip
+            transport.write(head.encode() + body)
+            transport.close()
+            return
+        self._head.start(transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._head.stop()
+        else:
+            self._head.start(self.transport.close)
+
+    def pause_writing(self) -> None:
+        """The caller does not read as fast as it is written to."""
+        super().pause_writing()
+        self._unread.start(self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The caller has read."""
+        super().resume_writing()
+        self._unread.stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._head.stop()
+        self._unread.stop()
+        super().connection_lost(exc)
+
+
+class _Timer:
+    """Does something after some seconds, if it is not stopped before; one that runs is not started anew."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, act: Callable[[], None]) -> None:
+        if self._handle is None:
+            self._handle = self._loop.call_later(self._seconds, act)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+def listening(app: FastAPI, settings: Settings, host: str, port: int, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves the application.
+
+    Args:
+        app: as `create_app` gives it.
+        settings: its limits.
+        host: address to listen on.
+        port: to listen on; 0: any that is free.
+        options: further ones of uvicorn's.
+    """
+    http: Any = partial(
+        BoundedProtocol, most=settings.max_connections, head_s=settings.body_s, read_s=settings.timeout_s
+    )
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=http,
+        ws="none",
+        timeout_graceful_shutdown=round(settings.stop_s) or 1,
+        **options,
+    )

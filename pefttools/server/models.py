@@ -1,0 +1,125 @@
+"""Models that requests name: versions of the store, ready in the pool."""
+
+from __future__ import annotations
+
+import threading
+
+from pefttools.artifact import Manifest, read_manifest
+from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
+from pefttools.pool import AdapterPool
+from pefttools.server.answers import Chosen
+from pefttools.server.beside import Beside
+from pefttools.server.keys import Caller, ForbiddenError, Keys
+from pefttools.server.metrics import Metrics
+from pefttools.server.settings import Settings
+from pefttools.store import Store, check_name
+
+
+class Models:
+    """What callers may use, by the names that they give.
+
+    Args:
+        settings: of the server.
+        pool: where versions are made ready.
+        store: where they come from.
+        keys: of the callers.
+        metrics: told of loads.
+        beside: reads the store.
+    """
+
+    def __init__(
+        self, settings: Settings, pool: AdapterPool, store: Store, keys: Keys, metrics: Metrics, beside: Beside
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.store = store
+        self.keys = keys
+        self.metrics = metrics
+        self.beside = beside
+        #: of versions that were asked for; a version never changes
+        self._manifests: dict[str, Manifest] = {}
+        self._registering = threading.Lock()
+
+    def names(self, caller: Caller) -> list[str]:
+        """Adapters of the store that a caller may use."""
+        return [name for name in self.store.names() if caller.may_use(name)]
+
+    async def choose(self, model: str, caller: Caller, *, manage: bool = False) -> Chosen:
+        """The version that a request's model name means now, ready to be used.
+
+        Raises:
+            ForbiddenError: the caller may not.
+            UnknownNameError: no such adapter, version or tag.
+            ArtifactError, BaseModelError, ConfigError: it can't be served.
+        """
+        if model == self.settings.name and not manage:
+            return Chosen(None, None, self._owner(caller, ""))
+        name = model.partition("@")[0]
+        check_name(name)
+        self.allow(caller, name, manage=manage)
+        return await self.beside.files(self._ready, model, caller)
+
+    def allow(self, caller: Caller, name: str, *, manage: bool = False) -> None:
+        """Refuse what a caller may not do; before it is looked up, so that nobody learns what there is.
+
+        Raises:
+            ForbiddenError: not allowed.
+        """
+        if not (caller.may_manage(name) if manage else caller.may_use(name)):
+            raise ForbiddenError(f"this key may not {'manage' if manage else 'use'} the adapter {name!r}")
+
+    def load(self, reference: str, caller: Caller) -> str:
+        """Make a version resident; gives its full name."""
+        return str(self._ready(reference, caller).name)
+
+    def tag(self, full: str, tag: str, caller: Caller) -> None:
+        """Point a tag at a version, ``acme@3``."""
+        name, _, version = full.partition("@")
+        self.store.tag(name, int(version), tag, by=f"key {caller.id}")
+
+    def unload(self, name: str, caller: Caller) -> list[str]:
+        """Let the weights of all versions of an adapter go; gives their names."""
+        self._resolve(name, caller)
+        return [one for one in self.pool.resident if one.partition("@")[0] == name and self.pool.evict(one)]
+
+    def _resolve(self, reference: str, caller: Caller) -> str:
+        """Full name of the version that a reference means now; names that the caller may not use are not told."""
+        try:
+            return "@".join(map(str, self.store.resolve(reference)))
+        except UnknownNameError:
+            name = reference.partition("@")[0]
+            names = self.names(caller)
+            if name in names:
+                raise
+            raise UnknownNameError("adapter", name, names) from None
+
+    def _ready(self, reference: str, caller: Caller) -> Chosen:
+        full = self._resolve(reference, caller)
+        try:
+            manifest = self._made_ready(full)
+        except ArtifactError:
+            self._resolve(full, caller)  # removed meanwhile, it is unknown and not damaged
+            raise
+        return Chosen(full, manifest, self._owner(caller, full.partition("@")[0]))
+
+    def _made_ready(self, full: str) -> Manifest:
+        """Register and load a version; gives its manifest."""
+        manifest = self._manifests.get(full)
+        if manifest is None:
+            folder = self.store.get(full, verified=False)  # the pool verifies what it reads
+            manifest = read_manifest(folder)
+            with self._registering:
+                if full not in self._manifests:
+                    self.pool.register(full, folder)
+                    self._manifests[full] = manifest
+        try:
+            # Ahead of its batch, beside the one that runs. Where nothing can leave now, its batch will see to it.
+            if self.pool.ensure(full, wait=False):
+                self.metrics.loads.inc()
+        except CapacityError:
+            if not self.pool.resident:
+                raise
+        return manifest
+
+    def _owner(self, caller: Caller, adapter: str) -> str:
+        return caller.id if self.keys.needed else adapter

@@ -1,0 +1,198 @@
+"""Answers, as they go out over HTTP: what the OpenAPI document says of them. Those that OpenAI has follow its own."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(_Answer):
+    """What went wrong."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: None
+    code: str
+
+
+class Error(_Answer):
+    """Any answer that is none."""
+
+    error: ErrorDetail
+
+
+class Health(_Answer):
+    """The server is up."""
+
+    status: Literal["ok"]
+    base: str
+
+
+class Ready(_Answer):
+    """Whether requests are answered; why not."""
+
+    status: str
+
+
+class Model(_Answer):
+    """The base, or an adapter."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(_Answer):
+    """All that the caller may use."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class RowError(_Answer):
+    """Why a text could not be classified."""
+
+    message: str
+
+
+class Refused(_Answer):
+    """A text that could not be classified."""
+
+    index: int
+    error: RowError
+
+
+class _Label(_Answer):
+    index: int
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class Label(_Label):
+    """A text that was classified."""
+
+
+class LabelOfPart(_Label):
+    """A text that was too long: its beginning was classified."""
+
+    cut_from: int
+
+
+class Classification(_Answer):
+    """One entry per text, in their order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Label | LabelOfPart | Refused]
+
+
+class Usage(_Answer):
+    """Tokens read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AnswerMessage(_Answer):
+    """The answer to a chat."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(_Answer):
+    """One answer."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(_Answer):
+    """A chat's answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextChoice(_Answer):
+    """How a text goes on."""
+
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class Completion(_Answer):
+    """How texts go on, in their order."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class Loaded(_Answer):
+    """The version that stands ready, and the tag that points at it now."""
+
+    model: str
+    tag: str | None
+
+
+class Unloaded(_Answer):
+    """The versions whose weights were let go."""
+
+    unloaded: list[str]
+
+
+_ERRORS = {
+    400: "a request that can't be answered",
+    401: "no valid key",
+    403: "a key that may not do this",
+    404: "no such model, version or tag",
+    408: "the body did not come in time",
+    409: "an adapter of another base",
+    413: "a request that is too large",
+    422: "an adapter that is damaged, or gives no numbers",
+    429: "more texts of this caller wait than may; try again later",
+    500: "a fault of the server",
+    503: "no room, or the server is stopping",
+    504: "it took too long",
+}
+
+
+def documented(answer: type[BaseModel], *, stream: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer.
+
+    Args:
+        answer: where all went well.
+        stream: events, too, for who asks for them.
+    """
+    well: dict[str, Any] = {"model": answer}
+    if stream:
+        data = {"type": "string", "description": "JSON; at the end [DONE]"}
+        event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+        well["content"] = {"text/event-stream": {"schema": event}}
+    return {200: well} | errors(*_ERRORS)
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route may answer."""
+    return {status: {"model": Error, "description": _ERRORS[status]} for status in statuses}
