@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dynamo import maybe_mark_dynamic
+from torch._dynamo.utils import counters
 
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
@@ -37,6 +38,10 @@ class Forward:
         self.shelf = shelf
         self.lock = lock
         self.compiled = compile
+        #: compile nothing more: what has no graph runs without
+        self.sealed = False
+        #: calls that ran without a graph since then
+        self.plain = 0
         self._states: torch.Tensor | None = None
         if served.causal:
             served.backbone.register_forward_hook(self._keep)
@@ -68,12 +73,18 @@ class Forward:
                     maybe_mark_dynamic(tensor, [0, 1])
             for tensor in (*slots.values(), *stacks):
                 maybe_mark_dynamic(tensor, 0)
-            result: Result = self._bound(slots, stacks, given, language)
+            for keys, values in _cached(given.get("past_key_values")):
+                maybe_mark_dynamic(keys, [0, 2])
+                maybe_mark_dynamic(values, [0, 2])
+            with torch.compiler.set_stance("eager_on_recompile" if self.sealed else "default"):
+                result: Result = self._bound(slots, stacks, given, language)
         return result
 
     def _bind_and_run(
         self, slots: dict[Family, torch.Tensor], stacks: list[torch.Tensor], given: dict[str, Any], language: bool
     ) -> Result:
+        if not torch.compiler.is_compiling():
+            self.plain += 1
         self.shelf.routing.slots = slots
         self.shelf.bind(stacks)
         return self._run(given, language)
@@ -94,5 +105,13 @@ class Forward:
             )
         return states, logits
 
+    def graphs(self) -> int:
+        """Number of graphs that were compiled in this process."""
+        return int(counters["stats"]["unique_graphs"])
+
     def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
         self._states = output.last_hidden_state
+
+
+def _cached(cache: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [] if cache is None else [(layer.keys, layer.values) for layer in cache.layers]

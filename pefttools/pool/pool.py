@@ -15,18 +15,18 @@ from pefttools.bases import locate_base
 from pefttools.errors import ConfigError
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
+from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Residents
 from pefttools.pool.running import Answer, Runner
 from pefttools.pool.shelf import Shelf
+from pefttools.pool.warming import WarmUp
 from pefttools.tasks import Task
 from pefttools.tasks.causal_lm import CausalLM
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.padding import padded_on_the_right
 from pefttools.training.precision import default_device
-
-Inputs = Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, torch.Tensor]
 
 
 class AdapterPool:
@@ -42,8 +42,7 @@ class AdapterPool:
         max_bytes: most bytes of adapter weights; None: no limit.
         dtype: number format to compute in, where it is not the variant's own.
         device: where the model goes; None: the accelerator, where there is one.
-        compile: run the base by torch.compile. Adapters that come and go, and batches of other sizes, need no new
-            compilation; the first adapter of a new kind or size does. Generation is not compiled.
+        compile: run the base by torch.compile; see `warm_up`. Generation is not compiled.
 
     Raises:
         BaseModelError: the base can't be loaded.
@@ -71,7 +70,7 @@ class AdapterPool:
         #: writes the chats of rows without an adapter
         self.base_task: Task[Any] = CausalLM(CausalLMConfig())
         self._running = threading.Lock()
-        self._tokenizing = threading.Lock()
+        self._tensors = Tensors(self.served)
 
     @property
     def tokenizer(self) -> Any:
@@ -139,6 +138,23 @@ class AdapterPool:
         """Let an adapter's weights go; it stays known. False where it was not resident."""
         return self._residents.evict(name)
 
+    def warm_up(self, *, rows: Sequence[int] = (1, 2), tokens: int = 16) -> WarmUp:
+        """Compile now for all batches that the resident adapters can make up, and for nothing else later.
+
+        Without it a call compiles when it first meets a kind of batch, for half a minute or so each. After it, what has
+        no graph runs without one: adapters of a new kind or padded size, until the next `warm_up`.
+
+        Args:
+            rows: sizes of the batches that are tried; one row has graphs of its own, all others share theirs.
+            tokens: their length, which the graphs do not depend on.
+
+        Raises:
+            ConfigError: the pool does not compile.
+        """
+        names = self.resident
+        with torch.no_grad(), self._holding(names) as held:
+            return self._runner.warm_up([one for one in held if one is not None], rows, tokens)
+
     def unload(self, name: str) -> None:
         """Forget an adapter; a running call that uses it ends first.
 
@@ -160,7 +176,7 @@ class AdapterPool:
             ConfigError: rows that can't be served.
             CapacityError: more different adapters than the pool may hold.
         """
-        batch = padded_on_the_right(self._batch(inputs, adapters, "right"))
+        batch = padded_on_the_right(self._tensors.of(inputs, adapters, "right"))
         with self._holding(adapters) as rows:
             if not isinstance(inputs, Mapping):
                 for row in rows:
@@ -201,7 +217,7 @@ class AdapterPool:
         """
         tokens, ends = self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)
         texts = [answer_text(row, self.tokenizer, own) for row, own in zip(tokens.tolist(), ends, strict=True)]
-        return [text.strip() for text in texts] if _are_rows(inputs) else texts
+        return [text.strip() for text in texts] if are_rows(inputs) else texts
 
     @torch.no_grad()
     def generate_tokens(
@@ -227,10 +243,12 @@ class AdapterPool:
         given = token_ids(options.pop("eos_token_id", None))
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))
-        batch = None if _are_rows(inputs) else self._batch(inputs, adapters, "left")
+        batch = None if are_rows(inputs) else self._tensors.of(inputs, adapters, "left")
         with self._holding(adapters) as rows:
             if batch is None:  # only the rows' adapters can write it
-                batch = self._batch(self._prompts(inputs, rows), adapters, "left")
+                batch = self._tensors.of(
+                    self._tensors.prompts(inputs, [self._task(row) for row in rows]), adapters, "left"
+                )
             ends = [sorted({*given, *self.answer_ends(None if row is None else row.prepared.task)}) for row in rows]
             tokens = self._runner.generate(
                 rows, batch, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, ends=ends, **options
@@ -242,48 +260,15 @@ class AdapterPool:
         own = [] if task is None else task.answer_ends(self.tokenizer)
         return sorted({*own, *end_tokens(self.served.model)})
 
-    def _prompts(self, inputs: Any, rows: Sequence[Resident | None]) -> dict[str, torch.Tensor]:
-        """Left-padded tokens of rows, each written by its adapter's task."""
-        if len(inputs) != len(rows):
-            raise ConfigError(f"{len(inputs)} rows, but {len(rows)} adapters: one is needed for each row")
-        tasks = [self.base_task if row is None else row.prepared.task for row in rows]
-        table = [{"input_ids": task.prompt_ids(one, self.tokenizer)} for task, one in zip(tasks, inputs, strict=True)]
-        with self._tokenizing:
-            return dict(self.tokenizer.pad(table, padding_side="left", return_tensors="pt"))
+    def _task(self, row: Resident | None) -> Task[Any]:
+        """Who writes a row's prompt."""
+        return self.base_task if row is None else row.prepared.task
 
     @contextmanager
     def _holding(self, adapters: Sequence[str | None]) -> Iterator[list[Resident | None]]:
         """Alone with the model, each row with its adapter, which stays resident within."""
         with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
             yield [None if name is None else held[name] for name in adapters]
-
-    def _batch(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
-        if isinstance(adapters, str):
-            raise ConfigError(f"adapters must be a list, one name or None for each row, not {adapters!r}")
-        if isinstance(inputs, Mapping):
-            batch = dict(inputs)
-        elif isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
-            raise ConfigError("inputs must be a list of texts, or tensors as the tokenizer gives them")
-        elif not inputs:
-            raise ConfigError("an empty batch")
-        else:
-            with self._tokenizing:  # padding is a state of the tokenizer
-                batch = dict(self.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))
-            types = batch.get("token_type_ids")
-            if types is not None and not types.any():
-                del batch["token_type_ids"]
-        rows = len(batch["input_ids"])
-        if rows != len(adapters):
-            raise ConfigError(f"{rows} rows, but {len(adapters)} adapters: one is needed for each row")
-        if rows == 0:
-            raise ConfigError("an empty batch")
-        if "attention_mask" not in batch:
-            batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-        return {name: tensor.to(self.served.device) for name, tensor in batch.items()}
-
-
-def _are_rows(inputs: Inputs) -> bool:
-    return not isinstance(inputs, Mapping | str) and bool(inputs) and isinstance(inputs[0], Mapping)
 
 
 def _per_row(name: str, given: Any, rows: int) -> list[Any]:

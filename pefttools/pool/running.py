@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from pefttools.pool.heads import BatchStates
 from pefttools.pool.residents import Resident
 from pefttools.pool.shelf import Shelf
 from pefttools.pool.virtual import VirtualTokens, gather, inject
+from pefttools.pool.warming import WarmUp, typical_batches
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,26 @@ class Runner:
             ends=ends,
             **options,
         )
+
+    def warm_up(self, residents: Iterable[Resident], rows: Sequence[int], tokens: int) -> WarmUp:
+        """Compile for batches of these adapters, and for nothing more from then on; see `AdapterPool.warm_up`."""
+        run = self._run
+        if not run.compiled:
+            raise ConfigError("there is nothing to warm up in a pool that does not compile", hint="Set compile=True.")
+        run.sealed = False
+        begin, before = time.perf_counter(), run.graphs()
+        by_name = {one.name: one for one in residents}
+        batches = typical_batches(by_name.values(), self.served.causal, rows)
+        token = self.served.tokenizer.pad_token_id or 0
+        for names in batches:
+            ids = torch.full((len(names), tokens), token, device=self.served.device)
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            chosen = [None if name is None else by_name[name] for name in names]
+            self.answer(chosen, batch)
+            if any(row is not None and "pair" in row.prepared.roles for row in chosen):
+                self.answer(chosen, batch | {"token_type_ids": torch.zeros_like(ids)})
+        run.sealed, run.plain = True, 0
+        return WarmUp(run.graphs() - before, time.perf_counter() - begin)
 
     def reading(self, rows: Sequence[Resident | None]) -> contextlib.AbstractContextManager[None]:
         """Within it the base's forward runs with the rows' adapters, as `generate` has it run token by token."""

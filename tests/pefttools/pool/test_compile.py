@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import pefttools
+from pefttools.errors import ConfigError
 
 from .makers import TEXTS, Make, assert_close
 
@@ -56,32 +58,83 @@ def test_one_graph_for_loads_growths_and_batches(tiny_llama: str, many: list[Pat
     assert not counters["graph_break"]
 
 
-def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
-    chosen = [
-        "lora-0",
-        "lora-2",
-        "ia3-0",
-        "bitfit-0",
-        "bottleneck-0",
-        "bottleneck-1",
-        "bottleneck-2",
-        "prefix-0",
-        "prompt-0",
-    ]
-    pool = pefttools.AdapterPool(tiny_bert, compile=True)
-    plain = pefttools.AdapterPool(tiny_bert)
+EVERY_KIND = [
+    "lora-0",
+    "lora-2",
+    "ia3-0",
+    "bitfit-0",
+    "bottleneck-0",
+    "bottleneck-1",
+    "bottleneck-2",
+    "prefix-0",
+    "prompt-0",
+]
+
+
+def _loaded(base: str, chosen: list[str], artifact: Make) -> tuple[pefttools.AdapterPool, pefttools.AdapterPool]:
+    pools = pefttools.AdapterPool(base, compile=True), pefttools.AdapterPool(base)
     for name in chosen:
         method, number = name.split("-")
-        for one in (pool, plain):
-            one.load(name, artifact(tiny_bert, "mean", method, int(number)))
-    texts = [TEXTS[index % 4] for index in range(len(chosen))]
+        for one in pools:
+            one.load(name, artifact(base, "mean", method, int(number)))
+    return pools
+
+
+def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
+    pool, plain = _loaded(tiny_bert, EVERY_KIND, artifact)
+    texts = [TEXTS[index % 4] for index in range(len(EVERY_KIND))]
     counters.clear()
-    for found, wanted in zip(pool(texts, chosen), plain(texts, chosen), strict=True):
+    for found, wanted in zip(pool(texts, EVERY_KIND), plain(texts, EVERY_KIND), strict=True):
         assert found.logits is not None
         assert wanted.logits is not None
         assert_close(found.logits, wanted.logits)
     assert counters["stats"]["unique_graphs"] >= 1
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize(("chosen", "sizes", "graphs"), [
+    (["ia3-0", "prefix-0", "prefix-2"], [2], 2),  # with a prefix or without
+    # prefix, prompt, both or neither; a single row has three of them
+    pytest.param([*EVERY_KIND, "prefix-2"], [1, 2], 7, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_warmed_up_it_never_compiles_again(
+    chosen: list[str], sizes: list[int], graphs: int, tiny_bert: str, artifact: Make
+) -> None:
+    pool, plain = _loaded(tiny_bert, chosen, artifact)
+    counters.clear()
+    warm = pool.warm_up(rows=sizes)
+    assert warm.graphs == counters["stats"]["unique_graphs"] == graphs
+    assert warm.seconds > 0
+    draw = random.Random(0)
+    for _ in range(30):
+        names = [draw.choice([*chosen, None]) for _ in range(draw.choice((*sizes, 3, 7)))]
+        asked = [draw.choice(TEXTS) for _ in names]
+        for found, wanted in zip(pool(asked, names), plain(asked, names), strict=True):
+            if wanted.logits is not None:
+                assert found.logits is not None
+                assert_close(found.logits, wanted.logits)
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert pool._runner._run.plain == 0, "calls that ran without a graph"
+    assert not counters["graph_break"]
+
+
+def test_what_comes_after_warming_up_runs_without_a_graph(tiny_bert: str, artifact: Make) -> None:
+    pool = pefttools.AdapterPool(tiny_bert, compile=True)
+    plain = pefttools.AdapterPool(tiny_bert)
+    with pytest.raises(ConfigError, match="compile=True"):
+        plain.warm_up()
+    pool.load("one", artifact(tiny_bert, "mean", "ia3", 0))
+    pool.warm_up(rows=[2])
+    counters.clear()
+    for own in (pool, plain):
+        own.load("new", artifact(tiny_bert, "mean", "lora", 0))
+    for found, wanted in zip(pool(TEXTS[:2], ["new", "new"]), plain(TEXTS[:2], ["new", "new"]), strict=True):
+        assert found.logits is not None and wanted.logits is not None
+        assert_close(found.logits, wanted.logits)
+    assert counters["stats"]["unique_graphs"] == 0 and pool._runner._run.plain == 1
+    assert pool.warm_up(rows=[2]).graphs == 1
+    pool(TEXTS[:3], ["new", "new", None])
+    assert pool._runner._run.plain == 0
 
 
 def test_loads_while_a_compiled_call_runs(tiny_llama: str, many: list[Path]) -> None:

@@ -1,0 +1,50 @@
+"""Batches that stand for all that the resident adapters can make up, to compile for them ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from pefttools.pool.residents import Resident
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What `AdapterPool.warm_up` did.
+
+    Attributes:
+        graphs: number of graphs that torch.compile made for them.
+        seconds: that it took.
+    """
+
+    graphs: int
+    seconds: float
+
+
+def typical_batches(residents: Iterable[Resident], causal: bool, rows: Sequence[int]) -> list[list[str | None]]:
+    """Names of the rows' adapters, per batch.
+
+    What decides which graph runs is which kinds of virtual tokens a batch has, whether the language head runs, and
+    whether there is one row or more. Which adapters there are beside decides nothing: all of them are in every graph.
+
+    Args:
+        residents: the adapters.
+        causal: whether the base has a language head.
+        rows: sizes of batches.
+    """
+    groups: dict[tuple[frozenset[str], bool], str | None] = {(frozenset(), causal): None}
+    for one in residents:
+        if not one.placed.beside:  # such rows are never compiled
+            groups.setdefault((frozenset(one.placed.lengths), causal and one.prepared.head.language), one.name)
+    batches: dict[tuple[frozenset[str], bool, int], list[str | None]] = {}
+    for size in range(1, min(3, len(groups)) + 1):  # two kinds of virtual tokens, and the language head
+        for some in combinations(groups, size):
+            kinds, language = frozenset().union(*(kinds for kinds, _ in some)), any(head for _, head in some)
+            for count in rows:
+                if count >= size:
+                    names = [groups[group] for group in some]
+                    batches.setdefault(
+                        (kinds, language, min(count, 2)), [names[index % size] for index in range(count)]
+                    )
+    return list(batches.values())
