@@ -52,14 +52,19 @@ def canonical_json(value: Any) -> str:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
+    """As `write_bytes_atomic`, in UTF-8."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a killed writer, leaves the old content or the new, never a part."""
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile's: its files are their owner's alone, whatever the umask.
         temporary = _beside(path)
         try:
-            with temporary.open("x", encoding="utf-8") as stream:
-                stream.write(text)
+            with temporary.open("xb") as stream:
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)

@@ -11,6 +11,7 @@ from pefttools.artifact import Manifest, read_manifest
 from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.load import find_base
 from pefttools.artifact.reading import hold
+from pefttools.artifact.signing import trusted
 from pefttools.errors import UnknownNameError
 from pefttools.tuned import TunedModel
 
@@ -22,7 +23,14 @@ def inspect(folder: PathLike) -> Manifest:
     return manifest
 
 
-def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True, rehash: bool = False) -> Manifest:
+def verify(
+    folder: PathLike,
+    *,
+    base: str | None = None,
+    check_base: bool = True,
+    rehash: bool = False,
+    signed_by: Sequence[PathLike] = (),
+) -> Manifest:
     """Check every file of an artifact, and that its base is the one it was trained on.
 
     Args:
@@ -30,12 +38,13 @@ def verify(folder: PathLike, *, base: str | None = None, check_base: bool = True
         base: where its base lies; None: where the manifest says.
         check_base: whether the base is looked at.
         rehash: read the base's weights again, whatever is known of the files.
+        signed_by: public keys, one of which must have signed it; none: anybody may have made it.
 
     Raises:
-        ArtifactError: a file is damaged or missing.
+        ArtifactError: a file is damaged or missing, or the artifact is not signed.
         BaseModelError: the base is another one, or can't be found.
     """
-    with hold(Path(folder)) as held:
+    with hold(Path(folder), trusted(signed_by)) as held:
         pass
     if check_base:
         find_base(held.manifest, base, rehash=rehash)

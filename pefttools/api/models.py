@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.artifact import Manifest, load_artifact, save_artifact
+from pefttools.artifact.signing import trusted
 from pefttools.asking import ID, OnError, table_of
 from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base
@@ -109,19 +110,22 @@ def save(model: TunedModel, folder: PathLike, *, storage: str = "float32") -> Ma
     return save_artifact(model, Path(folder), storage=storage)
 
 
-def load(folder: PathLike, *, base: str | None = None, variant: str | None = None) -> TunedModel:
+def load(
+    folder: PathLike, *, base: str | None = None, variant: str | None = None, signed_by: Sequence[PathLike] = ()
+) -> TunedModel:
     """Load an artifact on its base, verified.
 
     Args:
         folder: the artifact.
         base: where the base lies, if not where the manifest says.
         variant: number format of the base, if not the one that the adapter was trained on.
+        signed_by: public keys, one of which must have signed it; none: anybody may have made it.
 
     Raises:
-        ArtifactError: the artifact is damaged.
+        ArtifactError: the artifact is damaged, or not signed.
         BaseModelError: the base is another one.
     """
-    return load_artifact(Path(folder), base=base, variant=variant)
+    return load_artifact(Path(folder), base=base, variant=variant, signers=trusted(signed_by))
 
 
 def predict(

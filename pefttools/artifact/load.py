@@ -15,6 +15,7 @@ from torch import nn
 from pefttools.artifact.manifest import Manifest
 from pefttools.artifact.reading import hold_weights
 from pefttools.artifact.save import HEAD
+from pefttools.artifact.signing import Signers
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.fingerprint import forget_digests
 from pefttools.bases.identity import unlike_fields
@@ -31,6 +32,7 @@ def load_artifact(
     base: str | None = None,
     variant: str | None = None,
     device: torch.device | None = None,
+    signers: Signers | None = None,
 ) -> TunedModel:
     """Load a saved adapter on its base.
 
@@ -39,12 +41,13 @@ def load_artifact(
         base: where the base lies; None: where the manifest says.
         variant: number format of the base; None: the one that the adapter was trained on.
         device: where the model goes; None: the accelerator, where there is one.
+        signers: whose signature the artifact must have; None: nobody's.
 
     Raises:
-        ArtifactError: the artifact is damaged or too new.
+        ArtifactError: the artifact is damaged, too new, or not signed.
         BaseModelError: the base is another one, or can't be found.
     """
-    with hold_weights(folder) as held:
+    with hold_weights(folder, signers) as held:
         found = find_base(held.manifest, base)
         return load_verified(held.folder, held.manifest, found, variant=variant, device=device)
 

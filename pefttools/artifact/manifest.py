@@ -13,6 +13,8 @@ from pefttools.errors import ArtifactError
 from pefttools.files import canonical_json, sha256_file
 
 MANIFEST = "pefttools.json"
+#: of the manifest, and so of everything; may be there or not, and is listed nowhere
+SIGNATURE = "pefttools.json.sig"
 #: a newer minor version adds fields; a newer major version can't be read
 SCHEMA = "1.2"
 
@@ -203,15 +205,15 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 def unlisted(folder: Path, manifest: Manifest) -> list[str]:
     """What lies in an artifact's folder and is no part of it."""
-    return sorted(path.name for path in folder.iterdir() if path.name not in {MANIFEST, *manifest.files})
+    return sorted(path.name for path in folder.iterdir() if path.name not in {MANIFEST, SIGNATURE, *manifest.files})
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:
-    """Size and digest of every file but the manifest."""
+    """Size and digest of every file but the manifest and its signature."""
     return {
         path.name: FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name not in (MANIFEST, SIGNATURE)
     }
 
 

@@ -12,17 +12,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from pefttools.artifact.finite import check_finite
-from pefttools.artifact.manifest import MANIFEST, FileEntry, Manifest, missing_manifest, parse_manifest
+from pefttools.artifact.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, missing_manifest, parse_manifest
 from pefttools.errors import ArtifactError, PeftToolsError
 from pefttools.files import sha256_file
 
+if TYPE_CHECKING:
+    from pefttools.artifact.signing import Signers
+
 #: how often an artifact may be replaced while its files are opened, and the seconds before another try
 _TRIES, _PAUSE = 200, 0.005
+#: bytes; Ed25519 has 64
+_LARGEST_SIGNATURE = 4096
 _OPEN_FILES = Path("/proc/self/fd")
 #: whether files can be opened in an open folder; on Windows not, where an open file can't be replaced either
 _IN_FOLDERS = os.open in os.supports_dir_fd
@@ -33,7 +38,8 @@ class Held:
     """An artifact whose files are held.
 
     Attributes:
-        folder: a folder with its manifest and the files that it lists, and nothing else, while it is held.
+        folder: a folder with its manifest, its signature where it has one, and the files that are listed, and nothing
+            else, while it is held.
         manifest: its manifest.
         digest: of the manifest, and so of everything.
     """
@@ -48,7 +54,7 @@ class _Replaced(Exception):
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[Held]:
+def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
     """Verify an artifact, and keep exactly what was verified until the block ends.
 
     The files are opened once, in one folder, which may be replaced or removed as soon as they are: whoever reads them
@@ -56,14 +62,16 @@ def hold(folder: Path) -> Iterator[Held]:
 
     Args:
         folder: the artifact.
+        signers: whose signature it must have; None: nobody's.
 
     Raises:
         ArtifactError: there is none; a file is missing, differs or can't be read; the manifest was changed.
+        UnsignedError: it has no such signature.
     """
     with ExitStack() as stack:
         view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pefttools-")))
         try:
-            yield _opened(folder, view, stack)
+            yield _opened(folder, view, stack, signers)
         except PeftToolsError as error:
             error.message = error.message.replace(str(view), str(folder))
             error.args = (error.message,)
@@ -73,22 +81,22 @@ def hold(folder: Path) -> Iterator[Held]:
 
 
 @contextmanager
-def hold_weights(folder: Path) -> Iterator[Held]:
+def hold_weights(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
     """As `hold`, for whoever uses the weights: they are finite numbers.
 
     Raises:
         ArtifactError: NaN or infinite values too.
     """
-    with hold(folder) as held:
+    with hold(folder, signers) as held:
         check_finite(held.folder, held.manifest)
         yield held
 
 
-def _opened(folder: Path, view: Path, stack: ExitStack) -> Held:
+def _opened(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) -> Held:
     for _ in range(_TRIES):
         with ExitStack() as once:
             try:
-                held = _try(folder, view, once)
+                held = _try(folder, view, once, signers)
             except _Replaced:
                 for path in view.iterdir():
                     path.unlink()
@@ -103,7 +111,7 @@ def _opened(folder: Path, view: Path, stack: ExitStack) -> Held:
 Place = int | Path
 
 
-def _try(folder: Path, view: Path, stack: ExitStack) -> Held:
+def _try(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) -> Held:
     place: Place = folder
     if _IN_FOLDERS:
         try:
@@ -120,6 +128,9 @@ def _try(folder: Path, view: Path, stack: ExitStack) -> Held:
     stream.seek(0)
     manifest = parse_manifest(raw, folder / MANIFEST)
     _show(stream, view / MANIFEST)
+    signature = _signature(place, view, stack)
+    if signers is not None:
+        signers.check(folder, raw, signature)
     problems = []
     for name, entry in manifest.files.items():
         try:
@@ -132,6 +143,18 @@ def _try(folder: Path, view: Path, stack: ExitStack) -> Held:
     if problems:
         raise ArtifactError(f"the artifact {folder} is damaged: {'; '.join(problems)}", hint="Restore it from a copy.")
     return Held(view, manifest, str(json.loads(raw)["digest"]))
+
+
+def _signature(place: Place, view: Path, stack: ExitStack) -> bytes | None:
+    """Content of the signature, which is shown; None where there is none."""
+    try:
+        stream = stack.enter_context(_open(place, SIGNATURE))
+        content = stream.read(_LARGEST_SIGNATURE)
+    except OSError:
+        return None
+    stream.seek(0)
+    _show(stream, view / SIGNATURE)
+    return content
 
 
 def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStack) -> str | None:

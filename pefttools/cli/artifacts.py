@@ -143,15 +143,19 @@ def verify(
     base: str | None = BASE,
     files_only: bool = typer.Option(False, "--files-only", help="Don't look for the base."),
     rehash: bool = typer.Option(False, "--rehash", help="Read the base's weights again; don't trust known digests."),
+    signed_by: list[Path] = typer.Option([], "--signed-by", help="Public key; the artifact must be signed by one."),
 ) -> None:
     """Check every file of an artifact, and that its base is the one it was trained on."""
     from pefttools.artifact.load import find_base
     from pefttools.artifact.manifest import unlisted
     from pefttools.artifact.reading import hold
+    from pefttools.artifact.signing import trusted
 
-    with hold(artifact) as held:
+    with hold(artifact, trusted(signed_by)) as held:
         manifest = held.manifest
-    print(f"{len(manifest.files) + 1} files are as they were written")
+    print(
+        f"{len(manifest.files) + 1} files are as they were written" + (", by one who is trusted" if signed_by else "")
+    )
     if others := unlisted(artifact, manifest):
         print(f"not listed, and never read: {', '.join(others)}")
     if not files_only:

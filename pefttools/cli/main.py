@@ -14,6 +14,7 @@ from pefttools.cli.importing import import_adapter
 from pefttools.cli.listing import bases, methods, schema, tasks
 from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
+from pefttools.cli.signing import sign, signing_key
 from pefttools.cli.store import store_app
 from pefttools.cli.training import train
 from pefttools.errors import PeftToolsError
@@ -46,6 +47,7 @@ def build_app() -> typer.Typer:
         predict,
         inspect,
         verify,
+        sign,
         merge,
         export,
         compose,
@@ -59,6 +61,7 @@ def build_app() -> typer.Typer:
     app.command("import")(import_adapter)
     app.command("push-to-hub")(push_to_hub)
     app.command("api-key")(api_key)
+    app.command("signing-key")(signing_key)
     app.add_typer(store_app(), name="store")
     for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
         app.command(point.name)(point.load())

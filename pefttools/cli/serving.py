@@ -38,8 +38,14 @@ def serve(
         25.0, "--stop-timeout", min=1, help="Longest time that requests are finished after SIGTERM, in seconds."
     ),
     keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),
+    signed_by: list[Path] = typer.Option([], "--signed-by", help="Public key; adapters must be signed by one."),
     metrics: str = typer.Option("open", "--metrics", help="Who may read /metrics: open, managers (by key) or off."),
     access_log: bool = typer.Option(False, "--access-log", help="Write a line of JSON per request to standard error."),
+    audit_log: Path | None = typer.Option(
+        None,
+        "--audit-log",
+        help="File to which a line of JSON is added per adapter loaded, unloaded or tagged, by whom.",
+    ),
     docs: bool = typer.Option(True, "--docs/--no-docs", help="Serve /docs and /openapi.json."),
 ) -> None:
     """Serve one base and the adapters of a store, requests of all of them batched together."""
@@ -63,14 +69,18 @@ def serve(
         base=base, store=store, variant=variant, name=name, max_resident=max_resident,
         max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
         max_run_ms=max_run_ms, max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
-        metrics=cast("Any", metrics), docs=docs, max_connections=max_connections, stop_s=stop_timeout,
+        signed_by=tuple(signed_by), metrics=cast("Any", metrics), docs=docs, max_connections=max_connections,
+        stop_s=stop_timeout,
     )  # fmt: skip
     _check_free(host, port)
     _check_files(max_connections)
     if access_log:
-        logger = logging.getLogger("pefttools.access")
-        logger.setLevel(logging.INFO)
-        logger.addHandler(logging.StreamHandler())
+        _log_to("pefttools.access", logging.StreamHandler())
+    if audit_log is not None:
+        try:
+            _log_to("pefttools.audit", logging.FileHandler(audit_log, encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"the audit log {audit_log} can't be written: {error.strerror}") from error
     # Made here, so that a base that can't be loaded is said as any other wrong input.
     service = Service(settings)
     # What stands now stays. Python would go through all of it now and then: a quarter of a second without an answer.
@@ -90,6 +100,12 @@ def serve(
             # Python waits for its threads, and a store that hangs would keep the process for good.
             sys.stdout.flush()
             os._exit(1)
+
+
+def _log_to(name: str, handler: logging.Handler) -> None:
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pefttools.artifact.manifest import read_digest
+from pefttools.artifact.signing import trusted
 from pefttools.bases import locate_base
 from pefttools.errors import ConfigError
 from pefttools.pool.base import load_served_base
@@ -42,6 +43,7 @@ class AdapterPool:
         max_bytes: most bytes of adapter weights; None: no limit.
         dtype: number format to compute in, where it is not the variant's own.
         device: where the model goes; None: the accelerator, where there is one.
+        signed_by: public keys, one of which must have signed each adapter; none: anybody may have made them.
         compile: run the base by torch.compile; see `warm_up`. Generation is not compiled.
 
     Raises:
@@ -58,6 +60,7 @@ class AdapterPool:
         max_bytes: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        signed_by: Sequence[str | Path] = (),
         compile: bool = False,
     ) -> None:
         if max_resident < 1:
@@ -65,7 +68,9 @@ class AdapterPool:
         where = default_device() if device is None else torch.device(device)
         self.served = load_served_base(locate_base(base), variant, dtype, where)
         self._shelf = Shelf(self.served.model, max_resident + 1)
-        self._residents = Residents(self._shelf, Preparer(self.served).prepare, max_resident, max_bytes)
+        self._residents = Residents(
+            self._shelf, Preparer(self.served, trusted(signed_by)).prepare, max_resident, max_bytes
+        )
         self._runner = Runner(self.served, self._shelf, self._residents.lock, compile=compile)
         #: writes the chats of rows without an adapter
         self.base_task: Task[Any] = CausalLM(CausalLMConfig())

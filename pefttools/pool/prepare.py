@@ -14,6 +14,7 @@ from pefttools.artifact.load import check_base
 from pefttools.artifact.manifest import TaskEntry
 from pefttools.artifact.reading import Held, hold_weights
 from pefttools.artifact.save import HEAD
+from pefttools.artifact.signing import Signers
 from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas, SiteDelta
 from pefttools.deltas.weights import read_state
@@ -56,10 +57,12 @@ class Preparer:
 
     Args:
         served: the pool's base.
+        signers: whose signature artifacts must have; None: nobody's.
     """
 
-    def __init__(self, served: ServedBase) -> None:
+    def __init__(self, served: ServedBase, signers: Signers | None = None) -> None:
         self.served = served
+        self._signers = signers
         self._names: dict[int, str] = {id(module): name for name, module in served.model.named_modules()}
         self._frame: Frame | None = None
         self._fitting = Fitting(served.base)
@@ -72,7 +75,7 @@ class Preparer:
             BaseModelError: it belongs to another base.
             ConfigError: its method or its task can't be served in a pool.
         """
-        with hold_weights(folder) as held:
+        with hold_weights(folder, self._signers) as held:
             return self._prepare(held, folder)
 
     def _prepare(self, held: Held, folder: Path) -> Prepared:

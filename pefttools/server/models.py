@@ -8,6 +8,7 @@ from pefttools.artifact import Manifest, read_manifest
 from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
 from pefttools.pool import AdapterPool
 from pefttools.server.answers import Chosen
+from pefttools.server.audit import note
 from pefttools.server.beside import Beside
 from pefttools.server.keys import Caller, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
@@ -76,11 +77,15 @@ class Models:
         """Point a tag at a version, ``acme@3``."""
         name, _, version = full.partition("@")
         self.store.tag(name, int(version), tag, by=f"key {caller.id}")
+        note("tag", full, caller.id, tag)
 
     def unload(self, name: str, caller: Caller) -> list[str]:
         """Let the weights of all versions of an adapter go; gives their names."""
         self._resolve(name, caller)
-        return [one for one in self.pool.resident if one.partition("@")[0] == name and self.pool.evict(one)]
+        gone = [one for one in self.pool.resident if one.partition("@")[0] == name and self.pool.evict(one)]
+        for one in gone:
+            note("unload", one, caller.id)
+        return gone
 
     def _resolve(self, reference: str, caller: Caller) -> str:
         """Full name of the version that a reference means now; names that the caller may not use are not told."""
@@ -96,13 +101,13 @@ class Models:
     def _ready(self, reference: str, caller: Caller) -> Chosen:
         full = self._resolve(reference, caller)
         try:
-            manifest = self._made_ready(full)
+            manifest = self._made_ready(full, caller)
         except ArtifactError:
             self._resolve(full, caller)  # removed meanwhile, it is unknown and not damaged
             raise
         return Chosen(full, manifest, self._owner(caller, full.partition("@")[0]))
 
-    def _made_ready(self, full: str) -> Manifest:
+    def _made_ready(self, full: str, caller: Caller) -> Manifest:
         """Register and load a version; gives its manifest."""
         manifest = self._manifests.get(full)
         if manifest is None:
@@ -116,6 +121,7 @@ class Models:
             # Ahead of its batch, beside the one that runs. Where nothing can leave now, its batch will see to it.
             if self.pool.ensure(full, wait=False):
                 self.metrics.loads.inc()
+                note("load", full, caller.id)
         except CapacityError:
             if not self.pool.resident:
                 raise

@@ -54,6 +54,7 @@ class Service:
             variant=settings.variant,
             max_resident=settings.max_resident,
             max_bytes=settings.max_bytes,
+            signed_by=settings.signed_by,
         )
         self.metrics = Metrics()
         self.beside = Beside(self.pool.tokenizer, settings.timeout_s)

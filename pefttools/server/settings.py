@@ -38,4 +38,5 @@ class Settings(BaseModel):
     stall_s: float = Field(30.0, gt=0, description="time after which a batch that does not get on makes /ready say 503")
     metrics: Literal["open", "managers", "off"] = Field("open", description="who may read /metrics")
     docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")
+    signed_by: tuple[Path, ...] = Field((), description="public keys, one of which must have signed each adapter")
     keys: Path | None = Field(None, description="file of API keys; none: everybody may do everything")

@@ -15,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from pefttools.artifact.manifest import MANIFEST, read_manifest, verify_files
-from pefttools.files import cache_dir, folder_atomic, numbered_folder, write_text_atomic
+from pefttools.artifact.manifest import MANIFEST, SIGNATURE, read_manifest, verify_files
+from pefttools.files import cache_dir, folder_atomic, numbered_folder, write_bytes_atomic, write_text_atomic
 
 REMOVED = ".removed"
 _CLAIM = "claim"
@@ -183,6 +183,9 @@ class RemoteFiles(StoreFiles):
                     if Path(file).name == file:
                         self.fs.get_file(posixpath.join(remote, file), str(folder / file))
                 verify_files(folder, read_manifest(folder))
+        if not (target / SIGNATURE).exists():  # it may have come later
+            with contextlib.suppress(FileNotFoundError):
+                write_bytes_atomic(target / SIGNATURE, self.fs.cat_file(posixpath.join(remote, SIGNATURE)))
         return target
 
     def forget(self, name: str, version: int) -> bool:

@@ -48,7 +48,7 @@ def push(artifact: Path, target: str, *, private: bool = True) -> str:
                 repo_id=repo,
                 folder_path=held.folder,
                 revision=revision,
-                delete_patterns=["*.safetensors", "*.json"],
+                delete_patterns=["*.safetensors", "*.json", "*.sig"],
                 commit_message=f"pefttools adapter: {manifest.method.name} on {manifest.base.id}",
             )
         except Exception as error:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from pefttools.artifact.signing import new_key, sign
+from pefttools.server.keys import digest
 
 from .conftest import Server
 
@@ -61,3 +66,42 @@ def test_figures_of_queue_tokens_errors_and_evictions(serve: Serve, tiny_llama: 
     assert 0 < _figure(text, "pefttools_first_token_seconds_sum") < 60
     assert _figure(text, "pefttools_evicted_adapters") == 2
     assert _figure(text, 'pefttools_errors_total{code="model_not_found"}') == 2
+
+
+def test_who_changed_what_is_served(
+    serve: Serve, tiny_bert: str, classifiers: Artifacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = tmp_path / "keys.yaml"
+    entries = [
+        {"id": "ann", "sha256": digest("secret-a"), "manage": ["*"]},
+        {"id": "bob", "sha256": digest("secret-b"), "adapters": ["*"]},
+    ]
+    keys.write_text(yaml.safe_dump(entries), encoding="utf-8")
+    server = serve(tiny_bert, {"acme": [classifiers(1), classifiers(2)]}, keys=keys)
+    ann, bob = ({"Authorization": f"Bearer secret-{one}"} for one in "ab")
+    with caplog.at_level(logging.INFO, "pefttools.audit"):
+        server.http.post("/v1/classify", json={"model": "acme@1", "input": "a text"}, headers=bob).raise_for_status()
+        server.http.post("/v1/classify", json={"model": "acme@1", "input": "a text"}, headers=ann).raise_for_status()
+        body = {"version": "2", "tag": "prod"}
+        server.http.post("/v1/adapters/acme", json=body, headers=ann).raise_for_status()
+        assert server.http.delete("/v1/adapters/acme", headers=bob).status_code == 403
+        server.http.delete("/v1/adapters/acme", headers=ann).raise_for_status()
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "pefttools.audit"]
+    assert [(one["by"], one["action"], one["adapter"], one.get("tag")) for one in lines] == [
+        ("bob", "load", "acme@1", None), ("ann", "load", "acme@2", None), ("ann", "tag", "acme@2", "prod"),
+        ("ann", "unload", "acme@1", None), ("ann", "unload", "acme@2", None),
+    ]  # fmt: skip
+    assert "secret" not in caplog.text
+
+
+def test_a_server_serves_signed_adapters_alone(
+    serve: Serve, tiny_bert: str, classifiers: Artifacts, tmp_path: Path
+) -> None:
+    public = new_key(tmp_path / "key.pem")
+    signed = shutil.copytree(classifiers(2), tmp_path / "signed")
+    sign(signed, tmp_path / "key.pem")
+    server = serve(tiny_bert, {"plain": [classifiers(1)], "signed": [signed]}, signed_by=[public])
+    assert server.http.post("/v1/classify", json={"model": "signed", "input": "a text"}).status_code == 200
+    refused = server.http.post("/v1/classify", json={"model": "plain", "input": "a text"})
+    assert refused.status_code == 422 and "is not signed" in refused.text
+    assert server.service.pool.resident == ["signed@1"]

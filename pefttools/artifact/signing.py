@@ -1,0 +1,143 @@
+"""Signatures: who made an artifact. Digests say that nothing was changed, not by whom it was made.
+
+A signature is Ed25519's over the bytes of the manifest, which has the digests of all other files. It stands beside the
+manifest; keys are PEM files. OpenSSL can check it, too:
+
+    openssl pkeyutl -verify -pubin -inkey acme.pem.pub -rawin -in pefttools.json -sigfile pefttools.json.sig
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pefttools.artifact.manifest import MANIFEST, SIGNATURE
+from pefttools.artifact.reading import hold
+from pefttools.errors import ArtifactError, ConfigError
+from pefttools.files import write_bytes_atomic
+
+
+class UnsignedError(ArtifactError):
+    """An artifact without a signature by a key that is trusted."""
+
+
+class Signers:
+    """Those whose artifacts are trusted.
+
+    Args:
+        files: their public keys.
+
+    Raises:
+        ConfigError: one can't be read; `cryptography` is not installed.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._keys = [_key(file, private=False) for file in files]
+
+    def check(self, folder: Path, manifest: bytes, signature: bytes | None) -> None:
+        """Refuse an artifact that none of them has signed.
+
+        Args:
+            folder: of the artifact, for the message.
+            manifest: content of its manifest.
+            signature: content of its signature; None: it has none.
+
+        Raises:
+            UnsignedError: no signature, or none of theirs.
+        """
+        from cryptography.exceptions import InvalidSignature
+
+        if signature is None:
+            raise UnsignedError(f"the artifact {folder} is not signed", hint="Sign it with `pefttools sign`.")
+        for key in self._keys:
+            try:
+                key.verify(signature, manifest)
+            except InvalidSignature:
+                continue
+            return
+        raise UnsignedError(f"the artifact {folder} is not signed by a key that is trusted here, or was changed since")
+
+
+def trusted(files: Sequence[str | Path]) -> Signers | None:
+    """Signers by their public keys; None where there are none, and anybody is trusted."""
+    return Signers([Path(file) for file in files]) if files else None
+
+
+def sign(folder: Path, key: Path) -> Path:
+    """Sign an artifact, once it is verified; gives the signature's file.
+
+    Args:
+        folder: the artifact.
+        key: private key, as `new_key` writes it.
+
+    Raises:
+        ArtifactError: it is damaged.
+        ConfigError: the key can't be read; `cryptography` is not installed.
+    """
+    private = _key(key, private=True)
+    with hold(folder) as held:
+        signature: bytes = private.sign((held.folder / MANIFEST).read_bytes())
+    write_bytes_atomic(folder / SIGNATURE, signature)
+    return folder / SIGNATURE
+
+
+def new_key(file: Path) -> Path:
+    """Make a private key, which its owner alone can read, and beside it the public one, whose file is given.
+
+    Raises:
+        ConfigError: there is such a file already; `cryptography` is not installed.
+    """
+    serialization = _library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    secret = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    shown = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    public = file.with_name(file.name + ".pub")
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(secret)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{file} is there already", hint="Choose another name: a key is never overwritten."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{file} can't be written: {error.strerror}") from error
+    write_bytes_atomic(public, shown)
+    return public
+
+
+def _key(file: Path, *, private: bool) -> Any:
+    serialization = _library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+    wanted = Ed25519PrivateKey if private else Ed25519PublicKey
+    kind = "private" if private else "public"
+    try:
+        content = file.read_bytes()
+        key = (
+            serialization.load_pem_private_key(content, None) if private else serialization.load_pem_public_key(content)
+        )
+    except OSError as error:
+        raise ConfigError(f"the key {file} can't be read: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{file} is no {kind} key in PEM") from error
+    if not isinstance(key, wanted):
+        raise ConfigError(f"{file} is no Ed25519 key", hint="Make one with `pefttools signing-key`.")
+    return key
+
+
+def _library() -> Any:
+    try:
+        from cryptography.hazmat.primitives import serialization
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "signatures need cryptography, which is not installed", hint='pip install "pefttools[sign]"'
+        ) from error
+    return serialization

@@ -1,0 +1,24 @@
+"""``pefttools sign | signing-key``: who made an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def sign(
+    artifact: Path = typer.Argument(help="Folder of an artifact."),
+    key: Path = typer.Option(..., "--key", help="Private key, as signing-key writes it."),
+) -> None:
+    """Sign an artifact; `verify` and `serve` ask for signatures with --signed-by."""
+    from pefttools.artifact.signing import sign as sign_artifact
+
+    print(sign_artifact(artifact, key))
+
+
+def signing_key(file: Path = typer.Argument(help="Where the private key goes; FILE.pub is the public one.")) -> None:
+    """Make a key to sign artifacts with."""
+    from pefttools.artifact.signing import new_key
+
+    print(f"{file} is the private key; give others {new_key(file)}")
