@@ -42,6 +42,10 @@ class UnknownNameError(ConfigError):
         super().__init__(f"unknown {kind} {name!r}{place}", hint=hint)
 
 
+class WriteError(ConfigError):
+    """A place that can't be written: no rights, or no room."""
+
+
 class DataError(PeftToolsError):
     """Rows that can't be read or don't fit the task; names file, row and column."""
 

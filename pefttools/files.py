@@ -17,18 +17,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, WriteError
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,
-    errno.ENOSPC,
+    *_NO_SPACE,
     errno.EEXIST,
     errno.ENOENT,
+    errno.ENAMETOOLONG,
 )
 
 
@@ -132,6 +134,10 @@ def _staged(target: Path) -> Iterator[Path]:
         folder.mkdir()
     try:
         yield folder
+    except Exception as error:
+        if (why := _out_of_space(error)) is not None:
+            raise _cannot_write(target, why) from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -208,10 +214,22 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NOT_WRITABLE:
-            raise ConfigError(
-                f"can't write {path}: {error.strerror}", hint="Choose another place, or free this one."
-            ) from error
+            raise _cannot_write(path, str(error.strerror)) from error
         raise
+
+
+def _cannot_write(path: Path, why: str) -> WriteError:
+    return WriteError(f"can't write {path}: {why}", hint="Choose another place, or free this one.")
+
+
+def _out_of_space(error: Exception) -> str | None:
+    """Why a disk takes no more, if that is what an error is about; libraries wrap it in errors of their own."""
+    for number in _NO_SPACE:
+        if isinstance(error, OSError) and error.errno == number:
+            return os.strerror(number)
+        if any(f"{said} {number}" in str(error) for said in ("[Errno", "(os error")):
+            return os.strerror(number)
+    return None
 
 
 def _move_folder(source: Path, target: Path) -> None:

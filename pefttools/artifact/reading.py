@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, missing_manifest, parse_manifest
-from pefttools.errors import ArtifactError, PeftToolsError
+from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
 from pefttools.files import sha256_file
 
 if TYPE_CHECKING:
@@ -65,11 +65,17 @@ def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
         signers: whose signature it must have; None: nobody's.
 
     Raises:
+        ConfigError: there is no room for temporary files.
         ArtifactError: there is none; a file is missing, differs or can't be read; the manifest was changed.
         UnsignedError: it has no such signature.
     """
     with ExitStack() as stack:
-        view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pefttools-")))
+        try:
+            view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pefttools-")))
+        except OSError as error:
+            raise ConfigError(
+                f"there is no room for temporary files: {error.strerror}", hint="Free some, or set TMPDIR."
+            ) from error
         try:
             yield _opened(folder, view, stack, signers)
         except PeftToolsError as error:

@@ -108,7 +108,10 @@ def new_key(file: Path) -> Path:
             f"{file} is there already", hint="Choose another name: a key is never overwritten."
         ) from error
     except OSError as error:
-        raise ConfigError(f"{file} can't be written: {error.strerror}") from error
+        file.unlink(missing_ok=True)
+        raise ConfigError(
+            f"can't write {file}: {error.strerror}", hint="Choose another place, or free this one."
+        ) from error
     write_bytes_atomic(public, shown)
     return public
 

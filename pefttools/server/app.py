@@ -29,6 +29,7 @@ from pefttools.errors import (
     DataError,
     PeftToolsError,
     UnknownNameError,
+    WriteError,
 )
 from pefttools.server.answers import UnsuitedError
 from pefttools.server.batching import ClosedError, QueueFullError
@@ -39,6 +40,7 @@ from pefttools.server.service import Service
 from pefttools.server.settings import Settings
 from pefttools.server.waiting import GoneError, TooLongError
 from pefttools.store.names import BadNameError, NameTakenError
+from pefttools.store.reach import StoreError
 
 _access = logging.getLogger("pefttools.access")
 #: an id that a caller may give a request
@@ -60,6 +62,8 @@ _STATUS: list[tuple[type[PeftToolsError], int, str]] = [
     (ArtifactError, 422, "damaged_artifact"),
     (QueueFullError, 429, "queue_full"),
     (CapacityError, 503, "no_room"),
+    (WriteError, 503, "no_room"),
+    (StoreError, 503, "store_unavailable"),
     (ClosedError, 503, "stopping"),
     (TooLongError, 504, "timeout"),
     (GoneError, 499, "gone"),

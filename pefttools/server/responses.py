@@ -173,7 +173,7 @@ _ERRORS = {
     422: "an adapter that is damaged, or gives no numbers",
     429: "more texts of this caller wait than may; try again later",
     500: "a fault of the server",
-    503: "no room, or the server is stopping",
+    503: "no room, a store that can't be read, or the server is stopping",
     504: "it took too long",
 }
 

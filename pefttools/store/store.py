@@ -30,6 +30,7 @@ from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import LocalFiles, RemoteFiles, StoreFiles, version_number
 from pefttools.store.maintenance import collect, damages
 from pefttools.store.names import check_case, check_name, is_name, short
+from pefttools.store.reach import Reached
 from pefttools.store.tags import Moved, Tags
 
 _T = TypeVar("_T")
@@ -72,7 +73,7 @@ class Store:
         except ValueError as error:
             raise ConfigError(f"{self.url!r} is no place for a store: {error}") from error
         kind = LocalFiles if isinstance(fs, LocalFileSystem) else RemoteFiles
-        self._files: StoreFiles = kind(fs, posixpath.join(root, "adapters"))
+        self._files: StoreFiles = kind(Reached(fs, self.url), posixpath.join(root, "adapters"))
         self._tags = Tags(self._files)
 
     def exists(self) -> bool:
