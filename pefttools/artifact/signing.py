@@ -15,7 +15,7 @@ from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST, SIGNATURE
 from pefttools.artifact.reading import hold
-from pefttools.errors import ArtifactError, ConfigError
+from pefttools.errors import ArtifactError, ConfigError, WriteError
 from pefttools.files import write_bytes_atomic
 
 
@@ -109,7 +109,7 @@ def new_key(file: Path) -> Path:
         ) from error
     except OSError as error:
         file.unlink(missing_ok=True)
-        raise ConfigError(
+        raise WriteError(
             f"can't write {file}: {error.strerror}", hint="Choose another place, or free this one."
         ) from error
     write_bytes_atomic(public, shown)

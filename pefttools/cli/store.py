@@ -38,6 +38,7 @@ def add(
     base: str | None = typer.Option(
         None, "--base", help="Import an adapter of this base that another program trained."
     ),
+    probe: bool = typer.Option(False, "--probe", help="Load it on its base first, and let it answer a text."),
     labels: str | None = LABELS,
     task: str | None = TASK,
     options: list[str] = OPTION,
@@ -56,7 +57,7 @@ def add(
     if base is None:
         if labels or task or options:
             raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base, too.")
-        print(Store(store).add(artifact, name or folder, tag=tag))
+        print(Store(store).add(artifact, name or folder, tag=tag, probe=probe))
         return
     check_name(name or folder)
     with tempfile.TemporaryDirectory() as spare:
@@ -65,7 +66,7 @@ def add(
             # The store says this itself of what it is given.
             warnings.filterwarnings("ignore", message=".* adapter makes to its base is zero")
             api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
-        print(Store(store).add(imported, name or folder, tag=tag))
+        print(Store(store).add(imported, name or folder, tag=tag, probe=probe))
 
 
 def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:

@@ -89,7 +89,9 @@ class Store:
         if not self.exists():
             raise ConfigError(f"there is no store at {self.url}", hint="`pefttools store add` makes one.")
 
-    def add(self, artifact: str | Path, name: str, *, tag: str | None = None, by: str | None = None) -> Entry:
+    def add(
+        self, artifact: str | Path, name: str, *, tag: str | None = None, by: str | None = None, probe: bool = False
+    ) -> Entry:
         """Copy an artifact into the store as the next version of an adapter.
 
         Args:
@@ -97,9 +99,11 @@ class Store:
             name: of the adapter.
             tag: point this tag at the new version.
             by: who does it; None: the user of this machine.
+            probe: load it on its base first, and let it answer a text.
 
         Raises:
-            ArtifactError: the artifact is damaged.
+            ArtifactError: the artifact is damaged, or does not answer.
+            BaseModelError: its base can't be found, for the probe.
             ConfigError: a name that is none, or a store that can't be written.
         """
         check_name(name)
@@ -108,6 +112,10 @@ class Store:
             self._tags.check(name, tag)
         with hold_weights(Path(artifact)) as held:  # what the manifest does not list stays out
             warn_without_effect(held.folder, held.manifest, artifact)
+            if probe:
+                from pefttools.artifact.probe import check_answers  # which loads torch and more
+
+                check_answers(held)
             if tag is None:
                 return Entry(name, self._files.add(held.folder, name), (), held.manifest)
             # Locked, so that nobody removes the version before its tag stands.

@@ -19,6 +19,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
+from pefttools.errors import ArtifactError
 from pefttools.server import Settings
 from pefttools.server.app import without_paths
 from pefttools.server.running import CLASSIFY
@@ -261,3 +262,16 @@ def test_no_error_tells_where_files_lie(
         assert answer.status_code in (404, 409, 422)
         for secret in (tmp_path, Path(tiny_bert).parent, Path(tiny_llama).parent):
             assert str(secret) not in answer.text
+
+
+@pytest.mark.parametrize("base", ["tiny_bert", "tiny_llama"])
+def test_a_store_lets_an_adapter_answer_before_it_takes_it(
+    base: str, classifiers: Artifacts, writers: Artifacts, tmp_path: Path
+) -> None:
+    good = classifiers(1) if base == "tiny_bert" else writers(1)
+    bad = _overflowing(good, tmp_path / "bad")
+    store = Store(tmp_path / "store")
+    assert store.add(good, "good", probe=True).version == 1
+    with pytest.raises(ArtifactError, match=r"bad gives no numbers"):
+        store.add(bad, "bad", probe=True)
+    assert store.names() == ["good"]

@@ -1,0 +1,33 @@
+"""Whether an adapter answers a text at all: finite weights may still give no numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from pefttools.artifact.load import find_base, load_verified
+from pefttools.artifact.reading import Held
+from pefttools.errors import ArtifactError
+
+_TEXT = "A short text, as anybody might write it."
+
+
+def check_answers(held: Held, base: str | None = None) -> None:
+    """Load an adapter on its base and let it answer a text.
+
+    Args:
+        held: the artifact.
+        base: where its base lies; None: where the manifest says.
+
+    Raises:
+        ArtifactError: NaN or infinite answers, or weights that do not fit.
+        BaseModelError: the base is another one, or can't be found.
+    """
+    model = load_verified(held.folder, held.manifest, find_base(held.manifest, base), device=torch.device("cpu"))
+    inputs = dict(model.tokenizer(_TEXT, return_tensors="pt"))
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        answer = model.run_batch(inputs)
+    if not answer.isfinite().all():
+        raise ArtifactError(
+            f"the adapter {held.folder} gives no numbers (NaN or infinite) for a text", hint="Train it again."
+        )
