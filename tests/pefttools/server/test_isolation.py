@@ -20,7 +20,7 @@ from .conftest import Server
 
 TEXTS = ["a short text", "another text that is a good deal longer than the first", "third", "one more with words"]
 #: by base variant, of a probability; bfloat16 rounds to three digits, and nf4 computes in it
-TOLERANCE = {"float32": 1e-4, "bfloat16": 1.5e-2, "int8": 1e-3, "nf4": 5e-3}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2, "int8": 1e-3, "nf4": 5e-3}
 METHODS: list[dict[str, Any]] = [
     {"name": "lora", "r": 2},
     {"name": "ia3"},
@@ -71,7 +71,7 @@ def test_every_answer_is_its_own(
     for text in range(len(TEXTS)):
         answers = torch.tensor([probabilities[text] for probabilities in expected.values()])
         distances = torch.cdist(answers, answers, p=torch.inf) + torch.eye(len(answers))
-        assert float(distances.min()) > 4 * TOLERANCE[variant]
+        assert float(distances.min()) > 3 * TOLERANCE[variant]
     server = serve(tiny_bert, {}, variant=variant, max_resident=max(12, tenants // 5), max_queue=100_000, max_wait_ms=2)
     stop = threading.Event()
     disturbed = {"tag": 0, "load": 0, "unload": 0}
