@@ -61,7 +61,8 @@ def search(prepared: Prepared, settings: Search, reporter: Reporter, trials: lis
                     beyond=beyond, error=error.message,
                 )
             )  # fmt: skip
-            failure = error
+            # Its traceback holds the model and the optimizer.
+            failure = error.with_traceback(None)
         else:
             trials.append(_trial(prepared, rates, head, fitted, beyond))
             if best is None or _rank(prepared, fitted, rates) > _rank(prepared, best, tried[chosen]):

@@ -13,8 +13,8 @@ The order of their effects at a site, for an input ``x`` and the base module's w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch.nn import functional
@@ -106,9 +106,28 @@ class SiteDelta:
     bottleneck: Bottleneck | None = None
     replace: dict[str, torch.Tensor] | None = None
 
+    def to(self, device: torch.device) -> SiteDelta:
+        """The same on a device."""
+        return _moved(self, device)
+
     def kinds(self) -> list[str]:
         """Names of what it holds."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
+
+
+_T = TypeVar("_T")
+
+
+def _moved(value: _T, device: torch.device) -> _T:
+    """A tensor, or whatever holds some, on a device."""
+    found: Any = value
+    if isinstance(value, torch.Tensor):
+        found = value.to(device)
+    elif isinstance(value, dict):
+        found = {name: _moved(one, device) for name, one in value.items()}
+    elif is_dataclass(value):
+        found = replace(value, **{one.name: _moved(getattr(value, one.name), device) for one in fields(value)})  # type: ignore[type-var]
+    return cast("_T", found)
 
 
 @dataclass(frozen=True)

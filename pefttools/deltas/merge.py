@@ -21,7 +21,7 @@ def weight_change(delta: SiteDelta, weight: torch.Tensor) -> torch.Tensor:
         changed = changed * delta.input_scale
     for scale in (delta.weight_scale, delta.output_scale):
         if scale is not None:
-            changed = changed * scale[:, None]
+            changed = changed * scale.unsqueeze(1)
     return changed - weight
 
 
@@ -45,6 +45,7 @@ def folded(parameters: Mapping[str, torch.Tensor], delta: SiteDelta, site: str) 
     if delta.bottleneck is not None:
         raise ConfigError(f"the bottleneck adapter at {site} can't be folded into the module's weights")
     found = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    delta = delta.to(next(iter(found.values())).device)
     if delta.replace is not None:
         return {**found, **{name: value.to(found[name]) for name, value in delta.replace.items()}}
     if delta.bias is not None and "bias" not in found:

@@ -51,14 +51,16 @@ class BatchRunner:
             return
         try:
             work(good)
+            return
         except Exception as error:
             if len(good) == 1:
                 good[0].finish(error)
                 return
-            for row in good:
-                if isinstance(row.work, Generation):
-                    row.work.restart()
-                self([row])
+        # Out here the error is gone, and with it the tensors that its traceback holds.
+        for row in good:
+            if isinstance(row.work, Generation):
+                row.work.restart()
+            self([row])
 
     def _classify(self, rows: Sequence[Row]) -> None:
         works: list[dict[str, Any]] = [row.work for row in rows]

@@ -19,7 +19,7 @@ from pefttools.training.learning import mean_loss, why_not_learned
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
-from pefttools.training.processes import check_alike, is_main_process, world_size
+from pefttools.training.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
@@ -113,6 +113,8 @@ def fit(
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
     processes = world_size()
     reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
+    if (unused := unused_cards(model.device)) is not None:
+        reporter.event(unused)
     if prepared.parent is not None:
         start_from(model, prepared.parent, [validation[index] for index in range(min(4, len(validation)))])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
@@ -187,7 +189,7 @@ def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) 
     steps_per_epoch = math.ceil(examples / settings.batch_size)
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
     every = max(1, total // settings.evaluations) if settings.evaluations else min(steps_per_epoch, total)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=settings.batch_size // settings.parts // world_size(),
         gradient_accumulation_steps=settings.parts,
@@ -217,6 +219,10 @@ def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) 
         ddp_find_unused_parameters=False,
         log_level="error",
     )
+    # With several cards Trainer would run copies of the model on all of them in one process (DataParallel): larger
+    # batches than the recipe says, and copies that know none of their parameters.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _clocks() -> tuple[float, float, float]:

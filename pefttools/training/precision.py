@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from pefttools.training.processes import local_rank
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -29,8 +31,12 @@ def autocast_dtype(precision: str, variant: str, device: torch.device) -> torch.
 
 
 def default_device() -> torch.device:
-    """The accelerator, where there is one."""
+    """The accelerator, where there is one; of several processes on one machine each has its own."""
     if torch.cuda.is_available():
+        own = local_rank()
+        # A launcher may show each process its own card alone: then that is the only one.
+        if own is not None and own < torch.cuda.device_count():
+            torch.cuda.set_device(own)
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 

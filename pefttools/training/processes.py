@@ -23,6 +23,22 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_rank() -> int | None:
+    """This process's number among those of its machine; None where it was started alone."""
+    given = os.environ.get("LOCAL_RANK")
+    return None if given is None else int(given)
+
+
+def unused_cards(device: torch.device) -> str | None:
+    """What to say where one process uses one card of several; None: nothing."""
+    import torch
+
+    cards = torch.cuda.device_count() if device.type == "cuda" else 0
+    if world_size() > 1 or cards < 2:
+        return None
+    return f"{cards} cards visible, one used. To train on all: torchrun --nproc_per_node {cards} $(which pefttools) ..."
+
+
 def check_launch() -> None:
     """Refuse a launch that was asked for several processes and started one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,26 @@ def test_the_larger_the_base_the_smaller_the_rate_of_full_fine_tuning() -> None:
     rates = [full.default_learning_rate(parameters) for parameters in (1000, 22_700_000, 110_000_000, 3_200_000_000)]
     assert rates == pytest.approx([1e-4, 1e-4, 4.6e-5, 8.5e-6])
     assert methods.get("lora")().default_learning_rate(3_200_000_000) == 2e-3
+
+
+def test_a_trial_that_diverged_leaves_nothing_in_memory(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def trainable_state(self) -> dict[str, torch.Tensor]:
+            return {}
+
+    left: list[weakref.ref[Model]] = []
+
+    def fit(_: Prepared, __: Any, ___: Path, *, rates: Rates) -> Fitted:
+        assert not [one for one in left if one() is not None], "the model of the trial before is still there"
+        model: Any = Model()
+        if len(left) < 2:
+            left.append(weakref.ref(model))
+            raise DivergedError(3, float("nan"))
+        return Fitted(model, Evaluation({"accuracy": 0.5, "loss": 1.0}, []), [], 5, 5, 1.0, 0.0, 10, 10, rates.method)
+
+    monkeypatch.setattr(search_module, "fit", fit)
+    monkeypatch.setattr(search_module, "build_model", lambda prepared: Model())
+    monkeypatch.setattr(search_module, "put_state", lambda *_: None)
+    trials: list[Trial] = []
+    search(prepared, SETTINGS, Told(), trials)
+    assert [one.status for one in trials][:2] == ["diverged", "diverged"]

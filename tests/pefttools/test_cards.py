@@ -1,0 +1,84 @@
+"""What happens where there are cards, emulated: several of them, several processes, weights beside deltas."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import TrainingArguments
+
+from pefttools.deltas.kinds import LowRank, SiteDelta
+from pefttools.deltas.merge import folded
+from pefttools.recipe import Recipe
+from pefttools.training.fit import _arguments
+from pefttools.training.precision import default_device
+from pefttools.training.processes import unused_cards
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Two cards, as far as anybody asks; gives the numbers of those that were chosen."""
+    chosen = [0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    return chosen
+
+
+def test_of_two_cards_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def devices(self: TrainingArguments) -> torch.device:
+        self._n_gpu = 2
+        return torch.device("cpu")
+
+    emulated = cached_property(devices)
+    emulated.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", emulated)
+    recipe = Recipe.model_validate(
+        {"base": "b", "method": "lora", "task": "causal-lm", "data": {"train": "x.csv"}, "output": str(tmp_path),
+         "training": {"batch_size": 8}}
+    )  # fmt: skip
+    arguments = _arguments(recipe, 80, 1e-3, tmp_path)
+    # Trainer wraps in DataParallel and multiplies its batches where n_gpu is more than one.
+    assert arguments.n_gpu == 1
+    assert arguments.train_batch_size == 8
+
+
+def test_that_a_card_is_unused_is_said(cards: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda", 0)
+    told = unused_cards(cuda)
+    assert told is not None and "2 cards visible, one used" in told and "torchrun --nproc_per_node 2" in told
+    assert unused_cards(torch.device("cpu")) is None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert unused_cards(cuda) is None
+
+
+@pytest.mark.parametrize(("rank", "count", "card"), [("1", 2, 1), ("0", 2, 0), (None, 2, 0), ("1", 1, 0)])
+def test_each_process_has_its_own_card(
+    rank: str | None, count: int, card: int, cards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert default_device() == torch.device("cuda", card)
+    assert cards[-1] == card, "what is built next would be built on another card"
+
+
+@pytest.mark.parametrize("delta", ["low_rank", "dense", "scales", "bias", "replace"])
+def test_a_delta_is_folded_in_on_its_weights_card(delta: str) -> None:
+    """Tensors without data, which refuse to be mixed between devices as those of a card do."""
+    with FakeTensorMode():
+        parameters = {"weight": torch.empty(4, 3, device="cuda"), "bias": torch.empty(4, device="cuda")}
+        own = {
+            "low_rank": SiteDelta(low_rank=LowRank(torch.empty(2, 3), torch.empty(4, 2))),
+            "dense": SiteDelta(dense=torch.empty(4, 3)),
+            "scales": SiteDelta(input_scale=torch.empty(3), weight_scale=torch.empty(4), output_scale=torch.empty(4)),
+            "bias": SiteDelta(bias=torch.empty(4)),
+            "replace": SiteDelta(replace={"weight": torch.empty(4, 3)}),
+        }[delta]
+        found = folded(parameters, own, "classifier")
+    assert {one.device.type for one in found.values()} == {"cuda"}
