@@ -131,9 +131,13 @@ def read_digest(folder: Path) -> str:
     Raises:
         ArtifactError: as `read_manifest`.
     """
+    return read_with_digest(folder)[1]
+
+
+def read_with_digest(folder: Path) -> tuple[Manifest, str]:
+    """A manifest and its digest, of one reading; errors as `read_manifest`."""
     raw = _raw(folder)
-    parse_manifest(raw, folder / MANIFEST)
-    return str(json.loads(raw)["digest"])
+    return parse_manifest(raw, folder / MANIFEST), str(json.loads(raw)["digest"])
 
 
 def _raw(folder: Path) -> bytes:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, missing_manifest, parse_manifest
-from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
+from pefttools.errors import ArtifactError, PeftToolsError, WriteError
 from pefttools.files import sha256_file
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ class Held:
             else, while it is held.
         manifest: its manifest.
         digest: of the manifest, and so of everything.
+        raw: the manifest's bytes.
     """
 
     folder: Path
     manifest: Manifest
     digest: str
+    raw: bytes = b""
 
 
 class _Replaced(Exception):
@@ -58,14 +60,16 @@ def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
     """Verify an artifact, and keep exactly what was verified until the block ends.
 
     The files are opened once, in one folder, which may be replaced or removed as soon as they are: whoever reads them
-    in the block reads those files. What a file is called in an error is its name in `folder`.
+    in the block reads those files. Where signatures are asked for they are copied first, and the copies are verified
+    and read: somebody who may write there, but not sign, could change an open file in its place. What a file is called
+    in an error is its name in `folder`.
 
     Args:
         folder: the artifact.
         signers: whose signature it must have; None: nobody's.
 
     Raises:
-        ConfigError: there is no room for temporary files.
+        WriteError: there is no room for temporary files.
         ArtifactError: there is none; a file is missing, differs or can't be read; the manifest was changed.
         UnsignedError: it has no such signature.
     """
@@ -73,7 +77,7 @@ def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
         try:
             view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pefttools-")))
         except OSError as error:
-            raise ConfigError(
+            raise WriteError(
                 f"there is no room for temporary files: {error.strerror}", hint="Free some, or set TMPDIR."
             ) from error
         try:
@@ -131,16 +135,15 @@ def _try(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) ->
         _check_same(folder, place, error)
         raise missing_manifest(folder) from error
     raw = stream.read()
-    stream.seek(0)
     manifest = parse_manifest(raw, folder / MANIFEST)
-    _show(stream, view / MANIFEST)
-    signature = _signature(place, view, stack)
+    (view / MANIFEST).write_bytes(raw)
+    signature = _signature(place, view)
     if signers is not None:
         signers.check(folder, raw, signature)
     problems = []
     for name, entry in manifest.files.items():
         try:
-            problem = _take(place, name, entry, view, stack)
+            problem = _take(place, name, entry, view, stack, copied=signers is not None)
         except OSError as error:
             _check_same(folder, place, error)
             problem = f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
@@ -148,22 +151,23 @@ def _try(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) ->
             problems.append(problem)
     if problems:
         raise ArtifactError(f"the artifact {folder} is damaged: {'; '.join(problems)}", hint="Restore it from a copy.")
-    return Held(view, manifest, str(json.loads(raw)["digest"]))
+    return Held(view, manifest, str(json.loads(raw)["digest"]), raw)
 
 
-def _signature(place: Place, view: Path, stack: ExitStack) -> bytes | None:
-    """Content of the signature, which is shown; None where there is none."""
+def _signature(place: Place, view: Path) -> bytes | None:
+    """Content of the signature, which is shown; None where there is none that could be one."""
     try:
-        stream = stack.enter_context(_open(place, SIGNATURE))
-        content = stream.read(_LARGEST_SIGNATURE)
+        with _open(place, SIGNATURE) as stream:
+            info = os.fstat(stream.fileno())
+            content = stream.read() if stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST_SIGNATURE else None
     except OSError:
         return None
-    stream.seek(0)
-    _show(stream, view / SIGNATURE)
+    if content is not None:
+        (view / SIGNATURE).write_bytes(content)
     return content
 
 
-def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStack) -> str | None:
+def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStack, *, copied: bool) -> str | None:
     """Open, verify and show one file; gives what is wrong with it."""
     if Path(name).name != name:
         return f"{name!r} is no plain file name"
@@ -173,7 +177,7 @@ def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStac
         return f"{name} is no file"
     if info.st_size != entry.size:
         return f"{name} has {info.st_size} bytes instead of {entry.size}"
-    _show(stream, view / name)
+    _show(stream, view / name, copied=copied)
     same = sha256_file(view / name) == entry.sha256
     return None if same else f"{name} has another content (sha256)"
 
@@ -186,9 +190,11 @@ def _open(place: Place, name: str) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
-def _show(stream: IO[bytes], path: Path) -> None:
-    """Let an open file be found under a path."""
-    if _OPEN_FILES.is_dir():  # Linux: a name for the open file itself, which keeps its content when it is removed
+def _show(stream: IO[bytes], path: Path, *, copied: bool = False) -> None:
+    """Let an open file, or a copy of it, be found under a path."""
+    if (
+        not copied and _OPEN_FILES.is_dir()
+    ):  # Linux: a name for the open file itself, which keeps its content when it is removed
         path.symlink_to(_OPEN_FILES / str(stream.fileno()))
         return
     with path.open("wb") as copy:

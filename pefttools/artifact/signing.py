@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pefttools.artifact.manifest import MANIFEST, SIGNATURE
+from pefttools.artifact.manifest import SIGNATURE
 from pefttools.artifact.reading import hold
 from pefttools.errors import ArtifactError, ConfigError, WriteError
 from pefttools.files import write_bytes_atomic
@@ -61,7 +61,13 @@ class Signers:
 
 
 def trusted(files: Sequence[str | Path]) -> Signers | None:
-    """Signers by their public keys; None where there are none, and anybody is trusted."""
+    """Signers by their public keys; None where there are none, and anybody is trusted.
+
+    Raises:
+        ConfigError: as `Signers`; one text in the place of a list.
+    """
+    if isinstance(files, str):
+        raise ConfigError(f"signed_by is a list of keys' files, not {files!r}")
     return Signers([Path(file) for file in files]) if files else None
 
 
@@ -78,7 +84,7 @@ def sign(folder: Path, key: Path) -> Path:
     """
     private = _key(key, private=True)
     with hold(folder) as held:
-        signature: bytes = private.sign((held.folder / MANIFEST).read_bytes())
+        signature: bytes = private.sign(held.raw)
     write_bytes_atomic(folder / SIGNATURE, signature)
     return folder / SIGNATURE
 
@@ -100,20 +106,30 @@ def new_key(file: Path) -> Path:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     public = file.with_name(file.name + ".pub")
+    _write_new(file, secret, 0o600)
+    _write_new(public, shown, 0o644)
+    return public
+
+
+def _write_new(file: Path, content: bytes, mode: int) -> None:
     try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(secret)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
         raise ConfigError(
             f"{file} is there already", hint="Choose another name: a key is never overwritten."
         ) from error
     except OSError as error:
+        raise _cannot_write(file, error) from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+    except OSError as error:
         file.unlink(missing_ok=True)
-        raise WriteError(
-            f"can't write {file}: {error.strerror}", hint="Choose another place, or free this one."
-        ) from error
-    write_bytes_atomic(public, shown)
-    return public
+        raise _cannot_write(file, error) from error
+
+
+def _cannot_write(file: Path, error: OSError) -> WriteError:
+    return WriteError(f"can't write {file}: {error.strerror}", hint="Choose another place, or free this one.")
 
 
 def _key(file: Path, *, private: bool) -> Any:

@@ -96,7 +96,8 @@ def serve(
     except KeyboardInterrupt:
         pass
     finally:
-        if not service.close():
+        # Not after SIGTERM, which uvicorn hands on once it has ended, and which ends the process at once.
+        if not service.close(0):
             # Python waits for its threads, and a store that hangs would keep the process for good.
             sys.stdout.flush()
             os._exit(1)

@@ -61,11 +61,11 @@ class Tensors:
         elif not inputs:
             raise ConfigError("an empty batch")
         else:
-            with self._alone:  # padding is a state of the tokenizer
+            with self._alone:
                 batch = dict(self._served.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))
-            types = batch.get("token_type_ids")
-            if types is not None and not types.any():
-                del batch["token_type_ids"]
+        types = batch.get("token_type_ids")
+        if types is not None and not types.any():
+            del batch["token_type_ids"]
         rows = len(batch["input_ids"])
         if rows != len(adapters):
             raise ConfigError(f"{rows} rows, but {len(adapters)} adapters: one is needed for each row")

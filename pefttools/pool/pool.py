@@ -101,15 +101,20 @@ class AdapterPool:
         """How many adapters have left to make room for others."""
         return self._residents.evictions
 
-    def register(self, name: str, artifact: str | Path) -> None:
+    def register(self, name: str, artifact: str | Path, *, digest: str | None = None) -> None:
         """Make an adapter known; its weights are read when a row first asks for it.
 
         One of the same name that is resident leaves, between two calls.
 
+        Args:
+            name: what rows call it.
+            artifact: its folder; another artifact that lies there when its weights are read is refused.
+            digest: of the manifest that the caller has read; None: of the one that is there now.
+
         Raises:
             ArtifactError: there is no artifact.
         """
-        self._residents.register(name, Path(artifact), read_digest(Path(artifact)))
+        self._residents.register(name, Path(artifact), digest or read_digest(Path(artifact)))
 
     def load(self, name: str, artifact: str | Path) -> None:
         """Make an adapter known and resident; one of the same name is replaced, between two calls.
@@ -143,7 +148,7 @@ class AdapterPool:
         """Let an adapter's weights go; it stays known. False where it was not resident."""
         return self._residents.evict(name)
 
-    def warm_up(self, *, rows: Sequence[int] = (1, 2), tokens: int = 16) -> WarmUp:
+    def warm_up(self, *, rows: Sequence[int] = (1, 2), tokens: int = 16, pairs: bool | None = None) -> WarmUp:
         """Compile now for all batches that the resident adapters can make up, and for nothing else later.
 
         Without it a call compiles when it first meets a kind of batch, for half a minute or so each. After it, what has
@@ -152,13 +157,14 @@ class AdapterPool:
         Args:
             rows: sizes of the batches that are tried; one row has graphs of its own, all others share theirs.
             tokens: their length, which the graphs do not depend on.
+            pairs: also for pairs of texts, where the tokenizer marks them; None: where an adapter was trained on them.
 
         Raises:
             ConfigError: the pool does not compile.
         """
         names = self.resident
         with torch.no_grad(), self._holding(names) as held:
-            return self._runner.warm_up([one for one in held if one is not None], rows, tokens)
+            return self._runner.warm_up([one for one in held if one is not None], rows, tokens, pairs)
 
     def unload(self, name: str) -> None:
         """Forget an adapter; a running call that uses it ends first.

@@ -117,7 +117,9 @@ class Runner:
             **options,
         )
 
-    def warm_up(self, residents: Iterable[Resident], rows: Sequence[int], tokens: int) -> WarmUp:
+    def warm_up(
+        self, residents: Iterable[Resident], rows: Sequence[int], tokens: int, pairs: bool | None = None
+    ) -> WarmUp:
         """Compile for batches of these adapters, and for nothing more from then on; see `AdapterPool.warm_up`."""
         run = self._run
         if not run.compiled:
@@ -125,6 +127,9 @@ class Runner:
         run.sealed = False
         begin, before = time.perf_counter(), run.graphs()
         by_name = {one.name: one for one in residents}
+        if pairs is None:
+            pairs = any("pair" in one.prepared.roles for one in by_name.values())
+        marked = pairs and "token_type_ids" in self.served.tokenizer.model_input_names
         batches = typical_batches(by_name.values(), self.served.causal, rows)
         token = self.served.tokenizer.pad_token_id or 0
         for names in batches:
@@ -132,7 +137,7 @@ class Runner:
             batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             chosen = [None if name is None else by_name[name] for name in names]
             self.answer(chosen, batch)
-            if any(row is not None and "pair" in row.prepared.roles for row in chosen):
+            if marked:
                 self.answer(chosen, batch | {"token_type_ids": torch.zeros_like(ids)})
         run.sealed, run.plain = True, 0
         return WarmUp(run.graphs() - before, time.perf_counter() - begin)

@@ -41,7 +41,8 @@ def typical_batches(residents: Iterable[Resident], causal: bool, rows: Sequence[
     for size in range(1, min(3, len(groups)) + 1):  # two kinds of virtual tokens, and the language head
         for some in combinations(groups, size):
             kinds, language = frozenset().union(*(kinds for kinds, _ in some)), any(head for _, head in some)
-            for count in rows:
+            for asked in rows:
+                count = asked if asked == 1 else max(asked, size)  # more rows than one share their graphs
                 if count >= size:
                     names = [groups[group] for group in some]
                     batches.setdefault(

@@ -42,6 +42,7 @@ from pefttools.server.waiting import GoneError, TooLongError
 from pefttools.store.names import BadNameError, NameTakenError
 from pefttools.store.reach import StoreError
 
+_log = logging.getLogger(__name__)
 _access = logging.getLogger("pefttools.access")
 #: an id that a caller may give a request
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -120,6 +121,8 @@ def error_body(message: str, code: str, status: int) -> dict[str, Any]:
 def told(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
     """Status and body for an error, which tells nothing of the server's files."""
     status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+    if isinstance(error, StoreError):  # what a file system says of itself is for the server's operators
+        return status, error_body("the store of adapters can't be used now", code, status)
     text = error.message if error.hint is None else f"{error.message.rstrip('.')}. {error.hint}"
     return status, error_body(without_paths(text), code, status)
 
@@ -133,6 +136,8 @@ async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, PeftToolsError)
     status, body = told(error)
     request.app.state.service.metrics.errors.labels(body["error"]["code"]).inc()
+    if isinstance(error, StoreError):
+        _log.error("%s", error, exc_info=error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "1"} if status == 429 else None
     return JSONResponse(body, status, headers)
 
@@ -278,4 +283,4 @@ class _BodyLimit:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"the request is larger than {self.limit:,} bytes"
-        await JSONResponse(error_body(message, "too_large", 413), 413)(scope, receive, send)
+        await JSONResponse(error_body(message, "too_large", 413), 413, {"Connection": "close"})(scope, receive, send)

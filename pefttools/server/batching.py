@@ -37,10 +37,11 @@ class Row:
         adapter: name of its adapter in the pool; None: the base.
         work: what the runner needs to know.
         owner: who asked; owners have turns.
-        cost: how much work it is, compared to others.
+        size: how much work it is, compared to others.
+        cost: what its owner's turn is charged for it.
         cancelled: nobody waits any more.
         goes_on: it was begun in an earlier batch.
-        bulk: its owner asked for more than a batch holds; see `Pace`.
+        bulk: its owner asks for half a batch and more; see `Pace`.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Row:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     owner: str = ""
+    size: float = 1.0
     cost: float = 1.0
     since: float = field(default_factory=time.monotonic)
     cancelled: bool = False
@@ -104,6 +106,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._closed = False
         self._batch: Sequence[Row] = ()
+        self._last: Sequence[Row] = ()
         self._running_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="pefttools-batches", daemon=True)
         self._thread.start()
@@ -118,13 +121,22 @@ class Batcher:
         if self._running_since is not None:
             self._running_since = time.monotonic()
 
-    def gives_way(self, seconds: float) -> bool:
-        """Whether the batch that runs should stop here and be queued again, since others wait.
+    def gives_way(self, seconds: float, rows: int) -> bool:
+        """Whether the batch that runs should stop here and be queued again, for those who wait.
+
+        They are others than those whose rows run, or there is room for them among these.
 
         Args:
             seconds: for which it has got on, beside what it has to do anew each time.
+            rows: that go on.
         """
-        return seconds > self._max_run and any(not row.cancelled for row in self._rows)
+        if seconds <= self._max_run:
+            return False
+        owners = {row.owner for row in self._batch}
+        room = rows < self._max_batch
+        return any(
+            not row.cancelled and (row.owner not in owners or (room and not row.goes_on)) for row in list(self._rows)
+        )
 
     def again(self, rows: Sequence[Row]) -> None:
         """Queue rows of the batch that runs once more, behind those who wait; their work is counted already."""
@@ -159,7 +171,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         rows = [
-            Row(kind, adapter, work, loop, loop.create_future(), owner, cost)
+            Row(kind, adapter, work, loop, loop.create_future(), owner, cost, cost)
             for work, cost in zip(works, costs or [1.0] * len(works), strict=True)
         ]
         with self._changed:
@@ -208,9 +220,9 @@ class Batcher:
                     row.finish(error)
             finally:
                 self._running_since = None
-                self._batch = ()
+                self._last, self._batch = batch, ()
             now = time.monotonic()
-            self._paces[batch[0].kind].ran(batch[0].bulk, len(batch), now - begin, now)
+            self._paces[batch[0].kind].ran(batch[0].bulk, _padded(batch), now - begin, now)
 
     def _next(self) -> list[Row] | None:
         with self._changed:
@@ -229,22 +241,20 @@ class Batcher:
     def _take(self) -> list[Row]:
         """Rows of one kind, within the limits, by their owners' turns; cancelled ones are dropped."""
         rows = [row for row in self._rows if not row.cancelled]
-        for owner, count in Counter(row.owner for row in rows).items():
-            if count > self._max_batch:
-                for row in rows:
-                    row.bulk |= row.owner == owner
+        self._mark_bulk(rows)
         taken: list[Row] = []
         adapters: set[str] = set()
         now = time.monotonic()
 
         def fits(row: Row) -> bool:
             more = set() if row.adapter is None else {row.adapter}
-            if taken and (row.kind, row.bulk) != (taken[0].kind, taken[0].bulk):
-                return False
-            if row.bulk and len(taken) >= self._paces[row.kind].limit(self._max_batch, now):
-                return False
             if len(adapters | more) > self._max_adapters:
                 return False
+            if taken:
+                if (row.kind, row.bulk) != (taken[0].kind, taken[0].bulk):
+                    return False
+                if row.bulk and _padded([*taken, row]) > self._paces[row.kind].budget(now):
+                    return False
             taken.append(row)
             adapters.update(more)
             return True
@@ -253,3 +263,14 @@ class Batcher:
         chosen = set(map(id, batch))
         self._rows = [row for row in rows if id(row) not in chosen]
         return batch
+
+    def _mark_bulk(self, rows: Sequence[Row]) -> None:
+        """Note whose rows are bulk work, by those that wait and those that ran last: there may be more to come."""
+        counts = Counter(row.owner for row in (*rows, *self._last) if not row.goes_on)
+        for row in rows:
+            row.bulk = row.bulk or counts[row.owner] > self._max_batch // 2
+
+
+def _padded(rows: Sequence[Row]) -> float:
+    """Work of rows that run together, each as long as the longest."""
+    return len(rows) * max(row.size for row in rows)

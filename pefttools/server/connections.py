@@ -38,6 +38,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, or refuse to."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # told as soon as anything is left unread
         if len(self.connections) > self._most:
             body = json.dumps(error_body("too many connections; try again later", "too_many", 503)).encode()
             head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n" \
@@ -73,7 +74,7 @@ class BoundedProtocol(H11Protocol):
 
 
 class _Timer:
-    """Does something after some seconds, if it is not stopped before; one that runs is not started anew."""
+    """Does something once, after some seconds, if it is not stopped before; starting it twice changes nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop

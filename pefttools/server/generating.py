@@ -121,7 +121,8 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: per row, whether nobody waits for it any more.
         ended: per row, called once its answer has ended, while others go on.
         tokenizer: of the base.
-        gives_way: called with every token: whether all shall stop here, to go on later.
+        gives_way: called with every token and the number of answers that go on: whether all shall stop here, and go
+            on later.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         cancelled: Sequence[Callable[[], bool]],
         ended: Sequence[Callable[[], None]],
         tokenizer: Any,
-        gives_way: Callable[[], bool],
+        gives_way: Callable[[int], bool],
     ) -> None:
         self.rows = rows
         self.cancelled = cancelled
@@ -150,7 +151,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
                 self.ended[index]()
             elif self.cancelled[index]():
                 self.open[index] = False
-        stop = self.gives_way()
+        stop = self.gives_way(sum(self.open))
         return torch.tensor([stop or not one for one in self.open], device=input_ids.device)
 
 

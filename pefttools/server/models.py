@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from pefttools.artifact import Manifest, read_manifest
+from pefttools.artifact import Manifest
+from pefttools.artifact.manifest import read_with_digest
+from pefttools.artifact.signing import UnsignedError
 from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
 from pefttools.pool import AdapterPool
 from pefttools.server.answers import Chosen
@@ -70,8 +72,20 @@ class Models:
             raise ForbiddenError(f"this key may not {'manage' if manage else 'use'} the adapter {name!r}")
 
     def load(self, reference: str, caller: Caller) -> str:
-        """Make a version resident; gives its full name."""
-        return str(self._ready(reference, caller).name)
+        """Make a version resident; gives its full name.
+
+        Raises:
+            CapacityError: there is no room for it. Else as `choose`.
+        """
+        full = str(self._ready(reference, caller).name)
+        if self.pool.ensure(full):
+            self.loaded(full, caller.id)
+        return full
+
+    def loaded(self, full: str, by: str) -> None:
+        """Note that a version was loaded."""
+        self.metrics.loads.inc()
+        note("load", full, by)
 
     def tag(self, full: str, tag: str, caller: Caller) -> None:
         """Point a tag at a version, ``acme@3``."""
@@ -112,16 +126,18 @@ class Models:
         manifest = self._manifests.get(full)
         if manifest is None:
             folder = self.store.get(full, verified=False)  # the pool verifies what it reads
-            manifest = read_manifest(folder)
+            manifest, digest = read_with_digest(folder)
             with self._registering:
                 if full not in self._manifests:
-                    self.pool.register(full, folder)
+                    self.pool.register(full, folder, digest=digest)
                     self._manifests[full] = manifest
         try:
             # Ahead of its batch, beside the one that runs. Where nothing can leave now, its batch will see to it.
             if self.pool.ensure(full, wait=False):
-                self.metrics.loads.inc()
-                note("load", full, caller.id)
+                self.loaded(full, caller.id)
+        except UnsignedError:
+            del self._manifests[full]  # so that it is fetched again, once it is signed
+            raise
         except CapacityError:
             if not self.pool.resident:
                 raise

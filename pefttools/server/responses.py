@@ -21,7 +21,7 @@ class ErrorDetail(_Answer):
 
 
 class Error(_Answer):
-    """Any answer that is none."""
+    """What is sent in the place of an answer."""
 
     error: ErrorDetail
 

@@ -25,12 +25,16 @@ class BatchRunner:
         pool: runs them.
         metrics: told of batches and tokens.
         batcher: gives the batcher whose batches are run, which is made after its runner.
+        loaded: told of rows whose adapters had to be loaded.
     """
 
-    def __init__(self, pool: AdapterPool, metrics: Metrics, batcher: Callable[[], Batcher]) -> None:
+    def __init__(
+        self, pool: AdapterPool, metrics: Metrics, batcher: Callable[[], Batcher], loaded: Callable[[Row], None]
+    ) -> None:
         self._pool = pool
         self._metrics = metrics
         self._batcher = batcher
+        self._loaded = loaded
 
     def __call__(self, rows: Sequence[Row]) -> None:
         self._metrics.batches.observe(len(rows))
@@ -41,8 +45,8 @@ class BatchRunner:
         for row in rows:
             self._batcher().beat()
             try:
-                if row.adapter is not None:
-                    self._pool.ensure(row.adapter)
+                if row.adapter is not None and self._pool.ensure(row.adapter):
+                    self._loaded(row)
                 good.append(row)
             except Exception as error:
                 row.finish(error)
@@ -59,6 +63,8 @@ class BatchRunner:
         # Out here the error is gone, and with it the tensors that its traceback holds.
         for row in good:
             if isinstance(row.work, Generation):
+                if row.work.reason is not None:
+                    continue  # it had ended, and was handed out
                 row.work.restart()
             self([row])
 
@@ -100,9 +106,9 @@ class BatchRunner:
             logits_processor=LogitsProcessorList([Numbers(works)]),
         )
         self._metrics.tokens.inc(sum(len(one.tokens) for one in works) - before)
-        self._batcher().again([row for row, open in zip(rows, control.open, strict=True) if open])
-        for row, open in zip(rows, control.open, strict=True):
-            if not open:  # those that failed, or that nobody waits for any more
+        self._batcher().again([row for row, goes_on in zip(rows, control.open, strict=True) if goes_on])
+        for row, goes_on in zip(rows, control.open, strict=True):
+            if not goes_on:  # those that failed, or that nobody waits for any more
                 row.finish(_no_numbers(row) if row.work.failed else row.work)
 
     def _first(self, since: float) -> None:
@@ -121,15 +127,15 @@ class Slice:
         self._begin = time.monotonic()
         self._read: float | None = None
 
-    def __call__(self) -> bool:
-        """With every token."""
+    def __call__(self, rows: int) -> bool:
+        """With every token, and the number of answers that go on."""
         self._batcher.beat()
         now = time.monotonic()
         if self._read is None:
             self._read = now
             return False
         reading, writing = self._read - self._begin, now - self._read
-        return writing > reading and self._batcher.gives_way(writing)
+        return writing > reading and self._batcher.gives_way(writing, rows)
 
 
 def _no_numbers(row: Row) -> ArtifactError:

@@ -26,8 +26,10 @@ class _Request(BaseModel):
 Input = Annotated[str, Field(max_length=200_000)]
 
 
-#: of an adapter's versions
-Tag = Annotated[str, Field(pattern=f"^{PATTERN}$")]
+#: a tag, or a version's number
+Version = Annotated[str, Field(pattern=f"^{PATTERN}$")]
+#: not a number alone
+Tag = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$", max_length=128)]
 
 
 class PairInput(_Request):
@@ -261,5 +263,5 @@ def _alternatives(schema: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 class AdapterRequest(_Request):
     """Which version of an adapter to make resident, and a tag to point at it."""
 
-    version: Tag | None = Field(None, description="number or tag; none: the newest")
+    version: Version | None = Field(None, description="number or tag; none: the newest")
     tag: Tag | None = Field(None, description="point this tag at the version")

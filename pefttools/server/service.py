@@ -19,7 +19,7 @@ from pefttools.server.answers import Chosen, Classified, UnsuitedError
 from pefttools.server.batching import Batcher, Row
 from pefttools.server.beside import Beside
 from pefttools.server.generating import Generation
-from pefttools.server.keys import ForbiddenError, Keys
+from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
 from pefttools.server.models import Models
 from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
@@ -60,7 +60,7 @@ class Service:
         self.beside = Beside(self.pool.tokenizer, settings.timeout_s)
         self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.beside)
         self._batcher = Batcher(
-            BatchRunner(self.pool, self.metrics, lambda: self._batcher),
+            BatchRunner(self.pool, self.metrics, lambda: self._batcher, self._loaded),
             max_batch=settings.max_batch,
             max_adapters=min(settings.max_resident, settings.max_adapters or settings.max_resident),
             max_wait=settings.max_wait_ms / 1000,
@@ -224,6 +224,9 @@ class Service:
             raise DataError("the prompt is empty")
         virtual = 0 if chosen.name is None else self.pool.virtual_length(chosen.name)
         self.pool.served.check_length(len(prompt), max_tokens, virtual)
+
+    def _loaded(self, row: Row) -> None:
+        self.models.loaded(str(row.adapter), row.owner if self.keys.needed else EVERYBODY.id)
 
     def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[Row]:
         for one in generations:

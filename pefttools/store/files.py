@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from pefttools.artifact.manifest import MANIFEST, SIGNATURE, read_manifest, verify_files
 from pefttools.files import cache_dir, folder_atomic, numbered_folder, write_bytes_atomic, write_text_atomic
+from pefttools.store.reach import StoreError
 
 REMOVED = ".removed"
 _CLAIM = "claim"
@@ -116,6 +117,8 @@ class LocalFiles(StoreFiles):
             return [path.name for path in Path(folder).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise StoreError(f"the store's {folder} can't be read: {error.strerror}") from error
 
     def is_whole(self, name: str, version: int) -> bool:
         return Path(self.path(name, "versions", str(version), MANIFEST)).is_file()
@@ -183,9 +186,11 @@ class RemoteFiles(StoreFiles):
                     if Path(file).name == file:
                         self.fs.get_file(posixpath.join(remote, file), str(folder / file))
                 verify_files(folder, read_manifest(folder))
-        if not (target / SIGNATURE).exists():  # it may have come later
-            with contextlib.suppress(FileNotFoundError):
-                write_bytes_atomic(target / SIGNATURE, self.fs.cat_file(posixpath.join(remote, SIGNATURE)))
+        # Each time: it may come later, or be another's, and other stores have the same artifact.
+        try:
+            write_bytes_atomic(target / SIGNATURE, self.fs.cat_file(posixpath.join(remote, SIGNATURE)))
+        except FileNotFoundError:
+            (target / SIGNATURE).unlink(missing_ok=True)
         return target
 
     def forget(self, name: str, version: int) -> bool:

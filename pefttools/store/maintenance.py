@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pefttools.errors import ArtifactError
 from pefttools.store.files import StoreFiles
 from pefttools.store.names import is_name
+from pefttools.store.reach import StoreError
 
 if TYPE_CHECKING:
     from pefttools.store.store import Store
@@ -52,6 +53,6 @@ def damages(store: Store) -> dict[str, str]:
         for version in store.versions(name):
             try:
                 store.get(f"{name}@{version}")
-            except (ArtifactError, OSError) as error:
+            except (ArtifactError, StoreError, OSError) as error:
                 problems[f"{name}@{version}"] = str(error)
     return problems

@@ -13,7 +13,7 @@ _NAME = re.compile(PATTERN)
 
 
 class BadNameError(ConfigError):
-    """What is no name, and so names nothing."""
+    """A text that can't be a name of an adapter or a tag."""
 
 
 class NameTakenError(ConfigError):

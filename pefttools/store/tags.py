@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pefttools.errors import ArtifactError, ConfigError, UnknownNameError
 from pefttools.store.files import StoreFiles, version_number
 from pefttools.store.names import check_case, check_tag, is_name
+from pefttools.store.reach import StoreError
 
 _TAGS, _HISTORY = "tags", "history"
 
@@ -121,7 +122,7 @@ class Tags:
         for name in sorted(one for one in self._files.ls(folder) if one.endswith(".json")):
             try:
                 found.append(Moved(**json.loads(self._files.fs.cat_file(posixpath.join(folder, name)))))
-            except (OSError, ValueError, TypeError):
+            except (OSError, StoreError, ValueError, TypeError):
                 continue
         return [move for move in found if tag is None or move.tag == tag]
 

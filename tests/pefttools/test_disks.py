@@ -72,6 +72,7 @@ class _Failing(MemoryFileSystem):  # type: ignore[misc]
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     gone = False
+    unreadable = ""
 
     def _reach(self) -> None:
         if type(self).gone:
@@ -79,6 +80,8 @@ class _Failing(MemoryFileSystem):  # type: ignore[misc]
 
     def cat_file(self, path: str, *args: Any, **options: Any) -> bytes:
         self._reach()
+        if type(self).unreadable == path:
+            raise PermissionError("no rights")
         return bytes(super().cat_file(path, *args, **options))
 
     def ls(self, path: str, *args: Any, **options: Any) -> Any:
@@ -89,13 +92,13 @@ class _Failing(MemoryFileSystem):  # type: ignore[misc]
 @pytest.fixture
 def failing() -> Iterator[type[_Failing]]:
     fsspec.register_implementation("failing", _Failing, clobber=True)
-    _Failing.gone = False
+    _Failing.gone, _Failing.unreadable = False, ""
     yield _Failing
-    _Failing.gone = False
+    _Failing.gone, _Failing.unreadable = False, ""
 
 
 def test_a_store_that_can_not_be_reached(
-    failing: type[_Failing], artifact: Path, tiny_llama: str, tmp_path: Path
+    failing: type[_Failing], artifact: Path, tiny_llama: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = "failing://stores/one"
     store = Store(url)
@@ -108,6 +111,21 @@ def test_a_store_that_can_not_be_reached(
         request = {"model": "acme@prod", "prompt": "a text"}
         refused = httpx.post(f"{server.url}/v1/completions", json=request)
         assert refused.status_code == 503 and refused.json()["error"]["code"] == "store_unavailable"
+        assert "10.0.0.1" not in refused.text and "failing:" not in refused.text
+        assert "10.0.0.1" in caplog.text, "who runs the server must see why"
         assert httpx.get(f"{server.url}/v1/models").status_code == 503
         failing.gone = False
         assert httpx.post(f"{server.url}/v1/completions", json=request).status_code == 200
+
+
+def test_one_file_that_can_not_be_read_hides_no_other(failing: type[_Failing], artifact: Path) -> None:
+    store = Store("failing://stores/two")
+    for _ in range(2):
+        store.add(artifact, "acme", tag="prod")
+    moves = store.history("acme")
+    failing.unreadable = sorted(one for one in failing.store if "/two/adapters/acme/history/" in one)[0]
+    assert store.history("acme") == moves[1:]
+    failing.unreadable = next(
+        one for one in failing.store if one.endswith("/two/adapters/acme/versions/1/pefttools.json")
+    )
+    assert list(store.verify()) == ["acme@1"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from pathlib import Path
 
+import fsspec
 import pytest
 from typer.testing import CliRunner
 
 import pefttools
 from pefttools.artifact.manifest import SIGNATURE, unlisted
-from pefttools.artifact.signing import UnsignedError, new_key, sign
+from pefttools.artifact.reading import hold_weights
+from pefttools.artifact.signing import UnsignedError, new_key, sign, trusted
 from pefttools.cli.main import build_app
 from pefttools.errors import ConfigError
 from pefttools.store import Store
@@ -65,6 +68,47 @@ def test_a_signature_is_of_these_very_files(
             pefttools.verify(artifact, signed_by=[public])
 
 
+def test_what_was_verified_is_what_is_read(artifact: Path, keys: tuple[Path, Path]) -> None:
+    """Who may write into the folder, but not sign, changes an open file in its place."""
+    private, public = keys
+    sign(artifact, private)
+    name = next(path.name for path in artifact.glob("*.safetensors"))
+    before = (artifact / name).read_bytes()
+    with hold_weights(artifact, trusted([public])) as held:
+        with (artifact / name).open("r+b") as stream:
+            stream.seek(-4, 2)
+            stream.write(b"evil")
+        assert (held.folder / name).read_bytes() == before
+
+
+def test_what_lies_in_a_signatures_place(artifact: Path, keys: tuple[Path, Path]) -> None:
+    _, public = keys
+    os.mkfifo(artifact / SIGNATURE)
+    pefttools.verify(artifact)
+    with pytest.raises(UnsignedError):
+        pefttools.verify(artifact, signed_by=[public])
+    (artifact / SIGNATURE).unlink()
+    (artifact / SIGNATURE).write_bytes(b"x" * 10_000)
+    with hold_weights(artifact) as held:
+        assert not (held.folder / SIGNATURE).exists()
+
+
+def test_a_signature_may_be_another_later(artifact: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """In a store elsewhere, of which this machine keeps copies."""
+    store = Store("memory://resigned-store")
+    sign(artifact, keys[0])
+    store.add(artifact, "acme")
+    pefttools.verify(store.get("acme"), signed_by=[keys[1]])
+    other = new_key(tmp_path / "other.pem")
+    sign(artifact, tmp_path / "other.pem")
+    fsspec.filesystem("memory").pipe_file(
+        "/resigned-store/adapters/acme/versions/1/" + SIGNATURE, (artifact / SIGNATURE).read_bytes()
+    )
+    pefttools.verify(store.get("acme"), signed_by=[other])
+    with pytest.raises(UnsignedError):
+        pefttools.verify(store.get("acme"), signed_by=[keys[1]])
+
+
 @pytest.mark.parametrize("where", ["local", "memory://signed-store"])
 def test_a_store_keeps_signatures(
     where: str, artifact: Path, keys: tuple[Path, Path], tiny_bert: str, tmp_path: Path
@@ -88,6 +132,11 @@ def test_keys(artifact: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     with pytest.raises(ConfigError, match="never overwritten"):
         new_key(private)
+    (tmp_path / "new.pem.pub").write_text("another's")
+    with pytest.raises(ConfigError, match="never overwritten"):
+        new_key(tmp_path / "new.pem")
+    with pytest.raises(ConfigError, match="is a list"):
+        pefttools.verify(artifact, signed_by="")
     with pytest.raises(ConfigError, match="no private key"):
         sign(artifact, public)
     with pytest.raises(ConfigError, match="no public key"):

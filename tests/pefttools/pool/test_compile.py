@@ -10,6 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import pefttools
+from pefttools.artifact import save_artifact
 from pefttools.errors import ConfigError
 
 from .makers import TEXTS, Make, assert_close
@@ -90,6 +91,22 @@ def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
         assert_close(found.logits, wanted.logits)
     assert counters["stats"]["unique_graphs"] >= 1
     assert not counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_pairs_have_graphs_too(tiny_bert: str, tmp_path: Path) -> None:
+    model = pefttools.wrap(
+        tiny_bert, "ia3", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"]
+    )
+    save_artifact(model, tmp_path / "pairs", columns={"text": "one", "pair": "other", "label": "label"})
+    pool = pefttools.AdapterPool(tiny_bert, compile=True)
+    pool.load("pairs", tmp_path / "pairs")
+    assert pool.warm_up(rows=[2]).graphs == 2
+    both = pool.tokenizer(["a text", "one"], ["another", "two"], return_tensors="pt", padding=True)
+    pool(both, ["pairs", "pairs"])
+    pool(both, ["pairs", None])
+    pool(both | {"token_type_ids": torch.zeros_like(both["input_ids"])}, ["pairs", "pairs"])
+    assert pool._runner._run.plain == 0
 
 
 @pytest.mark.parametrize(("chosen", "sizes", "graphs"), [

@@ -74,10 +74,15 @@ def writers(tmp_path_factory: pytest.TempPathFactory, tiny_llama: str) -> Callab
 class Server:
     """A running server."""
 
-    def __init__(self, url: str, service: Service) -> None:
+    def __init__(self, url: str, service: Service, running: uvicorn.Server) -> None:
         self.url = url
+        self.running = running
         self.service = service
         self.http = httpx.Client(base_url=url, timeout=60)
+
+    def connections(self) -> set[Any]:
+        """Those that are open, as they come and go."""
+        return self.running.server_state.connections
 
 
 @contextlib.contextmanager
@@ -93,7 +98,7 @@ def running(settings: Settings) -> Iterator[Server]:
     (sock,) = (one for asgi in server.servers for one in asgi.sockets)
     assert isinstance(sock, socket.socket) or sock is not None
     try:
-        yield Server(f"http://127.0.0.1:{sock.getsockname()[1]}", service)
+        yield Server(f"http://127.0.0.1:{sock.getsockname()[1]}", service, server)
     finally:
         server.should_exit = True
         thread.join()

@@ -97,6 +97,39 @@ def test_an_answer_that_nobody_reads_is_not_kept(serve: Serve, tiny_bert: str, c
     assert 0 < found < asked * size, "it was kept for who did not read"
 
 
+def test_a_little_that_nobody_reads_is_not_kept_either(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    """Less than asyncio calls too much to keep writing."""
+    server = serve(tiny_bert, {"acme": [classifiers(1)]}, timeout_s=1)
+    connections = server.connections()
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, port = server.url.removeprefix("http://").split(":")
+        one.connect((host, int(port)))
+        one.settimeout(20)
+        # Each answer is less than is kept; one after the other until the system takes no more.
+        for _ in range(1000):
+            one.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.002)
+            if any(each.transport.get_write_buffer_size() for each in list(connections)):
+                break
+        else:
+            pytest.fail("everything was taken")
+        until = time.monotonic() + 8
+        while connections and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not connections
+
+
+def test_a_refused_body_does_not_keep_its_connection(serve: Serve, tiny_bert: str, classifiers: Artifacts) -> None:
+    server = serve(tiny_bert, {"acme": [classifiers(1)]}, body_s=0.5)
+    with _connected(server.url) as one:
+        one.sendall(HEAD.replace(b"100", b"100000000") + b"\r\n")
+        assert one.recv(4096).startswith(b"HTTP/1.1 413")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            one.sendall(b"x")
+        assert _closed_after(one) < 4
+
+
 @contextlib.contextmanager
 def _process(base: str, store: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     with socket.socket() as free:

@@ -240,6 +240,9 @@ def test_loading_tagging_and_unloading(serve: Serve, tiny_bert: str, classifiers
     Store(tmp_path / "store").tag("acme", 2, "prod")
     assert server.http.post("/v1/classify", json=ask).json()["data"][0]["label"] == "t2-2"
     assert server.http.delete("/v1/adapters/acme").json() == {"unloaded": ["acme@1", "acme@2"]}
+    for tag in ("3", "", "a b"):  # a number is a version
+        status, message = _error(server.http.post("/v1/adapters/acme", json={"tag": tag}))
+        assert status == 400 and message.startswith("tag: ")
     assert server.service.pool.resident == []
     assert server.http.post("/v1/classify", json=ask).json()["data"][0]["label"] == "t2-2"
 
@@ -265,7 +268,7 @@ def test_a_full_queue_and_a_slow_answer(serve: Serve, tiny_llama: str, writers: 
 
 
 def test_a_stopped_server_finishes_what_it_has(tiny_llama: str, writers: Artifacts, tmp_path: Path) -> None:
-    """SIGTERM while an answer is being generated: the answer comes, nothing new is taken, the process ends with 0."""
+    """SIGTERM while an answer is being generated: the answer comes, nothing new is taken, the process ends."""
     import signal
     import socket
     import subprocess

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_who_changed_what_is_served(
         ("ann", "unload", "acme@1", None), ("ann", "unload", "acme@2", None),
     ]  # fmt: skip
     assert "secret" not in caplog.text
+
+
+def test_whoever_loads_an_adapter_is_noted_also_where_room_is_short(
+    serve: Serve, tiny_bert: str, classifiers: Artifacts, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(tiny_bert, {name: [classifiers(number)] for number, name in enumerate("abc")}, max_resident=1)
+    with caplog.at_level(logging.INFO, "pefttools.audit"), ThreadPoolExecutor(6) as threads:
+        asked = [
+            threads.submit(server.http.post, "/v1/classify", json={"model": name, "input": "a text"})
+            for name in "abc" * 6
+        ]
+        assert all(one.result().status_code == 200 for one in asked)
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "pefttools.audit"]
+    assert {one["adapter"] for one in lines} == {"a@1", "b@1", "c@1"}
+    assert len(lines) == _figure(server.http.get("/metrics").text, "pefttools_adapter_loads_total")
+    assert len(lines) >= server.service.pool.evictions
 
 
 def test_a_server_serves_signed_adapters_alone(
