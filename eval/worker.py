@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pefttools.errors import DivergedError, PeftToolsError, WontFitError
+from pefttools.errors import DivergedError, PeftToolsError, WontFitError, is_out_of_memory
 from pefttools.logs import quiet_libraries
 
 from .pipe import PipeReporter
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pefttools.training.fit import Fitted
     from pefttools.training.prepare import Prepared
     from pefttools.tuned import TunedModel
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 def main() -> None:
@@ -65,11 +63,7 @@ def classify(error: BaseException) -> tuple[Status, Failure]:
     failure = Failure(type=type(error).__name__, message=message)
     if isinstance(error, WontFitError):
         return "oom", failure
-    # torch.OutOfMemoryError is a RuntimeError; so is the CPU allocator's, which has no type of its own
-    memory = isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in message.lower() for text in _OUT_OF_MEMORY)
-    )
-    return ("oom" if memory else "failed"), failure
+    return ("oom" if is_out_of_memory(error) else "failed"), failure
 
 
 def describe(planned: PlannedRun, status: Status, failure: Failure | None, **facts: Any) -> RunRecord:
@@ -154,7 +148,16 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     del stored, best
     reporter.event("measuring memory")
     batch = largest_batch(prepared.examples.train, recipe.training.batch_size, parts)
-    memory = profile(build_model(prepared), batch, recipe.training, prepared.examples.validation, rss)
+    try:
+        memory = profile(build_model(prepared), batch, recipe.training, prepared.examples.validation, rss)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # The run is done, and its results stand: only what would be known of its memory is missing.
+        note = f"memory could not be measured: {str(error).splitlines()[0]}"
+        reporter.event(note)
+        facts["notes"] = [*facts["notes"], note]
+        return
     predicted, warning = predict(prepared, [len(one["input_ids"]) for one in batch], memory.training)
     if warning is not None:
         reporter.event(warning)

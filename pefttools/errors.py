@@ -89,3 +89,20 @@ class WontFitError(TrainingError):
 
 class CapacityError(PeftToolsError):
     """More adapters or bytes at once than a pool may hold."""
+
+
+#: how allocators say it, beside torch.OutOfMemoryError: the CPU's has no type of its own, nor have CUDA's libraries
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "status_alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is no memory left, of the machine or of a card."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

@@ -19,7 +19,7 @@ from pefttools.artifact.signing import Signers
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.fingerprint import forget_digests
 from pefttools.bases.identity import unlike_fields
-from pefttools.errors import ArtifactError, BaseModelError, PeftToolsError
+from pefttools.errors import ArtifactError, BaseModelError, PeftToolsError, is_out_of_memory
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import stored_method, stored_task
 from pefttools.tasks import Built
@@ -93,10 +93,10 @@ def load_method(method: Method[Any], config: MethodConfig, built: Built, folder:
     """
     try:
         return method.load(built.transformer, folder, config, built.target)
-    except (PeftToolsError, MemoryError, torch.OutOfMemoryError):
-        raise
     # Anything: methods and their libraries expect files that they wrote themselves.
     except Exception as error:
+        if isinstance(error, PeftToolsError) or is_out_of_memory(error):
+            raise
         said = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ArtifactError(
             f"{folder}: what the method {method.name!r} has stored does not fit the base {base!r}: "

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.errors import ConfigError, PeftToolsError, is_out_of_memory
 from pefttools.planning.counter import Kind, StorageCounter, weights_of
 from pefttools.planning.cpu_kernels import CpuKernels
 from pefttools.planning.device import Device
@@ -67,10 +67,10 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
     try:
         with mode, place:
             yield counter
-    except (PeftToolsError, torch.OutOfMemoryError):
-        raise
     # Anything: code of models and methods asks for numbers, and does not expect that there are none.
     except Exception as error:
+        if isinstance(error, PeftToolsError) or is_out_of_memory(error):
+            raise
         raise ConfigError(f"{title} can't be traced: {(str(error) or repr(error)).splitlines()[0]}") from error
     finally:
         gc.unfreeze()

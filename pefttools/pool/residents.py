@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
+from pefttools.errors import ArtifactError, CapacityError, UnknownNameError, is_out_of_memory
 from pefttools.pool.prepare import Prepared
 from pefttools.pool.shelf import Placed, Shelf
 
@@ -213,11 +213,11 @@ class Residents:
             if unasked and (self._known.get(name) is not source or self._current(name, source) is not None):
                 return False
             self._retire(name)
-            if self._fits(prepared):
+            placed = self._placed(prepared) if self._fits(prepared) else None
+            if placed is not None:
                 break
             if not self._evict_one() and not self.shelf.compact():
                 self._wait_or_fail(name, wait)
-        placed = self.shelf.place(prepared.deltas)
         self._known[name] = source
         self._by_name[name] = Resident(name, source, prepared.without_deltas(), placed)
         return True
@@ -258,7 +258,8 @@ class Residents:
             return
         budget = "" if self.max_bytes is None else f" and {self.max_bytes:,} bytes"
         raise CapacityError(
-            f"the adapter {name!r} does not fit: the pool holds {self.max_resident} adapters{budget}",
+            f"the adapter {name!r} does not fit: the pool holds {self.max_resident} adapters{budget}, or what memory "
+            "there is",
             hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
         )
 
@@ -268,6 +269,15 @@ class Residents:
         if self.max_bytes is None:
             return True
         return self._bytes() + self.shelf.needs(prepared.deltas) + prepared.head.bytes() <= self.max_bytes
+
+    def _placed(self, prepared: Prepared) -> Placed | None:
+        """Where an adapter was placed; None where the memory does not reach."""
+        try:
+            return self.shelf.place(prepared.deltas)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return None  # out here, so that the error and what it holds are gone
 
     def _bytes(self) -> int:
         residents = [*self._by_name.values(), *self._leaving]

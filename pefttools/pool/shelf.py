@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pefttools.deltas import AdapterDeltas, SiteDelta
-from pefttools.errors import ArtifactError
+from pefttools.errors import ArtifactError, is_out_of_memory
 from pefttools.pool.routing import Routing
 from pefttools.pool.sites import Site
 from pefttools.pool.slots import Slots
@@ -116,7 +116,7 @@ class Shelf:
             self._write(deltas, placed)
         except BaseException as error:
             self.remove(placed)
-            if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise ArtifactError(f"the adapter's weights do not fit the base: {error}") from error
             raise
         return placed

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from pefttools.errors import ConfigError, WontFitError
+from pefttools.errors import ConfigError, WontFitError, is_out_of_memory
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Example
 from pefttools.training.optimizer import make_optimizer
@@ -91,7 +91,9 @@ def _runs(prepared: Prepared, batch: Sequence[Example]) -> bool:
         optimizer = make_optimizer(settings.optimizer, [p for p in model.parameters() if p.requires_grad], 1e-8)
         for _ in range(2):
             optimizer_step(model, batch, settings.parts, optimizer)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         del model, optimizer

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from pefttools.artifact.manifest import read_manifest, verify_files
 from pefttools.errors import ConfigError, TrainingError, WontFitError
+from pefttools.eval import memory as memory_module
+from pefttools.eval import worker
 from pefttools.eval.comparison import bench
 from pefttools.eval.environment import this_environment
 from pefttools.eval.records import RunRecord, read_predictions, read_records, write_record
@@ -332,3 +335,21 @@ def test_a_comparison_by_another_metric_and_of_what_did_not_learn(
     assert (
         "did not learn" in text and "DID NOT LEARN" in (tmp_path / "runs" / records["dead"].id / "log.txt").read_text()
     )
+
+
+def test_a_run_whose_memory_can_not_be_measured_is_a_run_all_the_same(
+    tiny_bert: str, intents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measuring builds the model once more; where that is too much, the results stand."""
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(memory_module, "profile", full)
+    (planned,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path / "b", methods=["ia3"])))
+    folder = Path(planned.recipe.output).parent
+    folder.mkdir(parents=True)
+    record = worker.run(planned, folder)
+    assert record.status == "ok" and record.memory is None
+    assert record.test and record.artifact is not None
+    assert any("memory could not be measured: CUDA out of memory" in note for note in record.notes)

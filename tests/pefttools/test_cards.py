@@ -10,8 +10,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import TrainingArguments
 
-from pefttools.deltas.kinds import LowRank, SiteDelta
+import pefttools
+from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
 from pefttools.deltas.merge import folded
+from pefttools.errors import CapacityError, is_out_of_memory
+from pefttools.pool.shelf import Placed, Shelf
 from pefttools.recipe import Recipe
 from pefttools.training.fit import _arguments
 from pefttools.training.precision import default_device
@@ -82,3 +85,46 @@ def test_a_delta_is_folded_in_on_its_weights_card(delta: str) -> None:
         }[delta]
         found = folded(parameters, own, "classifier")
     assert {one.device.type for one in found.values()} == {"cuda"}
+
+
+def test_whoever_runs_out_of_memory_is_understood() -> None:
+    said = [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("HIP out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ]
+    assert all(map(is_out_of_memory, said))
+    assert not any(map(is_out_of_memory, (RuntimeError("mat1 and mat2 shapes"), ValueError("out of memory"))))
+
+
+def _ia3(base: str, folder: Path) -> Path:
+    model = pefttools.wrap(base, "ia3", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"])
+    pefttools.save(model, folder)
+    return folder
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_a_pool_whose_card_is_full_lets_an_adapter_go(
+    room: int, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Shelf.place
+    pool = pefttools.AdapterPool(tiny_bert)
+
+    def tried(shelf: Shelf, deltas: AdapterDeltas) -> Placed:
+        if len(pool.resident) >= room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return place(shelf, deltas)
+
+    monkeypatch.setattr(Shelf, "place", tried)
+    for name in "abc":
+        artifact = _ia3(tiny_bert, tmp_path / name)
+        if room:
+            pool.load(name, artifact)
+            continue
+        with pytest.raises(CapacityError, match="memory"):
+            pool.load(name, artifact)
+    assert pool.resident == (["b", "c"] if room else [])
+    assert pool.evictions == (1 if room else 0)
