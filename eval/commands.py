@@ -11,6 +11,7 @@ def bench(
     spec: Path = typer.Argument(help="YAML file: methods, base, data."),
     overrides: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field."),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at the same time, as far as memory reaches."),
+    share_cards: bool = typer.Option(False, "--share-cards", help="More jobs than graphics cards; times are marked."),
 ) -> None:
     """Compare methods; started again after a kill, it goes on where it stopped."""
     from .spec import load_spec
@@ -24,7 +25,7 @@ def bench(
     from .comparison import bench as run
     from .reporting import load_report, print_table
 
-    outcome = run(settings, jobs=jobs, reporter=default_reporter())
+    outcome = run(settings, jobs=jobs, share_cards=share_cards, reporter=default_reporter())
     print_table(load_report(outcome.folder), Console())
     _show_files(outcome.report)
     print(f"runs       {outcome.folder / 'runs'}  (per run: record.json, predictions.jsonl, log.txt, artifact/)")

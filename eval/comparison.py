@@ -18,6 +18,7 @@ from pefttools.files import canonical_json, check_writable, write_text_atomic
 from pefttools.progress import Advance, Reporter, SilentReporter
 from pefttools.recipe import validate
 
+from .cards import Cards, visible_cards
 from .environment import Environment, this_environment
 from .pipe import parse
 from .records import LOG, RUNS, Failure, RunRecord, read_record, write_record
@@ -41,6 +42,7 @@ def bench(
     *,
     overrides: Sequence[str] = (),
     jobs: int = 1,
+    share_cards: bool = False,
     reporter: Reporter | None = None,
 ) -> Outcome:
     """Run a comparison, or what is left of it.
@@ -48,7 +50,9 @@ def bench(
     Args:
         spec: a `BenchSpec`, the path of a YAML file, or a mapping of the same form.
         overrides: ``field.field=value`` on a YAML file.
-        jobs: runs at the same time, as far as memory reaches; the processor's threads are shared among them.
+        jobs: runs at the same time, as far as memory reaches; the processor's threads are shared among them, and each
+            has a graphics card of its own.
+        share_cards: more jobs than cards may run; what they take of time and of the card's memory is then not theirs.
         reporter: shows progress.
 
     Raises:
@@ -60,6 +64,9 @@ def bench(
     elif not isinstance(spec, BenchSpec):
         spec = validate(BenchSpec, dict(spec), "spec")
     reporter = reporter or SilentReporter()
+    if jobs < 1:
+        raise ConfigError(f"--jobs {jobs}: at least 1")
+    cards = Cards(visible_cards(), jobs, share=share_cards)
     runs = plan(spec)
     if spec.baseline not in {run.label for run in runs}:
         reporter.event(f"no method is labelled {spec.baseline!r}: nothing is compared with a baseline")
@@ -76,7 +83,7 @@ def bench(
     waiting = [run for run in runs if run.id not in records]
     if records:
         reporter.event(f"{len(records)} of {len(runs)} runs are done already: {len(waiting)} are left")
-    records |= _Pool(spec.output, waiting, jobs, reporter).run()
+    records |= _Pool(spec.output, waiting, jobs, cards, reporter).run()
 
     from .reporting import write_report
 
@@ -159,6 +166,7 @@ class _Worker:
     run: PlannedRun
     process: subprocess.Popen[bytes]
     log: IO[str]
+    card: str | None
     state: str = "starting"
     rest: bytes = b""
 
@@ -166,12 +174,11 @@ class _Worker:
 class _Pool:
     """Workers side by side, bounded by number and by memory."""
 
-    def __init__(self, output: Path, waiting: list[PlannedRun], jobs: int, reporter: Reporter) -> None:
-        if jobs < 1:
-            raise ConfigError(f"--jobs {jobs}: at least 1")
+    def __init__(self, output: Path, waiting: list[PlannedRun], jobs: int, cards: Cards, reporter: Reporter) -> None:
         self.output = output
         self.waiting = list(waiting)
         self.jobs = jobs
+        self.cards = cards
         self.reporter = reporter
         self.total = len(waiting)
         self.workers: list[_Worker] = []
@@ -213,19 +220,20 @@ class _Pool:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        card = self.cards.take()
         process = subprocess.Popen(
             [sys.executable, "-m", "pefttools.eval.worker", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **self.cards.environment(card)},
         )
         assert process.stdin is not None and process.stdout is not None
         # Left open: a worker ends when it is closed, which happens when this process ends, however it ends.
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(run.model_dump_json().encode() + b"\n")
             process.stdin.flush()
-        worker = _Worker(run, process, (folder / LOG).open("w", encoding="utf-8"))
+        worker = _Worker(run, process, (folder / LOG).open("w", encoding="utf-8"), card)
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
         self.reporter.event(f"{run.id}: started")
@@ -253,6 +261,7 @@ class _Pool:
             if code is None or registered:
                 continue
             self.workers.remove(worker)
+            self.cards.give(worker.card)
             worker.log.close()
             folder = self.output / RUNS / worker.run.id
             record = read_record(folder)

@@ -219,6 +219,11 @@ class RunRecord(_Part):
         return self.busy_share is not None and self.busy_share < IDLE_MACHINE
 
     @property
+    def shared_card(self) -> bool:
+        """Whether other runs had the same graphics card at the same time."""
+        return bool(self.hardware.get("card_shared"))
+
+    @property
     def samples_per_second(self) -> float | None:
         """Training rows per second of training."""
         seconds = self.seconds.get("train")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pefttools.errors import DivergedError, PeftToolsError, WontFitError, is_out_of_memory
 from pefttools.logs import quiet_libraries
 
+from .cards import told
 from .pipe import PipeReporter
 from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record
 from .spec import PlannedRun
@@ -95,7 +96,7 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
         packages=package_versions(PACKAGES),
         code=code_digest(),
         method_code=code_digest(type(method)),
-        hardware=hardware(),
+        hardware={**hardware(), **told()},
         git_revision=git_revision(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **(known | facts),

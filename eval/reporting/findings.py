@@ -176,10 +176,17 @@ def _made_elsewhere(data: ReportData) -> list[str]:
 
 def _busy(data: ReportData) -> list[str]:
     busy = [run for run in data.records if run.busy_machine]
-    if not busy:
-        return []
-    listed = ", ".join(f"{run.id} ({percent(run.busy_share)})" for run in busy)
-    return [
-        f"The machine was busy with other work: share of the training time in which the main thread ran: {listed}. "
-        "Wall times of these runs are too long."
-    ]
+    found = []
+    if busy:
+        listed = ", ".join(f"{run.id} ({percent(run.busy_share)})" for run in busy)
+        found.append(
+            f"The machine was busy with other work: share of the training time in which the main thread ran: {listed}. "
+            "Wall times of these runs are too long."
+        )
+    shared = [run.id for run in data.records if run.shared_card]
+    if shared:
+        found.append(
+            f"Several runs had one graphics card at the same time: {', '.join(shared)}. Their times are too long, and "
+            "the card's memory was not theirs alone."
+        )
+    return found

@@ -13,7 +13,8 @@ from transformers import TrainingArguments
 import pefttools
 from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
 from pefttools.deltas.merge import folded
-from pefttools.errors import CapacityError, is_out_of_memory
+from pefttools.errors import CapacityError, ConfigError, is_out_of_memory
+from pefttools.eval.cards import Cards, told, visible_cards
 from pefttools.pool.shelf import Placed, Shelf
 from pefttools.recipe import Recipe
 from pefttools.training.fit import _arguments
@@ -128,3 +129,37 @@ def test_a_pool_whose_card_is_full_lets_an_adapter_go(
             pool.load(name, artifact)
     assert pool.resident == (["b", "c"] if room else [])
     assert pool.evictions == (1 if room else 0)
+
+
+def test_each_run_of_a_comparison_has_its_own_card() -> None:
+    cards = Cards(["0", "GPU-aa"], 2, share=False)
+    first, second = cards.take(), cards.take()
+    assert {first, second} == {"0", "GPU-aa"}
+    assert cards.environment(second) == {
+        "CUDA_VISIBLE_DEVICES": second, "PEFTTOOLS_BENCH_JOBS": "2", "PEFTTOOLS_BENCH_CARD_SHARED": "0",
+    }  # fmt: skip
+    cards.give(second)
+    assert cards.take() == second
+    with pytest.raises(ConfigError, match="there are 2 cards"):
+        Cards(["0", "1"], 3, share=False)
+    shared = Cards(["0"], 2, share=True)
+    assert shared.environment(shared.take())["PEFTTOOLS_BENCH_CARD_SHARED"] == "1"
+    none = Cards([], 4, share=False)
+    assert none.take() is None and "CUDA_VISIBLE_DEVICES" not in none.environment(None)
+
+
+@pytest.mark.parametrize(("given", "names"), [(None, ["0", "1"]), ("3,1", ["3", "1"]), ("1,0,-1", ["1", "0"])])
+def test_cards_are_named_as_they_are_visible(
+    given: str | None, names: list[str], cards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert visible_cards() == names
+
+
+def test_a_record_says_which_card_and_whose(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told() == {}
+    for name, value in Cards(["5"], 2, share=True).environment("5").items():
+        monkeypatch.setenv(name, value)
+    assert told() == {"jobs": 2, "card": "5", "card_shared": True}
