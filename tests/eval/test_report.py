@@ -503,3 +503,11 @@ def test_equal_is_said_of_methods_or_of_models(seeds: int, tmp_path: Path) -> No
     assert said.startswith("Equal to full" if seeds > 1 else "As trained models equal to that of full")
     page = write_report(tmp_path)["html"].read_text(encoding="utf-8")
     assert ("Between seeds" in page) == (seeds > 1)
+
+
+def test_runs_that_shared_a_card_are_named(tmp_path: Path) -> None:
+    write_sample(tmp_path)
+    assert not any("graphics card" in text for text in findings(load_report(tmp_path)))
+    change(tmp_path, "lora-seed0", hardware={"gpu": "H100", "jobs": 2, "card": "0", "card_shared": True})
+    (said,) = [text for text in findings(load_report(tmp_path)) if "graphics card" in text]
+    assert "lora-seed0" in said and "full-seed0" not in said
