@@ -19,6 +19,7 @@ class Routing:
         rows: for what is not stacked: key of an adapter -> its rows.
         total: number of rows.
         inputs: by name, inputs of sites that a later site's bottleneck reads.
+        kept: see `Rows`; None: nothing is kept.
     """
 
     slots: dict[Family, torch.Tensor] = field(default_factory=dict)
@@ -26,7 +27,8 @@ class Routing:
     rows: dict[int, list[int]] = field(default_factory=dict)
     total: int = 0
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    kept: dict[tuple[int, str], torch.Tensor] | None = None
 
     def clear(self) -> None:
         """Route every row to the base."""
-        self.slots, self.virtual, self.rows, self.inputs = {}, {}, {}, {}
+        self.slots, self.virtual, self.rows, self.inputs, self.kept = {}, {}, {}, {}, None

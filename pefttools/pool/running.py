@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,16 +106,17 @@ class Runner:
         virtual = self._route(rows)
         if num_beams > 1:
             self._shelf.route([None if row is None else row.placed for row in rows for _ in range(num_beams)])
-        return generate(
-            self.served,
-            batch,
-            virtual,
-            max_new_tokens=max_new_tokens,
-            num_beams=num_beams,
-            sampling=sampling,
-            ends=ends,
-            **options,
-        )
+        with self._keeping():
+            return generate(
+                self.served,
+                batch,
+                virtual,
+                max_new_tokens=max_new_tokens,
+                num_beams=num_beams,
+                sampling=sampling,
+                ends=ends,
+                **options,
+            )
 
     def warm_up(
         self, residents: Iterable[Resident], rows: Sequence[int], tokens: int, pairs: bool | None = None
@@ -142,9 +143,21 @@ class Runner:
         run.sealed, run.plain = True, 0
         return WarmUp(run.graphs() - before, time.perf_counter() - begin)
 
-    def reading(self, rows: Sequence[Resident | None]) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def reading(self, rows: Sequence[Resident | None]) -> Iterator[None]:
         """Within it the base's forward runs with the rows' adapters, as `generate` has it run token by token."""
-        return virtual_tokens(self.served, self._route(rows))
+        with virtual_tokens(self.served, self._route(rows)), self._keeping():
+            yield
+
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Within it the rows that are routed stay the same, and their weights are gathered once."""
+        routing = self._shelf.routing
+        routing.kept = {}
+        try:
+            yield
+        finally:
+            routing.kept = None
 
     def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
         types = batch.get("token_type_ids")

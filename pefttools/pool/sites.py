@@ -13,7 +13,7 @@ from torch import nn
 from pefttools.deltas import SiteDelta
 from pefttools.errors import ConfigError
 from pefttools.pool.routing import Routing
-from pefttools.pool.stacks import STACKS, Family, InputScale, Place, Stack, families_of
+from pefttools.pool.stacks import STACKS, Family, InputScale, Place, Rows, Stack, families_of
 
 _ORDER = list(STACKS)
 
@@ -95,7 +95,7 @@ class Site:
             if slots is not None and isinstance(stack, InputScale):
                 if args[0].shape[0] != slots.shape[0]:
                     raise self._mixed_up(args[0])
-                args = (stack.scale(args[0], slots), *args[1:])
+                args = (stack.scale(args[0], Rows(slots, self.routing.kept)), *args[1:])
         return args
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -115,10 +115,10 @@ class Site:
                 continue
             if y.shape[0] != slots.shape[0]:
                 raise self._mixed_up(y)
+            read = x
             if family.kind == "bottleneck":
-                y = stack.apply(y if reads is None else self.routing.inputs[reads], y, slots, module)
-            else:
-                y = stack.apply(x, y, slots, module)
+                read = y if reads is None else self.routing.inputs[reads]
+            y = stack.apply(read, y, Rows(slots, self.routing.kept), module)
         return y
 
     def _unstacked(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,28 @@ class Place:
     device: torch.device
 
 
+class Rows(NamedTuple):
+    """The slots of a call's rows in one family.
+
+    Attributes:
+        slots: of each row, ``[rows]``.
+        kept: what was gathered for them already, where the same rows run again and again, token by token. Adapters stay
+            where they are while their rows run, so that it is right until the call ends.
+    """
+
+    slots: torch.Tensor
+    kept: dict[tuple[int, str], torch.Tensor] | None = None
+
+    def of(self, stack: Stack, name: str) -> torch.Tensor:
+        """Each row's weights in a stack, ``[rows, ...]``."""
+        if self.kept is None:
+            return stack.tensors[name].index_select(0, self.slots)
+        key = id(stack), name
+        if key not in self.kept:
+            self.kept[key] = stack.tensors[name].index_select(0, self.slots)
+        return self.kept[key]
+
+
 class Stack(ABC):
     """Weights of one family at one site.
 
@@ -119,13 +141,13 @@ class Stack(ABC):
     def values(self, delta: SiteDelta) -> dict[str, torch.Tensor]:
         """What stands in a slot, unpadded, by tensor."""
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
         """The site's output with each row's own delta.
 
         Args:
             x: what the delta reads, ``[rows, ..., in]``.
             y: the output so far, ``[rows, ..., out]``.
-            slots: of each row, ``[rows]``.
+            rows: which slot each row has.
             module: the site's module.
         """
         raise NotImplementedError
@@ -143,33 +165,33 @@ class Vector(Stack):
     def values(self, delta: SiteDelta) -> dict[str, torch.Tensor]:
         return {"vector": getattr(delta, self.kind)}
 
-    def rows(self, slots: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    def vectors(self, rows: Rows, like: torch.Tensor) -> torch.Tensor:
         """The vector of each row, shaped and typed to go with ``like[rows, ..., size]``."""
-        vectors = self.tensors["vector"].index_select(0, slots)
-        return vectors.view(len(slots), *(1,) * (like.dim() - 2), -1).to(like.dtype)
+        found = rows.of(self, "vector")
+        return found.view(len(found), *(1,) * (like.dim() - 2), -1).to(like.dtype)
 
 
 class InputScale(Vector):
     """A factor on the module's input, ``[in]``."""
 
-    def scale(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        return x * self.rows(slots, x)
+    def scale(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+        return x * self.vectors(rows, x)
 
 
 class WeightScale(Vector):
     """A factor on the module's output without its bias, ``[out]``."""
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
         bias = getattr(module, "bias", None)
         # Written so that a factor of one changes nothing, to the last bit.
-        return y + (self.rows(slots, y) - 1) * (y if bias is None else y - bias)
+        return y + (self.vectors(rows, y) - 1) * (y if bias is None else y - bias)
 
 
 class OutputScale(Vector):
     """A factor on the module's whole output, ``[out]``."""
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        return y * self.rows(slots, y)
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
+        return y * self.vectors(rows, y)
 
 
 class Bias(Vector):
@@ -177,8 +199,8 @@ class Bias(Vector):
 
     neutral = 0.0
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        return y + self.rows(slots, y)
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
+        return y + self.vectors(rows, y)
 
 
 class LowRankStack(Stack):
@@ -194,11 +216,10 @@ class LowRankStack(Stack):
         assert delta.low_rank is not None
         return {"a": delta.low_rank.a, "b": delta.low_rank.b.T}
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
         if x.dim() != 3:
-            return self.apply(_tokens(x), _tokens(y), slots, module).view(y.shape)
-        a = self.tensors["a"].index_select(0, slots)
-        b = self.tensors["b"].index_select(0, slots)
+            return self.apply(_tokens(x), _tokens(y), rows, module).view(y.shape)
+        a, b = rows.of(self, "a"), rows.of(self, "b")
         inner = torch.bmm(x.to(a.dtype), a.transpose(1, 2))
         if y.dtype == b.dtype:
             # A linear layer's output is nobody else's yet: adding in place spares a copy of it.
@@ -228,15 +249,15 @@ class BottleneckStack(Stack):
         assert it is not None
         return {"down": it.down.T, "down_bias": it.down_bias[None], "up": it.up.T, "up_bias": it.up_bias[None]}
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
-        return y + self.added(x, slots).to(y.dtype)
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
+        return y + self.added(x, rows).to(y.dtype)
 
-    def added(self, x: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    def added(self, x: torch.Tensor, rows: Rows) -> torch.Tensor:
         """What the bottlenecks make of ``x[rows, ..., in]``: ``[rows, ..., out]``."""
         if x.dim() != 3:
-            added = self.added(_tokens(x), slots)
+            added = self.added(_tokens(x), rows)
             return added.view(*x.shape[:-1], added.shape[-1])
-        down, down_bias, up, up_bias = (tensor.index_select(0, slots) for tensor in self.tensors.values())
+        down, down_bias, up, up_bias = (rows.of(self, name) for name in self.tensors)
         inner = activate(torch.baddbmm(down_bias, x.to(down.dtype), down), self.activation)
         return torch.baddbmm(up_bias, inner, up)
 
@@ -244,10 +265,10 @@ class BottleneckStack(Stack):
 class NormBottleneckStack(BottleneckStack):
     """Bottlenecks around a norm, from its output to its input, which it then takes again."""
 
-    def apply(self, x: torch.Tensor, y: torch.Tensor, slots: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
         # Past the module's hooks, of which this is part.
-        again = module.forward(x + self.added(y, slots).to(x.dtype))
-        own = (slots > 0).view(-1, *(1,) * (y.dim() - 1))
+        again = module.forward(x + self.added(y, rows).to(x.dtype))
+        own = (rows.slots > 0).view(-1, *(1,) * (y.dim() - 1))
         # Rows without one keep what they have, be it another adapter's.
         return torch.where(own, again, y)
 
