@@ -7,8 +7,8 @@ import contextlib
 import math
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,7 @@ class Batcher:
         max_wait: seconds that the first row of a batch waits for others.
         max_queue: most rows of one owner that wait.
         max_run: seconds after which a batch that can go on later gives way to those who wait.
+        whole: kinds whose batches can't: where others wait, those of bulk work are kept short by `Pace`.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Batcher:
         max_wait: float,
         max_queue: int,
         max_run: float,
+        whole: Collection[str] = (),
     ) -> None:
         self._run = run
         self._max_batch = max_batch
@@ -100,7 +102,7 @@ class Batcher:
         self._max_wait = max_wait
         self._max_queue = max_queue
         self._max_run = max_run
-        self._paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(max_wait))
+        self._paces = {kind: Pace(max_wait) for kind in whole}
         self._rows: list[Row] = []
         self._turns = Turns()
         self._changed = threading.Condition()
@@ -221,8 +223,9 @@ class Batcher:
             finally:
                 self._running_since = None
                 self._last, self._batch = batch, ()
-            now = time.monotonic()
-            self._paces[batch[0].kind].ran(batch[0].bulk, _padded(batch), now - begin, now)
+            if batch[0].kind in self._paces:
+                now = time.monotonic()
+                self._paces[batch[0].kind].ran(batch[0].bulk, _padded(batch), now - begin, now)
 
     def _next(self) -> list[Row] | None:
         with self._changed:
@@ -245,16 +248,20 @@ class Batcher:
         taken: list[Row] = []
         adapters: set[str] = set()
         now = time.monotonic()
+        budgets = {kind: pace.budget(now) for kind, pace in self._paces.items()}
+        longest = 0.0
 
         def fits(row: Row) -> bool:
+            nonlocal longest
             more = set() if row.adapter is None else {row.adapter}
             if len(adapters | more) > self._max_adapters:
                 return False
             if taken:
                 if (row.kind, row.bulk) != (taken[0].kind, taken[0].bulk):
                     return False
-                if row.bulk and _padded([*taken, row]) > self._paces[row.kind].budget(now):
+                if row.bulk and (len(taken) + 1) * max(longest, row.size) > budgets[row.kind]:
                     return False
+            longest = max(longest, row.size)
             taken.append(row)
             adapters.update(more)
             return True
@@ -268,7 +275,7 @@ class Batcher:
         """Note whose rows are bulk work, by those that wait and those that ran last: there may be more to come."""
         counts = Counter(row.owner for row in (*rows, *self._last) if not row.goes_on)
         for row in rows:
-            row.bulk = row.bulk or counts[row.owner] > self._max_batch // 2
+            row.bulk = row.bulk or (row.kind in self._paces and counts[row.owner] > self._max_batch // 2)
 
 
 def _padded(rows: Sequence[Row]) -> float:

@@ -66,6 +66,7 @@ class Service:
             max_wait=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
             max_run=settings.max_run_ms / 1000,
+            whole=(CLASSIFY,),
         )
         self.metrics.watch(
             lambda: self._batcher.waiting, lambda: len(self.pool.resident), self.pool.bytes, lambda: self.pool.evictions

@@ -62,7 +62,7 @@ def test_bulk_work_runs_apart_from_others() -> None:
         for row in rows:
             row.finish(row.work)
 
-    batcher = Batcher(run, max_batch=16, max_adapters=99, max_wait=0.0, max_queue=1000, max_run=1.0)
+    batcher = Batcher(run, max_batch=16, max_adapters=99, max_wait=0.0, max_queue=1000, max_run=1.0, whole="k")
 
     async def ask() -> None:
         bulk = batcher.submit("k", "a", range(700), "bulk")
@@ -173,7 +173,7 @@ def test_work_counts_for_the_pace_and_not_rows() -> None:
         for row in rows:
             row.finish(None)
 
-    batcher = Batcher(run, max_batch=16, max_adapters=9, max_wait=0.0, max_queue=999, max_run=9.0)
+    batcher = Batcher(run, max_batch=16, max_adapters=9, max_wait=0.0, max_queue=999, max_run=9.0, whole="k")
 
     async def ask() -> None:
         rows = batcher.submit("k", None, range(100), "bulk", [1.0] * 100)
@@ -186,3 +186,28 @@ def test_work_counts_for_the_pace_and_not_rows() -> None:
     batcher.close(5)
     long = [len(batch) for batch in batches if batch[0].owner == "bulk" and max(row.size for row in batch) > 1]
     assert max(long) <= 4, long
+
+
+def test_what_gives_way_runs_with_as_many_as_there_are() -> None:
+    """Its time does not depend on its rows: fewer of them would only waste it."""
+    sizes: list[int] = []
+
+    def run(rows: Sequence[Row]) -> None:
+        bulk = sum(row.owner == "bulk" for row in rows)
+        if bulk:
+            sizes.append(bulk)
+        time.sleep(0.01 if bulk else 0.001)
+        for row in rows:
+            row.finish(None)
+
+    batcher = Batcher(run, max_batch=8, max_adapters=9, max_wait=0.0, max_queue=999, max_run=9.0, whole=("other",))
+
+    async def ask() -> None:
+        rows = batcher.submit("k", None, range(200), "bulk")
+        while not all(row.future.done() for row in rows):
+            await batcher.submit("k", None, [0], "light")[0].future
+            await asyncio.sleep(0.005)
+
+    asyncio.run(ask())
+    batcher.close(5)
+    assert sum(sizes) == 200 and sorted(sizes)[len(sizes) // 2] >= 6
