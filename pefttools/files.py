@@ -76,6 +76,22 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
         _fsync_folder(path.parent)
 
 
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet, with these permissions from its first byte on.
+
+    Raises:
+        WriteError: it is there, or can't be written; nothing is left of it then.
+    """
+    with _writable(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
 @contextlib.contextmanager
 def folder_atomic(target: Path, *, over: str | None = None) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place, whole, when the block ends without an error.

@@ -8,15 +8,14 @@ manifest; keys are PEM files. OpenSSL can check it, too:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pefttools.artifact.manifest import SIGNATURE
 from pefttools.artifact.reading import hold
-from pefttools.errors import ArtifactError, ConfigError, WriteError
-from pefttools.files import write_bytes_atomic
+from pefttools.errors import ArtifactError, ConfigError
+from pefttools.files import write_bytes_atomic, write_new
 
 
 class UnsignedError(ArtifactError):
@@ -106,30 +105,12 @@ def new_key(file: Path) -> Path:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     public = file.with_name(file.name + ".pub")
-    _write_new(file, secret, 0o600)
-    _write_new(public, shown, 0o644)
+    for path in (file, public):
+        if path.exists():
+            raise ConfigError(f"{path} is there already", hint="Choose another name: a key is never overwritten.")
+    write_new(file, secret, 0o600)
+    write_new(public, shown, 0o644)
     return public
-
-
-def _write_new(file: Path, content: bytes, mode: int) -> None:
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError as error:
-        raise ConfigError(
-            f"{file} is there already", hint="Choose another name: a key is never overwritten."
-        ) from error
-    except OSError as error:
-        raise _cannot_write(file, error) from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-    except OSError as error:
-        file.unlink(missing_ok=True)
-        raise _cannot_write(file, error) from error
-
-
-def _cannot_write(file: Path, error: OSError) -> WriteError:
-    return WriteError(f"can't write {file}: {error.strerror}", hint="Choose another place, or free this one.")
 
 
 def _key(file: Path, *, private: bool) -> Any:

@@ -38,7 +38,6 @@ class Row:
         work: what the runner needs to know.
         owner: who asked; owners have turns.
         size: how much work it is, compared to others.
-        cost: what its owner's turn is charged for it.
         cancelled: nobody waits any more.
         goes_on: it was begun in an earlier batch.
         bulk: its owner asks for half a batch and more; see `Pace`.
@@ -51,11 +50,15 @@ class Row:
     future: asyncio.Future[Any]
     owner: str = ""
     size: float = 1.0
-    cost: float = 1.0
     since: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     goes_on: bool = False
     bulk: bool = False
+
+    @property
+    def cost(self) -> float:
+        """What its owner's turn is charged for it: nothing once more, where it goes on."""
+        return 0.0 if self.goes_on else self.size
 
     def finish(self, result: Any) -> None:
         """Hand the answer, or an exception, to whoever waits."""
@@ -143,7 +146,7 @@ class Batcher:
     def again(self, rows: Sequence[Row]) -> None:
         """Queue rows of the batch that runs once more, behind those who wait; their work is counted already."""
         for row in rows:
-            row.goes_on, row.cost = True, 0.0
+            row.goes_on = True
         with self._changed:
             self._rows.extend(rows)
 
@@ -173,7 +176,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         rows = [
-            Row(kind, adapter, work, loop, loop.create_future(), owner, cost, cost)
+            Row(kind, adapter, work, loop, loop.create_future(), owner, cost)
             for work, cost in zip(works, costs or [1.0] * len(works), strict=True)
         ]
         with self._changed:

@@ -11,11 +11,14 @@ class Asked(Protocol):
 
     Attributes:
         owner: who asked.
-        cost: how much work it is, compared to others.
     """
 
     owner: str
-    cost: float
+
+    @property
+    def cost(self) -> float:
+        """How much work it is, compared to others."""
+        ...
 
 
 RowT = TypeVar("RowT", bound=Asked)

@@ -136,7 +136,7 @@ class Models:
             if self.pool.ensure(full, wait=False):
                 self.loaded(full, caller.id)
         except UnsignedError:
-            del self._manifests[full]  # so that it is fetched again, once it is signed
+            self._manifests.pop(full, None)  # so that it is fetched again, once it is signed
             raise
         except CapacityError:
             if not self.pool.resident:
