@@ -192,9 +192,8 @@ def _open(place: Place, name: str) -> IO[bytes]:
 
 def _show(stream: IO[bytes], path: Path, *, copied: bool = False) -> None:
     """Let an open file, or a copy of it, be found under a path."""
-    if (
-        not copied and _OPEN_FILES.is_dir()
-    ):  # Linux: a name for the open file itself, which keeps its content when it is removed
+    if not copied and _OPEN_FILES.is_dir():
+        # Linux: a name for the open file itself, which keeps its content when it is removed
         path.symlink_to(_OPEN_FILES / str(stream.fileno()))
         return
     with path.open("wb") as copy:
