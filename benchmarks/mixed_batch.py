@@ -62,7 +62,7 @@ def make_adapters(base: str, options: dict[str, Any], count: int, folder: Path) 
 
 
 def contestants(
-    base: str, artifacts: list[Path], rows: int, tokens: int, compiled: bool
+    base: str, artifacts: list[Path], rows: int, tokens: int, compiled: bool, dtype: torch.dtype | None
 ) -> tuple[dict[str, Callable[[list[str]], Any]], list[str]]:
     """By name, what is timed: each takes the rows' adapters."""
     import peft
@@ -71,7 +71,7 @@ def contestants(
     names = [path.name for path in artifacts]
 
     def filled_pool(**options: Any) -> AdapterPool:
-        pool = AdapterPool(base, max_resident=len(artifacts), **options)
+        pool = AdapterPool(base, max_resident=len(artifacts), dtype=dtype, **options)
         for name, path in zip(names, artifacts, strict=True):
             pool.load(name, path)
         return pool
@@ -83,14 +83,15 @@ def contestants(
 
     def fresh() -> Any:
         if causal:
-            return AdapterPool(base).served.model
-        return AutoModel.from_pretrained(pool.served.base.folder, add_pooling_layer=False).eval().to(device)
+            return AdapterPool(base, dtype=dtype).served.model
+        model = AutoModel.from_pretrained(pool.served.base.folder, add_pooling_layer=False)
+        return model.eval().to(device, dtype)
 
     plain = fresh()
     tuned: Any = peft.PeftModel.from_pretrained(fresh(), str(artifacts[0]), adapter_name=names[0])
     for name, path in zip(names[1:], artifacts[1:], strict=True):
         tuned.load_adapter(str(path), adapter_name=name)
-    tuned.eval()
+    tuned.to(dtype).eval()
 
     if not causal:
         inputs = {"input_ids": ids, "attention_mask": mask}
@@ -137,11 +138,17 @@ def contestants(
 
 @torch.no_grad()
 def measure(
-    base: str, targets: str, artifacts: list[Path], different: int, repeat: int, compiled: bool
+    base: str,
+    targets: str,
+    artifacts: list[Path],
+    different: int,
+    repeat: int,
+    compiled: bool,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """One row of the table."""
     rows = max(ROWS, different)
-    timed, names = contestants(base, artifacts[:different], rows, TOKENS, compiled)
+    timed, names = contestants(base, artifacts[:different], rows, TOKENS, compiled, dtype)
     chosen = [names[row % different] for row in range(rows)]
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(repeat + 2):
@@ -159,6 +166,7 @@ def measure(
     return {
         "model": f"SmolLM2-135M, {STEPS} tokens" if base == SMOLLM2 else "MiniLM-L6",
         "targets": targets,
+        "dtype": str(dtype or torch.float32).removeprefix("torch."),
         "adapters": different,
         "batch": rows,
         "tokens": STEPS if base == SMOLLM2 else TOKENS,
@@ -176,6 +184,7 @@ def main() -> None:
     parser.add_argument("--adapters", default="1,4,16,64,256")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also time an encoder's pool under torch.compile")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of all three")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     options = parser.parse_args()
     quiet_libraries()
@@ -190,8 +199,9 @@ def main() -> None:
                 artifacts = make_adapters(base, lora, max(own), Path(folder))
                 for different in own:
                     row = measure(
-                        base, f"{targets}, r={lora['r']}", artifacts, different, options.repeat, options.compile
-                    )
+                        base, f"{targets}, r={lora['r']}", artifacts, different, options.repeat, options.compile,
+                        None if options.dtype == "float32" else getattr(torch, options.dtype),
+                    )  # fmt: skip
                     table.append(row)
                     print(f"{row['model']:24} {row['targets']:18} {row['adapters']:3} {row['batch']:5} "
                           f"{row['base_ms']:8.1f} {row['pool_ms']:8.1f} {row['peft_ms']:8.1f} "

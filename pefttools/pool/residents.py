@@ -209,6 +209,7 @@ class Residents:
             wait: see `ensure`.
             unasked: nobody gave the name this source now: if it has another one meanwhile, that one stays.
         """
+        compacted = False
         while True:
             if unasked and (self._known.get(name) is not source or self._current(name, source) is not None):
                 return False
@@ -216,8 +217,14 @@ class Residents:
             placed = self._placed(prepared) if self._fits(prepared) else None
             if placed is not None:
                 break
-            if not self._evict_one() and not self.shelf.compact():
-                self._wait_or_fail(name, wait)
+            if self._evict_one():
+                continue
+            # Among what is dropped is what this placing began, so that a second time finds no more room.
+            if self.shelf.compact() and not compacted:
+                compacted = True
+                continue
+            self._wait_or_fail(name, wait)
+            compacted = False
         self._known[name] = source
         self._by_name[name] = Resident(name, source, prepared.without_deltas(), placed)
         return True

@@ -131,6 +131,31 @@ def test_a_pool_whose_card_is_full_lets_an_adapter_go(
     assert pool.evictions == (1 if room else 0)
 
 
+@pytest.mark.timeout(60)
+def test_an_adapter_that_never_fits_is_refused(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try begins stacks of its own, which are no room that was found."""
+    pool = pefttools.AdapterPool(tiny_bert)
+    pool.load("a", _ia3(tiny_bert, tmp_path / "a"))
+    lora = pefttools.wrap(tiny_bert, "lora", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"])
+    pefttools.save(lora, tmp_path / "lora")
+    before = pool.bytes()
+    write = Shelf._write
+
+    def full(shelf: Shelf, deltas: AdapterDeltas, placed: Placed) -> None:
+        write(shelf, deltas, placed)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shelf, "_write", full)
+        with pytest.raises(CapacityError, match="memory"):
+            pool.load("b", tmp_path / "lora")
+    assert pool.resident == [] and pool.bytes() < before, "what was begun is still held"
+    pool.load("b", tmp_path / "lora")
+    assert pool(["hello"], ["b"])[0].label is not None
+
+
 def test_each_run_of_a_comparison_has_its_own_card() -> None:
     cards = Cards(["0", "GPU-aa"], 2, share=False)
     first, second = cards.take(), cards.take()

@@ -1,0 +1,96 @@
+"""(f) The planner against the allocator: plans are made beforehand, on a CPU, and read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from card.setting import DECODER, ENCODER, MINILM, Case, Figures, Setting
+
+from pefttools.bases.skeleton import skeleton
+from pefttools.planning.device import CPU, Device, find_device
+from pefttools.planning.plan import Planned, Shape
+from pefttools.training.optimizer import make_optimizer
+from pefttools.training.step import optimizer_step
+
+#: base, method, variant, precision, optimizer, checkpointing, rows, tokens
+CASES: list[tuple[str, str, str, Any, str, Any, int, int]] = [
+    ("minilm", "full", "float32", "bfloat16", "adamw", False, 32, 128),
+    ("decoder", "lora", "float32", "bfloat16", "adamw", False, 8, 256),
+    ("decoder", "bottleneck", "nf4", "bfloat16", "adamw", False, 8, 256),
+    ("wide", "lora", "bfloat16", "bfloat16", "adamw", "selective", 8, 256),
+    ("wide", "lora", "nf4", "bfloat16", "adamw", True, 16, 512),
+    ("wide", "full", "float32", "float32", "adamw_8bit", False, 4, 128),
+]
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """A case per shape."""
+    planned = plans_file(setting)
+    expected = json.loads(planned.read_text()) if planned.exists() else {}
+    for number, case in enumerate(CASES):
+        yield " ".join(map(str, case)), partial(_case, setting, case, expected.get(str(number)))
+
+
+def plans_file(setting: Setting) -> Path:
+    """Where the plans lie, for a kind of card or for a dry run."""
+    return Path(__file__).parent / ("plans.json" if setting.on_card else "plans-cpu.json")
+
+
+def write_plans(setting: Setting, card: str) -> None:
+    """Plan all cases for a card; needs none."""
+    device = CPU if card == "cpu" else find_device(card)
+    found = {}
+    for number, case in enumerate(CASES):
+        found[str(number)] = _planned(setting, case, device)
+        print(f"{found[str(number)] / 2**20:9.1f} MiB  {case}", flush=True)
+    Path(__file__).parent.joinpath("plans-cpu.json" if card == "cpu" else "plans.json").write_text(
+        json.dumps(found, indent=1) + "\n"
+    )
+
+
+def _base(setting: Setting, name: str) -> str:
+    return {"minilm": MINILM, "decoder": setting.decoder}.get(name) or setting.wide
+
+
+def _shape(setting: Setting, case: Any) -> Shape:
+    _, _, _, precision, optimizer, recompute, rows, length = case
+    if setting.small:
+        rows, length = min(rows, 4), min(length, 64)
+    return Shape(rows, length, precision=precision, gradient_checkpointing=recompute, optimizer=optimizer)
+
+
+def _planned(setting: Setting, case: Any, device: Device) -> int:
+    base, method, variant = case[:3]
+    task, labels = (ENCODER, 2) if base == "minilm" else (DECODER, 0)
+    planned = Planned(skeleton(_base(setting, base)), task, method, variant, labels, device)
+    return planned.training_bytes(_shape(setting, case))
+
+
+def _case(setting: Setting, case: Any, expected: int | None) -> Figures:
+    if expected is None:
+        expected = _planned(setting, case, find_device("h100") if setting.on_card else CPU)
+    if setting.on_card:
+        for dtype in (torch.float32, torch.bfloat16):
+            # The workspace of matrix products comes with the first of them and stays: it stood before, in every case.
+            torch.ones(8, 8, device="cuda", dtype=dtype) @ torch.ones(8, 8, device="cuda", dtype=dtype)
+    before = setting.clean()
+    base, method, variant, precision = case[:4]
+    shape = _shape(setting, case)
+    model = setting.build(_base(setting, base), method, variant, precision, shape.gradient_checkpointing)
+    before = before if setting.on_card else 0
+    model.train()
+    optimizer = make_optimizer(shape.optimizer, [p for p in model.parameters() if p.requires_grad], 1e-5)
+    examples = [model.spec.task.planned_example(shape.length)] * shape.rows
+    optimizer_step(model, examples, shape.accumulation, optimizer)
+    found = setting.peak_bytes(
+        lambda: optimizer_step(model, examples, shape.accumulation, optimizer), model, before, optimizer
+    )
+    ratio = expected / found
+    return {"predicted": expected, "allocated": found, "ratio": round(ratio, 4), "ok": abs(ratio - 1) <= 0.05}
+
+

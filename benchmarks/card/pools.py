@@ -1,0 +1,76 @@
+"""(c) A pool of all methods, with rows of the base between them and heads of both kinds: each row as alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from card.setting import DECODER, ENCODER, MINILM, VARIANTS, Case, Figures, Setting, apart
+
+import pefttools
+from pefttools.pool import AdapterPool
+
+OWN_HEAD = {"name": "sequence-classification", "head": "model"}
+TEXTS = ["where is my new card?", "it was stolen on the train yesterday, please block it at once", "what is the rate",
+         "I was charged twice for one withdrawal", "hello", "may I change my address and my telephone number, please?"]  # fmt: skip
+METHODS = ("lora", "ia3", "prefix", "bottleneck", "bitfit", "prompt")
+#: rounding of the computation's format, through a whole model
+BOUNDS = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.1, "nf4": 0.05}
+#: of virtual tokens of unit size, as they begin, which outweigh a text's own and its rounding with them
+PREFIX_BOUND = 0.2
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """A case per base and variant."""
+    for variant in VARIANTS:
+        yield f"MiniLM {variant}", partial(_encoder, setting, variant)
+    for variant in VARIANTS:
+        yield f"decoder {variant}", partial(_decoder, setting, variant)
+
+
+def _encoder(setting: Setting, variant: str) -> Figures:
+    folders = {}
+    for method in (*METHODS, "head"):
+        folders[method] = setting.artifact(MINILM, method, f"{method}-{variant}", variant, ENCODER)
+    for method in ("lora", "bitfit"):
+        folders[f"{method} own"] = setting.artifact(MINILM, method, f"{method}-own-{variant}", variant, OWN_HEAD)
+    return _compared(setting, MINILM, variant, folders)
+
+
+def _decoder(setting: Setting, variant: str) -> Figures:
+    folders = {}
+    for method in METHODS:
+        if method != "bitfit":  # Llama has no biases
+            folders[method] = setting.artifact(setting.decoder, method, f"{method}-lm-{variant}", variant, DECODER)
+    return _compared(setting, setting.decoder, variant, folders)
+
+
+def _compared(setting: Setting, base: str, variant: str, folders: dict[str, object]) -> Figures:
+    pool = AdapterPool(base, variant=variant, device=setting.device)
+    for name, folder in folders.items():
+        pool.load(name, str(folder))
+    names: list[str | None] = [None, *folders, None, *folders]
+    inputs = [TEXTS[row % len(TEXTS)] for row in range(len(names))]
+    answers = pool(inputs, names)
+    figures: Figures = {}
+    for name, folder in folders.items():
+        alone = pefttools.load(str(folder))
+        if variant != "bfloat16":
+            alone.autocast = None  # as the pool, which has no mixed precision
+        worst = 0.0
+        for row, (own, text) in enumerate(zip(names, inputs, strict=True)):
+            if own != name:
+                continue
+            example = dict(alone.tokenizer(text))
+            wanted = alone.run([example])[0]
+            found = answers[row].logits
+            assert found is not None
+            worst = max(worst, apart(found[-len(wanted) :] if found.dim() > 1 else found, wanted))
+        figures[name] = worst
+        del alone
+        setting.clean()
+    bounds = {name: BOUNDS[variant] for name in folders}
+    if variant != "float32":
+        bounds["prefix"] = PREFIX_BOUND
+    figures["ok"] = all(figures[name] <= bound for name, bound in bounds.items())
+    return figures
