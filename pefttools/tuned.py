@@ -191,7 +191,7 @@ def build(
     Raises:
         ConfigError: a combination that can't work, a pattern that matches nothing, nothing to train.
     """
-    variant = variants.get(variant_name)()
+    variant = variants.get(variant_name)(device)
     check_combination(method, config, variant, task.name)
     if gradient_checkpointing and not method.capabilities.gradient_checkpointing:
         raise ConfigError(

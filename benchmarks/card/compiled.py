@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from card.setting import ENCODER, MINILM, Case, Figures, Setting, apart
-
 from pefttools.pool import AdapterPool
 
 
@@ -37,7 +36,8 @@ def _compiled(setting: Setting) -> Figures:
     rows = 64 if setting.on_card else 4
     inputs, names = ["please tell me where my new card is"] * rows, ([*folders] * rows)[:rows]
     compiled, plain = (
-        statistics.median(setting.seconds(lambda pool=pool: pool(inputs, names), 9)) for pool in pools  # type: ignore[misc]
+        statistics.median(setting.seconds(lambda pool=pool: pool(inputs, names), 9))
+        for pool in pools  # type: ignore[misc]
     )
     return {"graphs": warm.graphs, "warm_up_seconds": round(warm.seconds, 1), "new_graphs": graphs - before,
             "difference": worst, "time_to_plain": round(compiled / plain, 3),

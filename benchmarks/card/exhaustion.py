@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from card.setting import MINILM, Case, Figures, Setting, rows_for, scarce
-
 from pefttools.errors import CapacityError, is_out_of_memory
 from pefttools.pool import AdapterPool
 from pefttools.training.optimizer import make_optimizer

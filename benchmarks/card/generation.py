@@ -13,12 +13,16 @@ from functools import partial
 from typing import Any
 
 from card.setting import Case, Figures, Setting
-
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
 
-PROMPTS = ["The capital of France is", "Two plus two", "Once upon a time there was a small house near the sea, and in it",
-           "Yes", "A cat is"]  # fmt: skip
+PROMPTS = [
+    "The capital of France is",
+    "Two plus two",
+    "Once upon a time there was a small house near the sea, and in it",
+    "Yes",
+    "A cat is",
+]
 METHODS = ("lora", "prefix", "prompt", "bottleneck")
 NEW = 12
 
@@ -68,8 +72,10 @@ def _served(setting: Setting) -> Figures:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from pefttools.cli.main import run; run()", "serve", "--base",
-               setting.decoder, "--store", str(setting.folder / "store"), "--port", str(port), "--host", "127.0.0.1"]  # fmt: skip
+    # -P: the folder that this runs in may be the repository, which is not the installed package
+    command = [sys.executable, "-P", "-c", "from pefttools.cli.main import run; run()", "serve",
+               "--base", setting.decoder, "--store", str(setting.folder / "store"), "--port", str(port),
+               "--host", "127.0.0.1"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         _await(process, port)

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from card.setting import MINILM, Case, Figures, Setting
-
 import pefttools
+from card.setting import MINILM, Case, Figures, Setting
 from pefttools.packages import package_path
 from pefttools.progress import SilentReporter
 
@@ -83,7 +82,7 @@ def _cycle(setting: Setting, method: str, variant: str, precision: str) -> Figur
     assert resumed is not None
     loaded = pefttools.load(folder / "whole")
     evaluation = pefttools.evaluate(loaded, test)
-    with open(test, encoding="utf-8", newline="") as stream:
+    with Path(test).open(encoding="utf-8", newline="") as stream:
         inputs = [row["text"] for row in csv.DictReader(stream)]
     predicted = [one["prediction"] for one in pefttools.predict(loaded, inputs)]
     again = [one["prediction"] for one in pefttools.predict(folder / "parts", inputs)]

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from card.setting import DECODER, VARIANTS, Case, Figures, Setting
 
+from card.setting import DECODER, VARIANTS, Case, Figures, Setting
 from pefttools.bases import locate_base
 from pefttools.planning.counter import weights_of
 from pefttools.pool import AdapterPool

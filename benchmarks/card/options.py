@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from card.setting import Case, Figures, Setting, apart, loss_of, texts
 
+from card.setting import Case, Figures, Setting, apart, loss_of, texts
 from pefttools.training.optimizer import make_optimizer
 from pefttools.training.step import optimizer_step
 

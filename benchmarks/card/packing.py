@@ -8,6 +8,7 @@ from functools import partial
 from unittest import mock
 
 import torch
+
 from card.setting import VARIANTS, Case, Figures, Setting, apart, loss_of, texts
 
 

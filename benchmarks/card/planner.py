@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from card.setting import DECODER, ENCODER, MINILM, Case, Figures, Setting
 
+from card.setting import DECODER, ENCODER, MINILM, Case, Figures, Setting
 from pefttools.bases.skeleton import skeleton
 from pefttools.planning.device import CPU, Device, find_device
 from pefttools.planning.plan import Planned, Shape
@@ -92,5 +92,3 @@ def _case(setting: Setting, case: Any, expected: int | None) -> Figures:
     )
     ratio = expected / found
     return {"predicted": expected, "allocated": found, "ratio": round(ratio, 4), "ok": abs(ratio - 1) <= 0.05}
-
-

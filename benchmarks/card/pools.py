@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from card.setting import DECODER, ENCODER, MINILM, VARIANTS, Case, Figures, Setting, apart
-
 import pefttools
+from card.setting import DECODER, ENCODER, MINILM, VARIANTS, Case, Figures, Setting
 from pefttools.pool import AdapterPool
 
 OWN_HEAD = {"name": "sequence-classification", "head": "model"}
-TEXTS = ["where is my new card?", "it was stolen on the train yesterday, please block it at once", "what is the rate",
-         "I was charged twice for one withdrawal", "hello", "may I change my address and my telephone number, please?"]  # fmt: skip
+TEXTS = [
+    "where is my new card?",
+    "it was stolen on the train yesterday, please block it at once",
+    "what is the rate",
+    "I was charged twice for one withdrawal",
+    "hello",
+    "may I change my address and my telephone number, please?",
+]
 METHODS = ("lora", "ia3", "prefix", "bottleneck", "bitfit", "prompt")
 #: rounding of the computation's format, through a whole model
 BOUNDS = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.1, "nf4": 0.05}
-#: of virtual tokens of unit size, as they begin, which outweigh a text's own and its rounding with them
-PREFIX_BOUND = 0.2
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -52,12 +55,13 @@ def _compared(setting: Setting, base: str, variant: str, folders: dict[str, obje
     names: list[str | None] = [None, *folders, None, *folders]
     inputs = [TEXTS[row % len(TEXTS)] for row in range(len(names))]
     answers = pool(inputs, names)
-    figures: Figures = {}
+    differences: dict[str, float] = {}
+    size = 0.0
     for name, folder in folders.items():
         alone = pefttools.load(str(folder))
         if variant != "bfloat16":
             alone.autocast = None  # as the pool, which has no mixed precision
-        worst = 0.0
+        differences[name] = 0.0
         for row, (own, text) in enumerate(zip(names, inputs, strict=True)):
             if own != name:
                 continue
@@ -65,12 +69,11 @@ def _compared(setting: Setting, base: str, variant: str, folders: dict[str, obje
             wanted = alone.run([example])[0]
             found = answers[row].logits
             assert found is not None
-            worst = max(worst, apart(found[-len(wanted) :] if found.dim() > 1 else found, wanted))
-        figures[name] = worst
+            found = found[-len(wanted) :] if found.dim() > 1 else found
+            differences[name] = max(differences[name], float((found.float() - wanted.float()).abs().max()))
+            size = max(size, float(wanted.abs().max()))
         del alone
         setting.clean()
-    bounds = {name: BOUNDS[variant] for name in folders}
-    if variant != "float32":
-        bounds["prefix"] = PREFIX_BOUND
-    figures["ok"] = all(figures[name] <= bound for name, bound in bounds.items())
-    return figures
+    # As a share of the largest logit of all: a model of two labels may give a row numbers near zero.
+    figures: Figures = {name: round(difference / size, 6) for name, difference in differences.items()}
+    return figures | {"ok": all(share <= BOUNDS[variant] for share in figures.values())}

@@ -92,6 +92,9 @@ class Setting:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
+                    if method == "prefix":
+                        # As they begin they are of unit size: they outweigh a text, and its rounding with them.
+                        parameter *= 0.1
                     parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
         pefttools.save(model, self.folder / name)
         return self.folder / name
@@ -163,7 +166,9 @@ def texts(rows: int, shortest: int, longest: int) -> list[dict[str, Any]]:
 
 def sentences(rows: int, shortest: int, longest: int) -> list[dict[str, Any]]:
     """Encoded rows of a classifier."""
-    return [{"input_ids": one["input_ids"], "labels": row % 2} for row, one in enumerate(texts(rows, shortest, longest))]
+    return [
+        {"input_ids": one["input_ids"], "labels": row % 2} for row, one in enumerate(texts(rows, shortest, longest))
+    ]
 
 
 def rows_for(base: str, rows: int, shortest: int, longest: int) -> list[dict[str, Any]]:
@@ -208,6 +213,10 @@ class _Refusing(torch.utils._python_dispatch.TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, torch.Tensor) and found.device.type == "cpu" and found.untyped_storage().nbytes() > self.most:
+        if (
+            isinstance(found, torch.Tensor)
+            and found.device.type == "cpu"
+            and found.untyped_storage().nbytes() > self.most
+        ):
             raise torch.OutOfMemoryError("CUDA out of memory (as a dry run has it)")
         return found

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
+
 from card.generation import METHODS, PROMPTS
 from card.setting import ENCODER, MINILM, Case, Figures, Setting, loss_of, texts
-
 from pefttools.pool import AdapterPool
 
 
@@ -35,7 +35,9 @@ def _waits(run: Callable[[], Any]) -> tuple[int, list[str]]:
             run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    lines = [f"{'/'.join(one.filename.split('/')[-2:])}:{one.lineno}" for one in told if "synchroniz" in str(one.message)]
+    lines = [
+        f"{'/'.join(one.filename.split('/')[-2:])}:{one.lineno}" for one in told if "synchroniz" in str(one.message)
+    ]
     return len(lines), [f"{count} {line}" for line, count in Counter(lines).most_common(8)]
 
 
@@ -66,6 +68,7 @@ def _generating(setting: Setting) -> Figures:
     names = [None, *METHODS]
     counts, lines = [], []
     for new in (8, 16):
+
         def run(new: int = new) -> None:
             pool.generate(PROMPTS, names, max_new_tokens=new, min_new_tokens=new)
 

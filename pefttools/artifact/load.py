@@ -67,9 +67,9 @@ def load_verified(
         manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
     )
     task = stored_task(manifest.task.name, manifest.task.config, "the manifest's task")
-    kind = variants.get(variant or manifest.base.variant)()
-    check_combination(method, config, kind, task.name)
     device = device or default_device()
+    kind = variants.get(variant or manifest.base.variant)(device)
+    check_combination(method, config, kind, task.name)
     built = task.build(base, kind, manifest.task.labels, manifest.task.head)
     built = replace(built, transformer=built.transformer.to(device))
     wrapped = load_method(method, config, built, folder, base.id)

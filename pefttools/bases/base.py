@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 
 
 class BaseVariant(ABC):
-    """A number format of the base's weights. Importing a variant must not import torch."""
+    """A number format of the base's weights. Importing a variant must not import torch.
+
+    Args:
+        device: where the weights are loaded to, each by itself; None: where transformers puts them.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     #: weights that can't be trained themselves, because they are stored in a few bits
     quantized: ClassVar[bool] = False
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
 
     def check(self) -> None:
         """Raise `ConfigError` where this machine can't run the variant. Called before anything is loaded."""

@@ -24,7 +24,7 @@ def load_transformer(
     Args:
         auto: the auto class.
         base: where the files lie.
-        variant: number format of the weights.
+        variant: number format of the weights, and the device that they are loaded to.
         pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
         config_changes: fields of the model's configuration.
 
@@ -39,6 +39,9 @@ def load_transformer(
 
     if isinstance(base, Skeleton):
         return base.transformer(auto, variant, pooler=pooler, **config_changes)
+    # Else transformers loads a quantized model to whatever card is the current one, and any other to RAM, from where
+    # it is moved whole.
+    place = {} if variant.device is None else {"device_map": {"": variant.device}}
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
         model_class, arguments = class_of(auto, config, pooler=pooler)
@@ -51,6 +54,7 @@ def load_transformer(
                 output_loading_info=True,
                 use_safetensors=True,
                 **arguments,
+                **place,
                 **variant.load_arguments(kept(skeleton), stored_format(config)),
             )
     except (OSError, ValueError, KeyError) as error:

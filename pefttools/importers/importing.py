@@ -22,6 +22,7 @@ from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import Built, Task, tasks
 from pefttools.tasks.lengths import fit_to_base
+from pefttools.training.precision import default_device
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 #: a text to ask the loaded model once
@@ -61,7 +62,8 @@ def import_folder(
     method, config = choose_method(foreign.method, f"{source}: the method's options")
     chosen = _task(foreign, task, source)
     names = _labels(foreign, where, chosen, labels, source)
-    kind = variants.get(variant)()
+    device = default_device()
+    kind = variants.get(variant)(device)
     check_combination(method, config, kind, chosen.name)
     built = _built(chosen, where, kind, names, foreign, source)
     foreign = found.importer.check(found.folder, foreign, built, where)
@@ -70,7 +72,7 @@ def import_folder(
     with folder_atomic(output, over=MANIFEST) as temporary:
         found.importer.write(found.folder, temporary)
         wrapped = _loaded(method, built, temporary, config, found, where)
-        model = assemble(built, wrapped, where, kind, method, config, chosen, names, "float32", None)
+        model = assemble(built, wrapped, where, kind, method, config, chosen, names, "float32", device)
         _ask(model, found, where)
         manifest = seal(
             temporary,

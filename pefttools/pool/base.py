@@ -114,7 +114,7 @@ def load_served_base(
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
-    kind = variants.get(variant)()
+    kind = variants.get(variant)(device)
     kind.check()
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")

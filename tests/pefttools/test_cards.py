@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import TrainingArguments
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 import pefttools
+from pefttools.bases import locate_base, variants
+from pefttools.bases.loading import load_transformer
 from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
 from pefttools.deltas.merge import folded
 from pefttools.errors import CapacityError, ConfigError, is_out_of_memory
 from pefttools.eval.cards import Cards, told, visible_cards
+from pefttools.planning.counter import StorageCounter
 from pefttools.pool.shelf import Placed, Shelf
 from pefttools.recipe import Recipe
 from pefttools.training.fit import _arguments
@@ -132,13 +135,13 @@ def test_a_pool_whose_card_is_full_lets_an_adapter_go(
 
 
 @pytest.mark.timeout(60)
-def test_an_adapter_that_never_fits_is_refused(
-    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_adapter_that_never_fits_is_refused(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each try begins stacks of its own, which are no room that was found."""
     pool = pefttools.AdapterPool(tiny_bert)
     pool.load("a", _ia3(tiny_bert, tmp_path / "a"))
-    lora = pefttools.wrap(tiny_bert, "lora", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"])
+    lora = pefttools.wrap(
+        tiny_bert, "lora", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"]
+    )
     pefttools.save(lora, tmp_path / "lora")
     before = pool.bytes()
     write = Shelf._write
@@ -188,3 +191,37 @@ def test_a_record_says_which_card_and_whose(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in Cards(["5"], 2, share=True).environment("5").items():
         monkeypatch.setenv(name, value)
     assert told() == {"jobs": 2, "card": "5", "card_shared": True}
+
+
+@pytest.mark.parametrize("variant", ["float32", "bfloat16", "int8", "nf4"])
+def test_a_base_is_loaded_to_its_device_and_not_moved_there(
+    variant: str, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it stands whole in RAM first, or on the card that is the current one."""
+    from transformers import BertModel
+
+    asked = []
+    load = BertModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def asking(kind: type, *args: object, **options: object) -> object:
+        asked.append(options.get("device_map"))
+        return load(kind, *args, **options)
+
+    monkeypatch.setattr(BertModel, "from_pretrained", classmethod(asking))
+    pefttools.AdapterPool(tiny_bert, variant=variant, device="cpu")
+    pefttools.wrap(
+        tiny_bert, "lora", task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"], variant=variant
+    )
+    assert asked == [{"": torch.device("cpu")}] * 2
+
+
+@pytest.mark.parametrize("variant", ["float32", "bfloat16", "int8", "nf4"])
+def test_loading_takes_little_more_memory_than_what_is_loaded(variant: str, tiny_llama: str) -> None:
+    counter = StorageCounter(torch.device("cpu"))
+    with counter:
+        model, _ = load_transformer(
+            AutoModelForCausalLM, locate_base(tiny_llama), variants.get(variant)(torch.device("cpu"))
+        )
+    stored = sum(path.stat().st_size for path in Path(tiny_llama).glob("*.safetensors"))
+    assert counter.peak.total() <= 1.2 * stored
+    assert next(model.parameters()).device.type == "cpu"
