@@ -21,7 +21,7 @@ from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, va
 from pefttools.tasks import Evaluation
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
-from pefttools.training.precision import default_device
+from pefttools.training.precision import check_precision, default_device
 from pefttools.training.run import train as _train
 from pefttools.training.store import Stored
 from pefttools.tuned import TunedModel, build
@@ -48,7 +48,7 @@ def wrap(
         task: name of a task, or a mapping with name and options.
         labels: label names, where the task has labels.
         variant: number format of the base's weights.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``, whose gradients your loop must scale.
         seed: of what is initialised at random.
         options: of the method, e.g. ``r=8``.
 
@@ -67,6 +67,7 @@ def wrap(
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
     if shortened is not None:
         warnings.warn(shortened, stacklevel=2)
+    check_precision(precision, variant, default_device())
     check_on_outline(found, variant, chosen, config, chosen_task, labels)
     return build(
         found, variant, chosen, config, chosen_task, labels,

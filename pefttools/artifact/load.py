@@ -61,7 +61,7 @@ def load_verified(
     device: torch.device | None = None,
 ) -> TunedModel:
     """Load an artifact whose files and base are known to be right."""
-    from pefttools.training.precision import default_device
+    from pefttools.training.precision import default_device, precision_there
 
     method, config = stored_method(
         manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
@@ -78,9 +78,8 @@ def load_verified(
     if built.head is not None:
         load_head(built.head, folder / HEAD)
     entry = manifest.task
-    model = assemble(
-        built, wrapped, base, kind, method, config, task, entry.labels, manifest.precision, device, entry.columns
-    )
+    precision = precision_there(manifest.precision, device)
+    model = assemble(built, wrapped, base, kind, method, config, task, entry.labels, precision, device, entry.columns)
     model.requires_grad_(False)
     return model.eval()
 

@@ -129,6 +129,19 @@ class Int8(_BitsAndBytes):
     name = "int8"
     summary = "bitsandbytes int8, 1 byte per weight of the linear layers"
 
+    def check(self) -> None:
+        import torch
+
+        if self.device is None or self.device.type != "cuda" or torch.version.hip is not None:
+            return
+        major, minor = torch.cuda.get_device_capability(self.device)
+        if (major, minor) < (7, 5):
+            raise ConfigError(
+                f"the base variant 'int8' needs a card of compute capability 7.5, and "
+                f"{torch.cuda.get_device_name(self.device)} has {major}.{minor}",
+                hint="Choose nf4, which runs on it.",
+            )
+
     def config(self, keep: list[str]) -> BitsAndBytesConfig:
         from transformers import BitsAndBytesConfig
 

@@ -34,7 +34,7 @@ def plan(
         None, "--gradient-checkpointing", help="false, true or selective: activations computed again."
     ),
     optimizer: str | None = typer.Option(None, "--optimizer", help="adamw, adamw_8bit or paged_adamw_8bit."),
-    precision: str | None = typer.Option(None, "--precision", help="auto, float32 or bfloat16."),
+    precision: str | None = typer.Option(None, "--precision", help="auto, float32, bfloat16 or float16."),
     devices: int = typer.Option(1, "--devices", min=1, help="Devices that share a batch."),
     sharded: bool = typer.Option(
         False, "--sharded", help="They share weights, gradients and optimizer state too, by FSDP; else each has all."
@@ -79,7 +79,7 @@ def plan(
     )  # fmt: skip
     console = Console()
     shape = question.shape
-    # A card that is slow at bfloat16 computes in float32: ask for it by name.
+    # Cards before bfloat16 compute in another format than the table's others: ask for them by name.
     cards = [card for card in CARDS.values() if card.bfloat16] if device.memory is None else [device]
     rows = _each(console, question.planned, lambda one: one.row(shape))
     found: dict[str, Any] = {"rows": [row.as_dict() for _, row in rows]}

@@ -18,7 +18,7 @@ class Device:
         title: in full.
         gpu: CUDA's kernels and allocator are assumed; else the CPU's own, as they are.
         memory: bytes that the driver shows as total; None: not limited here.
-        bfloat16: fast at it.
+        bfloat16: fast at it; else at float16.
         flash: it has flash attention (compute capability 8.0 or higher); else the memory-efficient kernel.
         granularity: the allocator rounds every block up to a multiple of so many bytes.
         workspace: bytes that matrix products keep for themselves, inside of the allocator.

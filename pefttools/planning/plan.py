@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -20,7 +20,7 @@ from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks.task import Task
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
-from pefttools.training.precision import default_device, resolve_precision
+from pefttools.training.precision import Precision, default_device, resolve_precision
 from pefttools.tuned import TunedModel, build
 
 Choice = str | Mapping[str, Any]
@@ -100,7 +100,7 @@ class Shape:
     length: int = 128
     accumulation: int = 1
     eval_batch_size: int = 64
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     gradient_checkpointing: bool | Literal["selective"] = False
     optimizer: str = "adamw"
     devices: int = 1
@@ -117,8 +117,8 @@ class Shape:
             )
         if self.sharded and self.devices == 1:
             raise ConfigError("one device has nobody to share with: sharded needs devices of at least 2")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ConfigError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, not {self.precision!r}")
         if self.optimizer not in TRANSFORMERS_NAMES:
             raise ConfigError(f"no optimizer {self.optimizer!r}", hint=f"Known are: {', '.join(TRANSFORMERS_NAMES)}.")
 
@@ -264,7 +264,7 @@ class Planned:
         """The number format of mixed precision on the device."""
         if shape.precision != "auto" or not self.device.gpu:
             return resolve_precision(shape.precision, default_device())
-        return "bfloat16" if self.device.bfloat16 else "float32"
+        return "bfloat16" if self.device.bfloat16 else "float16"
 
     def _row(
         self, trainable: int, unquantized: int, training: Traced, evaluation: Traced, generation: Traced | None

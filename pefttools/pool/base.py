@@ -15,7 +15,7 @@ from pefttools.bases.loading import load_tokenizer, load_transformer
 from pefttools.bases.positions import first_position
 from pefttools.bases.skeleton import longest_text
 from pefttools.errors import BaseModelError, ConfigError, ContextLengthError
-from pefttools.training.precision import hardware_dtype
+from pefttools.training.precision import check_precision, hardware_dtype
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ def load_served_base(
 
     kind = variants.get(variant)(device)
     kind.check()
+    if device is not None:
+        check_precision("auto", variant, device)
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)

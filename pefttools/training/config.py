@@ -47,8 +47,10 @@ class TrainingConfig(BaseModel):
         description="compute activations again in the backward pass: true: each layer's; selective: all but the "
         "results of large products and of attention, at little cost in time",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast where the hardware is fast at it"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="auto: autocast to bfloat16 where the hardware is fast at it, to float16 with scaled gradients on "
+        "cards before it (T4, V100), else float32",
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "adamw", description="8bit: moments in one byte each, by bitsandbytes; paged: they may leave the GPU"

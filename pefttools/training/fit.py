@@ -122,7 +122,7 @@ def fit(
     if is_main_process() and not prepared.labels:
         before = mean_loss(model, validation, settings.eval_batch_size)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
-        arguments = _arguments(recipe, len(train), rates.method, work)
+        arguments = _arguments(recipe, model, len(train), rates.method, work)
         trainer = TuningTrainer(model, arguments, prepared, rates, advance)
         if checkpoint is not None:
             reporter.event(f"going on from {checkpoint.folder}")
@@ -182,7 +182,8 @@ def _said(rates: Rates, head: bool) -> str:
     return f"learning rate {rates.method:g}, of the head {rates.head:g}"
 
 
-def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) -> Any:
+def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: float, work: Path) -> Any:
+    import torch
     from transformers import TrainingArguments
 
     settings = recipe.training
@@ -198,6 +199,8 @@ def _arguments(recipe: Recipe, examples: int, learning_rate: float, work: Path) 
         learning_rate=learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=round(settings.warmup * total),
+        # Scales the loss, so that small gradients don't vanish; the forward pass has its format from the model.
+        fp16=model.autocast == torch.float16,
         lr_scheduler_type=settings.schedule,
         max_grad_norm=settings.max_gradient_norm,
         optim=TRANSFORMERS_NAMES[settings.optimizer],

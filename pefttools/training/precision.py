@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
 
+from pefttools.errors import ConfigError
 from pefttools.training.processes import local_rank
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve_precision(precision: str, device: torch.device | None = None) -> str:
-    """``auto`` becomes bfloat16 where the hardware is fast at it, else float32."""
+    """``auto`` becomes the 16-bit format that the hardware is fast in, else float32."""
     if precision != "auto":
         return precision
-    return "bfloat16" if _fast_bfloat16(device or default_device()) else "float32"
+    device = device or default_device()
+    if _fast_bfloat16(device):
+        return "bfloat16"
+    return "float16" if _fast_float16(device) else "float32"
 
 
 def hardware_dtype(device: torch.device | None = None) -> torch.dtype:
     """The number format that a device is fast in."""
-    return torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
+    dtype: torch.dtype = getattr(torch, resolve_precision("auto", device))
+    return dtype
 
 
 def autocast_dtype(precision: str, variant: str, device: torch.device) -> torch.dtype | None:
     """dtype for autocast; None for none. Weights in bfloat16 are always computed with in bfloat16."""
-    if variant == "bfloat16" or resolve_precision(precision, device) == "bfloat16":
+    if variant == "bfloat16":
         return torch.bfloat16
-    return None
+    found: torch.dtype = getattr(torch, resolve_precision(precision, device))
+    return None if found == torch.float32 else found
+
+
+def precision_there(trained_in: str, device: torch.device) -> str:
+    """What a model that was trained in one number format is asked in on a device, which may be another than it was.
+
+    A card before bfloat16 takes float16 in its place; what is no card takes its own format in the place of float16.
+    """
+    slow = device.type == "cuda" and not _fast_bfloat16(device)
+    if (trained_in == "float16" and device.type != "cuda") or (trained_in == "bfloat16" and slow):
+        return resolve_precision("auto", device)
+    return trained_in
+
+
+def check_precision(precision: str, variant: str, device: torch.device) -> None:
+    """Refuse what a device can't train in, and say what it is slow in.
+
+    Raises:
+        ConfigError: float16 without a card.
+    """
+    if precision == "float16" and device.type != "cuda":
+        raise ConfigError(
+            "precision=float16 needs a CUDA card: elsewhere its gradients can't be scaled",
+            hint="Set precision=auto: the format that this machine is fast in.",
+        )
+    if "bfloat16" in (precision, variant) and device.type == "cuda" and not _fast_bfloat16(device):
+        instead = "the variant float32 or nf4" if variant == "bfloat16" else "precision=auto, which is float16 here"
+        warnings.warn(
+            f"{torch.cuda.get_device_name(device)} has no bfloat16 of its own (compute capability below 8.0) and "
+            f"computes it by way of float32, which is slower than float32 itself. Better: {instead}.",
+            stacklevel=3,
+        )
 
 
 def default_device() -> torch.device:
@@ -48,3 +86,8 @@ def _fast_bfloat16(device: torch.device) -> bool:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return False
+
+
+def _fast_float16(device: torch.device) -> bool:
+    # Volta has the first tensor cores, for float16 alone.
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)

@@ -19,7 +19,7 @@ from pefttools.recipe import Recipe
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
-from pefttools.training.precision import default_device
+from pefttools.training.precision import check_precision, default_device
 from pefttools.training.processes import check_launch, world_size
 from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
@@ -57,7 +57,9 @@ def prepare(recipe: Recipe) -> Prepared:
     method, config = recipe.chosen_method()
     task = recipe.chosen_task()
     selection = choose_selection(recipe.selection, task)
-    check_combination(method, config, variants.get(recipe.variant)(), task.name)
+    device = default_device()
+    check_precision(recipe.training.precision, recipe.variant, device)
+    check_combination(method, config, variants.get(recipe.variant)(device), task.name)
     if recipe.training.gradient_checkpointing and not method.capabilities.gradient_checkpointing:
         raise ConfigError(
             f"the method {method.name!r} can't train with gradient checkpointing",

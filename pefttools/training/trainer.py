@@ -125,7 +125,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         """
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise DivergedError(self.state.global_step + 1, float(loss))
+            raise DivergedError(self.state.global_step + 1, float(loss), float16=self.args.fp16)
         if not self.gradients_checked:
             self.gradients_checked = True
             check_gradients(self.tuned, without_gradient(self.tuned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -13,15 +14,25 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 import pefttools
 from pefttools.bases import locate_base, variants
 from pefttools.bases.loading import load_transformer
+from pefttools.bases.skeleton import skeleton
 from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
 from pefttools.deltas.merge import folded
 from pefttools.errors import CapacityError, ConfigError, is_out_of_memory
 from pefttools.eval.cards import Cards, told, visible_cards
 from pefttools.planning.counter import StorageCounter
+from pefttools.planning.device import find_device
+from pefttools.planning.plan import Planned, Shape
 from pefttools.pool.shelf import Placed, Shelf
 from pefttools.recipe import Recipe
 from pefttools.training.fit import _arguments
-from pefttools.training.precision import default_device
+from pefttools.training.precision import (
+    autocast_dtype,
+    check_precision,
+    default_device,
+    hardware_dtype,
+    precision_there,
+    resolve_precision,
+)
 from pefttools.training.processes import unused_cards
 
 
@@ -36,7 +47,7 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return chosen
 
 
-def test_of_two_cards_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_cards_one_is_used(tiny_llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def devices(self: TrainingArguments) -> torch.device:
         self._n_gpu = 2
         return torch.device("cpu")
@@ -48,7 +59,8 @@ def test_of_two_cards_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         {"base": "b", "method": "lora", "task": "causal-lm", "data": {"train": "x.csv"}, "output": str(tmp_path),
          "training": {"batch_size": 8}}
     )  # fmt: skip
-    arguments = _arguments(recipe, 80, 1e-3, tmp_path)
+    model = pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float32")
+    arguments = _arguments(recipe, model, 80, 1e-3, tmp_path)
     # Trainer wraps in DataParallel and multiplies its batches where n_gpu is more than one.
     assert arguments.n_gpu == 1
     assert arguments.train_batch_size == 8
@@ -225,3 +237,71 @@ def test_loading_takes_little_more_memory_than_what_is_loaded(variant: str, tiny
     stored = sum(path.stat().st_size for path in Path(tiny_llama).glob("*.safetensors"))
     assert counter.peak.total() <= 1.2 * stored
     assert next(model.parameters()).device.type == "cpu"
+
+
+@pytest.fixture
+def old_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], torch.device]:
+    """Gives a card of a compute capability before bfloat16, as far as anybody asks."""
+
+    def card(major: int, minor: int) -> torch.device:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Old Card")
+        return torch.device("cuda", 0)
+
+    return card
+
+
+def test_cards_before_bfloat16_compute_in_float16(old_card: Callable[[int, int], torch.device]) -> None:
+    card = old_card(7, 5)
+    assert resolve_precision("auto", card) == "float16"
+    assert hardware_dtype(card) == torch.float16  # what nf4 computes in
+    assert autocast_dtype("auto", "nf4", card) == torch.float16
+    assert autocast_dtype("float32", "float32", card) is None
+    assert autocast_dtype("auto", "bfloat16", card) == torch.bfloat16
+    assert precision_there("bfloat16", card) == "float16"
+    assert precision_there("float16", torch.device("cpu")) in ("bfloat16", "float32")
+    assert resolve_precision("auto", old_card(6, 1)) == "float32"
+
+
+@pytest.mark.parametrize(("precision", "variant"), [("bfloat16", "float32"), ("auto", "bfloat16")])
+def test_bfloat16_on_a_card_without_is_warned_of(
+    precision: str, variant: str, old_card: Callable[[int, int], torch.device]
+) -> None:
+    with pytest.warns(UserWarning, match=r"Old Card has no bfloat16 of its own"):
+        check_precision(precision, variant, old_card(7, 0))
+
+
+def test_float16_without_a_card_is_refused(tiny_llama: str) -> None:
+    with pytest.raises(ConfigError, match="float16 needs a CUDA card"):
+        pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float16")
+
+
+def test_int8_on_a_card_without_its_products_is_refused(old_card: Callable[[int, int], torch.device]) -> None:
+    with pytest.raises(ConfigError, match=r"int8' needs a card of compute capability 7\.5, and Old Card has 7\.0"):
+        variants.get("int8")(old_card(7, 0)).check()
+    variants.get("int8")(old_card(7, 5)).check()
+    variants.get("nf4")(old_card(7, 0)).check()
+
+
+def test_gradients_are_scaled_where_the_model_computes_in_float16(
+    tiny_llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.model_validate(
+        {"base": "b", "method": "lora", "task": "causal-lm", "data": {"train": "x.csv"}, "output": str(tmp_path)}
+    )
+    model = pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float32")
+    assert not _arguments(recipe, model, 80, 1e-3, tmp_path).fp16
+    model.autocast = torch.float16
+    assert _arguments(recipe, model, 80, 1e-3, tmp_path).fp16
+
+
+@pytest.mark.parametrize("variant", ["float32", "nf4"])
+def test_the_planner_plans_float16_for_cards_before_bfloat16(variant: str, tiny_llama: str) -> None:
+    t4, a100 = (
+        Planned(skeleton(tiny_llama), "causal-lm", "lora", variant, 0, find_device(name)) for name in ("t4", "a100-40")
+    )
+    shape = Shape(4, 32)
+    assert t4.precision(shape) == "float16" and a100.precision(shape) == "bfloat16"
+    # The same sizes, but for flash attention, which the older card has not.
+    assert t4.training_bytes(shape) == pytest.approx(a100.training_bytes(shape), rel=0.05)
