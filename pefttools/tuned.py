@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pefttools.bases import Base, BaseVariant, variants
+from pefttools.devices import all_moved
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.tasks import Built, Task
@@ -104,7 +105,7 @@ class TunedModel(nn.Module):
     def run_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits of a batch, in eval mode and without gradients."""
         with self.asking():
-            return cast("torch.Tensor", self(**{key: value.to(self.device) for key, value in batch.items()}))
+            return cast("torch.Tensor", self(**all_moved(batch, self.device)))
 
     def generate(self, inputs: dict[str, torch.Tensor], *, ends: Collection[int] = (), **options: Any) -> torch.Tensor:
         """Greedy continuation of left-padded prompts: the new tokens only, ``[rows, new]``.
@@ -123,7 +124,7 @@ class TunedModel(nn.Module):
                 hint="Give prompts of one length at a time.",
             )
         with self.asking(), self.precision():
-            inputs = {key: value.to(self.device) for key, value in inputs.items()}
+            inputs = all_moved(inputs, self.device)
             stop = sorted({*ends, *end_tokens(self.transformer)}) or None
             tokens = self.transformer.generate(  # type: ignore[operator]
                 **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=stop, **options

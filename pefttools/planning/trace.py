@@ -14,7 +14,7 @@ from pefttools.planning.counter import StorageCounter
 from pefttools.planning.counting import DEVICE, Traced, counting, kernels
 from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.device import Device
-from pefttools.planning.fake import SharedGradients, to_fake
+from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.sharding import Sharding
 from pefttools.sites import transformers_models
@@ -156,7 +156,8 @@ class Trace:
         task = self.model.spec.task
         if len(set(lengths)) == 1 or not task.packs(self.model):
             return self._batch(len(lengths), max(lengths))
-        return task.training_batch(self.model, [task.planned_example(length) for length in lengths])
+        with WithoutNumbers():
+            return task.training_batch(self.model, [task.planned_example(length) for length in lengths])
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
         examples: list[dict[str, Any]] = [self.model.spec.task.planned_example(length)] * rows

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from pefttools.devices import moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.virtual import VirtualTokens, inject
@@ -47,8 +48,8 @@ class Sampling:
         return replace(self, generator=torch.Generator(device).manual_seed(self.seed % 2**63))
 
     def warp(self, scores: torch.Tensor) -> torch.Tensor:
-        """Logits ``[1, vocabulary]`` with temperature, top-k and top-p applied."""
-        ids = torch.zeros(1, 0, dtype=torch.long, device=scores.device)
+        """Logits ``[rows, vocabulary]`` with temperature, top-k and top-p applied."""
+        ids = torch.zeros(len(scores), 0, dtype=torch.long, device=scores.device)
         if self.temperature != 1.0:
             scores = TemperatureLogitsWarper(self.temperature)(ids, scores)
         if self.top_k:
@@ -65,41 +66,51 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, rows: Sequence[Sampling | None], device: torch.device) -> None:
-        self.rows = rows
-        self.generators = [None if row is None else row.generator or row.begun(device).generator for row in rows]
+        self.generators = [
+            (index, row.generator or row.begun(device).generator) for index, row in enumerate(rows) if row is not None
+        ]
+        alike: dict[tuple[float, int, float], list[int]] = {}
+        for index, row in enumerate(rows):
+            if row is not None:
+                alike.setdefault((row.temperature, row.top_k, row.top_p), []).append(index)
+        #: rows of equal settings, which are warped together
+        self.groups = [(rows[own[0]], moved(torch.tensor(own), device)) for own in alike.values()]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         drawn = scores.float().clone()
-        for index, (row, generator) in enumerate(zip(self.rows, self.generators, strict=True)):
-            if row is None:
-                continue
-            noise = torch.empty_like(drawn[index]).exponential_(generator=generator)
-            drawn[index] = row.warp(drawn[index : index + 1])[0] - noise.clamp(min=1e-30).log()
+        noise = torch.empty_like(drawn)
+        for index, generator in self.generators:
+            noise[index].exponential_(generator=generator)
+        for settings, own in self.groups:
+            assert settings is not None
+            gumbel = noise.index_select(0, own).clamp(min=1e-30).log()
+            drawn.index_copy_(0, own, settings.warp(drawn.index_select(0, own)) - gumbel)
         return drawn
 
 
 class _Lengths(StoppingCriteria):  # type: ignore[misc]
     """Ends each row at a length of its own."""
 
-    def __init__(self, prompt: int, lengths: Sequence[int]) -> None:
+    def __init__(self, prompt: int, lengths: Sequence[int], device: torch.device) -> None:
         self.prompt = prompt
-        self.lengths = torch.tensor(lengths)
+        self.lengths = moved(torch.tensor(lengths), device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return (input_ids.shape[1] - self.prompt >= self.lengths).to(input_ids.device)
+        return input_ids.shape[1] - self.prompt >= self.lengths
 
 
 class _Ends(StoppingCriteria):  # type: ignore[misc]
     """Ends each row at tokens of its own."""
 
-    def __init__(self, ends: Sequence[Sequence[int]]) -> None:
-        self.ends = [frozenset(one) for one in ends]
+    def __init__(self, ends: Sequence[Sequence[int]], device: torch.device) -> None:
         # transformers pads the rows that have ended where some criterion has this
-        self.eos_token_id = torch.tensor(sorted(frozenset().union(*self.ends)))
+        self.eos_token_id = torch.tensor(sorted(frozenset().union(*ends)))
+        longest = max(map(len, ends))
+        #: ``[rows, ends]``, filled up with what is no token
+        self.ends = moved(torch.tensor([[*own, *[-1] * (longest - len(own))] for own in ends]), device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        last = input_ids[:, -1].tolist()
-        return torch.tensor([token in own for token, own in zip(last, self.ends, strict=True)], device=input_ids.device)
+        return (input_ids[:, -1:] == self.ends).any(1)
 
 
 def generate(
@@ -134,14 +145,14 @@ def generate(
     if len(set(max_new_tokens)) > 1:
         if num_beams > 1:
             raise ConfigError("answers of different lengths do not go with beams")
-        criteria.append(_Lengths(inputs["input_ids"].shape[1], max_new_tokens))
+        criteria.append(_Lengths(inputs["input_ids"].shape[1], max_new_tokens, served.device))
     distinct = {tuple(one) for one in ends}
     if len(distinct) == 1:
         options["eos_token_id"] = list(distinct.pop()) or None
     elif distinct:
         if num_beams > 1:
             raise ConfigError("adapters whose answers end by different tokens do not go with beams")
-        criteria.append(_Ends(ends))
+        criteria.append(_Ends(ends, served.device))
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)
     with virtual_tokens(served, virtual):

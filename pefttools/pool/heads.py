@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 from torch.func import functional_call
 
 from pefttools.deltas import AdapterDeltas
@@ -44,8 +46,28 @@ class BatchStates:
         self._logits = logits
         self._ids = input_ids
         self._mask = mask
-        self._real = mask.bool()
         self._pooled: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def _real(self) -> list[slice | torch.Tensor]:
+        """Per row, where its tokens stand: one behind the other, as a rule. Looked up for all rows at once."""
+        if is_fake(self._mask):  # without numbers: as many as there can be
+            return [slice(None)] * len(self._mask)
+        places = torch.arange(self._mask.shape[1], device=self._mask.device)
+        lengths = self._mask.bool().sum(1)
+        begins = self._mask.bool().int().argmax(1)
+        closed = (self._mask.bool() == ((places >= begins[:, None]) & (places < (begins + lengths)[:, None]))).all(1)
+        found = torch.stack([begins, begins + lengths, closed.long()], dim=1).tolist()
+        return [slice(a, b) if whole else self._mask[row].bool() for row, (a, b, whole) in enumerate(found)]
+
+    @cached_property
+    def _prompts(self) -> list[int]:
+        """Per row, the number of its prompt's virtual tokens, which stand last of all that there is room for."""
+        assert self._prompt_mask is not None
+        if is_fake(self._prompt_mask):
+            return [self.prompt] * len(self._prompt_mask)
+        lengths: list[int] = self._prompt_mask.sum(1).tolist()
+        return lengths
 
     def tokens(self, row: int) -> torch.Tensor:
         """Hidden states of a row's tokens, ``[tokens, hidden]``."""
@@ -55,7 +77,7 @@ class BatchStates:
         """The same, with those of a prompt's virtual tokens before them."""
         if self._prompt_mask is None or not self.prompt:
             return self.tokens(row)
-        return torch.cat([self._states[row, : self.prompt][self._prompt_mask[row]], self.tokens(row)])
+        return torch.cat([self._states[row, self.prompt - self._prompts[row] : self.prompt], self.tokens(row)])
 
     def input_ids(self, row: int) -> torch.Tensor:
         """A row's tokens."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pefttools.devices import all_moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.tasks import Task
@@ -73,7 +74,7 @@ class Tensors:
             raise ConfigError("an empty batch")
         if "attention_mask" not in batch:
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-        return {name: tensor.to(self._served.device) for name, tensor in batch.items()}
+        return all_moved(batch, self._served.device)
 
 
 def are_rows(inputs: Inputs) -> bool:

@@ -52,6 +52,16 @@ class Answer:
         return float(self.logits.double().softmax(-1).max())
 
 
+def class_scores(answers: Sequence[Answer]) -> list[list[float] | None]:
+    """Of classifiers' answers, each label's probability; None where a logit is no number. They are fetched together."""
+    logits = [answer.logits for answer in answers if answer.logits is not None]
+    if not logits:
+        return []
+    numbers = torch.cat([one.double() for one in logits]).cpu()
+    parts = torch.split(numbers, [len(one) for one in logits])
+    return [one.softmax(-1).tolist() if one.isfinite().all() else None for one in parts]
+
+
 class Runner:
     """Runs batches; one at a time, which the caller sees to.
 
@@ -161,10 +171,10 @@ class Runner:
 
     def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
         types = batch.get("token_type_ids")
-        if types is None:
+        if types is None or all(row is None or row.prepared.method.capabilities.pairs for row in rows):
             return
-        for row, own in zip(rows, types, strict=True):
-            if row is not None and not row.prepared.method.capabilities.pairs and bool(own.any()):
+        for row, is_pair in zip(rows, types.any(1).tolist(), strict=True):
+            if row is not None and not row.prepared.method.capabilities.pairs and is_pair:
                 raise ConfigError(
                     f"the adapter {row.name!r} ({row.prepared.method.name}) can't take pairs of texts: "
                     "it was trained without token types"

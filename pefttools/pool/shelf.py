@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pefttools.deltas import AdapterDeltas, SiteDelta
+from pefttools.devices import moved
 from pefttools.errors import ArtifactError, is_out_of_memory
 from pefttools.pool.routing import Routing
 from pefttools.pool.sites import Site
@@ -54,9 +55,9 @@ class Shelf:
     _last: int = 0
 
     def __post_init__(self) -> None:
-        parameter = next(self.model.parameters())
-        dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-        self.place_of_stacks = Place(dtype, parameter.device)
+        # The hidden states' own: what more bits could hold is lost where it is added to them.
+        dtype: torch.dtype = self.model.dtype  # type: ignore[assignment]
+        self.place_of_stacks = Place(dtype, next(self.model.parameters()).device)
         # Hooks stand everywhere from the beginning, so that a compiled model need not change when an adapter comes.
         for name, module in self.model.named_modules():
             # Adapters stand at layers, and at whole blocks, which are numbered.
@@ -95,7 +96,7 @@ class Shelf:
                 for name, delta in deltas.sites.items()
                 if family in families_of(delta) and not (name in self.sites and any(self.sites[name].of(family)))
             ]
-            total += capacity * slot_bytes(family, lacking, deltas)
+            total += capacity * slot_bytes(family, lacking, deltas, self.place_of_stacks.dtype.itemsize)
         return total
 
     def place(self, deltas: AdapterDeltas) -> Placed:
@@ -148,10 +149,14 @@ class Shelf:
         """
         self.routing.clear()
         self.routing.total = len(rows)
-        for family in list(self.slots):
-            numbers = [0 if row is None else row.slots.get(family, 0) for row in rows]
-            if every_family or any(numbers):
-                slots = torch.tensor(numbers, device=self.place_of_stacks.device)
+        numbers = {
+            family: [0 if row is None else row.slots.get(family, 0) for row in rows] for family in list(self.slots)
+        }
+        numbers = {family: own for family, own in numbers.items() if every_family or any(own)}
+        if numbers:
+            # One copy to the device for all of them.
+            table = moved(torch.tensor(list(numbers.values())), self.place_of_stacks.device)
+            for family, slots in zip(numbers, table, strict=True):
                 (self.routing.virtual if family in self.virtual else self.routing.slots)[family] = slots
         for index, row in enumerate(rows):
             if row is not None and row.beside:

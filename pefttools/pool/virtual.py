@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pefttools.devices import moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.shelf import Placed, Shelf
@@ -77,15 +78,16 @@ def _gathered(
     longest = max(lengths)
     if longest == 0:
         return None, None
+    needed = {family for row in rows if row is not None for family in row.slots}
     parts = [
         shelf.virtual[family].rows(slots, longest)
         for family, slots in shelf.routing.virtual.items()
-        if family.kind == kind and slots.any()
+        if family.kind == kind and family in needed
     ]
     # Slot 0 is zeros: a row has states in one of the parts at most.
     states = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-    places = torch.arange(longest, device=states.device)
-    return states, (places >= longest - torch.tensor(lengths, device=states.device)[:, None]).long()
+    mask = (torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]).long()
+    return states, moved(mask, states.device)
 
 
 def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -63,17 +63,18 @@ class VirtualStack:
         return nn.functional.pad(found, (0, 0, missing, 0)) if missing > 0 else found[..., -missing:, :]
 
 
-def slot_bytes(family: Family, lacking: Sequence[SiteDelta], deltas: AdapterDeltas) -> int:
-    """Bytes of one slot, in float32, of the stacks that a family would get.
+def slot_bytes(family: Family, lacking: Sequence[SiteDelta], deltas: AdapterDeltas, itemsize: int) -> int:
+    """Bytes of one slot of the stacks that a family would get.
 
     Args:
         family: the family.
         lacking: deltas at sites that have no stack of it yet.
         deltas: of the whole adapter.
+        itemsize: bytes of a number.
     """
     states = virtual_families(deltas).get(family)
     if states is not None:
-        return 4 * states.numel() // states.shape[-2] * family.size
+        return itemsize * states.numel() // states.shape[-2] * family.size
     total = 0
     for delta in lacking:
         if delta.low_rank is not None and family.kind == "low_rank":
@@ -83,4 +84,4 @@ def slot_bytes(family: Family, lacking: Sequence[SiteDelta], deltas: AdapterDelt
             total += family.size * (inputs + outputs + 1) + outputs
         else:
             total += int(getattr(delta, family.kind).numel())
-    return 4 * total
+    return itemsize * total

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
+from pefttools.devices import moved
 from pefttools.pool.generation import Sampling
 
 #: what a decoder shows while the rest of a character is missing
@@ -98,19 +99,17 @@ class Generation:
 class Numbers(LogitsProcessor):  # type: ignore[misc]
     """Notes the rows whose logits are no numbers, and lets the others go on.
 
-    Args:
-        rows: the answers, in the order of the batch.
+    Attributes:
+        bad: which rows they were at the last token, ``[rows]``, None before the first; left on the device, from where
+            `Control` fetches them with the tokens.
     """
 
-    def __init__(self, rows: Sequence[Generation]) -> None:
-        self.rows = rows
+    bad: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         # The largest alone: a token may be forbidden by minus infinity.
-        bad = ~scores.max(-1).values.isfinite()
-        for index in bad.nonzero().flatten().tolist():
-            self.rows[index].failed = True
-        return scores.masked_fill(bad[:, None], 0.0)
+        self.bad = ~scores.max(-1).values.isfinite()
+        return scores.masked_fill(self.bad[:, None], 0.0)
 
 
 class Control(StoppingCriteria):  # type: ignore[misc]
@@ -123,6 +122,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         tokenizer: of the base.
         gives_way: called with every token and the number of answers that go on: whether all shall stop here, and go
             on later.
+        numbers: notes the rows that failed.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         ended: Sequence[Callable[[], None]],
         tokenizer: Any,
         gives_way: Callable[[int], bool],
+        numbers: Numbers,
     ) -> None:
         self.rows = rows
         self.cancelled = cancelled
@@ -139,12 +140,17 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         self.open = [True] * len(rows)
         self.tokenizer = tokenizer
         self.gives_way = gives_way
+        self.numbers = numbers
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        for index, token in enumerate(input_ids[:, -1].tolist()):
+        # The one thing that the processor must wait for with every token.
+        last, bad = input_ids[:, -1], self.numbers.bad
+        news = torch.stack([last, torch.zeros_like(last) if bad is None else bad.to(last.dtype)]).tolist()
+        for index, (token, failed) in enumerate(zip(*news, strict=True)):
             if not self.open[index]:
                 continue
-            if self.rows[index].failed:
+            if failed:
+                self.rows[index].failed = True
                 self.open[index] = False
             elif self.rows[index].push(token, self.tokenizer):
                 self.open[index] = False
@@ -152,7 +158,7 @@ class Control(StoppingCriteria):  # type: ignore[misc]
             elif self.cancelled[index]():
                 self.open[index] = False
         stop = self.gives_way(sum(self.open))
-        return torch.tensor([stop or not one for one in self.open], device=input_ids.device)
+        return moved(torch.tensor([stop or not one for one in self.open]), input_ids.device)
 
 
 def sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> Sampling | None:

@@ -11,6 +11,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from pefttools.errors import ArtifactError
 from pefttools.pool import AdapterPool
+from pefttools.pool.running import class_scores
 from pefttools.server.batching import Batcher, Row
 from pefttools.server.generating import Control, Generation, Numbers
 from pefttools.server.metrics import Metrics
@@ -74,13 +75,9 @@ class BatchRunner:
             # Padding looks at the first row to see what there is.
             works = [{"token_type_ids": [0] * len(one["input_ids"]), **one} for one in works]
         batch = dict(self._pool.tokenizer.pad(works, padding_side="right", return_tensors="pt"))
-        for row, answer in zip(rows, self._pool(batch, [row.adapter for row in rows]), strict=True):
-            assert answer.logits is not None
-            if not answer.logits.isfinite().all():
-                row.finish(_no_numbers(row))
-                continue
-            scores = answer.logits.double().softmax(-1).tolist()
-            row.finish(dict(zip(answer.labels, scores, strict=True)))
+        answers = self._pool(batch, [row.adapter for row in rows])
+        for row, answer, scores in zip(rows, answers, class_scores(answers), strict=True):
+            row.finish(_no_numbers(row) if scores is None else dict(zip(answer.labels, scores, strict=True)))
 
     def _generate(self, rows: Sequence[Row]) -> None:
         works: list[Generation] = [row.work for row in rows]
@@ -90,12 +87,14 @@ class BatchRunner:
         before = sum(len(one.tokens) for one in works)
         prompts = [{"input_ids": [*one.prompt, *one.tokens]} for one in works]
         inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
+        numbers = Numbers()
         control = Control(
             works,
             [partial(getattr, row, "cancelled") for row in rows],
             [partial(row.finish, row.work) for row in rows],
             self._pool.tokenizer,
             Slice(self._batcher()),
+            numbers,
         )
         self._pool.generate_tokens(
             dict(inputs),
@@ -103,7 +102,7 @@ class BatchRunner:
             max_new_tokens=[one.max_tokens - len(one.tokens) for one in works],
             sampling=[one.drawing(self._pool.served.device) for one in works],
             stopping_criteria=StoppingCriteriaList([control]),
-            logits_processor=LogitsProcessorList([Numbers(works)]),
+            logits_processor=LogitsProcessorList([numbers]),
         )
         self._metrics.tokens.inc(sum(len(one.tokens) for one in works) - before)
         self._batcher().again([row for row, goes_on in zip(rows, control.open, strict=True) if goes_on])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from pefttools.data import Table
+from pefttools.devices import all_moved
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_length_order
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from pefttools.bases import Base, BaseVariant
     from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
+
+
+#: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
+LABELLED = "labelled"
 
 
 class CausalLM(Task[CausalLMConfig]):
@@ -53,8 +58,8 @@ class CausalLM(Task[CausalLMConfig]):
             self.primary_metric = "token_accuracy"  # type: ignore[misc]
         #: None: not known yet
         self._in_pieces: bool | None = None if config.loss_rows else False
-        #: of each model that was asked about
-        self._packs: WeakKeyDictionary[TunedModel, bool] = WeakKeyDictionary()
+        #: of each model that was asked about: why its rows are padded, or None
+        self._padded: WeakKeyDictionary[TunedModel, str | None] = WeakKeyDictionary()
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -135,22 +140,34 @@ class CausalLM(Task[CausalLMConfig]):
         return batch
 
     def packs(self, model: TunedModel) -> bool:
+        return self._wants_packing(model) and self.why_padded(model) is None
+
+    def why_padded(self, model: TunedModel) -> str | None:
         from pefttools.tasks.padding_free import enable
 
-        if not (self.options.packing and model.spec.method.capabilities.packing):
-            return False
-        if model not in self._packs:
-            self._packs[model] = enable(model.transformer)
-        return self._packs[model]
+        if not self._wants_packing(model):
+            return None
+        if model not in self._padded:
+            self._padded[model] = enable(model.transformer, exact=not model.spec.variant.quantized)
+        return self._padded[model]
+
+    def _wants_packing(self, model: TunedModel) -> bool:
+        return self.options.packing and model.spec.method.capabilities.packing
 
     def training_batch(self, model: TunedModel, examples: Sequence[Example]) -> Batch:
+        from pefttools.tasks.language_head import places
         from pefttools.tasks.padding_free import pays, without_padding
 
         if pays([len(example["input_ids"]) for example in examples]) and self.packs(model):
-            return without_padding(examples)
-        return self.collate(examples, model.tokenizer)
+            batch = without_padding(examples)
+        else:
+            batch = self.collate(examples, model.tokenizer)
+        if "labels" in batch:
+            batch[LABELLED] = places(batch["labels"])
+        return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        batch = {name: tensor for name, tensor in batch.items() if name != LABELLED}
         logits: torch.Tensor = transformer(**batch, use_cache=False).logits
         return logits[:, -batch["input_ids"].shape[1] :]
 
@@ -175,10 +192,11 @@ class CausalLM(Task[CausalLMConfig]):
     ) -> torch.Tensor:
         from pefttools.tasks.language_head import chunked_cross_entropy, counting, mean
 
+        where = batch.get(LABELLED)
         states, language_head = self._before_head(transformer, batch)
         if language_head is None:
             return self.loss(states, labels, num_items_in_batch)
-        rows, wanted = counting(states, labels)
+        rows, wanted = counting(states, labels, where)
         total = chunked_cross_entropy(rows, wanted, language_head, self.options.loss_rows)
         return mean(total, labels, num_items_in_batch)
 
@@ -274,7 +292,7 @@ class CausalLM(Task[CausalLMConfig]):
 
         from pefttools.tasks.language_head import counting, scores
 
-        given = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        given = all_moved(batch, model.device)
         labels = given.pop("labels")
         with model.asking(), model.precision():
             states, head = self._before_head(model.transformer, given)

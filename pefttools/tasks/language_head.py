@@ -53,10 +53,23 @@ def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torc
     return states, bool(read) and states.untyped_storage() is read[0].untyped_storage()
 
 
-def counting(rows: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows ``[n, size]`` of ``[rows, tokens, size]`` that have a label, and their labels ``[n]``."""
+def places(labels: torch.Tensor) -> torch.Tensor:
+    """Where there is a label, ``[n]``, in labels ``[rows, tokens]`` read as one line."""
+    return (labels.flatten() != IGNORE).nonzero().squeeze(1)
+
+
+def counting(
+    rows: torch.Tensor, labels: torch.Tensor, where: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows ``[n, size]`` of ``[rows, tokens, size]`` that have a label, and their labels ``[n]``.
+
+    Args:
+        rows: states or logits.
+        labels: ``[rows, tokens]``.
+        where: as `places` gives it; None: it is looked up, for which the processor has to wait for a card.
+    """
     flat = labels.flatten()
-    index = (flat != IGNORE).nonzero().squeeze(1)
+    index = places(labels) if where is None else where
     return rows.flatten(0, 1).index_select(0, index), flat.index_select(0, index)
 
 

@@ -26,23 +26,28 @@ NAME = "padding_free"
 _PADDING = 0.05
 
 
-def enable(model: nn.Module) -> bool:
+def enable(model: nn.Module, *, exact: bool = True) -> str | None:
     """Let a model take batches without padding too; all else stays as it was.
 
+    Args:
+        model: a causal language model.
+        exact: it computes in the number format of its logits; not so a quantized one, which computes in 16 bits or
+            fewer and gives float32.
+
     Returns:
-        False where its attention is not torch's own by way of transformers' register, or where it gives other results.
+        None; where it can't, why.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     inner = next(iter(transformers_models(model)), None)
     if inner is None or inner.config._attn_implementation != "sdpa" or not inner._supports_attention_backend:
-        return False
+        return "the model's attention is not torch's"
     if "position_ids" not in inspect.signature(inner.forward).parameters:
-        return False  # its positions are those of the row
+        return "the model counts positions by itself"
     config = inner.config.get_text_config()
     if getattr(config, "attention_chunk_size", None):
-        return False  # only its mask knows of chunks
+        return "the model's attention goes by chunks, of which only its mask knows"
     windows: list[int | None] = []
 
     def trial(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
@@ -55,12 +60,14 @@ def enable(model: nn.Module) -> bool:
     agrees = False
     try:
         # Where only the mask knows of a window, longer than the trial's texts, it would be lost.
-        agrees = is_fake(next(inner.parameters())) or (_agrees(model, inner) and any(windows) == _has_window(config))
+        agrees = is_fake(next(inner.parameters())) or (
+            _agrees(model, inner, exact) and any(windows) == _has_window(config)
+        )
     finally:
         AttentionInterface.register(NAME, _attention)
         if not agrees:
             inner.set_attn_implementation("sdpa")
-    return agrees
+    return None if agrees else "the model gives other results for rows without padding"
 
 
 def _has_window(config: Any) -> bool:
@@ -111,7 +118,7 @@ def layout(lengths: Sequence[int]) -> torch.Tensor:
     return planes[None]
 
 
-def _agrees(model: nn.Module, inner: Any) -> bool:
+def _agrees(model: nn.Module, inner: Any, exact: bool) -> bool:
     """Whether three short texts get the same logits in one row as in rows of their own."""
     size, device = min(int(inner.config.get_text_config().vocab_size), 1000), next(inner.parameters()).device
     lengths = (7, 4, 6)
@@ -129,7 +136,8 @@ def _agrees(model: nn.Module, inner: Any) -> bool:
     wanted = torch.cat(apart, dim=1).float()
     if together.shape != wanted.shape:
         return False
-    tolerance = 1e-3 if together.dtype == torch.float32 else 0.05
+    exact = exact and together.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    tolerance = 1e-3 if exact else 0.05
     return bool((together.float() - wanted).abs().max() <= tolerance * wanted.abs().max())
 
 

@@ -226,6 +226,10 @@ class Task(ABC, Generic[ConfigT]):
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         """Pad examples to one batch of tensors ``[rows, tokens]``."""
 
+    def why_padded(self, model: TunedModel) -> str | None:
+        """Why `training_batch` pads rows on this model although it was to leave padding out; None: it does as told."""
+        return None
+
     def packs(self, model: TunedModel) -> bool:
         """Whether `training_batch` leaves padding out on this model."""
         return False

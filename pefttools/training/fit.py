@@ -115,6 +115,8 @@ def fit(
     reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
     if (unused := unused_cards(model.device)) is not None:
         reporter.event(unused)
+    if (why := task.why_padded(model)) is not None:
+        reporter.event(f"task.packing is off: {why}. Shorter rows of a batch are padded.")
     if prepared.parent is not None:
         start_from(model, prepared.parent, [validation[index] for index in range(min(4, len(validation)))])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
@@ -129,6 +131,7 @@ def fit(
         evaluating = _Stopwatch(trainer)
         start = _clocks()
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        trainer.losses.settle()
         seconds, cpu, own = (
             now - then - spent for now, then, spent in zip(_clocks(), start, evaluating.spent, strict=True)
         )
@@ -218,6 +221,7 @@ def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: 
         remove_unused_columns=False,
         use_cpu=default_device().type == "cpu",
         dataloader_pin_memory=default_device().type != "cpu",
+        accelerator_config={"non_blocking": default_device().type != "cpu"},
         ddp_timeout=6 * 3600,
         ddp_find_unused_parameters=False,
         log_level="error",

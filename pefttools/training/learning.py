@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pefttools.devices import all_moved
 from pefttools.tasks.task import IGNORE, Evaluation, Example, Task
 from pefttools.training.selection import Selection
 from pefttools.tuned import TunedModel
@@ -30,7 +31,7 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
     with model.asking():
         for start in range(0, len(examples), batch_size):
             rows = [examples[index] for index in range(start, min(start + batch_size, len(examples)))]
-            batch = {name: tensor.to(model.device) for name, tensor in task.collate(rows, model.tokenizer).items()}
+            batch = all_moved(task.collate(rows, model.tokenizer), model.device)
             labels = batch.pop("labels")
             total += float(model(**batch, targets=labels, num_items_in_batch=1))
             count += int(torch.count_nonzero(labels != IGNORE))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pefttools.devices import all_moved
 from pefttools.tasks.task import Example
 from pefttools.tuned import TunedModel
 
@@ -23,7 +24,7 @@ def optimizer_step(
     """
     for _ in range(min(parts, 2)):  # from the second pass on gradients stand beside the activations
         collated = model.spec.task.training_batch(model, examples)
-        batch = {name: tensor.to(model.device) for name, tensor in collated.items()}
+        batch = all_moved(collated, model.device)
         labels = batch.pop("labels")
         model(**batch, targets=labels).backward()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)

@@ -11,11 +11,11 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from pefttools.errors import DivergedError
 from pefttools.progress import Advance
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
+from pefttools.training.finite import FiniteLosses
 from pefttools.training.gradients import check_gradients, without_gradient
 from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
@@ -73,6 +73,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.best_state: dict[str, torch.Tensor] = {}
         self.evaluations_without_progress = 0
         self.gradients_checked = False
+        self.losses = FiniteLosses(float16=bool(arguments.fp16))
         self.optimizer: torch.optim.Optimizer | None = None
         self.control: Any
         super().__init__(
@@ -124,8 +125,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             TrainingError: in the first pass a trained parameter got no gradient.
         """
         loss: torch.Tensor = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise DivergedError(self.state.global_step + 1, float(loss), float16=self.args.fp16)
+        self.losses.see(self.state.global_step + 1, loss)
         if not self.gradients_checked:
             self.gradients_checked = True
             check_gradients(self.tuned, without_gradient(self.tuned))
@@ -133,6 +133,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics on the validation examples; remembers the best state. Process 0 computes, all get the result."""
+        self.losses.settle()
         metrics: dict[str, float] = {}
         if self.args.process_index == 0:
             evaluation = self.tuned.spec.task.evaluate(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AttentionInterface, AutoModelForCausalLM, Llama4TextConfig, PreTrainedConfig, Qwen2MoeConfig
 
+import pefttools
 from pefttools.bases import locate_base
+from pefttools.progress import SilentReporter
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import padding_free
 from pefttools.tasks.padding_free import NAME, enable, layout, pays, without_padding
@@ -142,7 +147,8 @@ def test_each_model_that_is_built_for_a_task_is_made_ready(tiny_llama: str) -> N
 )  # fmt: skip
 def test_a_window_that_only_the_mask_knows_is_not_lost(config: PreTrainedConfig) -> None:
     inner = AutoModelForCausalLM.from_config(config)
-    assert not enable(inner)
+    why = enable(inner)
+    assert why is not None and ("other results" in why or "chunks" in why)
     assert inner.config._attn_implementation == "sdpa"
 
 
@@ -154,3 +160,40 @@ def test_a_trial_that_breaks_leaves_nothing_behind(tiny_llama: str, monkeypatch:
             enable(inner)
     assert inner.config._attn_implementation == "sdpa"
     assert AttentionInterface()[NAME] is padding_free._attention
+
+
+@pytest.mark.parametrize("variant", ["nf4", "int8"])
+def test_a_base_that_computes_in_16_bits_is_not_held_to_32(variant: str, tiny_llama: str) -> None:
+    """Its logits are float32 all the same, as a card's quantized ones are."""
+    model = pefttools.wrap(tiny_llama, "lora", task="causal-lm", variant=variant, precision="float32")
+    inner = model.transformer
+    model.spec.variant.compute_in(inner, torch.bfloat16)
+
+    def rounding(module: torch.nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        # A card's kernels depend on how many rows there are; this machine's may not.
+        return output * (1 + 0.004 * (output.shape[1] % 3))
+
+    inner.get_output_embeddings().register_forward_hook(rounding)
+    assert enable(inner) is not None
+    assert model.spec.task.packs(model)
+
+
+def test_that_rows_are_padded_is_said(tiny_gpt2: str, tmp_path: Path) -> None:
+    rows = [{"prompt": "a " * (1 + row % 5), "completion": "b"} for row in range(8)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    class Heard(SilentReporter):
+        events: list[str] = []  # noqa: RUF012
+
+        def event(self, text: str) -> None:
+            self.events.append(text)
+
+    heard = Heard()
+    with mock.patch.object(padding_free, "_agrees", return_value=False):
+        pefttools.train(
+            {"base": tiny_gpt2, "method": "lora", "task": "causal-lm", "data": {"train": str(file)},
+             "training": {"max_steps": 1, "batch_size": 2, "checkpoints": False}, "output": str(tmp_path / "out")},
+            reporter=heard,
+        )  # fmt: skip
+    assert any("task.packing is off: the model gives other results" in text for text in heard.events)
