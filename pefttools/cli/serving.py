@@ -20,6 +20,11 @@ def serve(
     base: str = typer.Option(..., "--base", help="Folder, package: reference or hub id of the base model."),
     store: str = typer.Option(..., "--store", help="Folder or fsspec URL of the adapters.", envvar="PEFTTOOLS_STORE"),
     variant: str = typer.Option("float32", "--variant", help="Number format of the base's weights."),
+    dtype: str | None = typer.Option(
+        None,
+        "--dtype",
+        help="Number format to compute in, where not the variant's own: bfloat16 is fast on most cards.",
+    ),
     name: str = typer.Option("base", "--name", help="What requests call the base without an adapter."),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on."),
     port: int = typer.Option(8000, "--port", min=0, max=65535, help="Port to listen on."),
@@ -65,8 +70,10 @@ def serve(
 
     if metrics not in ("open", "managers", "off"):
         raise UnknownNameError("value of --metrics", metrics, ["open", "managers", "off"])
+    if dtype not in (None, "float32", "bfloat16", "float16"):
+        raise UnknownNameError("value of --dtype", dtype, ["float32", "bfloat16", "float16"])
     settings = Settings(
-        base=base, store=store, variant=variant, name=name, max_resident=max_resident,
+        base=base, store=store, variant=variant, dtype=cast("Any", dtype), name=name, max_resident=max_resident,
         max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
         max_run_ms=max_run_ms, max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
         signed_by=tuple(signed_by), metrics=cast("Any", metrics), docs=docs, max_connections=max_connections,
@@ -89,6 +96,8 @@ def serve(
     print(
         f"{service.pool.served.base.id} with {len(service.store.names())} adapters on http://{host}:{port}", flush=True
     )
+    if (advice := service.pool.served.advice()) is not None:
+        print(advice, flush=True)
     if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
         print("no --keys: everybody who reaches this address may use and manage every adapter", flush=True)
     try:

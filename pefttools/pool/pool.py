@@ -75,6 +75,8 @@ class AdapterPool:
         #: writes the chats of rows without an adapter
         self.base_task: Task[Any] = CausalLM(CausalLMConfig())
         self._running = threading.Lock()
+        #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
+        self.fetched: list[str] = []
         self._tensors = Tensors(self.served)
 
     @property
@@ -278,8 +280,11 @@ class AdapterPool:
     @contextmanager
     def _holding(self, adapters: Sequence[str | None]) -> Iterator[list[Resident | None]]:
         """Alone with the model, each row with its adapter, which stays resident within."""
-        with self._running, self._residents.hold([name for name in adapters if name is not None]) as held:
-            yield [None if name is None else held[name] for name in adapters]
+        names = [name for name in adapters if name is not None]
+        with self._running:
+            self.fetched = []
+            with self._residents.hold(names, self.fetched) as held:
+                yield [None if name is None else held[name] for name in adapters]
 
 
 def _per_row(name: str, given: Any, rows: int) -> list[Any]:

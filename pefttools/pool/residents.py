@@ -164,8 +164,12 @@ class Residents:
             self._retire(name)
 
     @contextmanager
-    def hold(self, names: Sequence[str]) -> Iterator[dict[str, Resident]]:
+    def hold(self, names: Sequence[str], fetched: list[str]) -> Iterator[dict[str, Resident]]:
         """The named adapters, which stay resident within; one that is not is fetched first.
+
+        Args:
+            names: of known adapters.
+            fetched: is told the names of those that were fetched.
 
         Raises:
             UnknownNameError: not known.
@@ -188,7 +192,8 @@ class Residents:
                             self._by_name.move_to_end(name)
                             held[name] = resident
                             continue
-                    self.ensure(name, wait=False)
+                    if self.ensure(name, wait=False):
+                        fetched.append(name)
             yield held
         finally:
             with self.lock:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import softmax
 
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
@@ -57,9 +59,9 @@ def class_scores(answers: Sequence[Answer]) -> list[list[float] | None]:
     logits = [answer.logits for answer in answers if answer.logits is not None]
     if not logits:
         return []
-    numbers = torch.cat([one.double() for one in logits]).cpu()
-    parts = torch.split(numbers, [len(one) for one in logits])
-    return [one.softmax(-1).tolist() if one.isfinite().all() else None for one in parts]
+    numbers = torch.cat([one.double() for one in logits]).cpu().numpy()
+    parts = np.split(numbers, np.cumsum([len(one) for one in logits])[:-1])
+    return [softmax(one).tolist() if np.isfinite(one).all() else None for one in parts]
 
 
 class Runner:

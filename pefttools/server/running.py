@@ -55,7 +55,10 @@ class BatchRunner:
         if not good:
             return
         try:
-            work(good)
+            try:
+                work(good)
+            finally:
+                self._tell_of_fetched(good)
             return
         except Exception as error:
             if len(good) == 1:
@@ -68,6 +71,12 @@ class BatchRunner:
                     continue  # it had ended, and was handed out
                 row.work.restart()
             self([row])
+
+    def _tell_of_fetched(self, rows: Sequence[Row]) -> None:
+        """Adapters that left between the look for them above and their call."""
+        fetched, self._pool.fetched = self._pool.fetched, []
+        for row in {row.adapter: row for row in rows if row.adapter in fetched}.values():
+            self._loaded(row)
 
     def _classify(self, rows: Sequence[Row]) -> None:
         works: list[dict[str, Any]] = [row.work for row in rows]

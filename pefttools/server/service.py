@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from pefttools.asking import OnError, encoded
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
@@ -52,6 +54,7 @@ class Service:
         self.pool = AdapterPool(
             settings.base,
             variant=settings.variant,
+            dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
             max_resident=settings.max_resident,
             max_bytes=settings.max_bytes,
             signed_by=settings.signed_by,

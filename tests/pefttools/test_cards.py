@@ -305,3 +305,34 @@ def test_the_planner_plans_float16_for_cards_before_bfloat16(variant: str, tiny_
     assert t4.precision(shape) == "float16" and a100.precision(shape) == "bfloat16"
     # The same sizes, but for flash attention, which the older card has not.
     assert t4.training_bytes(shape) == pytest.approx(a100.training_bytes(shape), rel=0.05)
+
+
+def test_a_pool_that_is_slow_on_its_card_says_so(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = pefttools.AdapterPool(tiny_bert).served
+    assert served.advice() is None  # on the CPU
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "New Card")
+    monkeypatch.setattr(type(served), "device", torch.device("cuda", 0))
+    advice = served.advice()
+    assert advice is not None and "New Card is slow" in advice and "--dtype bfloat16" in advice
+    monkeypatch.setattr(type(served), "dtype", torch.bfloat16)
+    assert served.advice() is None
+
+
+def test_stacks_have_the_format_of_the_hidden_states(tiny_llama: str) -> None:
+    def dtype(variant: str, dtype: torch.dtype | None = None) -> torch.dtype:
+        return pefttools.AdapterPool(tiny_llama, variant=variant, dtype=dtype)._shelf.place_of_stacks.dtype
+
+    assert dtype("float32") == torch.float32
+    assert dtype("bfloat16") == dtype("float32", torch.bfloat16) == torch.bfloat16
+    assert dtype("nf4") == torch.float32  # whose states are float32
+
+
+def test_an_adapter_that_a_call_fetches_itself_is_told(tiny_bert: str, tmp_path: Path) -> None:
+    pool = pefttools.AdapterPool(tiny_bert, max_resident=1)
+    for name in "ab":
+        pool.load(name, _ia3(tiny_bert, tmp_path / name))
+    pool(["hello"], ["b"])
+    assert pool.fetched == []
+    pool(["hello"], ["a"])
+    assert pool.fetched == ["a"]

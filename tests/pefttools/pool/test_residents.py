@@ -214,7 +214,7 @@ def test_two_loads_of_one_adapter_leave_no_slot_behind(tiny_bert: str, loras: Ca
     for number in range(8):
         pool.register(str(number), loras(number))
     with ThreadPoolExecutor(4) as threads:
-        with pool._residents.hold(["0", "1"]):
+        with pool._residents.hold(["0", "1"], []):
             # All of them wait for room, and then for one another.
             waiting = [threads.submit(pool.ensure, "2") for _ in range(3)]
             waiting.append(threads.submit(pool.load, "2", loras(2)))  # type: ignore[arg-type]
