@@ -76,7 +76,10 @@ class DivergedError(TrainingError):
     """A loss that is not finite."""
 
     def __init__(self, step: int, loss: float, *, float16: bool = False) -> None:
-        overflow = " Numbers above 65,504 overflow in float16: training.precision=float32 has room for them."
+        overflow = (
+            " Numbers above 65,504 overflow in float16, which int8 layers write on a card too: "
+            "training.precision=float32, or another base variant, has room for them."
+        )
         super().__init__(
             f"training diverged: the loss was {loss} at step {step}",
             hint="Lower training.learning_rate, or raise training.warmup." + overflow * float16,

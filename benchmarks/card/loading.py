@@ -44,7 +44,7 @@ def _loaded(setting: Setting, variant: str, pool: bool) -> Figures:
     figures = {"stored_bytes": stored, "size_bytes": size, "ram_bytes": peak[0], "card_bytes": card,
                "ram_to_stored": round(peak[0] / stored, 3), "card_to_size": round(card / size, 3)}  # fmt: skip
     del served
-    return figures | {"ok": peak[0] <= 1.2 * max(stored, 0 if setting.on_card else size)}
+    return figures | {"ok": peak[0] <= 1.2 * (stored if setting.on_card else max(stored, size))}
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 def _packed(setting: Setting, variant: str) -> Figures:
     precision = "float32" if variant == "float32" else "bfloat16"
-    rows, longest = (8, 256) if setting.on_card else (4, 48)
+    rows, longest = (16, 1024) if setting.on_card else (4, 48)
     examples = texts(rows, longest // 8, longest)
     model = setting.build(setting.decoder, "lora", variant, precision)
     shapes, losses, seconds = [], [], []

@@ -12,8 +12,8 @@ from pathlib import Path
 from card.setting import Case, Figures, Setting
 
 RUNS: dict[str, list[str]] = {
-    "decode, bfloat16": ["mixed_batch.py", "--models", "smollm2", "--adapters", "1,16,64", "--dtype", "bfloat16"],
-    "decode": ["mixed_batch.py", "--models", "smollm2", "--adapters", "1,16,64"],
+    "decode, bfloat16": ["mixed_batch.py", "--models", "smollm2", "--adapters", "1,16", "--dtype", "bfloat16"],
+    "decode": ["mixed_batch.py", "--models", "smollm2", "--adapters", "1,16"],
     "classify": ["mixed_batch.py", "--models", "minilm", "--adapters", "1,64"],
     "training, bfloat16": ["training_memory.py", "--device", "cuda", "--dtype", "bfloat16", "--repeat", "1"],
     "training, ragged": ["training_memory.py", "--device", "cuda", "--shortest", "32", "--repeat", "1"],

@@ -16,6 +16,7 @@ from pefttools.bases.positions import first_position
 from pefttools.bases.skeleton import longest_text
 from pefttools.errors import BaseModelError, ConfigError, ContextLengthError
 from pefttools.training.precision import check_precision, hardware_dtype
+from pefttools.training.processes import unused_cards
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class ServedBase:
 
     def advice(self) -> str | None:
         """What to say where it computes in a format that its device is slow in; None: nothing."""
+        if self.device.type == "cpu":
+            return unused_cards(self.device)
         fast = hardware_dtype(self.device)
         if self.device.type != "cuda" or self.dtype != torch.float32 or fast == torch.float32:
             return None

@@ -52,6 +52,9 @@ class TrainingConfig(BaseModel):
         description="auto: autocast to bfloat16 where the hardware is fast at it, to float16 with scaled gradients on "
         "cards before it (T4, V100), else float32",
     )
+    deterministic: bool = Field(
+        False, description="the same numbers from run to run on a card too, which costs time there; a CPU gives them"
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "adamw", description="8bit: moments in one byte each, by bitsandbytes; paged: they may leave the GPU"
     )

@@ -15,6 +15,7 @@ from pefttools.recipe import Recipe
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Evaluation, Example, Task
 from pefttools.training.checkpoints import Checkpoint
+from pefttools.training.deterministic import deterministic
 from pefttools.training.learning import mean_loss, why_not_learned
 from pefttools.training.optimizer import TRANSFORMERS_NAMES
 from pefttools.training.precision import default_device
@@ -130,7 +131,8 @@ def fit(
             reporter.event(f"going on from {checkpoint.folder}")
         evaluating = _Stopwatch(trainer)
         start = _clocks()
-        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        with deterministic(settings.deterministic):
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         trainer.losses.settle()
         seconds, cpu, own = (
             now - then - spent for now, then, spent in zip(_clocks(), start, evaluating.spent, strict=True)

@@ -30,9 +30,13 @@ def local_rank() -> int | None:
 
 
 def unused_cards(device: torch.device) -> str | None:
-    """What to say where one process uses one card of several; None: nothing."""
+    """What to say where one process uses one card of several, or none of another kind; None: nothing."""
     import torch
 
+    if device.type == "cpu" and torch.accelerator.is_available():
+        found = torch.accelerator.current_accelerator()
+        kind = "device" if found is None else found.type
+        return f"the {kind} device of this machine is not used: pefttools runs on CUDA and ROCm cards and on the CPU"
     cards = torch.cuda.device_count() if device.type == "cuda" else 0
     if world_size() > 1 or cards < 2:
         return None

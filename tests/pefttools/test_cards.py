@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,14 @@ from pefttools.bases.loading import load_transformer
 from pefttools.bases.skeleton import skeleton
 from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
 from pefttools.deltas.merge import folded
-from pefttools.errors import CapacityError, ConfigError, is_out_of_memory
+from pefttools.errors import CapacityError, ConfigError, TrainingError, is_out_of_memory
 from pefttools.eval.cards import Cards, told, visible_cards
 from pefttools.planning.counter import StorageCounter
 from pefttools.planning.device import find_device
 from pefttools.planning.plan import Planned, Shape
 from pefttools.pool.shelf import Placed, Shelf
 from pefttools.recipe import Recipe
+from pefttools.training.deterministic import deterministic
 from pefttools.training.fit import _arguments
 from pefttools.training.precision import (
     autocast_dtype,
@@ -34,6 +36,7 @@ from pefttools.training.precision import (
     resolve_precision,
 )
 from pefttools.training.processes import unused_cards
+from pefttools.training.trainer import TuningTrainer
 
 
 @pytest.fixture
@@ -309,6 +312,7 @@ def test_the_planner_plans_float16_for_cards_before_bfloat16(variant: str, tiny_
 
 def test_a_pool_that_is_slow_on_its_card_says_so(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     served = pefttools.AdapterPool(tiny_bert).served
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert served.advice() is None  # on the CPU
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "New Card")
@@ -336,3 +340,46 @@ def test_an_adapter_that_a_call_fetches_itself_is_told(tiny_bert: str, tmp_path:
     assert pool.fetched == []
     pool(["hello"], ["a"])
     assert pool.fetched == ["a"]
+
+
+def test_an_accelerator_that_is_no_card_is_said_to_be_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    told = unused_cards(torch.device("cpu"))
+    assert told is not None and "the mps device of this machine is not used" in told
+
+
+def test_deterministic_algorithms_are_taken_for_the_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with deterministic(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(TrainingError, match=r"training\.deterministic: put_ .*deterministic"), deterministic(True):
+        raise RuntimeError("put_ does not have a deterministic implementation, but you set ...")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(False):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_recipe_that_wants_it_trains_deterministically(
+    tiny_bert: str, intents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    step = TuningTrainer.training_step
+
+    def watched(trainer: TuningTrainer, *args: object, **options: object) -> torch.Tensor:
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        return step(trainer, *args, **options)
+
+    monkeypatch.setattr(TuningTrainer, "training_step", watched)
+    for wanted in (True, False):
+        seen.clear()
+        pefttools.train(
+            {"base": tiny_bert, "method": "lora", "data": dict(intents), "output": str(tmp_path / str(wanted)),
+             "task": {"name": "sequence-classification", "head": "mean"},
+             "training": {"max_steps": 2, "batch_size": 8, "checkpoints": False, "deterministic": wanted}}
+        )  # fmt: skip
+        assert seen == {wanted}
