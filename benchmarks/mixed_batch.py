@@ -55,7 +55,7 @@ def make_adapters(base: str, options: dict[str, Any], count: int, folder: Path) 
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_" in name:
-                    parameter.normal_(std=0.02, generator=generator)
+                    parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
         found.append(folder / f"a{number}")
         pefttools.save(model, found[-1])
     return found

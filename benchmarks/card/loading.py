@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from card.setting import DECODER, VARIANTS, Case, Figures, Setting
+from card.setting import DECODER, MINILM, VARIANTS, Case, Figures, Setting
 from pefttools.bases import locate_base
 from pefttools.planning.counter import weights_of
 from pefttools.pool import AdapterPool
@@ -21,23 +21,24 @@ from pefttools.tuned import build
 
 def cases(setting: Setting) -> Iterator[Case]:
     """A case per variant, by a training and by a pool."""
+    setting.build(MINILM, "lora")  # what is imported on the way is no part of a model
     for variant in VARIANTS:
         yield f"training {variant}", partial(_loaded, setting, variant, False)
         yield f"pool {variant}", partial(_loaded, setting, variant, True)
 
 
 def _loaded(setting: Setting, variant: str, pool: bool) -> Figures:
-    folder = locate_base(setting.wide).folder
+    folder = locate_base(setting.deep).folder
     stored = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
     before = setting.clean()
     if setting.on_card:
         torch.cuda.reset_peak_memory_stats()
     with _own_memory() as peak:
         if pool:
-            served = AdapterPool(setting.wide, variant=variant, device=setting.device).served.model
+            served = AdapterPool(setting.deep, variant=variant, device=setting.device).served.model
         else:
             method, config = choose_method("lora")
-            served = build(locate_base(setting.wide), variant, method, config, choose_task(DECODER), [],
+            served = build(locate_base(setting.deep), variant, method, config, choose_task(DECODER), [],
                            precision="bfloat16", seed=0, device=setting.device)  # fmt: skip
     size = sum(tensor.untyped_storage().nbytes() for tensor in {t.data_ptr(): t for t in weights_of(served)}.values())
     card = torch.cuda.max_memory_allocated() - before if setting.on_card else 0

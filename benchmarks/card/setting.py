@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pefttools.bases import locate_base
+from pefttools.devices import all_moved
 from pefttools.planning.counter import StorageCounter, weights_of
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import TunedModel, build
@@ -57,13 +58,21 @@ class Setting:
     @cached_property
     def wide(self) -> str:
         """A decoder as wide as those of a billion parameters, with four layers and random weights."""
+        return self._decoder("wide", 4, 49152 if self.small else 128256)
+
+    @cached_property
+    def deep(self) -> str:
+        """One of twelve layers, a tenth of which is its embedding, as in models of several billion parameters."""
+        return self._decoder("deep", 12, 8192 if self.small else 32768)
+
+    def _decoder(self, name: str, layers: int, vocabulary: int) -> str:
         from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-        width, vocabulary = (256, 49152) if self.small else (2048, 128256)
-        config = LlamaConfig(hidden_size=width, num_hidden_layers=4, num_attention_heads=width // 64,
+        width = 256 if self.small else 2048
+        config = LlamaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
                              num_key_value_heads=width // 256, intermediate_size=4 * width, vocab_size=vocabulary,
                              tie_word_embeddings=True)  # fmt: skip
-        folder = self.folder / "wide"
+        folder = self.folder / name
         with torch.device(self.device):
             model = LlamaForCausalLM(config).to(torch.bfloat16)
         model.save_pretrained(folder)
@@ -178,7 +187,7 @@ def rows_for(base: str, rows: int, shortest: int, longest: int) -> list[dict[str
 
 def loss_of(model: TunedModel, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
     """Training loss of a batch."""
-    batch = {name: t.to(model.device) for name, t in model.spec.task.training_batch(model, examples).items()}
+    batch = all_moved(model.spec.task.training_batch(model, examples), model.device)
     targets = batch.pop("labels")
     loss: torch.Tensor = model(**batch, targets=targets)
     return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_rooms_import_only_what_they_may(folder: str, forbidden: tuple[str, ...]
     for path in files:
         for name in _imports(path):
             assert not name.startswith(forbidden), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_every_room_is_in_the_package_that_is_built() -> None:
+    """An installation from the working folder has all of them; a wheel only those that are listed."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = set()
+    for folder, name in (("pefttools", "pefttools"), ("adapters", "pefttools.adapters"), ("eval", "pefttools.eval")):
+        for init in (ROOT / folder).rglob("__init__.py"):
+            found.add(".".join([name, *init.parent.relative_to(ROOT / folder).parts]))
+    assert sorted(settings["packages"]) == sorted(found)
 
 
 def test_nobody_imports_the_command_line() -> None:
