@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pefttools.pool.stacks import Family
+from pefttools.pool.stacks import Family, Gathered, Rows
 
 
 @dataclass
@@ -19,7 +19,8 @@ class Routing:
         rows: for what is not stacked: key of an adapter -> its rows.
         total: number of rows.
         inputs: by name, inputs of sites that a later site's bottleneck reads.
-        kept: see `Rows`; None: nothing is kept.
+        gathered: the rows' weights, while `keeping`.
+        keeping: the same rows run again and again.
     """
 
     slots: dict[Family, torch.Tensor] = field(default_factory=dict)
@@ -27,8 +28,13 @@ class Routing:
     rows: dict[int, list[int]] = field(default_factory=dict)
     total: int = 0
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
-    kept: dict[tuple[int, str], torch.Tensor] | None = None
+    gathered: Gathered = field(default_factory=Gathered)
+    keeping: bool = False
 
     def clear(self) -> None:
         """Route every row to the base."""
-        self.slots, self.virtual, self.rows, self.inputs, self.kept = {}, {}, {}, {}, None
+        self.slots, self.virtual, self.rows, self.inputs, self.keeping = {}, {}, {}, {}, False
+
+    def of(self, slots: torch.Tensor) -> Rows:
+        """The call's rows in a family, by their slots."""
+        return Rows(slots, self.gathered if self.keeping else None)

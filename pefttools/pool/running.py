@@ -165,11 +165,13 @@ class Runner:
     def _keeping(self) -> Iterator[None]:
         """Within it the rows that are routed stay the same, and their weights are gathered once."""
         routing = self._shelf.routing
-        routing.kept = {}
+        routing.gathered.forget()
+        routing.keeping = True
         try:
             yield
         finally:
-            routing.kept = None
+            routing.keeping = False
+            routing.gathered.forget()
 
     def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
         types = batch.get("token_type_ids")

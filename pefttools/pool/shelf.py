@@ -138,6 +138,8 @@ class Shelf:
             self.virtual.pop(family, None)
             for site in self.sites.values():
                 site.drop(family)
+        if empty:
+            self.routing.gathered.release()
         return bool(empty)
 
     def route(self, rows: Sequence[Placed | None], every_family: bool = False) -> None:

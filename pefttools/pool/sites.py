@@ -13,7 +13,7 @@ from torch import nn
 from pefttools.deltas import SiteDelta
 from pefttools.errors import ConfigError
 from pefttools.pool.routing import Routing
-from pefttools.pool.stacks import STACKS, Family, InputScale, Place, Rows, Stack, families_of
+from pefttools.pool.stacks import STACKS, Family, InputScale, Place, Stack, families_of
 
 _ORDER = list(STACKS)
 
@@ -95,7 +95,7 @@ class Site:
             if slots is not None and isinstance(stack, InputScale):
                 if args[0].shape[0] != slots.shape[0]:
                     raise self._mixed_up(args[0])
-                args = (stack.scale(args[0], Rows(slots, self.routing.kept)), *args[1:])
+                args = (stack.scale(args[0], self.routing.of(slots)), *args[1:])
         return args
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -118,7 +118,7 @@ class Site:
             read = x
             if family.kind == "bottleneck":
                 read = y if reads is None else self.routing.inputs[reads]
-            y = stack.apply(read, y, Rows(slots, self.routing.kept), module)
+            y = stack.apply(read, y, self.routing.of(slots), module)
         return y
 
     def _unstacked(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

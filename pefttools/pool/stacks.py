@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 
 from pefttools.deltas import SiteDelta, activate
 from pefttools.deltas.kinds import Activation
@@ -68,21 +69,55 @@ class Rows(NamedTuple):
 
     Attributes:
         slots: of each row, ``[rows]``.
-        kept: what was gathered for them already, where the same rows run again and again, token by token. Adapters stay
-            where they are while their rows run, so that it is right until the call ends.
+        gathered: keeps what was gathered for them, where the same rows run again and again, token by token.
     """
 
     slots: torch.Tensor
-    kept: dict[tuple[int, str], torch.Tensor] | None = None
+    gathered: Gathered | None = None
 
     def of(self, stack: Stack, name: str) -> torch.Tensor:
         """Each row's weights in a stack, ``[rows, ...]``."""
-        if self.kept is None:
+        if self.gathered is None:
             return stack.tensors[name].index_select(0, self.slots)
-        key = id(stack), name
-        if key not in self.kept:
-            self.kept[key] = stack.tensors[name].index_select(0, self.slots)
-        return self.kept[key]
+        return self.gathered.of(stack, name, self.slots)
+
+
+class Gathered:
+    """The weights of one call's rows, gathered where a site first needs them.
+
+    Adapters stay where they are while their rows run, so that they are right until the call ends. The memory is kept
+    for the next call's: fresh pages from the system cost a CPU several times what the copy does. A card's allocator
+    keeps its memory by itself.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, str], torch.Tensor] = {}
+        self._room: dict[tuple[int, str], torch.Tensor] = {}
+
+    def of(self, stack: Stack, name: str, slots: torch.Tensor) -> torch.Tensor:
+        """A stack's weights for rows with these slots, ``[rows, ...]``."""
+        key, tensor = (id(stack), name), stack.tensors[name]
+        if key not in self._found:
+            if tensor.device.type == "cpu" and not is_fake(tensor):
+                self._found[key] = torch.index_select(tensor, 0, slots, out=self._place(key, tensor, len(slots)))
+            else:
+                self._found[key] = tensor.index_select(0, slots)
+        return self._found[key]
+
+    def forget(self) -> None:
+        """Other rows come."""
+        self._found = {}
+
+    def release(self) -> None:
+        """Let go of the memory too: stacks have gone."""
+        self._found, self._room = {}, {}
+
+    def _place(self, key: tuple[int, str], like: torch.Tensor, rows: int) -> torch.Tensor:
+        room = self._room.get(key)
+        if room is None or len(room) < rows or room.shape[1:] != like.shape[1:] or room.dtype != like.dtype:
+            self._room.pop(key, None)
+            room = self._room[key] = like.new_empty((rows, *like.shape[1:]))
+        return room[:rows]
 
 
 class Stack(ABC):
@@ -220,11 +255,19 @@ class LowRankStack(Stack):
         if x.dim() != 3:
             return self.apply(_tokens(x), _tokens(y), rows, module).view(y.shape)
         a, b = rows.of(self, "a"), rows.of(self, "b")
-        inner = torch.bmm(x.to(a.dtype), a.transpose(1, 2))
+        inner = _read(x.to(a.dtype), a)
         if y.dtype == b.dtype:
             # A linear layer's output is nobody else's yet: adding in place spares a copy of it.
             return y.baddbmm_(inner, b) if isinstance(module, nn.Linear) else torch.baddbmm(y, inner, b)
         return y + torch.bmm(inner, b).to(y.dtype)
+
+
+def _read(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """``[rows, tokens, in]``, ``[rows, rank, in]`` -> ``[rows, tokens, rank]``."""
+    if x.shape[1] == 1:
+        # Of one token the weights are nearly all that is read: as the first factor they are read in their order.
+        return torch.bmm(a, x.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(x, a.transpose(1, 2))
 
 
 def _tokens(x: torch.Tensor) -> torch.Tensor:

@@ -20,15 +20,15 @@ def test_generation_gathers_once(beams: int, tiny_llama: str, artifact: Make, mo
     for name in names:
         pool.load(name, artifact(tiny_llama, "lm", name.partition("-")[0], 0))
     gathered = 0
-    select = torch.Tensor.index_select
+    select = torch.index_select
 
-    def counted(self: torch.Tensor, *args: object) -> torch.Tensor:
+    def counted(tensor: torch.Tensor, *args: object, **options: object) -> torch.Tensor:
         nonlocal gathered
-        gathered += any(self is one for site in pool._shelf.sites.values() for stack in site.stacks.values()
+        gathered += any(tensor is one for site in pool._shelf.sites.values() for stack in site.stacks.values()
                         for one in stack.tensors.values())  # fmt: skip
-        return select(self, *args)  # type: ignore[arg-type]
+        return select(tensor, *args, **options)  # type: ignore[call-overload, no-any-return]
 
-    monkeypatch.setattr(torch.Tensor, "index_select", counted)
+    monkeypatch.setattr(torch, "index_select", counted)
     texts = ["a text", "another text", "a third"]
     counts = []
     for new in (2, 12):
@@ -37,7 +37,27 @@ def test_generation_gathers_once(beams: int, tiny_llama: str, artifact: Make, mo
         counts.append(gathered)
     stacks: list[Stack] = [stack for site in pool._shelf.sites.values() for stack in site.stacks.values()]
     assert counts[0] == counts[1] == sum(len(stack.tensors) for stack in stacks) > 0
-    assert pool._shelf.routing.kept is None, "what was gathered is held on to"
+    routing = pool._shelf.routing
+    assert not routing.keeping and not routing.gathered._found, "other rows would be given these rows' weights"
+
+
+def test_the_memory_serves_the_next_call_and_goes_with_its_stacks(tiny_llama: str, artifact: Make) -> None:
+    pool = pefttools.AdapterPool(tiny_llama)
+    for number in range(2):
+        pool.load(str(number), artifact(tiny_llama, "lm", "lora", number))
+    alone = {name: pool.generate(["a text"], [name], max_new_tokens=6) for name in ("0", "1")}
+    room = pool._shelf.routing.gathered._room
+    places = {key: tensor.data_ptr() for key, tensor in room.items()}
+    assert places
+    assert pool.generate(["a text"], ["0"], max_new_tokens=6) == alone["0"]
+    assert {key: tensor.data_ptr() for key, tensor in room.items()} == places
+    texts = pool.generate(["a text"] * 3, ["1", "0", "1"], max_new_tokens=6)
+    assert texts == [*alone["1"], *alone["0"], *alone["1"]]
+    assert pool.generate(["a text"], ["1"], max_new_tokens=6) == alone["1"]
+    for name in ("0", "1"):
+        pool.unload(name)
+    assert pool._shelf.compact()
+    assert not pool._shelf.routing.gathered._room
 
 
 def test_an_adapter_that_comes_while_others_write_changes_nothing(
