@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pefttools.pool.stacks import Family, Gathered, Rows
+from pefttools.pool.gathering import Gathered, Rows
+from pefttools.pool.stacks import Family
 
 
 @dataclass

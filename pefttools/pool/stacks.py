@@ -13,10 +13,10 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import is_fake
 
 from pefttools.deltas import SiteDelta, activate
 from pefttools.deltas.kinds import Activation
+from pefttools.pool.gathering import Rows
 
 #: smallest size that ranks and widths are padded to
 SMALLEST = 8
@@ -62,62 +62,6 @@ class Place:
 
     dtype: torch.dtype
     device: torch.device
-
-
-class Rows(NamedTuple):
-    """The slots of a call's rows in one family.
-
-    Attributes:
-        slots: of each row, ``[rows]``.
-        gathered: keeps what was gathered for them, where the same rows run again and again, token by token.
-    """
-
-    slots: torch.Tensor
-    gathered: Gathered | None = None
-
-    def of(self, stack: Stack, name: str) -> torch.Tensor:
-        """Each row's weights in a stack, ``[rows, ...]``."""
-        if self.gathered is None:
-            return stack.tensors[name].index_select(0, self.slots)
-        return self.gathered.of(stack, name, self.slots)
-
-
-class Gathered:
-    """The weights of one call's rows, gathered where a site first needs them.
-
-    Adapters stay where they are while their rows run, so that they are right until the call ends. The memory is kept
-    for the next call's: fresh pages from the system cost a CPU several times what the copy does. A card's allocator
-    keeps its memory by itself.
-    """
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[int, str], torch.Tensor] = {}
-        self._room: dict[tuple[int, str], torch.Tensor] = {}
-
-    def of(self, stack: Stack, name: str, slots: torch.Tensor) -> torch.Tensor:
-        """A stack's weights for rows with these slots, ``[rows, ...]``."""
-        key, tensor = (id(stack), name), stack.tensors[name]
-        if key not in self._found:
-            if tensor.device.type == "cpu" and not is_fake(tensor):
-                self._found[key] = torch.index_select(tensor, 0, slots, out=self._place(key, tensor, len(slots)))
-            else:
-                self._found[key] = tensor.index_select(0, slots)
-        return self._found[key]
-
-    def forget(self) -> None:
-        """Other rows come."""
-        self._found = {}
-
-    def release(self) -> None:
-        """Let go of the memory too: stacks have gone."""
-        self._found, self._room = {}, {}
-
-    def _place(self, key: tuple[int, str], like: torch.Tensor, rows: int) -> torch.Tensor:
-        room = self._room.get(key)
-        if room is None or len(room) < rows or room.shape[1:] != like.shape[1:] or room.dtype != like.dtype:
-            self._room.pop(key, None)
-            room = self._room[key] = like.new_empty((rows, *like.shape[1:]))
-        return room[:rows]
 
 
 class Stack(ABC):
