@@ -67,12 +67,21 @@ def wrap(
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
     if shortened is not None:
         warnings.warn(shortened, stacklevel=2)
+    import torch
+
     check_precision(precision, variant, default_device())
     check_on_outline(found, variant, chosen, config, chosen_task, labels)
-    return build(
+    model = build(
         found, variant, chosen, config, chosen_task, labels,
         precision=precision, seed=seed, device=default_device(),
     )  # fmt: skip
+    if model.autocast == torch.float16:
+        warnings.warn(
+            "this model computes in float16, where small gradients vanish: scale the loss of your loop "
+            "(torch.amp.GradScaler), or wrap with precision='float32'",
+            stacklevel=2,
+        )
+    return model
 
 
 def train(

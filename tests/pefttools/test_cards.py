@@ -275,6 +275,14 @@ def test_bfloat16_on_a_card_without_is_warned_of(
         check_precision(precision, variant, old_card(7, 0))
 
 
+def test_whoever_trains_in_a_loop_of_their_own_is_told_of_float16(
+    tiny_llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pefttools.training.precision.resolve_precision", lambda *_: "float16")
+    with pytest.warns(UserWarning, match=r"scale the loss of your loop \(torch\.amp\.GradScaler\)"):
+        pefttools.wrap(tiny_llama, "lora", task="causal-lm")
+
+
 def test_float16_without_a_card_is_refused(tiny_llama: str) -> None:
     with pytest.raises(ConfigError, match="float16 needs a CUDA card"):
         pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float16")
