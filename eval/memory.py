@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 
 from pefttools.bases.unquantized import unquantized_bytes
+from pefttools.compute.config import TrainingConfig
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
-from pefttools.training.config import TrainingConfig
-from pefttools.training.optimizer import make_optimizer
 from pefttools.training.step import optimizer_step
 from pefttools.tuned import TunedModel
 

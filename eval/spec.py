@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.recipe import Choice, Recipe, read_yaml, validate
-from pefttools.training.config import SelectionConfig, TrainingConfig
 from pefttools.training.rates import Rates
 
 

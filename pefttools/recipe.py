@@ -12,11 +12,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, methods
 from pefttools.tasks import Task, tasks
-from pefttools.training.config import SelectionConfig, TrainingConfig
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 #: a plugin by name, or by name with options

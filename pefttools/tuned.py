@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pefttools.bases import Base, BaseVariant, variants
-from pefttools.devices import all_moved
+from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.tasks import Built, Task
@@ -209,7 +209,7 @@ def build(
     transformer = built.transformer
     method.check_model(config, transformer)
     if gradient_checkpointing:
-        from pefttools.training.recompute import recompute_layers
+        from pefttools.compute.recompute import recompute_layers
 
         recompute_layers(transformer, "selective" if gradient_checkpointing == "selective" else "whole")
     if device is not None:
@@ -237,7 +237,7 @@ def assemble(
     columns: Mapping[str, str] | None = None,
 ) -> TunedModel:
     """Put the parts together."""
-    from pefttools.training.precision import autocast_dtype
+    from pefttools.compute.precision import autocast_dtype
 
     spec = Spec(base, variant, method, config, task, tuple(labels), built.head_kind, built.target, dict(columns or {}))
     head = built.head if device is None or built.head is None else built.head.to(device)

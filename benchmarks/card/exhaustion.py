@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from card.setting import MINILM, Case, Figures, Setting, rows_for, scarce
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.errors import CapacityError, is_out_of_memory
 from pefttools.pool import AdapterPool
-from pefttools.training.optimizer import make_optimizer
 from pefttools.training.step import optimizer_step
 
 MIB = 1 << 20

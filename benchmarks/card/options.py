@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from card.setting import Case, Figures, Setting, apart, loss_of, texts
-from pefttools.training.optimizer import make_optimizer
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.training.step import optimizer_step
 
 

@@ -12,9 +12,9 @@ import torch
 
 from card.setting import DECODER, ENCODER, MINILM, Case, Figures, Setting
 from pefttools.bases.skeleton import skeleton
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.planning.device import CPU, Device, find_device
 from pefttools.planning.plan import Planned, Shape
-from pefttools.training.optimizer import make_optimizer
 from pefttools.training.step import optimizer_step
 
 #: base, method, variant, precision, optimizer, checkpointing, rows, tokens

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pefttools.bases import locate_base
-from pefttools.devices import all_moved
+from pefttools.compute.moving import all_moved
 from pefttools.planning.counter import StorageCounter, weights_of
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import TunedModel, build

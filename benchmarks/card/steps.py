@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from card.setting import MINILM, VARIANTS, Case, Figures, Setting, apart, loss_of, rows_for
-from pefttools.training.optimizer import make_optimizer
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.training.step import optimizer_step
 
 METHODS = ("lora", "bottleneck", "prefix", "full")

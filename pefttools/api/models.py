@@ -12,6 +12,7 @@ from pefttools.artifact.signing import trusted
 from pefttools.asking import ID, OnError, table_of
 from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base
+from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
 from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
@@ -21,7 +22,6 @@ from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, va
 from pefttools.tasks import Evaluation
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
-from pefttools.training.precision import check_precision, default_device
 from pefttools.training.run import train as _train
 from pefttools.training.store import Stored
 from pefttools.tuned import TunedModel, build

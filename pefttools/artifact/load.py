@@ -61,7 +61,7 @@ def load_verified(
     device: torch.device | None = None,
 ) -> TunedModel:
     """Load an artifact whose files and base are known to be right."""
-    from pefttools.training.precision import default_device, precision_there
+    from pefttools.compute.precision import default_device, precision_there
 
     method, config = stored_method(
         manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"

@@ -36,8 +36,8 @@ def train(
 
 def _train(settings: Recipe, resume: bool, overwrite: bool) -> None:
     from pefttools.api import train as run
+    from pefttools.compute.processes import is_main_process
     from pefttools.progress import SilentReporter, default_reporter
-    from pefttools.training.processes import is_main_process
 
     reporter = default_reporter() if is_main_process() else SilentReporter()
     stored = run(settings, resume=resume, overwrite=overwrite, reporter=reporter)

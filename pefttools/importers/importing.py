@@ -14,6 +14,7 @@ from pefttools.artifact.manifest import MANIFEST, ImportedEntry, Manifest
 from pefttools.artifact.save import draft_manifest, seal
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.positions import text_limit
+from pefttools.compute.precision import default_device
 from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
 from pefttools.files import check_replaceable, folder_atomic, sha256_file
 from pefttools.importers.importer import Foreign, configured_labels
@@ -22,7 +23,6 @@ from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import Built, Task, tasks
 from pefttools.tasks.lengths import fit_to_base
-from pefttools.training.precision import default_device
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 #: a text to ask the loaded model once

@@ -12,6 +12,8 @@ from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, longest_text, skeleton
 from pefttools.bases.unquantized import unquantized_bytes
+from pefttools.compute.optimizers import TRANSFORMERS_NAMES
+from pefttools.compute.precision import Precision, default_device, resolve_precision
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
@@ -19,8 +21,6 @@ from pefttools.planning.device import CPU, Device
 from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks.task import Task
-from pefttools.training.optimizer import TRANSFORMERS_NAMES
-from pefttools.training.precision import Precision, default_device, resolve_precision
 from pefttools.tuned import TunedModel, build
 
 Choice = str | Mapping[str, Any]

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from pefttools.devices import moved
+from pefttools.compute.moving import moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.virtual import VirtualTokens, inject

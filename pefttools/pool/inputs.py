@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pefttools.devices import all_moved
+from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.tasks import Task

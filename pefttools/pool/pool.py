@@ -13,6 +13,7 @@ import torch
 from pefttools.artifact.manifest import read_digest
 from pefttools.artifact.signing import trusted
 from pefttools.bases import locate_base
+from pefttools.compute.precision import default_device
 from pefttools.errors import ConfigError
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
@@ -27,7 +28,6 @@ from pefttools.tasks.causal_lm import CausalLM
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.padding import padded_on_the_right
-from pefttools.training.precision import default_device
 
 
 class AdapterPool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from pefttools.compute.moving import moved
 from pefttools.deltas import AdapterDeltas, SiteDelta
-from pefttools.devices import moved
 from pefttools.errors import ArtifactError, is_out_of_memory
 from pefttools.pool.routing import Routing
 from pefttools.pool.sites import Site

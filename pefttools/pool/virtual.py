@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pefttools.devices import moved
+from pefttools.compute.moving import moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.shelf import Placed, Shelf

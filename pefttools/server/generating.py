@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from pefttools.devices import moved
+from pefttools.compute.moving import moved
 from pefttools.pool.generation import Sampling
 
 #: what a decoder shows while the rest of a character is missing

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pefttools.compute.deterministic import deterministic
+from pefttools.compute.optimizers import TRANSFORMERS_NAMES
+from pefttools.compute.precision import default_device
+from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Evaluation, Example, Task
 from pefttools.training.checkpoints import Checkpoint
-from pefttools.training.deterministic import deterministic
 from pefttools.training.learning import mean_loss, why_not_learned
-from pefttools.training.optimizer import TRANSFORMERS_NAMES
-from pefttools.training.precision import default_device
 from pefttools.training.prepare import Prepared, build_model
-from pefttools.training.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pefttools.devices import all_moved
+from pefttools.compute.moving import all_moved
 from pefttools.tasks.task import IGNORE, Evaluation, Example, Task
 from pefttools.training.selection import Selection
 from pefttools.tuned import TunedModel

@@ -1,10 +1,9 @@
-"""Which parameters are trained at which rate, and the optimizers there are."""
+"""Which parameters are trained at which rate."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pefttools.training.rates import Rates
 from pefttools.tuned import TunedModel
@@ -14,29 +13,6 @@ if TYPE_CHECKING:
 
 #: biases and norms, by the patterns that transformers' Trainer has
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE)
-
-OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
-
-#: transformers' names of them
-TRANSFORMERS_NAMES: dict[str, str] = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
-
-
-def make_optimizer(name: str, trained: Iterable[torch.Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    """An optimizer of a recipe, outside of a trainer."""
-    import torch
-
-    if name == "adamw":
-        return torch.optim.AdamW(trained, lr=learning_rate, fused=True)
-    import bitsandbytes.optim as optim
-
-    # Pages are CUDA's.
-    paged = name.startswith("paged") and torch.cuda.is_available()
-    made: torch.optim.Optimizer = (optim.PagedAdamW8bit if paged else optim.AdamW8bit)(trained, lr=learning_rate)
-    return made
 
 
 def parameter_groups(model: TunedModel, rates: Rates, weight_decay: float) -> list[dict[str, Any]]:

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import torch
 
+from pefttools.compute.optimizers import make_optimizer
+from pefttools.compute.processes import world_size
 from pefttools.errors import ConfigError, WontFitError, is_out_of_memory
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Example
-from pefttools.training.optimizer import make_optimizer
 from pefttools.training.prepare import Prepared, build_model
-from pefttools.training.processes import world_size
 from pefttools.training.sampler import largest_batch
 from pefttools.training.step import optimizer_step
 

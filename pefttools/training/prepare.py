@@ -9,6 +9,8 @@ from typing import Any
 from pefttools.artifact.manifest import MANIFEST
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.loading import load_tokenizer
+from pefttools.compute.precision import check_precision, default_device
+from pefttools.compute.processes import check_launch, world_size
 from pefttools.data import Splits, load_splits
 from pefttools.data.notes import duplicate_notes, label_notes
 from pefttools.errors import ConfigError, DataError
@@ -19,8 +21,6 @@ from pefttools.recipe import Recipe
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
-from pefttools.training.precision import check_precision, default_device
-from pefttools.training.processes import check_launch, world_size
 from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pefttools.bases import Base
+from pefttools.compute.config import TrainingConfig
 from pefttools.methods import Method
-from pefttools.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)

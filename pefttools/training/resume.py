@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST, read_manifest
+from pefttools.compute.processes import world_size
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.progress import Reporter
 from pefttools.training.checkpoints import Checkpoint, any_checkpoint, newest_whole
 from pefttools.training.parts import with_parts
 from pefttools.training.prepare import Prepared
-from pefttools.training.processes import world_size
 
 #: fields of a recipe that may change between two parts of a training: what is done with its result, and what stands
 #: among the facts by content

@@ -6,13 +6,13 @@ import shutil
 
 from pefttools.artifact.manifest import MANIFEST
 from pefttools.artifact.save import seal
+from pefttools.compute.processes import is_main_process
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.training.fit import fit
 from pefttools.training.parts import settle_parts
 from pefttools.training.prepare import prepare
-from pefttools.training.processes import is_main_process
 from pefttools.training.resume import check_free, checkpoint_to_resume, remove_checkpoints, work_folder
 from pefttools.training.store import Stored, store, write_classes
 

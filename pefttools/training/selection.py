@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pefttools.compute.config import SelectionConfig
 from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.tasks.metrics import NamedMetric
 from pefttools.tasks.task import Task
-from pefttools.training.config import SelectionConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pefttools.devices import all_moved
+from pefttools.compute.moving import all_moved
 from pefttools.tasks.task import Example
 from pefttools.tuned import TunedModel
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from pefttools.artifact.load import load_verified
 from pefttools.artifact.manifest import MANIFEST, Manifest
 from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weights
+from pefttools.compute.processes import world_size
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
 from pefttools.training.prepare import Prepared
-from pefttools.training.processes import world_size
 from pefttools.tuned import TunedModel
 
 #: scores per class, by split

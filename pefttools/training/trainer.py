@@ -11,11 +11,11 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from pefttools.compute.finite import FiniteLosses
 from pefttools.progress import Advance
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
-from pefttools.training.finite import FiniteLosses
 from pefttools.training.gradients import check_gradients, without_gradient
 from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared

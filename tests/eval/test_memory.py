@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pefttools
+from pefttools.compute.config import TrainingConfig
 from pefttools.eval.memory import profile
 from pefttools.planning.counter import StorageCounter, weights_of
-from pefttools.training.config import TrainingConfig
 
 from ..allocator import peak_of
 

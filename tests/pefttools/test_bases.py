@@ -17,10 +17,10 @@ import pefttools
 from pefttools.bases import locate_base, variants
 from pefttools.bases.loading import load_transformer
 from pefttools.bases.skeleton import Skeleton, skeleton
+from pefttools.compute.precision import hardware_dtype
 from pefttools.errors import ConfigError
 from pefttools.planning.counter import weights_of
 from pefttools.planning.plan import Shape, plan
-from pefttools.training.precision import hardware_dtype
 from pefttools.tuned import TunedModel
 from tests.families import make_family
 

@@ -16,6 +16,16 @@ import pefttools
 from pefttools.bases import locate_base, variants
 from pefttools.bases.loading import load_transformer
 from pefttools.bases.skeleton import skeleton
+from pefttools.compute.deterministic import deterministic
+from pefttools.compute.precision import (
+    autocast_dtype,
+    check_precision,
+    default_device,
+    hardware_dtype,
+    precision_there,
+    resolve_precision,
+)
+from pefttools.compute.processes import unused_cards
 from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
 from pefttools.deltas.merge import folded
 from pefttools.errors import CapacityError, ConfigError, TrainingError, is_out_of_memory
@@ -25,17 +35,7 @@ from pefttools.planning.device import find_device
 from pefttools.planning.plan import Planned, Shape
 from pefttools.pool.shelf import Placed, Shelf
 from pefttools.recipe import Recipe
-from pefttools.training.deterministic import deterministic
 from pefttools.training.fit import _arguments
-from pefttools.training.precision import (
-    autocast_dtype,
-    check_precision,
-    default_device,
-    hardware_dtype,
-    precision_there,
-    resolve_precision,
-)
-from pefttools.training.processes import unused_cards
 from pefttools.training.trainer import TuningTrainer
 
 
@@ -278,7 +278,7 @@ def test_bfloat16_on_a_card_without_is_warned_of(
 def test_whoever_trains_in_a_loop_of_their_own_is_told_of_float16(
     tiny_llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pefttools.training.precision.resolve_precision", lambda *_: "float16")
+    monkeypatch.setattr("pefttools.compute.precision.resolve_precision", lambda *_: "float16")
     with pytest.warns(UserWarning, match=r"scale the loss of your loop \(torch\.amp\.GradScaler\)"):
         pefttools.wrap(tiny_llama, "lora", task="causal-lm")
 

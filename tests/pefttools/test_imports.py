@@ -49,6 +49,12 @@ def test_every_room_is_in_the_package_that_is_built() -> None:
     assert sorted(settings["packages"]) == sorted(found)
 
 
+def test_the_lowest_room_knows_none_above_it() -> None:
+    for path in (ROOT / "pefttools" / "compute").glob("*.py"):
+        own = {name for name in _imports(path) if name.startswith("pefttools")}
+        assert all(name.startswith(("pefttools.compute", "pefttools.errors")) for name in own), (path, own)
+
+
 def test_nobody_imports_the_command_line() -> None:
     for path in (ROOT / "pefttools").rglob("*.py"):
         if "cli" not in path.parts:

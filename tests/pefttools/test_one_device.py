@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import skeleton
-from pefttools.devices import all_moved
+from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.methods import methods
 from pefttools.planning.decoding import read_and_continue

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pefttools.compute.selective import Selective
 from pefttools.planning.counter import StorageCounter
-from pefttools.training.selective import Selective
 
 STEPS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,

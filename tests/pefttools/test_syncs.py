@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import pefttools
+from pefttools.compute.finite import FiniteLosses
 from pefttools.errors import DivergedError
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
 from pefttools.pool.running import class_scores
-from pefttools.training.finite import FiniteLosses
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from benchmarks.published_runs import RUNS, compare
 from pefttools.bases import locate_base, variants
 from pefttools.bases.skeleton import skeleton
+from pefttools.compute.precision import hardware_dtype
 from pefttools.errors import BaseModelError, ConfigError, UnknownNameError
 from pefttools.methods import methods
 from pefttools.planning.counter import weights_of
 from pefttools.planning.device import CARDS, CPU, find_device
 from pefttools.planning.plan import Planned, Shape, plan
 from pefttools.recipe import choose_method, choose_task
-from pefttools.training.precision import hardware_dtype
 from pefttools.tuned import TunedModel, build
 
 from ...allocator import peak_of

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from pefttools.compute.selective import Selective
 from pefttools.errors import ConfigError
-from pefttools.training.selective import Selective
 
 Recompute = Literal["whole", "selective"]
 

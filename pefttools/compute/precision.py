@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
+from pefttools.compute.processes import local_rank
 from pefttools.errors import ConfigError
-from pefttools.training.processes import local_rank
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
