@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from pefttools.errors import ConfigError, WontFitError
-from pefttools.planning.device import GPU
-from pefttools.planning.prepared import this_device, training_bytes
+from pefttools.planning.device import GPU, this_device
 from pefttools.progress import Reporter
+from pefttools.training.predicted import training_bytes
 from pefttools.training.prepare import Prepared
 
 from .records import TOLERANCE, Parts, Predicted

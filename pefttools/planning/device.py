@@ -103,3 +103,16 @@ def find_device(name: str) -> Device:
     if name.lower() not in known:
         raise UnknownNameError("card", name.lower(), known)
     return known[name.lower()]
+
+
+def this_device() -> tuple[Device, int]:
+    """The device of this process, and the bytes that it has for tensors; a GPU's are what others have left free."""
+    import psutil
+    import torch
+
+    if not torch.cuda.is_available():
+        return CPU, psutil.virtual_memory().total
+    free, total = torch.cuda.mem_get_info()  # the context is there by now
+    major, _ = torch.cuda.get_device_capability()
+    device = gpu_of("gpu", torch.cuda.get_device_name(), total, major)
+    return device, int((free + torch.cuda.memory_reserved() - device.workspace) / (1 + device.slack))

@@ -11,8 +11,10 @@ import torch
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.compute.processes import world_size
 from pefttools.errors import ConfigError, WontFitError, is_out_of_memory
+from pefttools.planning.device import this_device
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Example
+from pefttools.training.predicted import training_bytes
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.sampler import largest_batch
 from pefttools.training.step import optimizer_step
@@ -68,8 +70,6 @@ def with_parts(prepared: Prepared, parts: int) -> Prepared:
 
 
 def _predicted(prepared: Prepared, batch: Sequence[Example]) -> bool:
-    from pefttools.planning.prepared import this_device, training_bytes
-
     device, available = this_device()
     lengths = [len(example["input_ids"]) for example in batch]
     try:

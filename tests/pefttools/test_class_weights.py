@@ -79,7 +79,7 @@ def test_weights_help_a_rare_label_and_reach_the_artifact(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:
     from pefttools.planning.device import CPU
-    from pefttools.planning.prepared import training_bytes
+    from pefttools.training.predicted import training_bytes
 
     with Path(intents["train"]).open(newline="") as stream:
         rows = list(csv.DictReader(stream))

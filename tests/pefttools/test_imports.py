@@ -55,6 +55,14 @@ def test_the_lowest_room_knows_none_above_it() -> None:
         assert all(name.startswith(("pefttools.compute", "pefttools.errors")) for name in own), (path, own)
 
 
+def test_what_training_stands_on_knows_nothing_of_it() -> None:
+    below = ("compute", "bases", "data", "deltas", "tasks", "artifact", "planning", "importers", "store")
+    files = [path for room in below for path in (ROOT / "pefttools" / room).rglob("*.py")]
+    files += [ROOT / "pefttools" / f"{name}.py" for name in ("tuned", "recipe", "methods", "outline")]
+    for path in files:
+        assert not any(name.startswith("pefttools.training") for name in _imports(path)), path
+
+
 def test_nobody_imports_the_command_line() -> None:
     for path in (ROOT / "pefttools").rglob("*.py"):
         if "cli" not in path.parts:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pefttools.errors import ConfigError, WontFitError
-from pefttools.planning import prepared as planning
 from pefttools.planning.device import CPU
 from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe, validate
@@ -64,8 +63,8 @@ def test_a_batch_is_cut_until_it_fits(
     monkeypatch.undo()
     assert list(needs) == [32, 16, 8, 4, 2, 1]
     lengths = [len(example["input_ids"]) for example in needs[8]]
-    room = planning.training_bytes(with_parts(prepared, 4), CPU, lengths)
-    monkeypatch.setattr(planning, "this_device", lambda: (CPU, int(room / 0.6) + 1))
+    room = parts.training_bytes(with_parts(prepared, 4), CPU, lengths)
+    monkeypatch.setattr(parts, "this_device", lambda: (CPU, int(room / 0.6) + 1))
     settled = settle_parts(prepared, SilentReporter())
     assert settled.recipe.training.parts == settled.recipe.training.gradient_accumulation == 4
     assert settle_parts(settled, SilentReporter()) is settled

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 import pefttools
 from pefttools.artifact.manifest import read_manifest, verify_files
+from pefttools.compute import processes
 from pefttools.errors import TrainingError
-from pefttools.training import processes
 from tests.conftest import MINILM
 
 PEFTTOOLS = str(Path(sys.executable).with_name("pefttools"))

@@ -23,7 +23,7 @@ from transformers import (
 from pefttools.bases import variants
 from pefttools.bases.skeleton import skeleton
 from pefttools.errors import BaseModelError, ConfigError
-from pefttools.planning import prepared
+from pefttools.planning import device as devices
 from pefttools.planning.counting import counting
 from pefttools.planning.device import CARDS, CPU, GPU
 from pefttools.planning.plan import Planned, Shape, plan
@@ -103,7 +103,7 @@ def test_the_card_of_this_process_is_that_of_its_capability(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (major, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
-    device, available = prepared.this_device()
+    device, available = devices.this_device()
     alike = CARDS[card]
     assert (device.bfloat16, device.flash, device.workspace) == (alike.bfloat16, alike.flash, alike.workspace)
     assert 6.5 * 2**30 < available < 7 * 2**30, "what others hold is not there"
