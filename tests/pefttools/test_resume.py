@@ -274,8 +274,10 @@ def test_ctrl_c_names_resume(tmp_path: Path, tiny_bert: str, intents: dict[str, 
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(_recipe(tiny_bert, intents, tmp_path / "a", epochs=500, evaluations=500)))
     process = subprocess.Popen(
-        [PEFTTOOLS, "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [PEFTTOOLS, "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # As in a terminal: whatever runs in the background of a shell is deaf to Ctrl-C, and so are its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while any_checkpoint(tmp_path / "a.training") is None and time.monotonic() < deadline:
         time.sleep(0.1)
