@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
 from pefttools.asking import ID, OnError, table_of
@@ -67,8 +69,6 @@ def wrap(
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
     if shortened is not None:
         warnings.warn(shortened, stacklevel=2)
-    import torch
-
     check_precision(precision, variant, default_device())
     check_on_outline(found, variant, chosen, config, chosen_task, labels)
     model = build(

@@ -24,6 +24,8 @@ class BaseVariant(ABC):
     summary: ClassVar[str]
     #: weights that can't be trained themselves, because they are stored in a few bits
     quantized: ClassVar[bool] = False
+    #: its layers write float16 on a card, whatever the rest computes in
+    float16_on_cards: ClassVar[bool] = False
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device

@@ -128,6 +128,7 @@ class Int8(_BitsAndBytes):
 
     name = "int8"
     summary = "bitsandbytes int8, 1 byte per weight of the linear layers"
+    float16_on_cards = True
 
     def check(self) -> None:
         import torch

@@ -8,7 +8,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import typer
 
@@ -67,11 +67,12 @@ def serve(
         ) from error
     from pefttools.server import Settings
     from pefttools.server.service import Service
+    from pefttools.server.settings import Dtype
 
     if metrics not in ("open", "managers", "off"):
         raise UnknownNameError("value of --metrics", metrics, ["open", "managers", "off"])
-    if dtype not in (None, "float32", "bfloat16", "float16"):
-        raise UnknownNameError("value of --dtype", dtype, ["float32", "bfloat16", "float16"])
+    if dtype is not None and dtype not in get_args(Dtype):
+        raise UnknownNameError("value of --dtype", dtype, get_args(Dtype))
     settings = Settings(
         base=base, store=store, variant=variant, dtype=cast("Any", dtype), name=name, max_resident=max_resident,
         max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,

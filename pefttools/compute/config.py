@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pefttools.compute.optimizers import OptimizerName
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 class SelectionConfig(BaseModel):
     """What the best model is, among the evaluations of a training, the trials of a search, and in a comparison."""
@@ -47,7 +51,7 @@ class TrainingConfig(BaseModel):
         description="compute activations again in the backward pass: true: each layer's; selective: all but the "
         "results of large products and of attention, at little cost in time",
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="auto: autocast to bfloat16 where the hardware is fast at it, to float16 with scaled gradients on "
         "cards before it (T4, V100), else float32",
@@ -55,7 +59,7 @@ class TrainingConfig(BaseModel):
     deterministic: bool = Field(
         False, description="the same numbers from run to run on a card too, which costs time there; a CPU gives them"
     )
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+    optimizer: OptimizerName = Field(
         "adamw", description="8bit: moments in one byte each, by bitsandbytes; paged: they may leave the GPU"
     )
     evaluations: int = Field(0, ge=0, description="evaluations on validation during training; 0: one per epoch")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
 
 import torch
 
 from pefttools.compute.processes import local_rank
 from pefttools.errors import ConfigError
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve_precision(precision: str, device: torch.device | None = None) -> str:

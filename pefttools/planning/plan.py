@@ -12,8 +12,9 @@ from pefttools.bases import variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, longest_text, skeleton
 from pefttools.bases.unquantized import unquantized_bytes
+from pefttools.compute.config import Precision
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
-from pefttools.compute.precision import Precision, default_device, resolve_precision
+from pefttools.compute.precision import default_device, resolve_precision
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced

@@ -70,7 +70,7 @@ class ServedBase:
         name = str(fast).removeprefix("torch.")
         return (
             f"computing in float32, in which {torch.cuda.get_device_name(self.device)} is slow: --dtype {name} "
-            "takes half of the memory, and less time"
+            "takes half of the memory"
         )
 
     @cached_property

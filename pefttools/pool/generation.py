@@ -69,12 +69,12 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         self.generators = [
             (index, row.generator or row.begun(device).generator) for index, row in enumerate(rows) if row is not None
         ]
-        alike: dict[tuple[float, int, float], list[int]] = {}
+        alike: dict[Sampling, list[int]] = {}
         for index, row in enumerate(rows):
             if row is not None:
-                alike.setdefault((row.temperature, row.top_k, row.top_p), []).append(index)
+                alike.setdefault(replace(row, seed=0, generator=None), []).append(index)
         #: rows of equal settings, which are warped together
-        self.groups = [(rows[own[0]], moved(torch.tensor(own), device)) for own in alike.values()]
+        self.groups = [(settings, moved(torch.tensor(own), device)) for settings, own in alike.items()]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         drawn = scores.float().clone()
@@ -82,7 +82,6 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         for index, generator in self.generators:
             noise[index].exponential_(generator=generator)
         for settings, own in self.groups:
-            assert settings is not None
             gumbel = noise.index_select(0, own).clamp(min=1e-30).log()
             drawn.index_copy_(0, own, settings.warp(drawn.index_select(0, own)) - gumbel)
         return drawn

@@ -53,12 +53,13 @@ class BatchStates:
         """Per row, where its tokens stand: one behind the other, as a rule. Looked up for all rows at once."""
         if is_fake(self._mask):  # without numbers: as many as there can be
             return [slice(None)] * len(self._mask)
-        places = torch.arange(self._mask.shape[1], device=self._mask.device)
-        lengths = self._mask.bool().sum(1)
-        begins = self._mask.bool().int().argmax(1)
-        closed = (self._mask.bool() == ((places >= begins[:, None]) & (places < (begins + lengths)[:, None]))).all(1)
-        found = torch.stack([begins, begins + lengths, closed.long()], dim=1).tolist()
-        return [slice(a, b) if whole else self._mask[row].bool() for row, (a, b, whole) in enumerate(found)]
+        real = self._mask.bool()
+        places = torch.arange(real.shape[1], device=real.device)
+        begins = real.int().argmax(1)
+        ends = begins + real.sum(1)
+        closed = (real == ((places >= begins[:, None]) & (places < ends[:, None]))).all(1)
+        found = torch.stack([begins, ends, closed.long()], dim=1).tolist()
+        return [slice(a, b) if whole else real[row] for row, (a, b, whole) in enumerate(found)]
 
     @cached_property
     def _prompts(self) -> list[int]:

@@ -76,7 +76,7 @@ class AdapterPool:
         self.base_task: Task[Any] = CausalLM(CausalLMConfig())
         self._running = threading.Lock()
         #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
-        self.fetched: list[str] = []
+        self._fetched: list[str] = []
         self._tensors = Tensors(self.served)
 
     @property
@@ -140,6 +140,11 @@ class AdapterPool:
             UnknownNameError: not known. Else as `load`.
         """
         return self._residents.ensure(name, wait=wait)
+
+    def take_fetched(self) -> list[str]:
+        """Adapters that the last call had to fetch itself, which nobody has been told of."""
+        found, self._fetched = self._fetched, []
+        return found
 
     def virtual_length(self, name: str) -> int:
         """Number of virtual tokens that an adapter puts before a text; 0 where it is not resident."""
@@ -282,8 +287,8 @@ class AdapterPool:
         """Alone with the model, each row with its adapter, which stays resident within."""
         names = [name for name in adapters if name is not None]
         with self._running:
-            self.fetched = []
-            with self._residents.hold(names, self.fetched) as held:
+            self._fetched = []
+            with self._residents.hold(names, self._fetched) as held:
                 yield [None if name is None else held[name] for name in adapters]
 
 

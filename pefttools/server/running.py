@@ -55,15 +55,14 @@ class BatchRunner:
         if not good:
             return
         try:
-            try:
-                work(good)
-            finally:
-                self._tell_of_fetched(good)
+            work(good)
             return
         except Exception as error:
             if len(good) == 1:
                 good[0].finish(error)
                 return
+        finally:
+            self._tell_of_fetched(good)
         # Out here the error is gone, and with it the tensors that its traceback holds.
         for row in good:
             if isinstance(row.work, Generation):
@@ -74,7 +73,7 @@ class BatchRunner:
 
     def _tell_of_fetched(self, rows: Sequence[Row]) -> None:
         """Adapters that left between the look for them above and their call."""
-        fetched, self._pool.fetched = self._pool.fetched, []
+        fetched = self._pool.take_fetched()
         for row in {row.adapter: row for row in rows if row.adapter in fetched}.values():
             self._loaded(row)
 

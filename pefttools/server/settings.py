@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 
 class Settings(BaseModel):
     """What a server serves, and its limits."""
@@ -16,9 +18,7 @@ class Settings(BaseModel):
     base: str = Field(description="folder, package: reference or hub id of the base model")
     store: str = Field(description="folder or fsspec URL of the adapters' store")
     variant: str = Field("float32", description="number format of the base's weights")
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="number format to compute in; none: the variant's own"
-    )
+    dtype: Dtype | None = Field(None, description="number format to compute in; none: the variant's own")
     name: str = Field("base", description="what requests call the base model without an adapter")
     max_resident: int = Field(64, ge=1, description="most adapters in memory")
     max_bytes: int | None = Field(None, ge=1, description="most bytes of adapter weights; none: no limit")

@@ -12,7 +12,6 @@ from typing import Any
 
 from pefttools.compute.deterministic import deterministic
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
-from pefttools.compute.precision import default_device
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
@@ -191,7 +190,7 @@ def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: 
     import torch
     from transformers import TrainingArguments
 
-    settings = recipe.training
+    settings, on_card = recipe.training, model.device.type != "cpu"
     steps_per_epoch = math.ceil(examples / settings.batch_size)
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
     every = max(1, total // settings.evaluations) if settings.evaluations else min(steps_per_epoch, total)
@@ -221,9 +220,9 @@ def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: 
         seed=recipe.seed,
         data_seed=recipe.seed,
         remove_unused_columns=False,
-        use_cpu=default_device().type == "cpu",
-        dataloader_pin_memory=default_device().type != "cpu",
-        accelerator_config={"non_blocking": default_device().type != "cpu"},
+        use_cpu=not on_card,
+        dataloader_pin_memory=on_card,
+        accelerator_config={"non_blocking": on_card},
         ddp_timeout=6 * 3600,
         ddp_find_unused_parameters=False,
         log_level="error",

@@ -73,8 +73,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.best_state: dict[str, torch.Tensor] = {}
         self.evaluations_without_progress = 0
         self.gradients_checked = False
-        # bitsandbytes' int8 products come out of a card in float16, whatever the rest computes in.
-        halved = prepared.recipe.variant == "int8" and model.device.type == "cuda"
+        halved = model.spec.variant.float16_on_cards and model.device.type == "cuda"
         self.losses = FiniteLosses(float16=bool(arguments.fp16) or halved)
         self.optimizer: torch.optim.Optimizer | None = None
         self.control: Any

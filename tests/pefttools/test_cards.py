@@ -345,9 +345,10 @@ def test_an_adapter_that_a_call_fetches_itself_is_told(tiny_bert: str, tmp_path:
     for name in "ab":
         pool.load(name, _ia3(tiny_bert, tmp_path / name))
     pool(["hello"], ["b"])
-    assert pool.fetched == []
+    assert pool.take_fetched() == []
     pool(["hello"], ["a"])
-    assert pool.fetched == ["a"]
+    assert pool.take_fetched() == ["a"]
+    assert pool.take_fetched() == []
 
 
 def test_an_accelerator_that_is_no_card_is_said_to_be_idle(monkeypatch: pytest.MonkeyPatch) -> None:
