@@ -26,6 +26,9 @@ class _Pool:
         def pad(rows: Sequence[Any], **options: Any) -> dict[str, Any]:
             return {"rows": rows}
 
+    def take_fetched(self) -> list[str]:
+        return []
+
     def __init__(self) -> None:
         self.left: list[weakref.ref[_Logits]] = []
 
@@ -68,6 +71,9 @@ class _Writing:
 
     class served:
         device = None
+
+    def take_fetched(self) -> list[str]:
+        return []
 
     def generate_tokens(self, inputs: dict[str, Any], adapters: Sequence[Any], **options: Any) -> None:
         import torch
