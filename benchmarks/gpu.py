@@ -69,16 +69,13 @@ def run_check(name: str, rows: Path, dry: bool, cases: str) -> None:
             start = time.monotonic()
             try:
                 found: dict[str, Any] = run()
-            except BaseException as error:  # the next case may still say something
-                if isinstance(error, KeyboardInterrupt):
-                    raise
+            except Exception as error:  # the next case may still say something
                 last = traceback.extract_tb(error.__traceback__)[-6:]
                 found = {
                     "ok": False,
                     "error": f"{type(error).__name__}: {error}"[:1500],
                     "at": [f"{'/'.join(one.filename.split('/')[-2:])}:{one.lineno}" for one in last],
                 }
-                del error, last
             try:
                 setting.clean()
             except Exception as error:  # a card that has failed once fails from then on
@@ -156,7 +153,7 @@ def main() -> None:
     parser.add_argument("--checks", help="names, separated by commas; by default all")
     parser.add_argument("--cases", default="", help="of them those whose titles match a regular expression")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, small")
-    parser.add_argument("--plan", metavar="CARD", help="only write what the planner expects on a card (h100, ..., cpu)")
+    parser.add_argument("--plan", metavar="CARD", help="only write what the planner expects on a card (h100, ...)")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

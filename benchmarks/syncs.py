@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -55,13 +56,14 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         masks = func in _INDEXED and any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1])
         if func in _WAITS or masks:
-            frame, found = sys._getframe(1), None
+            frame: FrameType | None = sys._getframe(1)
+            found = None
             while frame is not None and found is None:
                 name = frame.f_code.co_filename
                 if not any(part in name for part in ("/torch/", "/contextlib.py", __file__)):
                     found = name
                     line = f"{'/'.join(Path(name).parts[-2:])}:{frame.f_lineno}"
-                frame = frame.f_back  # type: ignore[assignment]
+                frame = frame.f_back
             if found is not None:
                 own = any(f"/{room}/" in found for room in ("pefttools", "adapters"))
                 (self.ours if own else self.others)[line] += 1
@@ -81,7 +83,6 @@ def training(setting: Setting, rows: int) -> Waits:
     model = setting.build(SMOLLM2, "lora").train()
     batch = model.spec.task.training_batch(model, texts(rows, 8, 24))
     targets = batch.pop("labels")
-    del setting
     return waits(lambda: model(**batch, targets=targets).backward())
 
 

@@ -35,10 +35,7 @@ def _compiled(setting: Setting) -> Figures:
     graphs = pools[0]._runner._run.graphs()
     rows = 64 if setting.on_card else 4
     inputs, names = ["please tell me where my new card is"] * rows, ([*folders] * rows)[:rows]
-    compiled, plain = (
-        statistics.median(setting.seconds(lambda pool=pool: pool(inputs, names), 9))
-        for pool in pools  # type: ignore[misc]
-    )
+    compiled, plain = (statistics.median(setting.seconds(partial(pool, inputs, names), 9)) for pool in pools)
     return {"graphs": warm.graphs, "warm_up_seconds": round(warm.seconds, 1), "new_graphs": graphs - before,
             "difference": worst, "time_to_plain": round(compiled / plain, 3),
             "ok": graphs == before and worst < 2e-3}  # fmt: skip

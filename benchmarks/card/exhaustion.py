@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from card.setting import MINILM, Case, Figures, Setting, rows_for, scarce
+from card.setting import MINILM, SMOLLM2, Case, Figures, Setting, rows_for, scarce
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.errors import CapacityError, is_out_of_memory
 from pefttools.pool import AdapterPool
@@ -39,13 +39,13 @@ def _pool(setting: Setting) -> Figures:
 
 
 def _step(setting: Setting) -> Figures:
-    model = setting.build(setting.decoder, "lora").train()
+    model = setting.build(SMOLLM2, "lora").train()
     optimizer = make_optimizer("adamw", [p for p in model.parameters() if p.requires_grad], 1e-3)
-    small = rows_for(setting.decoder, 2, 8, 8)
+    small = rows_for(SMOLLM2, 2, 8, 8)
     optimizer_step(model, small, 1, optimizer)
     held = setting.clean()
     understood = False
-    large = rows_for(setting.decoder, 32, 256, 256) if setting.on_card else rows_for(setting.decoder, 4, 64, 64)
+    large = rows_for(SMOLLM2, 32, 256, 256) if setting.on_card else rows_for(SMOLLM2, 4, 64, 64)
     with scarce(setting, 64 * MIB if setting.on_card else MIB // 4):
         try:
             optimizer_step(model, large, 1, optimizer)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from card.setting import Case, Figures, Setting
+from card.setting import SMOLLM2, Case, Figures, Setting
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
 
@@ -42,13 +42,13 @@ def _adapters(setting: Setting) -> dict[str, Any]:
     return {
         method: setting.folder / f"gen-{method}"
         if (setting.folder / f"gen-{method}").exists()
-        else setting.artifact(setting.decoder, method, f"gen-{method}")
+        else setting.artifact(SMOLLM2, method, f"gen-{method}")
         for method in METHODS
     }
 
 
 def _mixed(setting: Setting, variant: str, options: dict[str, Any]) -> Figures:
-    pool = AdapterPool(setting.decoder, variant=variant, device=setting.device)
+    pool = AdapterPool(SMOLLM2, variant=variant, device=setting.device)
     for name, folder in _adapters(setting).items():
         pool.load(name, folder)
     names = [None, *METHODS]
@@ -74,7 +74,7 @@ def _served(setting: Setting) -> Figures:
         port = free.getsockname()[1]
     # -P: the folder that this runs in may be the repository, which is not the installed package
     command = [sys.executable, "-P", "-c", "from pefttools.cli.main import run; run()", "serve",
-               "--base", setting.decoder, "--store", str(setting.folder / "store"), "--port", str(port),
+               "--base", SMOLLM2, "--store", str(setting.folder / "store"), "--port", str(port),
                "--host", "127.0.0.1"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

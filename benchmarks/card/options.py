@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from card.setting import Case, Figures, Setting, apart, loss_of, texts
+from card.setting import SMOLLM2, Case, Figures, Setting, apart, loss_of, texts
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.training.step import optimizer_step
 
@@ -25,7 +25,7 @@ def _gradients(setting: Setting, variant: str, precision: str, recompute: bool |
     examples = texts(4, 16, 48)
     found = []
     for option in (False, recompute):
-        model = setting.build(setting.decoder, "lora", variant, precision, option).train()
+        model = setting.build(SMOLLM2, "lora", variant, precision, option).train()
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -44,7 +44,7 @@ def _moments(setting: Setting, name: str) -> Figures:
     examples = texts(4, 16, 48)
     after = []
     for one in ("adamw", name):
-        model = setting.build(setting.decoder, "lora").train()
+        model = setting.build(SMOLLM2, "lora").train()
         # bitsandbytes keeps moments of fewer than 4,096 numbers whole.
         optimizer = make_optimizer(one, [p for p in model.parameters() if p.requires_grad], 1e-3)
         for _ in range(4):

@@ -9,7 +9,7 @@ from unittest import mock
 
 import torch
 
-from card.setting import VARIANTS, Case, Figures, Setting, apart, loss_of, texts
+from card.setting import SMOLLM2, VARIANTS, Case, Figures, Setting, apart, loss_of, texts
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -22,7 +22,7 @@ def _packed(setting: Setting, variant: str) -> Figures:
     precision = "float32" if variant == "float32" else "bfloat16"
     rows, longest = (16, 1024) if setting.on_card else (4, 48)
     examples = texts(rows, longest // 8, longest)
-    model = setting.build(setting.decoder, "lora", variant, precision)
+    model = setting.build(SMOLLM2, "lora", variant, precision)
     shapes, losses, seconds = [], [], []
     for packed in (True, False):
         with mock.patch("pefttools.tasks.padding_free.pays", return_value=packed):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pefttools
-from card.setting import DECODER, ENCODER, MINILM, VARIANTS, Case, Figures, Setting
+from card.setting import DECODER, ENCODER, MINILM, SMOLLM2, VARIANTS, Case, Figures, Setting
 from pefttools.pool import AdapterPool
 
 OWN_HEAD = {"name": "sequence-classification", "head": "model"}
@@ -44,8 +44,8 @@ def _decoder(setting: Setting, variant: str) -> Figures:
     folders = {}
     for method in METHODS:
         if method != "bitfit":  # Llama has no biases
-            folders[method] = setting.artifact(setting.decoder, method, f"{method}-lm-{variant}", variant, DECODER)
-    return _compared(setting, setting.decoder, variant, folders)
+            folders[method] = setting.artifact(SMOLLM2, method, f"{method}-lm-{variant}", variant, DECODER)
+    return _compared(setting, SMOLLM2, variant, folders)
 
 
 def _compared(setting: Setting, base: str, variant: str, folders: dict[str, object]) -> Figures:

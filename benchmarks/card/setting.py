@@ -51,21 +51,16 @@ class Setting:
         return self.device.type == "cuda"
 
     @cached_property
-    def decoder(self) -> str:
-        """A causal language model."""
-        return SMOLLM2
-
-    @cached_property
     def wide(self) -> str:
         """A decoder as wide as those of a billion parameters, with four layers and random weights."""
-        return self._decoder("wide", 4, 49152 if self.small else 128256)
+        return self._made("wide", 4, 49152 if self.small else 128256)
 
     @cached_property
     def deep(self) -> str:
         """One of twelve layers, a tenth of which is its embedding, as in models of several billion parameters."""
-        return self._decoder("deep", 12, 8192 if self.small else 32768)
+        return self._made("deep", 12, 8192 if self.small else 32768)
 
-    def _decoder(self, name: str, layers: int, vocabulary: int) -> str:
+    def _made(self, name: str, layers: int, vocabulary: int) -> str:
         from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
         width = 256 if self.small else 2048
@@ -76,7 +71,7 @@ class Setting:
         with torch.device(self.device):
             model = LlamaForCausalLM(config).to(torch.bfloat16)
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(locate_base(self.decoder).folder).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(locate_base(SMOLLM2).folder).save_pretrained(folder)
         return str(folder)
 
     def build(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from card.setting import MINILM, VARIANTS, Case, Figures, Setting, apart, loss_of, rows_for
+from card.setting import MINILM, SMOLLM2, VARIANTS, Case, Figures, Setting, apart, loss_of, rows_for
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.training.step import optimizer_step
 
@@ -20,7 +20,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     """A case per base, method and variant."""
     import torch
 
-    for base in (MINILM, setting.decoder):
+    for base in (MINILM, SMOLLM2):
         for variant in VARIANTS:
             for method in METHODS:
                 if method == "full" and variant in ("int8", "nf4"):

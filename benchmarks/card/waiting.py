@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from card.generation import METHODS, PROMPTS
-from card.setting import ENCODER, MINILM, Case, Figures, Setting, loss_of, texts
+from card.setting import ENCODER, MINILM, SMOLLM2, Case, Figures, Setting, loss_of, texts
 from pefttools.pool import AdapterPool
 
 
@@ -42,7 +42,7 @@ def _waits(run: Callable[[], Any]) -> tuple[int, list[str]]:
 
 
 def _training(setting: Setting) -> Figures:
-    model = setting.build(setting.decoder, "lora", precision="bfloat16").train()
+    model = setting.build(SMOLLM2, "lora", precision="bfloat16").train()
     examples = texts(4, 16, 48)
     loss_of(model, examples).backward()
     count, lines = _waits(lambda: loss_of(model, examples).backward())
@@ -57,14 +57,14 @@ def _classifying(setting: Setting) -> Figures:
     for rows in (4, 32):
         inputs, names = ["where is my card?"] * rows, (["lora", "prefix"] * rows)[:rows]
         pool(inputs, names)
-        found[f"waits {rows} rows"], found[f"lines {rows} rows"] = _waits(lambda: pool(inputs, names))  # noqa: B023
+        found[f"waits {rows} rows"], found[f"lines {rows} rows"] = _waits(partial(pool, inputs, names))
     return found | {"ok": found["waits 32 rows"] <= found["waits 4 rows"]}
 
 
 def _generating(setting: Setting) -> Figures:
-    pool = AdapterPool(setting.decoder, device=setting.device)
+    pool = AdapterPool(SMOLLM2, device=setting.device)
     for method in METHODS:
-        pool.load(method, setting.artifact(setting.decoder, method, f"waiting-lm-{method}"))
+        pool.load(method, setting.artifact(SMOLLM2, method, f"waiting-lm-{method}"))
     names = [None, *METHODS]
     counts, lines = [], []
     for new in (8, 16):

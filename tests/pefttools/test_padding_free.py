@@ -184,7 +184,8 @@ def test_that_rows_are_padded_is_said(tiny_gpt2: str, tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     class Heard(SilentReporter):
-        events: list[str] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.events: list[str] = []
 
         def event(self, text: str) -> None:
             self.events.append(text)

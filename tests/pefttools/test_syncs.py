@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,9 +24,9 @@ HEAD = {"name": "sequence-classification", "head": "mean"}
 OWN_HEAD = {"name": "sequence-classification", "head": "model"}
 
 
-def _saved(base: str, method: str, task: object, folder: Path) -> Path:
+def _saved(base: str, method: str, task: Any, folder: Path) -> Path:
     labels = [] if task == "causal-lm" else ["a", "b"]
-    pefttools.save(pefttools.wrap(base, method, task=task, labels=labels), folder)  # type: ignore[arg-type]
+    pefttools.save(pefttools.wrap(base, method, task=task, labels=labels), folder)
     return folder
 
 
