@@ -13,11 +13,18 @@ from pefttools.bases.skeleton import Skeleton, class_of, kept, stored_format
 from pefttools.errors import BaseModelError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
 def load_transformer(
-    auto: Any, base: Base, variant: BaseVariant, *, pooler: bool = False, **config_changes: Any
+    auto: Any,
+    base: Base,
+    variant: BaseVariant,
+    *,
+    pooler: bool = False,
+    dtype: torch.dtype | None = None,
+    **config_changes: Any,
 ) -> tuple[nn.Module, list[str]]:
     """Load a model through one of transformers' auto classes, all parameters frozen, in eval mode.
 
@@ -26,6 +33,7 @@ def load_transformer(
         base: where the files lie.
         variant: number format of the weights, and the device that they are loaded to.
         pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
+        dtype: to load the weights in; None: the variant's own.
         config_changes: fields of the model's configuration.
 
     Returns:
@@ -42,6 +50,7 @@ def load_transformer(
     # Else transformers loads a quantized model to whatever card is the current one, and any other to RAM, from where
     # it is moved whole.
     place = {} if variant.device is None else {"device_map": {"": variant.device}}
+    own = {} if dtype is None else {"dtype": dtype}
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
         model_class, arguments = class_of(auto, config, pooler=pooler)
@@ -55,7 +64,7 @@ def load_transformer(
                 use_safetensors=True,
                 **arguments,
                 **place,
-                **variant.load_arguments(kept(skeleton), stored_format(config)),
+                **(variant.load_arguments(kept(skeleton), stored_format(config)) | own),
             )
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(

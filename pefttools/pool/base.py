@@ -138,7 +138,9 @@ def load_served_base(
         raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)
     auto = AutoModelForCausalLM if _is_causal(base, causal) else AutoModel
-    model, missing = load_transformer(auto, base, kind, pooler=True)
+    # A narrower format is loaded as such: half of the memory must not need all of it to begin with.
+    narrow = dtype if dtype is not None and dtype.itemsize < torch.float32.itemsize else None
+    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow)
     if model.config.is_encoder_decoder:  # type: ignore[union-attr]
         raise BaseModelError(
             f"the base model {base.id!r} is an encoder-decoder model; a pool serves encoders and decoders"

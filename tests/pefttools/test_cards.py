@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 import pefttools
 from pefttools.bases import locate_base, variants
@@ -232,7 +232,10 @@ def test_a_base_is_loaded_to_its_device_and_not_moved_there(
 
 
 @pytest.mark.parametrize("variant", ["float32", "bfloat16", "int8", "nf4"])
-def test_loading_takes_little_more_memory_than_what_is_loaded(variant: str, tiny_llama: str) -> None:
+def test_loading_takes_little_more_memory_than_what_is_loaded(
+    variant: str, tiny_llama: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # the counter sees its own thread alone
     counter = StorageCounter(torch.device("cpu"))
     with counter:
         model, _ = load_transformer(
@@ -393,3 +396,18 @@ def test_a_recipe_that_wants_it_trains_deterministically(
              "training": {"max_steps": 2, "batch_size": 8, "checkpoints": False, "deterministic": wanted}}
         )  # fmt: skip
         assert seen == {wanted}
+
+
+def test_a_pool_in_16_bits_never_holds_its_base_in_32(
+    tiny_llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What half of the memory is promised for must not need all of it to begin with."""
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # the counter sees its own thread alone
+    AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    counter = StorageCounter(torch.device("cpu"))
+    with counter:
+        pool = pefttools.AdapterPool(str(tmp_path), dtype=torch.bfloat16, device="cpu")
+    size = sum(p.nbytes for p in pool.served.model.parameters())
+    assert pool.served.dtype == torch.bfloat16
+    assert counter.peak.total() <= 1.2 * size
