@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pefttools.bases import BaseVariant
 from pefttools.errors import ConfigError
-from pefttools.methods import Capabilities, MethodConfig, Target
+from pefttools.methods import Capabilities, MethodConfig, Target, TaskFacts
 
 from .own import OwnMethod
 
@@ -36,7 +36,7 @@ class FullFineTuning(OwnMethod[FullConfig]):
     name = "full"
     summary = "every weight of the base; the yardstick"
     config = FullConfig
-    capabilities = Capabilities(bases=frozenset({"float32", "bfloat16"}), mergeable=True)
+    capabilities = Capabilities(variants=frozenset({"float32", "bfloat16"}), mergeable=True)
     learning_rate = 1e-4
 
     def default_learning_rate(self, parameters: int) -> float:
@@ -46,7 +46,7 @@ class FullFineTuning(OwnMethod[FullConfig]):
         """
         return float(f"{self.learning_rate * min(1.0, (_SMALL / max(parameters, 1)) ** 0.5):.2g}")
 
-    def check(self, config: FullConfig, variant: BaseVariant, task: str) -> None:
+    def check(self, config: FullConfig, variant: BaseVariant, task: TaskFacts) -> None:
         super().check(config, variant, task)
         if config.master_weights and variant.name != "float32":
             raise ConfigError(

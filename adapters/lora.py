@@ -18,7 +18,7 @@ from pydantic import Field
 from pefttools.bases import BaseVariant
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.files import canonical_json
-from pefttools.methods import Capabilities, MethodConfig, Target
+from pefttools.methods import Capabilities, MethodConfig, Target, TaskFacts
 from pefttools.sites import ALL_LINEAR, ends, match_modules
 
 from .lora_experts import exact, experts_of, in_order, packed_experts, take_back_updates
@@ -65,7 +65,7 @@ class Lora(PeftMethod[LoraConfig]):
     learning_rate = 2e-3
     neutral = {r"\.lora_A\.weight$": None, r"\.lora_B\.(weight|bias)$": 0.0}  # noqa: RUF012
 
-    def check(self, config: LoraConfig, variant: BaseVariant, task: str) -> None:
+    def check(self, config: LoraConfig, variant: BaseVariant, task: TaskFacts) -> None:
         super().check(config, variant, task)
         refuse_pairs_of_options({"lora.dora": config.dora, "lora.pissa": config.pissa})
         for name in ("dora", "pissa", "dropout"):

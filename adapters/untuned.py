@@ -1,4 +1,4 @@
-"""The base as it is: what every method must beat where no head has to be trained."""
+"""The base as it is: what every method must beat. A task's head keeps the random weights that it begins with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pefttools.methods import Capabilities, MethodConfig, Target
 
-from .own import OwnMethod
+from .own import OwnMethod, train_heads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,10 +22,11 @@ class Untuned(OwnMethod[UntunedConfig]):
     name = "untuned"
     summary = "the base as it is, for comparison"
     config = UntunedConfig
-    capabilities = Capabilities(tasks=frozenset({"causal-lm"}), mergeable=True, trains=False, mixed_batch=True)
+    capabilities = Capabilities(mergeable=True, trains=False, mixed_batch=True)
     learning_rate = 0.0
 
     def wrap(self, model: nn.Module, config: UntunedConfig, target: Target) -> nn.Module:
+        train_heads(model, target)  # so that they are saved; no step is ever made
         return model
 
     def merge(self, model: nn.Module) -> nn.Module:

@@ -68,8 +68,10 @@ def _pairs(seeds: list[int], size: int) -> list[tuple[tuple[int, ...], tuple[int
 
 def _called(answers: dict[int, list[bool]], one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Whether a report would say of one of two groups that its *method* is better or worse."""
-    left, right = (Models.of(np.array([answers[seed] for seed in group], dtype=float)) for group in (one, other))
-    verdict = compare({"one": left}, right)[0]["one"]
+    left, right = (
+        Models.of(np.array([answers[seed] for seed in group], dtype=float), (0.0, 1.0)) for group in (one, other)
+    )
+    verdict = compare({"one": left}, right, margin=0.01)[0]["one"]
     return verdict.about_methods and verdict.verdict in ("better", "worse")
 
 

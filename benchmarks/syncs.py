@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pefttools.logs import quiet_libraries
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
-from pefttools.pool.running import class_scores
+from pefttools.pool.running import fetched
 
 _ATEN = torch.ops.aten
 _WAITS = {
@@ -95,7 +95,7 @@ def classifying(setting: Setting, rows: int) -> Waits:
     pool.load("own", setting.artifact(MINILM, "lora", f"own-{rows}", task=own))
     inputs = ["where is my card?" + " please" * (row % 3) for row in range(rows)]
     names = (["lora", "prefix", "own"] * rows)[:rows]
-    return waits(lambda: class_scores(pool(inputs, names)))
+    return waits(lambda: fetched(pool(inputs, names)))
 
 
 def generating(setting: Setting, rows: int, new: int) -> Waits:

@@ -78,8 +78,8 @@ def answers(
 
 def report(right: NDArray[np.bool_]) -> tuple[list[Comparison], list[tuple[float, float]]]:
     """The comparisons and the scores' intervals of one report."""
-    models = [Models.of(one) for one in right]
-    found, common = compare(dict(enumerate(models[1:])), models[0])
+    models = [Models.of(one, (0.0, 1.0)) for one in right]
+    found, common = compare(dict(enumerate(models[1:])), models[0], margin=0.01)
     intervals = [value_interval(one, common) for one in models]
     return list(found.values()), [(one.low, one.high) for one in intervals]
 

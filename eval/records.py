@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pefttools.errors import DataError
-from pefttools.files import canonical_json, write_text_atomic
+from pefttools.files import canonical_json, write_bytes_atomic, write_text_atomic
+from pefttools.metrics import Measure
 
 from .environment import Environment
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.jsonl"
+ROW_VALUES = "row_values.npz"
 ARTIFACT = "artifact"
 LOG = "log.txt"
 #: folder of all runs inside the folder of a comparison
@@ -141,6 +149,7 @@ class RunRecord(_Part):
         cut: split -> how many rows were longer than the task takes, and how long the longest is.
         notes: what was done to the data without being asked for.
         history: log entries in order; ``step`` with ``loss`` and ``learning_rate``, or with ``eval_*`` metrics.
+        measures: metric -> what its number means; empty in records of earlier versions.
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty where there is no test split.
         accumulation: parts that each batch was computed in.
@@ -178,6 +187,7 @@ class RunRecord(_Part):
     head_learning_rate: float | None = None
     trials: list[Trial] = Field(default_factory=list)
     history: list[dict[str, float]] = Field(default_factory=list)
+    measures: dict[str, Measure] = Field(default_factory=dict)
     validation: dict[str, float] = Field(default_factory=dict)
     test: dict[str, float] = Field(default_factory=dict)
     accumulation: int = 1
@@ -207,6 +217,11 @@ class RunRecord(_Part):
     def score(self) -> float | None:
         """The primary metric."""
         return self.metrics.get(self.primary_metric)
+
+    @property
+    def measure(self) -> Measure:
+        """What the primary metric's number means."""
+        return self.measures.get(self.primary_metric) or measure_of_earlier_versions(self.primary_metric)
 
     @property
     def environment(self) -> Environment:
@@ -276,6 +291,52 @@ def write_predictions(folder: Path, predictions: list[dict[str, Any]]) -> None:
     """One JSON object per test row, in the order of the data."""
     lines = (json.dumps(entry, ensure_ascii=False) for entry in predictions)
     write_text_atomic(folder / PREDICTIONS, "\n".join([*lines, ""]))
+
+
+def write_row_values(folder: Path, values: Mapping[str, NDArray[np.float64]]) -> None:
+    """Metric -> one number per test row; see `pefttools.metrics.Metric.row_values`."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **values)
+    write_bytes_atomic(folder / ROW_VALUES, stream.getvalue())
+
+
+def read_row_values(folder: Path, metric: str) -> NDArray[np.float64] | None:
+    """What each test row has to do with a metric, ``[rows]``; None where the run has no such numbers.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / ROW_VALUES
+    if not path.is_file():
+        return _right_rows(folder, metric)
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return np.asarray(found[metric], dtype=np.float64) if metric in found else None
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _right_rows(folder: Path, metric: str) -> NDArray[np.float64] | None:
+    """The same of records of earlier versions, which know what rows were right."""
+    if metric not in ("accuracy", "exact_match"):
+        return None
+    try:
+        rows = [float(entry["correct"]) for entry in read_predictions(folder)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / PREDICTIONS, error) from error
+    return np.array(rows) if rows else None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged: {error!r}", hint="Remove its folder, and run bench again.")
+
+
+def measure_of_earlier_versions(metric: str) -> Measure:
+    """What a number means whose record does not say so."""
+    shares = ("accuracy", "precision", "recall", "f1", "exact_match")
+    if metric.startswith(shares) or metric.endswith("_accuracy"):
+        return Measure.share()
+    return Measure(higher_is_better=metric not in ("loss", "perplexity"))
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:

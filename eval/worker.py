@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from pefttools.logs import quiet_libraries
 
 from .cards import told
 from .pipe import PipeReporter
-from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record
+from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record, write_row_values
 from .spec import PlannedRun
 
 if TYPE_CHECKING:
@@ -136,15 +137,17 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     stored = store(prepared, best, reporter, recipe.output)
     facts["validation"] = stored.validation.metrics
     facts["artifact"] = _artifact(recipe.output, folder, prepared.base.size, stored.manifest.storage)
-    predictions = stored.validation.predictions
+    final = stored.validation
     if prepared.examples.test is not None:
         gpu.begin()
         test, seconds = _test(prepared, prepared.examples.test, stored.model, reporter)
         gpu.end("evaluation")
         facts["seconds"]["evaluation"] = seconds
         facts["test"] = test.metrics
-        predictions = test.predictions
-    write_predictions(folder, predictions)
+        final = test
+    facts["measures"] = {metric.name: asdict(metric.measure) for metric in final.measured}
+    write_predictions(folder, final.entries())
+    write_row_values(folder, final.row_values())
 
     del stored, best
     reporter.event("measuring memory")
@@ -216,7 +219,7 @@ def _test(
     batch_size = prepared.recipe.training.eval_batch_size
     begin = time.perf_counter()
     with reporter.step("evaluating on test", "rows") as advance:
-        test = prepared.task.evaluate(model, examples, batch_size=batch_size, progress=advance)
+        test = model.spec.task.evaluate(model, examples, batch_size=batch_size, progress=advance)
     return test, round(time.perf_counter() - begin, 3)
 
 

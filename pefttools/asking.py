@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ OnError = Literal["stop", "skip"]
 ID = "id"
 
 
-def table_of(inputs: Sequence[str] | Sequence[Mapping[str, Any]], task: Task[Any]) -> Table:
+def table_of(inputs: Sequence[str | Mapping[str, Any]], task: Task[Any]) -> Table:
     """Texts, or mappings by column role, as a table of what the task reads.
 
     Raises:
@@ -27,10 +27,32 @@ def table_of(inputs: Sequence[str] | Sequence[Mapping[str, Any]], task: Task[Any
     """
     if isinstance(inputs, str):
         raise ConfigError("give a list of texts, not one text")
-    main = next(iter(task.roles))
+    main = task.main_role()
     rows = [{main: one} if isinstance(one, str) else dict(one) for one in inputs]
     roles = [role for role in (*task.roles, ID) if any(role in row for row in rows)]
     return Table("the inputs", rows, {role: role for role in (main, *roles)}, range(1, len(rows) + 1))
+
+
+def example_of(
+    row: str | Mapping[str, Any], task: Task[Any], tokenizer: Any, labels: Sequence[str], trained: Collection[str]
+) -> Example:
+    """One row that waits for a prediction, checked and encoded.
+
+    Args:
+        row: a text, or a mapping by column role.
+        task: of the model.
+        tokenizer: of the base.
+        labels: label names.
+        trained: roles of the training data; empty where it is not known.
+
+    Raises:
+        DataError: the model can't take it.
+    """
+    table = without_answers(table_of([row], task), task)
+    task.check_roles(table.columns, trained)
+    (example,) = encoded(table, task, tokenizer, labels, "stop")
+    assert not isinstance(example, DataError)
+    return example
 
 
 def predict(
@@ -52,7 +74,7 @@ def predict(
     examples = encoded(asked, task, model.tokenizer, model.labels, on_error)
     good = [one for one in examples if not isinstance(one, DataError)]
     with reporter.step("predicting", "rows") as advance:
-        answers = iter(task.predict(model, good, batch_size=batch_size, progress=advance, all_scores=all_scores))
+        answers = iter(task.finish(task.predict(model, good, batch_size=batch_size, progress=advance)))
     found: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
         row = {ID: table.rows[index].get(ID)} if ID in table.columns else {}
@@ -60,7 +82,7 @@ def predict(
             found.append({**row, "error": str(example)})
             continue
         cut = {"cut_from": example["length"]} if is_cut(example) else {}
-        found.append({**row, **next(answers), **cut})
+        found.append({**row, **next(answers).as_dict(all_scores=all_scores), **cut})
     if len(good) < len(found):
         reporter.event(f"{len(found) - len(good):,} of {len(found):,} rows could not be predicted: see their errors")
     cuts = cuts_of(good, task.options.max_length)
@@ -98,6 +120,6 @@ def row_by_row(work: Callable[[Table], list[Example]], table: Table) -> list[Exa
 
 def without_answers(table: Table, task: Task[Any]) -> Table:
     """A table with nothing but what a prediction may see."""
-    visible = {role: name for role, name in table.columns.items() if role in task.inputs}
+    visible = {role: name for role, name in table.columns.items() if role in task.inputs()}
     rows = [{role: row[role] for role in visible if role in row} for row in table.rows]
     return replace(table, rows=rows, columns=visible, notes=())

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,8 +38,9 @@ class Capabilities:
     """What a method can do. Checked before anything is loaded.
 
     Attributes:
-        tasks: names of the tasks it can train; None: every task.
-        bases: names of the base variants it can stand on; None: every variant.
+        modalities: what the models that it works on may read, e.g. ``text``; None: anything.
+        needs_head: it works only where the task has a head of its own, on the base's states.
+        variants: names of the base variants it can stand on; None: every variant.
         mergeable: its trained state can be folded into the base's own weights.
         gradient_checkpointing: it trains with activations recomputed in the backward pass.
         padded_generation: it generates for prompts of different lengths in one batch.
@@ -50,8 +51,9 @@ class Capabilities:
         mixed_batch: its trained state comes down to deltas, so that a pool can serve it beside other adapters.
     """
 
-    tasks: frozenset[str] | None = None
-    bases: frozenset[str] | None = None
+    modalities: frozenset[str] | None = None
+    needs_head: bool = False
+    variants: frozenset[str] | None = None
     mergeable: bool = False
     gradient_checkpointing: bool = True
     pairs: bool = True
@@ -60,6 +62,22 @@ class Capabilities:
     packing: bool = True
     mixed_batch: bool = False
     head_only: bool = False
+
+
+class TaskFacts(Protocol):
+    """What a method may know of a task before anything is loaded."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def modality(self) -> str:
+        """What the model reads: ``text``, ``image``, ``audio`` or ``image-text``."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are texts from the base's own language head, so that no head is trained."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +110,26 @@ class Method(ABC, Generic[ConfigT]):
     #: themselves. Lets an adapter without effect be noticed; empty: not known of this method
     neutral: ClassVar[Mapping[str, float | None]] = {}
 
-    def check(self, config: ConfigT, variant: BaseVariant, task: str) -> None:
+    def check(self, config: ConfigT, variant: BaseVariant, task: TaskFacts) -> None:
         """Refuse a combination that can't work, before anything is loaded.
 
         Raises:
             ConfigError: this method, with these options, does not go with the variant or the task.
         """
         allowed = self.capabilities
-        if allowed.tasks is not None and task not in allowed.tasks:
+        if allowed.modalities is not None and task.modality not in allowed.modalities:
             raise ConfigError(
-                f"the method {self.name!r} can't train the task {task!r}",
-                hint=f"It can train: {', '.join(sorted(allowed.tasks))}.",
+                f"the method {self.name!r} can't train the task {task.name!r}, whose models read {task.modality}",
+                hint=f"It works on: {', '.join(sorted(allowed.modalities))}.",
             )
-        if allowed.bases is not None and variant.name not in allowed.bases:
+        if allowed.needs_head and task.generates:
+            raise ConfigError(
+                f"the method {self.name!r} can't train the task {task.name!r}: it trains a head, and the task has none"
+            )
+        if allowed.variants is not None and variant.name not in allowed.variants:
             raise ConfigError(
                 f"the method {self.name!r} does not go with the base variant {variant.name!r}",
-                hint=f"It goes with: {', '.join(sorted(allowed.bases))}.",
+                hint=f"It goes with: {', '.join(sorted(allowed.variants))}.",
             )
 
     def default_learning_rate(self, parameters: int) -> float:

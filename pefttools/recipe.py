@@ -91,10 +91,20 @@ def stored_method(name: str, options: Mapping[str, Any], schema: str, where: str
     return method, validate(method.config, method.upgraded(dict(options), schema), where)
 
 
-def stored_task(name: str, options: Mapping[str, Any], where: str) -> Task[Any]:
-    """The task of an artifact, whichever version wrote its options."""
-    task = tasks.get(name)
-    return task(validate(task.config, task.upgraded(dict(options)), where))
+def stored_task(
+    name: str, options: Mapping[str, Any], where: str, calibration: Mapping[str, Any] | None = None
+) -> Task[Any]:
+    """The task of an artifact, whichever version wrote its options.
+
+    Args:
+        name: of the task.
+        options: as stored.
+        where: for messages.
+        calibration: what was chosen on validation.
+    """
+    kind = tasks.get(name)
+    task = kind(validate(kind.config, kind.upgraded(dict(options)), where))
+    return task if calibration is None else task.calibrated(dict(calibration))
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from pefttools.bases import Base, BaseVariant, variants
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
-from pefttools.methods import Method, MethodConfig, Target
+from pefttools.methods import Method, MethodConfig, Target, TaskFacts
 from pefttools.tasks import Built, Task
 from pefttools.tasks.generation import end_tokens
 
@@ -131,14 +131,23 @@ class TunedModel(nn.Module):
             )
         return cast("torch.Tensor", tokens[:, inputs["input_ids"].shape[1] :])
 
+    def calibrate(self, calibration: dict[str, Any] | None) -> None:
+        """Go by what the task chose on validation; see `Task.calibrate`."""
+        self.spec = replace(self.spec, task=self.spec.task.calibrated(calibration))
+
     def count(self) -> ParameterCount:
-        """Parameters of the whole model, by use. Quantized weights count as the weights that they stand for."""
+        """Parameters of the whole model, by use. Quantized weights count as the weights that they stand for.
+
+        Of a method that trains nothing none are trainable, though a head is saved.
+        """
         head = 0 if self.head is None else sum(p.numel() for p in self.head.parameters())
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         for name, parameter in self.transformer.named_parameters():
             inside = any(f".{module}." in f".{name}" for module in self.spec.target.head_modules)
             if parameter.requires_grad and inside:
                 head += parameter.numel()
+        if not self.spec.method.capabilities.trains:
+            trainable = head = 0
         return ParameterCount(sum(_size(p) for p in self.parameters()), trainable, head)
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
@@ -163,7 +172,7 @@ class TunedModel(nn.Module):
         return torch.autocast(self.device.type, self.autocast)
 
 
-def check_combination(method: Method[Any], config: MethodConfig, variant: BaseVariant, task: str) -> None:
+def check_combination(method: Method[Any], config: MethodConfig, variant: BaseVariant, task: TaskFacts) -> None:
     """Refuse what can't go together, before anything is loaded.
 
     Raises:
@@ -193,7 +202,7 @@ def build(
         ConfigError: a combination that can't work, a pattern that matches nothing, nothing to train.
     """
     variant = variants.get(variant_name)(device)
-    check_combination(method, config, variant, task.name)
+    check_combination(method, config, variant, task)
     if gradient_checkpointing and not method.capabilities.gradient_checkpointing:
         raise ConfigError(
             f"the method {method.name!r} can't train with gradient checkpointing",

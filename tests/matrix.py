@@ -199,6 +199,5 @@ def cells(families: dict[str, Any], decoders: dict[str, Any]) -> list[tuple[str,
         for family in families
         for method in METHODS
         for head in (("mean", "model", "lm") if family in decoders else ("mean", "model"))
-        if (allowed := methods.get(METHODS[method]["name"]).capabilities.tasks) is None
-        or TASKS[head]["name"] in allowed
+        if not (methods.get(METHODS[method]["name"]).capabilities.needs_head and head == "lm")
     ]

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
+from pefttools.metrics import Measure
 
 from ..environment import Environment
 from ..records import RunRecord, read_records
@@ -21,9 +24,9 @@ from ..statistics import (
     seeds_interval,
     value_interval,
 )
-from .data import ReportData, Row, is_share
+from .data import ReportData, Row
 from .fronts import front
-from .reading import check, planned, planned_ids, planned_of_row, read_summary, right_rows
+from .reading import check, planned, planned_ids, planned_of_row, read_summary, values_of_rows
 
 #: label and variant
 Key = tuple[str, str]
@@ -44,8 +47,9 @@ def build(folder: Path) -> ReportData:
         groups.setdefault((record.label, record.variant), []).append(record)
     base_key = _baseline_key(groups, baseline)
     base = groups[base_key] if base_key is not None else []
-    models = {key: _models(right_rows(folder, runs), runs, base or runs) for key, runs in groups.items()}
-    comparisons, common = _compared(models, base_key)
+    measure = records[0].measure
+    models = {key: _models(values_of_rows(folder, runs), runs, base or runs, measure) for key, runs in groups.items()}
+    comparisons, common = _compared(models, base_key, measure.margin, records[0].greater_is_better)
     planned_runs = planned_of_row(folder)
     usual = _usual(records)
     baseline_learned = not base or any(run.did_not_learn is None for run in base if run.status == "ok")
@@ -67,6 +71,7 @@ def build(folder: Path) -> ReportData:
         title,
         baseline,
         records[0].primary_metric,
+        measure,
         tuple(_ranked(rows, 1.0 if records[0].greater_is_better else -1.0)),
         tuple(records),
         len(found) - len(records),
@@ -81,30 +86,34 @@ def _baseline_key(groups: Mapping[Key, list[RunRecord]], baseline: str) -> Key |
 
 
 def _models(
-    correct: Mapping[int, Sequence[bool]], runs: Sequence[RunRecord], like: Sequence[RunRecord]
+    values: Mapping[int, NDArray[np.float64]], runs: Sequence[RunRecord], like: Sequence[RunRecord], measure: Measure
 ) -> Models | None:
     """The models of a method that were measured on the rows of the baseline; None: there is none.
 
     Args:
-        correct: seed -> whether each row was answered rightly.
+        values: seed -> each row's number.
         runs: of the method.
         like: of the baseline, or of the method itself where there is no baseline.
+        measure: what the numbers mean.
     """
     on = _rows_of(like)
-    answers = [correct[run.seed] for run in runs if run.status == "ok" and _measured_on(run) == on]
-    answers = [one for one in answers if len(one)]
-    if not answers:
+    known = [values[run.seed] for run in runs if run.seed in values and _measured_on(run) == on]
+    known = [one for one in known if len(one)]
+    if not known:
         return None
-    rows = Counter(map(len, answers)).most_common(1)[0][0]
-    return Models.of(np.array([one for one in answers if len(one) == rows], dtype=np.float64))
+    rows = Counter(map(len, known)).most_common(1)[0][0]
+    return Models.of(np.stack([one for one in known if len(one) == rows]), measure.bounds)
 
 
-def _compared(models: Mapping[Key, Models | None], base_key: Key | None) -> tuple[dict[Key, Comparison], Common | None]:
+def _compared(
+    models: Mapping[Key, Models | None], base_key: Key | None, margin: float | None, higher_is_better: bool
+) -> tuple[dict[Key, Comparison], Common | None]:
     known = {key: one for key, one in models.items() if one is not None}
     baseline = known.pop(base_key, None) if base_key is not None else None
     if baseline is None:
         return {}, common_variance(known.values())
-    return compare({key: one for key, one in known.items() if one.rows == baseline.rows}, baseline)
+    alike = {key: one for key, one in known.items() if one.rows == baseline.rows}
+    return compare(alike, baseline, margin, higher_is_better=higher_is_better)
 
 
 def _rows_of(runs: Sequence[RunRecord]) -> str | None:
@@ -171,16 +180,18 @@ def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common 
 def _interval(
     done: Sequence[RunRecord], scores: Sequence[float], models: Models | None, common: Common | None
 ) -> tuple[Interval | None, str]:
-    """Of rows and seeds where the metric is the share of right rows; of seeds where it is another."""
+    """Of rows and seeds where each row's number is known; else of seeds."""
     if not scores:
         return None, ""
     if models is not None and models.seeds == len(scores) and np.allclose(models.of_seeds, scores, rtol=0, atol=1e-9):
         rows = "test rows" if done[0].test else "validation rows"
         return value_interval(models, common), rows if models.seeds == 1 else f"seeds and {rows}"
     interval = seeds_interval(scores)
-    if interval is not None and is_share(done[0].primary_metric):
+    bounds = done[0].measure.bounds
+    if interval is not None and bounds is not None:
         # The t interval of two seeds is easily wider than what is possible.
-        interval = Interval(max(0.0, interval.low), min(1.0, interval.high))
+        high = interval.high if bounds[1] is None else min(bounds[1], interval.high)
+        interval = Interval(max(bounds[0], interval.low), high)
     return interval, "seeds" if interval is not None else ""
 
 

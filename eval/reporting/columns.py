@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pefttools.metrics import Measure
+
 from ..records import Memory
 from . import words
 from .data import ReportData, Row
@@ -28,18 +30,21 @@ class Column:
 
 def results(data: ReportData) -> list[Column]:
     """What was reached, and at what price."""
-    metric = data.metric
+    measure, unit = data.measure, words.difference_unit(data.measure)
     kinds = {row.interval_kind for row in data.rows if row.interval is not None}
     alike = len(kinds) == 1
     several = any(row.deviation is not None for row in data.rows)
     return [
         _METHOD,
-        Column(metric.replace("_", " ").capitalize(), lambda row: (words.score(row.score, metric), _number(row.score))),
         Column(
-            f"95 % interval ({kinds.pop()})" if alike else "95 % interval", lambda row: _interval(row, metric, alike)
+            data.metric.replace("_", " ").capitalize(),
+            lambda row: (words.score(row.score, measure), _number(row.score)),
         ),
-        *([Column("Between seeds", lambda row: (words.deviation(row, metric), _number(row.deviation)))] * several),
-        Column(f"Difference to {data.baseline}{words.compared_in(data)}, points", _difference),
+        Column(
+            f"95 % interval ({kinds.pop()})" if alike else "95 % interval", lambda row: _interval(row, measure, alike)
+        ),
+        *([Column("Between seeds", lambda row: (words.deviation(row, measure), _number(row.deviation)))] * several),
+        Column(f"Difference to {data.baseline}" + (f", {unit}" if unit else ""), lambda row: _difference(row, measure)),
         Column("Verdict", lambda row: (row.verdict, row.verdict)),
         Column("Runs", lambda row: (words.runs(row), float(len(row.done)))),
         Column("Trained parameters", _trained),
@@ -85,17 +90,17 @@ def _number(value: float | None) -> float:
     return -1.0 if value is None else float(value)
 
 
-def _interval(row: Row, metric: str, alike: bool) -> Cell:
+def _interval(row: Row, measure: Measure, alike: bool) -> Cell:
     """The interval, and what it is of unless the heading says so for all."""
     if row.interval is None:
         return "", -1.0
-    said = words.spread(row, metric)
+    said = words.spread(row, measure)
     return said if alike else f"{said} ({row.interval_kind})", row.interval.low
 
 
-def _difference(row: Row) -> Cell:
+def _difference(row: Row, measure: Measure) -> Cell:
     value = row.against.difference if row.against else (0.0 if row.is_baseline else -1.0)
-    return words.difference(row), value
+    return words.difference(row, measure), value
 
 
 def _trained(row: Row) -> Cell:

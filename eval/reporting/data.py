@@ -6,15 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pefttools.metrics import Measure
+
 from ..records import Memory, RunRecord
 from ..statistics import Comparison, Interval
-
-_SHARES = ("accuracy", "precision", "recall", "f1", "exact_match")
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric lies between 0 and 1 and reads best in percent."""
-    return metric.startswith(_SHARES) or metric.endswith(("_accuracy",))
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ class Row:
 
 def verdict(found: Comparison) -> str:
     """A verdict in words. With one seed it is about two trained models, and says so."""
-    if found.about_methods or found.verdict == "no call":
+    if found.about_methods or found.verdict == "inconclusive":
         return found.verdict
     return f"one seed: this model is {found.verdict}"
 
@@ -128,6 +123,7 @@ class ReportData:
     title: str
     baseline: str
     metric: str
+    measure: Measure
     rows: tuple[Row, ...]
     records: tuple[RunRecord, ...]
     #: runs in the folder that the spec does not mean any more

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from .data import ReportData, Row, is_share
+from .data import ReportData, Row
 
 #: colours that stay apart for most kinds of colour blindness (Okabe and Ito), then two more
 _COLOURS = (
@@ -54,7 +54,7 @@ def figures(data: ReportData) -> list[tuple[str, str, str]]:
 def _scatter(
     rows: list[Row], costs: list[float], front: list[bool], data: ReportData, colours: dict[str, str]
 ) -> dict[str, Any]:
-    scale = 100.0 if is_share(data.metric) else 1.0
+    scale = 100.0 if data.measure.unit == "%" else 1.0
     traces: list[dict[str, Any]] = []
     points = sorted((cost, scale * (row.score or 0.0)) for row, cost, on in zip(rows, costs, front, strict=True) if on)
     traces.append(

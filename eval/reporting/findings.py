@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pefttools.metrics import Measure
 from pefttools.tasks.cuts import Cuts
 
 from ..statistics import Comparison
 from .data import ReportData, Row
 from .trials import at_edge
-from .words import bytes_, chance, compared_in, difference, percent, reason, runs, unfinished
+from .words import bytes_, chance, difference, difference_unit, percent, reason, runs, unfinished
 
 
 def findings(data: ReportData) -> list[str]:
@@ -64,32 +65,36 @@ def findings(data: ReportData) -> list[str]:
 def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> list[str]:
     """What was shown of each method, and of what kind it is."""
     found = []
+    measure = data.measure
+    unit = f" {difference_unit(measure)}".rstrip()
     for row, against in compared:
         if against.verdict in ("better", "worse"):
             what = row.name if against.about_methods else f"The one trained model of {row.name}"
             than = data.baseline if against.about_methods else f"that of {data.baseline}"
-            found.append(
-                f"{what} is {against.verdict} than {than}: difference {difference(row)} points, {chance(against.p)}."
-            )
+            said = f"{difference(row, measure)}{unit}, {chance(against.p)}"
+            found.append(f"{what} is {against.verdict} than {than}: difference {said}.")
     for about_methods in (True, False):
         equal = [(r, a) for r, a in compared if a.verdict == "equal" and a.about_methods == about_methods]
         if equal:
-            points = 100 * (equal[0][1].margin or 0.0)
-            within = f"{points:g} point" + ("" if points == 1 else "s")
+            margin = (100 if measure.unit == "%" else 1) * (equal[0][1].margin or 0.0)
+            within = f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
             what = (
                 f"Equal to {data.baseline}" if about_methods else f"As trained models equal to that of {data.baseline}"
             )
-            found.append(f"{what} to within {within}, by two one-sided tests: {_listed([row for row, _ in equal])}.")
-    open_ = [(row, against) for row, against in compared if against.verdict == "no call"]
+            found.append(
+                f"{what} to within {within}, by two one-sided tests: {_listed([row for row, _ in equal], measure)}."
+            )
+    in_unit = f" ({unit.strip()})" if unit else ""
+    open_ = [(row, against) for row, against in compared if against.verdict == "inconclusive"]
     if wide := [row for row, against in open_ if against.interval.contains_zero]:
         found.append(
-            f"Not to be told apart from {data.baseline}, by points: {_listed(wide)}. These intervals are too wide to "
-            "call a winner or to call them equal; more seeds or test rows are needed."
+            f"No significant difference from {data.baseline}{in_unit}: {_listed(wide, measure)}. These intervals "
+            "are too wide to call a winner or to call them equal; more seeds or test rows are needed."
         )
     if close := [row for row, against in open_ if not against.interval.contains_zero]:
         found.append(
-            f"Close calls against {data.baseline}, by points: {_listed(close)}. Each interval leaves out 0, but among "
-            f"{len(compared)} comparisons that is no sure difference (Holm)."
+            f"Close calls against {data.baseline}{in_unit}: {_listed(close, measure)}. Each interval excludes 0, but "
+            f"among {len(compared)} comparisons that is not significant after Holm correction."
         )
     if not compared:
         return found
@@ -97,8 +102,6 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> l
         f"Differences are paired on {compared[0][1].rows:,} rows; 95 % intervals in brackets; p values corrected by "
         "Holm."
     )
-    if compared_in(data):
-        found.append(f"Differences and verdicts are of the share of rows right, not of {data.metric}.")
     if all(against.about_methods for _, against in compared):
         found.append("Intervals and p values include how much other seeds and other rows would vary.")
     else:
@@ -110,8 +113,8 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> l
     return found
 
 
-def _listed(rows: Sequence[Row]) -> str:
-    return "; ".join(f"{row.name} {difference(row)}" for row in rows)
+def _listed(rows: Sequence[Row], measure: Measure) -> str:
+    return "; ".join(f"{row.name} {difference(row, measure)}" for row in rows)
 
 
 def _cut(data: ReportData) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pefttools.metrics import Measure
+
 from . import trials, words
 from .data import ReportData, Row
 from .findings import findings
@@ -11,9 +13,9 @@ from .findings import findings
 
 def to_markdown(data: ReportData) -> str:
     """Table, findings and notes."""
-    metric = data.metric
-    heads = ["method", metric, "95 % interval", "between seeds",
-             f"difference to {data.baseline}{words.compared_in(data)} (points)", "verdict", "runs",
+    unit = words.difference_unit(data.measure)
+    heads = ["method", data.metric, "95 % interval", "between seeds",
+             f"difference to {data.baseline}" + (f" ({unit})" if unit else ""), "verdict", "runs",
              "trained parameters",
              data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "CPU time", "rows/s"]  # fmt: skip
     lines = [
@@ -22,7 +24,7 @@ def to_markdown(data: ReportData) -> str:
         "| " + " | ".join(map(_plain, heads)) + " |",
         "|---" * len(heads) + "|",
     ]
-    lines += ["| " + " | ".join(map(_plain, _cells(row, metric))) + " |" for row in data.rows]
+    lines += ["| " + " | ".join(map(_plain, _cells(row, data.measure))) + " |" for row in data.rows]
     lines += [
         "",
         *(f"- {_plain(text)}" for text in findings(data)),
@@ -51,14 +53,14 @@ def _trials(data: ReportData) -> list[str]:
     ]
 
 
-def _cells(row: Row, metric: str) -> list[str]:
+def _cells(row: Row, measure: Measure) -> list[str]:
     artifact = row.first.artifact
     return [
         row.name,
-        words.score(row.score, metric),
-        words.spread(row, metric),
-        words.deviation(row, metric),
-        words.difference(row),
+        words.score(row.score, measure),
+        words.spread(row, measure),
+        words.deviation(row, measure),
+        words.difference(row, measure),
         row.verdict,
         words.runs(row),
         f"{words.count(row.trained)} ({words.percent(row.share_trained)})",

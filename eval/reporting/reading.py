@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pefttools.errors import DataError
 
-from ..records import PREDICTIONS, RUNS, RunRecord, read_predictions
+from ..records import RUNS, RunRecord, read_row_values
 
 
 def check(folder: Path, records: Sequence[RunRecord]) -> None:
@@ -61,23 +64,15 @@ def read_summary(folder: Path) -> tuple[str, str]:
     return _text(spec.get("name") or folder.name), _text(spec.get("baseline") or "full")
 
 
-def right_rows(folder: Path, runs: Sequence[RunRecord]) -> dict[int, list[bool]]:
-    """Seed -> whether each row was answered rightly, for runs that ended well.
+def values_of_rows(folder: Path, runs: Sequence[RunRecord]) -> dict[int, NDArray[np.float64]]:
+    """Seed -> what each row has to do with the primary metric, for runs that ended well and have such numbers.
 
     Raises:
-        DataError: damaged predictions.
+        DataError: a damaged file.
     """
-    found = {}
-    for run in runs:
-        if run.status == "ok":
-            place = folder / RUNS / run.id
-            try:
-                found[run.seed] = [bool(entry["correct"]) for entry in read_predictions(place)]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{place / PREDICTIONS} is damaged: {error!r}", hint="Remove its folder, and run bench again."
-                ) from error
-    return found
+    done = [run for run in runs if run.status == "ok"]
+    found = {run.seed: read_row_values(folder / RUNS / run.id, run.primary_metric) for run in done}
+    return {seed: values for seed, values in found.items() if values is not None}
 
 
 def _spec(folder: Path) -> dict[str, Any]:

@@ -29,16 +29,16 @@ def show(data: ReportData, console: Console) -> None:
         table.add_column(plain(heading), justify="right", no_wrap=True)
     for row in data.rows:
         artifact = row.first.artifact
-        against = "baseline" if row.is_baseline else words.difference(row).partition(" (")[0]
+        against = "baseline" if row.is_baseline else words.difference(row, data.measure).partition(" (")[0]
         if row.did_not_learn:
             against = "did not learn"
         elif row.against is not None:
-            sign = {"no call": "~", "equal": "="}.get(row.against.verdict, "")
+            sign = {"inconclusive": "~", "equal": "="}.get(row.against.verdict, "")
             against = f"{against} {sign}".strip()
         cells = (
             row.name,
-            words.score(row.score, data.metric) if row.score is not None else row.first.status,
-            words.spread(row, data.metric),
+            words.score(row.score, data.measure) if row.score is not None else row.first.status,
+            words.spread(row, data.measure),
             against,
             words.count(row.trained),
             words.bytes_(row.memory.training.peak if row.memory else None),
@@ -49,9 +49,7 @@ def show(data: ReportData, console: Console) -> None:
         table.add_row(*(plain(cell) for cell in cells))
     console.print(table)
     kind = "of different kinds, not comparable" if data.mixed_memory else "counted tensors"
-    notes = "~ no winner can be called   = equal to within the margin" + (
-        "" if data.on_gpu else f"   * training memory, {kind}"
-    )
+    notes = "~ inconclusive   = equal to within the margin" + ("" if data.on_gpu else f"   * training memory, {kind}")
     console.print(plain(notes, "dim"))
     for text in findings(data):
         console.print(plain(f"- {text}"))

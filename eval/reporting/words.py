@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
+from pefttools.metrics import Measure
+
 from ..records import TOLERANCE, Memory, RunRecord
-from .data import ReportData, Row, is_share
-
-#: metrics that are the share of rows answered rightly, which is what is paired
-_OF_ROWS = ("accuracy", "exact_match")
+from .data import ReportData, Row
 
 
-def score(value: float | None, metric: str) -> str:
+def score(value: float | None, measure: Measure) -> str:
     """A metric's value."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if measure.unit == "%" else f"{value:.4g}"
 
 
-def spread(row: Row, metric: str) -> str:
+def spread(row: Row, measure: Measure) -> str:
     """The interval of a row's score."""
     if row.interval is None:
         return ""
-    scale, form = (100, ".1f") if is_share(metric) else (1, ".4g")
+    scale, form = (100, ".1f") if measure.unit == "%" else (1, ".4g")
     return f"{scale * row.interval.low:{form}}–{scale * row.interval.high:{form}}"
 
 
-def deviation(row: Row, metric: str) -> str:
+def deviation(row: Row, measure: Measure) -> str:
     """Standard deviation of a row's score between its seeds."""
     if row.deviation is None:
         return "–"
-    return f"{100 * row.deviation:.2f} points" if is_share(metric) else f"{row.deviation:.3g}"
+    return f"{100 * row.deviation:.2f} points" if measure.unit == "%" else f"{row.deviation:.3g}"
 
 
-def difference(row: Row) -> str:
-    """Difference to the baseline in points, with its interval."""
+def difference(row: Row, measure: Measure) -> str:
+    """Difference to the baseline, with its interval, in the unit of `difference_unit`."""
     if row.against is None:
         return ""
     against = row.against
-    low, high = 100 * against.interval.low, 100 * against.interval.high
-    return f"{100 * against.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+    scale, form = (100, "+.1f") if measure.unit == "%" else (1, "+.3g")
+    low, high = scale * against.interval.low, scale * against.interval.high
+    return f"{scale * against.difference:{form}} ({low:{form}} to {high:{form}})"
 
 
-def compared_in(data: ReportData) -> str:
-    """What the difference to the baseline is a difference of, where it isn't the metric itself."""
-    return "" if data.metric in _OF_ROWS else " in rows right"
+def difference_unit(measure: Measure) -> str:
+    """The unit of a difference; empty where there is none."""
+    return "points" if measure.unit == "%" else measure.unit
 
 
 def runs(row: Row) -> str:

@@ -5,7 +5,7 @@ both varies with the rows that were drawn and with the seeds that were: `models`
 `comparison` put them together, `multiple` corrects for several comparisons in one report.
 """
 
-from .comparison import ALPHA, MARGIN, Comparison, Verdict, compare
+from .comparison import ALPHA, Comparison, Verdict, compare
 from .intervals import LEVEL, Interval, seeds_interval, share_interval, value_interval
 from .models import Common, Models, common_variance
 from .multiple import holm
@@ -13,7 +13,6 @@ from .multiple import holm
 __all__ = [
     "ALPHA",
     "LEVEL",
-    "MARGIN",
     "Common",
     "Comparison",
     "Interval",

@@ -31,12 +31,12 @@ from .intervals import LEVEL, Interval, quantile
 from .models import Common, Models, Variance, common_variance, variance_of_seeds
 from .multiple import holm
 
-Verdict = Literal["better", "worse", "equal", "no call"]
+Verdict = Literal["better", "worse", "equal", "inconclusive"]
 Name = TypeVar("Name", bound=Hashable)
 
 ALPHA = 0.05
-#: of a share: differences below one point are taken as too small to matter
-MARGIN = 0.01
+#: numbers that are smaller by this factor than the largest do not make a row differ
+_TINY = 0.01
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Comparison:
         margin: differences below it are taken as too small to matter.
         seeds: how many of the method, and of the baseline.
         rows: that all models were tested on.
+        higher_is_better: which way the number is better.
     """
 
     difference: float
@@ -60,6 +61,7 @@ class Comparison:
     margin: float | None
     seeds: tuple[int, int]
     rows: int
+    higher_is_better: bool = True
 
     @property
     def about_methods(self) -> bool:
@@ -70,19 +72,20 @@ class Comparison:
     def verdict(self) -> Verdict:
         """What is shown: a difference, that there is none of the margin's size, or neither."""
         if self.p < ALPHA:
-            return "better" if self.difference > 0 else "worse"
-        return "equal" if self.p_equal is not None and self.p_equal < ALPHA else "no call"
+            return "better" if (self.difference > 0) == self.higher_is_better else "worse"
+        return "equal" if self.p_equal is not None and self.p_equal < ALPHA else "inconclusive"
 
 
 def compare(
-    methods: Mapping[Name, Models], baseline: Models, margin: float | None = MARGIN
+    methods: Mapping[Name, Models], baseline: Models, margin: float | None = None, *, higher_is_better: bool = True
 ) -> tuple[dict[Name, Comparison], Common | None]:
     """Compare the methods of a report with their baseline.
 
     Args:
-        methods: by name, without the baseline; more of each number is better.
+        methods: by name, without the baseline.
         baseline: on the same rows.
         margin: differences below it are too small to matter; None: equal is never said.
+        higher_is_better: which way the numbers are better.
 
     Returns:
         The comparisons, and what the methods have in common of seeds.
@@ -103,6 +106,7 @@ def compare(
             margin,
             (methods[name].seeds, baseline.seeds),
             baseline.rows,
+            higher_is_better,
         )
         for index, (name, one) in enumerate(differences.items())
     }
@@ -134,8 +138,8 @@ class _Difference:
         self._none = not of_rows.any()
         low = min(method.of_rows.min(), baseline.of_rows.min())
         self._range = float(max(method.of_rows.max(), baseline.of_rows.max()) - low)
-        if method.bounded and baseline.bounded:
-            self._range = 1.0
+        if method.bounds is not None and method.bounds[1] is not None:
+            self._range = method.bounds[1] - method.bounds[0]
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Of the difference."""
@@ -172,8 +176,9 @@ def _of_rows(differences: NDArray[np.float64]) -> Variance:
     """
     rows = len(differences)
     squares = float(differences @ differences)
-    differing = int(np.count_nonzero(differences))
-    typical = squares / differing if differing else 0.0
+    # Where a metric is no mean over rows, each row's number depends a little on all others.
+    differing = np.abs(differences) > _TINY * np.abs(differences).max(initial=0.0)
+    typical = float((differences[differing] ** 2).mean()) if differing.any() else 0.0
     total = float(differences.sum())
     value = max((squares + 2 * typical - total**2 / (rows + 2)) / (rows + 1) / (rows + 2), 0.0)
     return Variance(value, value**2 / max(rows - 1, 1))

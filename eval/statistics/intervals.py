@@ -28,6 +28,10 @@ class Interval:
     low: float
     high: float
 
+    def moved(self, by: float) -> Interval:
+        """The interval, so much higher."""
+        return Interval(self.low + by, self.high + by)
+
     @property
     def contains_zero(self) -> bool:
         """Whether no difference lies inside."""
@@ -55,13 +59,25 @@ def value_interval(models: Models, common: Common | None, level: float = LEVEL) 
     variance = Variance(rows, rows**2 / max(models.rows - 1, 1))
     if models.seeds > 1:
         variance += variance_of_seeds([models], common)
-    if models.bounded:
-        share = models.mean
-        spread = share * (1 - share)
+    if models.bounds is not None and models.bounds[1] is None:
+        return positive_interval(models.mean - models.bounds[0], variance, level).moved(models.bounds[0])
+    if models.bounds is not None and models.bounds[1] is not None:
+        low, width = models.bounds[0], models.bounds[1] - models.bounds[0]
+        share = min(max((models.mean - low) / width, 0.0), 1.0)
+        spread = share * (1 - share) * width**2
         effective = spread / variance.value if variance.value > 0 and spread > 0 else float(models.rows)
-        return share_interval(share, effective, quantile(variance.degrees(), level))
+        found = share_interval(share, effective, quantile(variance.degrees(), level))
+        return Interval(width * found.low, width * found.high).moved(low)
     half = quantile(variance.degrees(), level) * math.sqrt(variance.value)
     return Interval(models.mean - half, models.mean + half)
+
+
+def positive_interval(value: float, variance: Variance, level: float = LEVEL) -> Interval:
+    """Interval of a number above 0, such as an error, whose estimates are skewed: a t interval of its logarithm."""
+    if value <= 0:
+        return Interval(0.0, quantile(variance.degrees(), level) * math.sqrt(variance.value))
+    half = quantile(variance.degrees(), level) * math.sqrt(variance.value) / value
+    return Interval(value * math.exp(-half), value * math.exp(min(half, 700.0)))
 
 
 def share_interval(share: float, rows: float, quantile: float) -> Interval:

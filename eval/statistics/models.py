@@ -1,6 +1,7 @@
 """What a method's models, one per seed, gave on the same rows, and how much of it varies with the seed.
 
-The numbers ``y[seed, row]`` are a crossed layout: a mean, an effect of the row, one of the seed, and a rest. Their mean
+Each row's number is the metric plus the row's influence on it; of a mean over rows that is the row's own number. The
+numbers ``y[seed, row]`` are a crossed layout: a mean, an effect of the row, one of the seed, and a rest. Their mean
 squares say how large each is (Cornfield and Tukey). The variance between seeds stands on very few values. It may come
 out small by chance, and a difference then seems large. So the methods of a report share theirs, as in Smyth's moderated
 t: what they have in common is the least that each is taken to have.
@@ -26,6 +27,10 @@ _CAP = 3.0
 _CAUTION = 1.3
 
 
+#: least and greatest possible value; None: there is no greatest
+Bounds = tuple[float, float | None]
+
+
 @dataclass(frozen=True)
 class Models:
     """The models of one method, on the same rows.
@@ -35,17 +40,17 @@ class Models:
         of_seeds: mean over the rows, ``[seeds]``.
         between: variance of the means of the seeds, of which a part is noise.
         noise: that part: what is left of the numbers without row and seed, divided by the number of rows.
-        bounded: every number lies between 0 and 1, as shares and right or wrong do.
+        bounds: least and greatest possible mean, as 0 and 1 of a share; None: it has no such bounds.
     """
 
     of_rows: NDArray[np.float64]
     of_seeds: NDArray[np.float64]
     between: float
     noise: float
-    bounded: bool
+    bounds: Bounds | None = None
 
     @classmethod
-    def of(cls, numbers: ArrayLike) -> Models:
+    def of(cls, numbers: ArrayLike, bounds: Bounds | None = None) -> Models:
         """From numbers ``[seeds, rows]``.
 
         Raises:
@@ -56,14 +61,13 @@ class Models:
             raise ValueError(f"numbers [seeds, rows] are needed, not the shape {values.shape}")
         seeds, rows = values.shape
         of_rows, of_seeds = values.mean(axis=0), values.mean(axis=1)
-        bounded = bool(values.min() >= 0 and values.max() <= 1)
         if seeds == 1 or rows == 1:
             between = float(of_seeds.var(ddof=1)) if seeds > 1 else 0.0
-            return cls(of_rows, of_seeds, between, 0.0, bounded)
+            return cls(of_rows, of_seeds, between, 0.0, bounds)
         rest = values - of_rows
         rest -= (of_seeds - of_seeds.mean())[:, None]
         noise = float(np.einsum("sr,sr->", rest, rest)) / ((seeds - 1) * (rows - 1)) / rows
-        return cls(of_rows, of_seeds, float(of_seeds.var(ddof=1)), noise, bounded)
+        return cls(of_rows, of_seeds, float(of_seeds.var(ddof=1)), noise, bounds)
 
     @property
     def seeds(self) -> int:

@@ -63,7 +63,7 @@ def wrap(
     choice: dict[str, Any] = {"name": method} if isinstance(method, str) else dict(method)
     chosen, config = choose_method({**choice, **options})
     chosen_task = choose_task(task if isinstance(task, str) else dict(task))
-    if chosen_task.roles.get("label") and len(labels) < 2:
+    if chosen_task.has_labels and len(labels) < 2:
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
     found = locate_base(base)
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
@@ -176,7 +176,7 @@ def predict(
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
     if data is not None:
-        table = _read(tuned, data, task.predict_roles(), columns, id_column, delimiter)
+        table = _read(tuned, data, task.columns(labelled=False), columns, id_column, delimiter)
     elif isinstance(inputs, Table):
         table = inputs
     else:
@@ -215,7 +215,7 @@ def evaluate(
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
     if not isinstance(data, Table):
-        data = _read(tuned, data, task.roles, columns, delimiter=delimiter)
+        data = _read(tuned, data, task.columns(), columns, delimiter=delimiter)
     task.check_roles(data.columns, tuned.spec.columns)
     task.check(data, tuned.labels)
     examples = task.encode(data, tuned.tokenizer, tuned.labels)

@@ -24,7 +24,7 @@ from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
-from pefttools.recipe import stored_method, stored_task
+from pefttools.recipe import stored_method
 from pefttools.tasks import Built
 
 #: the method whose files ``write_peft`` writes
@@ -65,7 +65,7 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
         method, config = stored_method(
             manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
         )
-        task = stored_task(entry.name, entry.config, str(folder))
+        task = entry.stored(str(folder))
         found = find_base(manifest, base)
         built = task.build(found, variants.get("float32")(), entry.labels, entry.head)
         deltas = method.deltas(held.folder, built.transformer, config, built.target)

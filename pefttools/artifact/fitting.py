@@ -15,7 +15,7 @@ from pefttools.artifact.save import HEAD
 from pefttools.bases import Base, variants
 from pefttools.bases.fingerprint import safetensors_header
 from pefttools.bases.skeleton import Skeleton
-from pefttools.recipe import stored_method, stored_task
+from pefttools.recipe import stored_method
 
 
 class Fitting:
@@ -45,7 +45,7 @@ class Fitting:
             manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
         )
         entry = manifest.task
-        task = stored_task(entry.name, entry.config, "the manifest's task").planned()
+        task = entry.stored("the manifest's task").planned()
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whoever loads the weights warns, and here none are kept
             built = task.build(self._outline, variants.get("float32")(), entry.labels, entry.head)

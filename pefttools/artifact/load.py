@@ -21,7 +21,7 @@ from pefttools.bases.fingerprint import forget_digests
 from pefttools.bases.identity import unlike_fields
 from pefttools.errors import ArtifactError, BaseModelError, PeftToolsError, is_out_of_memory
 from pefttools.methods import Method, MethodConfig
-from pefttools.recipe import stored_method, stored_task
+from pefttools.recipe import stored_method
 from pefttools.tasks import Built
 from pefttools.tuned import TunedModel, assemble, check_combination
 
@@ -66,10 +66,10 @@ def load_verified(
     method, config = stored_method(
         manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
     )
-    task = stored_task(manifest.task.name, manifest.task.config, "the manifest's task")
+    task = manifest.task.stored("the manifest's task")
     device = device or default_device()
     kind = variants.get(variant or manifest.base.variant)(device)
-    check_combination(method, config, kind, task.name)
+    check_combination(method, config, kind, task)
     built = task.build(base, kind, manifest.task.labels, manifest.task.head)
     built = replace(built, transformer=built.transformer.to(device))
     wrapped = load_method(method, config, built, folder, base.id)

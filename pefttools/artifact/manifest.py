@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pefttools.errors import ArtifactError
 from pefttools.files import canonical_json, sha256_file
+from pefttools.recipe import stored_task
+from pefttools.tasks import Task
 
 MANIFEST = "pefttools.json"
 #: of the manifest, and so of everything; may be there or not, and is listed nowhere
 SIGNATURE = "pefttools.json.sig"
 #: a newer minor version adds fields; a newer major version can't be read
-SCHEMA = "1.2"
+SCHEMA = "1.3"
 
 
 class _Part(BaseModel):
@@ -56,13 +58,23 @@ class MethodEntry(_Part):
 
 
 class TaskEntry(_Part):
-    """The task, its options and label names, and which head was trained."""
+    """The task, its options and label names, and which head was trained.
+
+    Attributes:
+        columns: role -> column of the training data.
+        calibration: what was chosen on validation, such as thresholds; None: nothing.
+    """
 
     name: str
     config: dict[str, Any]
     labels: list[str]
     head: str
     columns: dict[str, str] = Field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
+
+    def stored(self, where: str) -> Task[Any]:
+        """The task itself; `where` is for messages."""
+        return stored_task(self.name, self.config, where, self.calibration)
 
 
 class ImportedEntry(_Part):

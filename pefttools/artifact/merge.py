@@ -67,6 +67,8 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
             "the task head is the model's own, which sentence-transformers does not open",
             hint="Merge without --format: transformers.pipeline('text-classification', FOLDER) opens it.",
         )
+    if (why := manifest.task.stored("the manifest's task").why_not_merged(manifest.task.head, format)) is not None:
+        raise ConfigError(f"the adapter can't be merged: {why}", hint="Use the artifact as it is.")
     tuned = load_verified(held.folder, manifest, find_base(manifest, base), variant="float32")
     if tuned.head is None and tuned.labels and reads_the_last_position(tuned.transformer):
         raise ConfigError(

@@ -96,6 +96,7 @@ def draft_manifest(
             labels=list(spec.labels),
             head=spec.head_kind,
             columns=dict(columns or spec.columns),
+            calibration=spec.task.calibration,
         ),
         base=BaseEntry(
             id=spec.base.id,

@@ -41,8 +41,8 @@ def evaluate(
         model, data, columns=_columns(column), delimiter=delimiter, batch_size=batch_size, reporter=default_reporter()
     )
     if predictions is not None:
-        _write_lines(predictions, found.predictions)
-    classes = found.classes(model.labels) if per_class else None
+        _write_lines(predictions, found.entries())
+    classes = model.spec.task.class_report(found, model.labels) if per_class else None
     if per_class and classes is None:
         raise ConfigError(f"--per-class: the task {model.spec.task.name!r} has no classes")
     if as_json:

@@ -32,8 +32,8 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
         }
         return {
             "summary": method.summary,
-            "tasks": sorted(can.tasks) if can.tasks is not None else ["all"],
-            "bases": sorted(can.bases) if can.bases is not None else ["all"],
+            "tasks": ["all that train a head"] if can.needs_head else ["all"],
+            "variants": sorted(can.variants) if can.variants is not None else ["all"],
             "can": [word for word, able in abilities.items() if able],
             "learning rate": _learning_rate(method),
             "options": _options(method.config),
@@ -68,8 +68,8 @@ def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
     def row(task: type[Task[Any]]) -> dict[str, Any]:
         return {
             "summary": task.summary,
-            "columns": ", ".join(role if required else f"[{role}]" for role, required in task.roles.items()),
-            "chosen by": task.primary_metric,
+            "columns": ", ".join(role if required else f"[{role}]" for role, required in task.columns().items()),
+            "chosen by": task(task.config()).metrics[0].name,
             "options": _options(task.config),
         }
 

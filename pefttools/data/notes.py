@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from pefttools.data.columns import Row
@@ -15,10 +15,10 @@ from pefttools.data.table import Table
 _IMBALANCE = 20
 _SHOWN = 5
 
-Identity = Callable[[Row], Hashable]
+Identity = Callable[[Row], Hashable | None]
 
 
-def label_notes(tables: dict[str, Table], labels: Sequence[str]) -> list[str]:
+def label_notes(tables: Mapping[str, Table], labels: Sequence[str]) -> list[str]:
     """Classes that are far from equal in training, and labels that a split lacks."""
     notes, known = [], set(labels)
     for split, table in tables.items():
@@ -43,8 +43,14 @@ def label_notes(tables: dict[str, Table], labels: Sequence[str]) -> list[str]:
     return notes
 
 
-def duplicate_notes(tables: dict[str, Table], identity: Identity, labelled: bool) -> list[str]:
-    """Inputs that occur twice within a split, with other labels, or in two splits."""
+def duplicate_notes(tables: Mapping[str, Table], identity: Identity, strata: Identity) -> list[str]:
+    """Inputs that occur twice within a split, with other labels, or in two splits.
+
+    Args:
+        tables: the splits.
+        identity: gives what makes two rows the same input.
+        strata: gives a row's label; None where there are none.
+    """
     import numpy
 
     notes = []
@@ -54,15 +60,13 @@ def duplicate_notes(tables: dict[str, Table], identity: Identity, labelled: bool
         hashes, both = array("q"), array("q")
         for row in table.rows:
             hashes.append(hash(identity(row)))
-            if labelled:
-                both.append(hash((hashes[-1], label_text(row["label"]))))
+            both.append(hash((hashes[-1], strata(row))))
         inputs = numpy.frombuffer(hashes, dtype=numpy.int64)
         unique = numpy.unique(inputs)
         if len(unique) < len(inputs):
             line = f"{split}: {len(inputs) - len(unique):,} of {len(inputs):,} rows repeat the input of another"
-            if labelled:
-                unlike = len(numpy.unique(numpy.frombuffer(both, dtype=numpy.int64))) - len(unique)
-                line += f", {unlike:,} of them with another label" if unlike else ""
+            unlike = len(numpy.unique(numpy.frombuffer(both, dtype=numpy.int64))) - len(unique)
+            line += f", {unlike:,} of them with another label" if unlike else ""
             notes.append(line)
         for other, earlier in seen.items():
             shared = int(numpy.isin(inputs, earlier).sum())

@@ -64,7 +64,7 @@ def import_folder(
     names = _labels(foreign, where, chosen, labels, source)
     device = default_device()
     kind = variants.get(variant)(device)
-    check_combination(method, config, kind, chosen.name)
+    check_combination(method, config, kind, chosen)
     built = _built(chosen, where, kind, names, foreign, source)
     foreign = found.importer.check(found.folder, foreign, built, where)
     method, config = choose_method(foreign.method, f"{source}: the method's options")
@@ -129,7 +129,7 @@ def _longest(task: Task[Any], base: Base, built: Built, virtual: int) -> Task[An
 
 def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str], source: str) -> tuple[str, ...]:
     """Label names: those given, those of the source, or those of the base's own configuration."""
-    if "label" not in task.roles:
+    if not task.has_labels:
         if given:
             raise ConfigError(f"the task {task.name!r} has no labels", hint="Leave out --labels.")
         return ()

@@ -157,11 +157,6 @@ def plan(
     return [planned.row(shape or Shape()) for planned in combinations]
 
 
-def generates(task: Task[Any]) -> bool:
-    """Whether a task generates texts."""
-    return task.auto_class == "AutoModelForCausalLM"
-
-
 @dataclass(frozen=True)
 class Planned:
     """One combination, of which rows of several shapes may be asked.
@@ -192,7 +187,7 @@ class Planned:
         training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
         generation = None
-        if generates(model.spec.task):
+        if model.spec.task.generates:
             new = model.spec.task.options.max_new_tokens
             generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, self.longest - new)), new)
         return self._row(trainable, unquantized, training, evaluation, generation)
@@ -241,7 +236,7 @@ class Planned:
         """
         method, config = self.chosen_method()
         task = self.chosen_task()
-        names = [str(number) for number in range(self.labels)] if task.roles.get("label") else []
+        names = [str(number) for number in range(self.labels)] if task.has_labels else []
         try:
             with torch.device("meta"), quiet():
                 return build(

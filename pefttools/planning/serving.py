@@ -20,7 +20,7 @@ from pefttools.errors import ConfigError
 from pefttools.planning.counting import DEVICE, counting, kernels
 from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.fake import to_fake
-from pefttools.planning.plan import Planned, Shape, generates
+from pefttools.planning.plan import Planned, Shape
 from pefttools.pool.base import load_served_base
 from pefttools.pool.prepare import Prepared, Preparer
 from pefttools.pool.residents import Resident, Source
@@ -82,7 +82,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         raise ConfigError(f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)")
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.device("meta"), quiet():
-        served = load_served_base(planned.base, planned.variant, None, None, causal=generates(planned.chosen_task()))
+        served = load_served_base(planned.base, planned.variant, None, None, causal=planned.chosen_task().generates)
     variants.get(planned.variant)().compute_in(served.model, getattr(torch, planned.precision(shape)))
     to_fake(served.model, mode, DEVICE)
     prepared, new_tokens = _adapter(planned, shape, Preparer(served))
@@ -132,7 +132,7 @@ def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[Prepar
     with tempfile.TemporaryDirectory() as folder:
         write_weights(model, Path(folder))
         prepared = preparer.take_apart(Path(folder), entry, spec.method, spec.config)
-    return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if generates(spec.task) else 0
+    return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if spec.task.generates else 0
 
 
 def _fill(model: nn.Module) -> None:

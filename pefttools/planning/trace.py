@@ -157,10 +157,12 @@ class Trace:
         if len(set(lengths)) == 1 or not task.packs(self.model):
             return self._batch(len(lengths), max(lengths))
         with WithoutNumbers():
-            return task.training_batch(self.model, [task.planned_example(length) for length in lengths])
+            return task.training_batch(
+                self.model, [task.planned_example(length, self.model.labels) for length in lengths]
+            )
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
-        examples: list[dict[str, Any]] = [self.model.spec.task.planned_example(length)] * rows
+        examples: list[dict[str, Any]] = [self.model.spec.task.planned_example(length, self.model.labels)] * rows
         return {name: torch.tensor([one[name] for one in examples]) for name in examples[0]}
 
 

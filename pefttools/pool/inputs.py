@@ -12,6 +12,7 @@ from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.tasks import Task
+from pefttools.tasks.task import Example
 
 #: texts; rows as `predict` takes them; or tensors as the tokenizer gives them
 Inputs = Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, torch.Tensor]
@@ -41,6 +42,14 @@ class Tensors:
         table = [{"input_ids": task.prompt_ids(one, tokenizer)} for task, one in zip(tasks, inputs, strict=True)]
         with self._alone:
             return dict(tokenizer.pad(table, padding_side="left", return_tensors="pt"))
+
+    def padded(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Encoded rows, padded on the right to one batch ``[rows, tokens]``."""
+        names = ("input_ids", "token_type_ids") if any("token_type_ids" in one for one in examples) else ("input_ids",)
+        table = [{name: one.get(name, [0] * len(one["input_ids"])) for name in names} for one in examples]
+        with self._alone:
+            batch = dict(self._served.tokenizer.pad(table, padding_side="right", return_tensors="pt"))
+        return all_moved(batch, self._served.device)
 
     def of(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
         """Texts or tensors as tensors ``[rows, tokens]`` on the model's device.

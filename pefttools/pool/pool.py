@@ -12,6 +12,7 @@ import torch
 
 from pefttools.artifact.manifest import read_digest
 from pefttools.artifact.signing import trusted
+from pefttools.asking import example_of
 from pefttools.bases import locate_base
 from pefttools.compute.precision import default_device
 from pefttools.errors import ConfigError
@@ -20,7 +21,7 @@ from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Residents
-from pefttools.pool.running import Answer, Runner
+from pefttools.pool.running import Answer, Runner, fetched
 from pefttools.pool.shelf import Shelf
 from pefttools.pool.warming import WarmUp
 from pefttools.tasks import Task
@@ -28,6 +29,7 @@ from pefttools.tasks.causal_lm import CausalLM
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.padding import padded_on_the_right
+from pefttools.tasks.task import Example
 
 
 class AdapterPool:
@@ -200,8 +202,40 @@ class AdapterPool:
                 for row in rows:
                     if row is not None:
                         task = row.prepared.task
-                        task.check_roles({next(iter(task.roles))}, row.prepared.roles)
+                        task.check_roles({task.main_role()}, row.prepared.roles)
             return self._runner.answer(rows, batch)
+
+    @torch.no_grad()
+    def answer(self, examples: Sequence[Example], adapters: Sequence[str | None]) -> list[Answer]:
+        """One answer per row that is encoded already, as `Task.encode` does it."""
+        with self._holding(adapters) as rows:
+            return self._runner.answer(rows, self._tensors.padded(examples))
+
+    def predict(
+        self, inputs: Sequence[str | Mapping[str, Any]], adapters: Sequence[str], *, all_scores: bool = False
+    ) -> list[dict[str, Any]]:
+        """What `pefttools.predict` says of each row, by the row's own adapter, whatever their tasks are.
+
+        Args:
+            inputs: texts, or mappings by column role, of which each is encoded as its adapter's task does it.
+            adapters: name of each row's adapter.
+            all_scores: see `pefttools.predict`.
+
+        Raises:
+            DataError: a row that its adapter can't take.
+            ConfigError: an adapter that generates texts: see `generate`.
+        """
+        if len(inputs) != len(adapters):
+            raise ConfigError(f"{len(inputs)} rows, but {len(adapters)} adapters: one is needed for each row")
+        with torch.no_grad(), self._holding(adapters) as held:
+            rows = [row for row in held if row is not None]
+            examples = [
+                example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
+                for one, row in zip(inputs, rows, strict=True)
+            ]
+            answers = fetched(self._runner.answer(rows, self._tensors.padded(examples)))
+            told = zip(rows, answers, examples, strict=True)
+            return [row.prediction(logits, one).as_dict(all_scores=all_scores) for row, logits, one in told]
 
     @torch.no_grad()
     def generate(

@@ -19,10 +19,11 @@ from pefttools.bases import variants
 from pefttools.deltas import AdapterDeltas, SiteDelta
 from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError
+from pefttools.heads.served import LanguageHead, ServedHead
+from pefttools.heads.shell import HeadShell
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.pool.base import ServedBase
-from pefttools.pool.heads import Frame, LanguageHead, PooledHead, ServedHead
-from pefttools.recipe import stored_method, stored_task
+from pefttools.recipe import stored_method
 from pefttools.tasks import Task
 from pefttools.tuned import check_combination
 
@@ -36,6 +37,7 @@ class Prepared:
         deltas: at sites of the pool's model.
         head: what answers for its rows.
         task: writes its rows as it saw them in training.
+        labels: label names of the task.
         roles: of its training data; empty where it does not remember them.
         digest: of the artifact's manifest.
     """
@@ -44,6 +46,7 @@ class Prepared:
     deltas: AdapterDeltas
     head: ServedHead
     task: Task[Any]
+    labels: tuple[str, ...]
     roles: frozenset[str] = frozenset()
     digest: str = ""
 
@@ -64,7 +67,8 @@ class Preparer:
         self.served = served
         self._signers = signers
         self._names: dict[int, str] = {id(module): name for name, module in served.model.named_modules()}
-        self._frame: Frame | None = None
+        #: the classes with a head of their own that were asked for, by the name of their auto class
+        self._shells: dict[str, HeadShell] = {}
         self._fitting = Fitting(served.base)
 
     def prepare(self, folder: Path) -> Prepared:
@@ -89,7 +93,8 @@ class Preparer:
                 hint="Serve it alone, by pefttools.load, or merge it.",
             )
         check_base(manifest, self.served.base)
-        check_combination(method, config, variants.get(self.served.variant)(), manifest.task.name)
+        task = manifest.task.stored(str(folder))
+        check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
         return replace(self.take_apart(held.folder, manifest.task, method, config), digest=held.digest)
@@ -107,26 +112,31 @@ class Preparer:
             ConfigError: the task can't be served in a pool.
         """
         served = self.served
-        task = stored_task(entry.name, entry.config, str(folder))
+        task = entry.stored(str(folder))
         labels = tuple(entry.labels)
         # Names in the files are relative to the transformers model of the task: here, one around the pool's backbone.
         model: nn.Module
+        head: ServedHead | None
         if entry.head != "model":
             model = served.backbone
             deltas = method.deltas(folder, model, config, Target(entry.name, "FEATURE_EXTRACTION"))
             like = next(served.backbone.parameters())
-            head: ServedHead = PooledHead(entry.head, read_state(folder / HEAD, model), labels, like)
-        elif task.auto_class == "AutoModelForCausalLM":
+            head = task.served_head(entry.head, read_state(folder / HEAD, model), labels, like)
+            if head is None:
+                raise ConfigError(f"the task {entry.name!r} can't be served in a pool: it has no served_head")
+        elif task.generates:
             if not served.causal:
                 raise ConfigError(f"the base {served.base.id!r} is an encoder; it can't serve the task {entry.name!r}")
             model = served.model
-            deltas = method.deltas(folder, model, config, Target(entry.name, "CAUSAL_LM"))
+            deltas = method.deltas(folder, model, config, Target(entry.name, task.peft_task_type))
             head = LanguageHead()
         else:
-            frame = self._framed(task)
-            model = frame.named
-            head, deltas = frame.head(method.deltas(folder, model, config, frame.target), labels)
-        return Prepared(method, self._renamed(deltas, model), head, task, frozenset(entry.columns))
+            shell = self._shell(task)
+            model = shell.named
+            head, deltas = shell.head(
+                method.deltas(folder, model, config, shell.target), labels if task.one_label else ()
+            )
+        return Prepared(method, self._renamed(deltas, model), head, task, labels, frozenset(entry.columns))
 
     def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
         """Sites by their names in the pool's model."""
@@ -144,17 +154,21 @@ class Preparer:
 
         return replace(deltas, sites={name(site): renamed(delta) for site, delta in deltas.sites.items()})
 
-    def _framed(self, task: Task[Any]) -> Frame:
-        if task.auto_class != "AutoModelForSequenceClassification":
-            raise ConfigError(f"a pool can't serve the task {task.name!r}: it does not know its head")
-        if self._frame is None:
-            from transformers import AutoModelForSequenceClassification
+    def _shell(self, task: Task[Any]) -> HeadShell:
+        """The class of transformers with the task's head, around the pool's backbone."""
+        import transformers
 
+        if not task.auto_class:
+            raise ConfigError(f"the task {task.name!r} can't be served in a pool: it has no auto_class")
+        if task.auto_class not in self._shells:
             config = self.served.config
             try:
-                model_class = AutoModelForSequenceClassification._model_mapping[type(config)]
+                model_class = getattr(transformers, task.auto_class)._model_mapping[type(config)]
             except KeyError as error:
                 raise ConfigError(f"{self.served.base.id!r} has no model for {task.name!r} of its own") from error
             config = type(config).from_dict({**config.to_dict(), "pad_token_id": self.served.tokenizer.pad_token_id})
-            self._frame = Frame(model_class, config, self.served.backbone, self.served.missing)
-        return self._frame
+            self._shells[task.auto_class] = HeadShell(
+                model_class, config, self.served.backbone, self.served.missing,
+                peft_task_type=task.peft_task_type, per_token=task.per_token,
+            )  # fmt: skip
+        return self._shells[task.auto_class]

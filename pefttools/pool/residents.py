@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pefttools.errors import ArtifactError, CapacityError, UnknownNameError, is_out_of_memory
 from pefttools.pool.prepare import Prepared
 from pefttools.pool.shelf import Placed, Shelf
+from pefttools.tasks.task import Example, Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,22 @@ class Resident:
     prepared: Prepared
     placed: Placed
     pins: int = 0
+
+    def prediction(self, logits: torch.Tensor | None, example: Example) -> Prediction:
+        """What the adapter's logits of a row say.
+
+        Args:
+            logits: see `pefttools.pool.running.fetched`.
+            example: the row's.
+
+        Raises:
+            ArtifactError: a logit is not a number.
+        """
+        if logits is None:
+            raise ArtifactError(f"the adapter {self.name!r} gives no numbers (NaN or infinite) for this row")
+        task = self.prepared.task
+        (found,) = task.finish([task.decode(logits, example, self.prepared.labels)])
+        return found
 
     def bytes(self) -> int:
         """What it takes outside of the stacks."""

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 
 from pefttools.errors import ConfigError
+from pefttools.heads.states import BatchStates
 from pefttools.pool.base import ServedBase
 from pefttools.pool.forward import Forward
 from pefttools.pool.generation import Sampling, generate, virtual_tokens
-from pefttools.pool.heads import BatchStates
 from pefttools.pool.residents import Resident
 from pefttools.pool.shelf import Shelf
 from pefttools.pool.virtual import VirtualTokens, gather, inject
@@ -29,9 +28,10 @@ class Answer:
 
     Attributes:
         adapter: name of the row's adapter; None: the base.
-        logits: ``[labels]`` of a classifier, ``[tokens, vocabulary]`` of a language model; None where there is no head.
+        logits: ``[outputs]`` of a head, ``[tokens, outputs]`` of one that reads tokens, ``[tokens, vocabulary]`` of a
+            language model; None where there is no head.
         states: hidden states ``[tokens, hidden]`` where there is no head.
-        labels: names of a classifier's logits.
+        labels: names of the logits of a classifier that gives one label.
     """
 
     adapter: str | None
@@ -54,14 +54,19 @@ class Answer:
         return float(self.logits.double().softmax(-1).max())
 
 
-def class_scores(answers: Sequence[Answer]) -> list[list[float] | None]:
-    """Of classifiers' answers, each label's probability; None where a logit is no number. They are fetched together."""
+def fetched(answers: Sequence[Answer]) -> list[torch.Tensor | None]:
+    """The logits of answers by heads, in float32 on the CPU; None where one is not a number. They come together."""
     logits = [answer.logits for answer in answers if answer.logits is not None]
+    if len(logits) < len(answers):
+        raise ValueError("an answer without logits")
     if not logits:
         return []
-    numbers = torch.cat([one.double() for one in logits]).cpu().numpy()
-    parts = np.split(numbers, np.cumsum([len(one) for one in logits])[:-1])
-    return [softmax(one).tolist() if np.isfinite(one).all() else None for one in parts]
+    numbers = torch.cat([one.flatten().float() for one in logits]).cpu().numpy()
+    parts = np.split(numbers, np.cumsum([one.numel() for one in logits])[:-1])
+    return [
+        torch.from_numpy(part).view(one.shape) if np.isfinite(part).all() else None
+        for part, one in zip(parts, logits, strict=True)
+    ]
 
 
 class Runner:
@@ -95,7 +100,8 @@ class Runner:
         virtual = self._route(rows)
         language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
         states, logits = self._run(inject(self.served, virtual, batch), language)
-        seen = BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], virtual)
+        prompts = None if virtual is None else virtual.mask[:, virtual.prefix_length :].bool()
+        seen = BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], prompts)
         return [self._answer(seen, index, row) for index, row in enumerate(rows)]
 
     def generate(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pefttools.artifact import Manifest
 from pefttools.errors import DataError, PeftToolsError
-from pefttools.recipe import stored_task
 from pefttools.tasks import Task
 from pefttools.tasks.cuts import is_cut
-from pefttools.tasks.task import Example
+from pefttools.tasks.task import Example, Prediction
 
 
 class UnsuitedError(PeftToolsError):
@@ -35,29 +34,35 @@ class Chosen:
         """Its task; None for the base."""
         if self.manifest is None:
             return None
-        return stored_task(self.manifest.task.name, self.manifest.task.config, "the manifest's task")
+        return self.manifest.task.stored("the manifest's task")
 
 
 @dataclass(frozen=True)
-class Classified:
+class Answered:
     """What one row of a request got.
 
     Attributes:
         example: its tokens; None where there is an error.
         error: why the row could not be taken.
         cut_from: its length in tokens, where it was cut.
-        scores: probability of each label.
+        prediction: what the adapter says.
     """
 
     example: Example | None = None
     error: str | None = None
     cut_from: int | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+    prediction: Prediction | None = None
 
     @classmethod
-    def of(cls, example: Example | DataError) -> Classified:
-        """A row that waits for its scores, or has an error."""
+    def of(cls, example: Example | DataError) -> Answered:
+        """A row that waits for its prediction, or has an error."""
         if isinstance(example, DataError):
             return cls(error=example.message)
-        inputs = {name: value for name, value in example.items() if name != "length"}
-        return cls(inputs, cut_from=int(example["length"]) if is_cut(example) else None)
+        return cls(example, cut_from=int(example["length"]) if is_cut(example) else None)
+
+    def as_dict(self, *, all_scores: bool) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        if self.prediction is None:
+            return {"error": {"message": self.error}}
+        cut = {} if self.cut_from is None else {"cut_from": self.cut_from}
+        return {**self.prediction.as_dict(all_scores=all_scores), **cut}

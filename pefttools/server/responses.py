@@ -93,6 +93,24 @@ class Classification(_Answer):
     data: list[Label | LabelOfPart | Refused]
 
 
+class RowPrediction(_Answer):
+    """What the adapter says of one row; scores only where they were asked for and its task has them."""
+
+    index: int
+    prediction: str | float | list[str]
+    score: float | None = None
+    scores: dict[str, float] | list[float] | None = None
+    cut_from: int | None = None
+
+
+class Predictions(_Answer):
+    """One entry per row, in their order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[RowPrediction | Refused]
+
+
 class Usage(_Answer):
     """Tokens read and written."""
 

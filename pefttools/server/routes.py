@@ -21,6 +21,7 @@ from pefttools.server.responses import (
     Health,
     Loaded,
     ModelList,
+    Predictions,
     Ready,
     Unloaded,
     documented,
@@ -32,6 +33,7 @@ from pefttools.server.schemas import (
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
+    PredictRequest,
 )
 from pefttools.server.service import Service
 from pefttools.store import check_name
@@ -113,9 +115,22 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
         if one.error is not None:
             data.append({"index": index, "error": {"message": one.error}})
             continue
-        label = max(one.scores, key=one.scores.__getitem__)
-        cut = {} if one.cut_from is None else {"cut_from": one.cut_from}
-        data.append({"index": index, "label": label, "score": one.scores[label], "scores": one.scores, **cut})
+        said = one.as_dict(all_scores=True)
+        data.append({"index": index, "label": said.pop("prediction"), **said})
+    return {"object": "list", "model": chosen.name, "data": data}
+
+
+@router.post("/v1/predict", responses=documented(Predictions))
+async def predict(request: PredictRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
+    """What an adapter of any task with a head says of rows: labels, tags, numbers."""
+    chosen = await service.models.choose(request.model, caller)
+    task = chosen.task()
+    given = request.input if isinstance(request.input, list) else [request.input]
+    main = "text" if task is None else task.main_role()
+    rows = [{main: one} if isinstance(one, str) else one for one in given]
+    _limit(len(rows), service)
+    found = await service.predict(chosen, rows, request.on_error, http.is_disconnected)
+    data = [{"index": index, **one.as_dict(all_scores=request.scores)} for index, one in enumerate(found)]
     return {"object": "list", "model": chosen.name, "data": data}
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from pefttools.errors import ArtifactError
 from pefttools.pool import AdapterPool
-from pefttools.pool.running import class_scores
+from pefttools.pool.running import fetched
 from pefttools.server.batching import Batcher, Row
 from pefttools.server.generating import Control, Generation, Numbers
 from pefttools.server.metrics import Metrics
 
-CLASSIFY, GENERATE = "classify", "generate"
+ANSWER, GENERATE = "answer", "generate"
 
 
 class BatchRunner:
@@ -51,7 +50,7 @@ class BatchRunner:
                 good.append(row)
             except Exception as error:
                 row.finish(error)
-        work: Callable[[Sequence[Row]], None] = self._classify if good and good[0].kind == CLASSIFY else self._generate
+        work: Callable[[Sequence[Row]], None] = self._answer if good and good[0].kind == ANSWER else self._generate
         if not good:
             return
         try:
@@ -77,15 +76,10 @@ class BatchRunner:
         for row in {row.adapter: row for row in rows if row.adapter in fetched}.values():
             self._loaded(row)
 
-    def _classify(self, rows: Sequence[Row]) -> None:
-        works: list[dict[str, Any]] = [row.work for row in rows]
-        if any("token_type_ids" in one for one in works):
-            # Padding looks at the first row to see what there is.
-            works = [{"token_type_ids": [0] * len(one["input_ids"]), **one} for one in works]
-        batch = dict(self._pool.tokenizer.pad(works, padding_side="right", return_tensors="pt"))
-        answers = self._pool(batch, [row.adapter for row in rows])
-        for row, answer, scores in zip(rows, answers, class_scores(answers), strict=True):
-            row.finish(_no_numbers(row) if scores is None else dict(zip(answer.labels, scores, strict=True)))
+    def _answer(self, rows: Sequence[Row]) -> None:
+        answers = fetched(self._pool.answer([row.work for row in rows], [row.adapter for row in rows]))
+        for row, logits in zip(rows, answers, strict=True):
+            row.finish(_no_numbers(row) if logits is None else logits)
 
     def _generate(self, rows: Sequence[Row]) -> None:
         works: list[Generation] = [row.work for row in rows]

@@ -61,6 +61,23 @@ class ClassifyRequest(_Request):
         return given
 
 
+#: a cell of a row: a text, or a list of words
+Cell = Input | Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=10_000)]
+#: cells by column role, as the adapter's task calls them
+RowInput = Annotated[dict[Annotated[str, Field(max_length=64)], Cell], Field(min_length=1, max_length=16)]
+
+
+class PredictRequest(_Request):
+    """Rows for an adapter of any task with a head."""
+
+    model: Model
+    input: Input | RowInput | Annotated[list[Input | RowInput], Field(min_length=1)]
+    scores: bool = Field(False, description="with the probability of every label, or of each word's tag")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="at a row that can't be taken; skip: the others are, and it gets an error"
+    )
+
+
 class _OpenAI(_Request):
     """What OpenAI's clients send: options without effect are taken, and those with an effect are honoured or refused.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,14 +17,14 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import methods
 from pefttools.pool import AdapterPool
-from pefttools.server.answers import Chosen, Classified, UnsuitedError
+from pefttools.server.answers import Answered, Chosen, UnsuitedError
 from pefttools.server.batching import Batcher, Row
 from pefttools.server.beside import Beside
 from pefttools.server.generating import Generation
 from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
 from pefttools.server.models import Models
-from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
+from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
@@ -69,7 +69,7 @@ class Service:
             max_wait=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
             max_run=settings.max_run_ms / 1000,
-            whole=(CLASSIFY,),
+            whole=(ANSWER,),
         )
         self.metrics.watch(
             lambda: self._batcher.waiting, lambda: len(self.pool.resident), self.pool.bytes, lambda: self.pool.evictions
@@ -105,27 +105,31 @@ class Service:
         if who == "managers" and not self.keys.caller(authorization).manage:
             raise ForbiddenError("this key may not read the figures")
 
-    async def classify(
-        self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError, gone: Gone | None = None
-    ) -> list[Classified]:
-        """Label rows of ``text`` and, where they have one, ``pair``.
+    async def predict(
+        self, chosen: Chosen, rows: Sequence[Mapping[str, Any]], on_error: OnError, gone: Gone | None = None
+    ) -> list[Answered]:
+        """What an adapter says of rows.
 
         Args:
-            chosen: by which adapter.
-            rows: what to label.
+            chosen: the adapter.
+            rows: cells by column role.
             on_error: what becomes of a row that can't be taken.
             gone: whether the caller has hung up.
 
         Raises:
             GoneError: nobody waits any more.
             DataError: a row that can't be taken, where ``on_error`` is "stop".
-            UnsuitedError: an adapter that is not a classifier, or was trained on other rows.
+            UnsuitedError: an adapter that writes texts, or was trained on other rows.
         """
         task = chosen.task()
-        if task is None or "label" not in task.roles:
-            raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no classification head")
-        roles = {role: role for row in rows for role in row}
+        if task is None or task.generates:
+            raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no head that makes predictions")
         assert chosen.manifest is not None
+        roles = {role: role for row in rows for role in row if role in task.inputs()}
+        if unknown := sorted({role for row in rows for role in row} - roles.keys()):
+            raise UnsuitedError(
+                f"the task {task.name!r} reads no {unknown[0]!r}", hint=f"It reads: {', '.join(sorted(task.inputs()))}."
+            )
         method = methods.get(chosen.manifest.method.name)
         if (
             "pair" in roles
@@ -140,16 +144,32 @@ class Service:
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         examples = await self.beside.tokens(
             lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
-            sum(len(text) for row in rows for text in row.values()),
+            sum(len(str(cell)) for row in rows for cell in row.values()),
         )
-        found = [Classified.of(one) for one in examples]
+        found = [Answered.of(one) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        scores = iter(await answers(self._classified(chosen, good), self.settings.timeout_s, gone) if good else ())
-        return [one if one.error else replace(one, scores=next(scores)) for one in found]
+        logits = await answers(self._answered(chosen, good), self.settings.timeout_s, gone) if good else ()
+        labels = chosen.manifest.task.labels
+        decoded = [task.decode(one, example, labels) for one, example in zip(logits, good, strict=True)]
+        predictions = iter(task.finish(decoded))
+        return [one if one.error else replace(one, prediction=next(predictions)) for one in found]
 
-    def _classified(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
+    async def classify(
+        self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError, gone: Gone | None = None
+    ) -> list[Answered]:
+        """As `predict`, of an adapter that gives one label per row.
+
+        Raises:
+            UnsuitedError: it is not a classifier. Else as `predict`.
+        """
+        task = chosen.task()
+        if task is None or not task.one_label:
+            raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no classification head")
+        return await self.predict(chosen, rows, on_error, gone)
+
+    def _answered(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
         costs = [float(len(one["input_ids"])) for one in examples]
-        return self._batcher.submit(CLASSIFY, chosen.name, examples, chosen.owner, costs)
+        return self._batcher.submit(ANSWER, chosen.name, examples, chosen.owner, costs)
 
     async def generate(
         self, chosen: Chosen, generations: Sequence[Generation], gone: Gone | None = None
@@ -214,7 +234,7 @@ class Service:
         task = chosen.task()
         if not served.causal:
             raise UnsuitedError(f"the base {served.base.id!r} is an encoder: it can't generate")
-        if task is not None and task.auto_class != "AutoModelForCausalLM":
+        if task is not None and not task.generates:
             raise UnsuitedError(f"the adapter {chosen.name!r} is a classifier: it can't generate")
 
     def check_prompt(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -13,13 +12,16 @@ from pefttools.compute.moving import all_moved
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
+from pefttools.metrics import Metric
+from pefttools.metrics.losses import Perplexity, TokenAccuracy, TokenLoss
+from pefttools.metrics.texts import ExactMatch
 from pefttools.tasks.batches import in_length_order
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
 from pefttools.tasks.generation import answer_text, end_tokens
-from pefttools.tasks.task import IGNORE, Batch, Built, Evaluation, Example, Progress, Task
+from pefttools.tasks.task import IGNORE, Batch, Built, Example, Prediction, Progress, Role, Task
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
@@ -27,12 +29,39 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
-    from pefttools.tasks.metrics import NamedMetric
     from pefttools.tuned import TunedModel
 
 
 #: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
 LABELLED = "labelled"
+
+
+@dataclass(frozen=True)
+class TextPrediction(Prediction):
+    """The answer to one prompt.
+
+    Attributes:
+        answer: the generated text; None where nothing was generated.
+        loss: of the true completion's tokens, summed; in nats.
+        right: how many of them were predicted rightly after the true beginning.
+        tokens: their number; 0 where no completion is known.
+    """
+
+    answer: str | None
+    loss: float = 0.0
+    right: int = 0
+    tokens: int = 0
+
+    def as_dict(self, *, all_scores: bool = False) -> dict[str, Any]:
+        return {"prediction": self.right if self.answer is None else self.answer}
+
+    def shown(self, answer: str | None) -> Any:
+        return self.right if answer is None else answer
+
+    def entry(self, reference: str) -> dict[str, Any]:
+        if self.answer is None:
+            return {"prediction": self.right, "reference": self.tokens, "correct": self.right == self.tokens}
+        return {**super().entry(reference), "correct": self.answer.strip() == reference.strip()}
 
 
 class CausalLM(Task[CausalLMConfig]):
@@ -44,18 +73,19 @@ class CausalLM(Task[CausalLMConfig]):
     name = "causal-lm"
     summary = "completions of prompts, or chats; loss on the completion only"
     config = CausalLMConfig
-    roles = {"prompt": False, "completion": False, "messages": False, "tools": False}  # noqa: RUF012
-    inputs = frozenset({"prompt", "messages", "tools"})
+    roles = {  # noqa: RUF012
+        "prompt": Role("text", required=False),
+        "completion": Role("text", required=False, is_input=False),
+        "messages": Role("chat", required=False),
+        "tools": Role("tools", required=False),
+    }
     auto_class = "AutoModelForCausalLM"
-    primary_metric = "exact_match"
-    measured = MappingProxyType({"loss": False, "perplexity": False, "token_accuracy": True})
-    brought = ("exact_match",)
+    peft_task_type = "CAUSAL_LM"
+    generates = True
+    named_metrics = {"exact_match": ExactMatch}  # noqa: RUF012
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__(config)
-        if not config.generate:
-            # More is better for whatever chooses the best model.
-            self.primary_metric = "token_accuracy"  # type: ignore[misc]
         #: None: not known yet
         self._in_pieces: bool | None = None if config.loss_rows else False
         #: of each model that was asked about: why its rows are padded, or None
@@ -96,7 +126,7 @@ class CausalLM(Task[CausalLMConfig]):
         transformer, missing = load_transformer(AutoModelForCausalLM, base, variant)
         if missing:
             raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
-        return Built(transformer, None, "model", Target(self.name, "CAUSAL_LM"), tokenizer)
+        return Built(transformer, None, "model", Target(self.name, self.peft_task_type), tokenizer)
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         writer = ChatWriter(tokenizer, self.options)
@@ -118,7 +148,7 @@ class CausalLM(Task[CausalLMConfig]):
     def answer_ends(self, tokenizer: Any) -> list[int]:
         return ChatWriter(tokenizer, self.options).ends
 
-    def planned_example(self, length: int) -> Example:
+    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": [1] * length}
 
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
@@ -227,48 +257,17 @@ class CausalLM(Task[CausalLMConfig]):
         given = options.model_fields_set
         return [f"task.{name} has no effect: {why}" for name, why in idle.items() if why and name in given]
 
-    def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
-        from pefttools.tasks.metrics import answer_metrics, load_metrics
+    def usual_metrics(self) -> list[Metric]:
+        teacher_forced: list[Metric] = [TokenAccuracy(), TokenLoss(), Perplexity()]
+        return [ExactMatch(), *teacher_forced] if self.options.generate else teacher_forced
 
+    def trial_answers(self, labels: Sequence[str]) -> Sequence[str]:
         if self.options.metrics and not self.options.generate:
             raise ConfigError("task.metrics compare generated answers", hint="Set task.generate=true.")
-        return load_metrics(self.options.metrics, answer_metrics(), ["an answer", "another"])
+        return ["an answer", "another"]
 
-    def evaluate(
-        self,
-        model: TunedModel,
-        examples: Sequence[Example],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> Evaluation:
-        from pefttools.tasks.metrics import text_metrics
-
-        steps = 2 if self.options.generate else 1
-        forced = in_length_order(
-            examples, batch_size, lambda batch: self._forced(model, batch), _part(progress, 0, steps)
-        )
-        losses, rights, counts = (sum(values) for values in zip(*forced, strict=True))
-        metrics = {
-            "loss": losses / max(counts, 1),
-            "perplexity": math.exp(min(losses / max(counts, 1), 700.0)),
-            "token_accuracy": rights / max(counts, 1),
-        }
-        references = [str(example["reference"]) for example in examples]
-        if not self.options.generate:
-            entries = [
-                {"prediction": right, "reference": count, "correct": right == count} for _, right, count in forced
-            ]
-            return Evaluation(metrics, entries)
-        answers = self._answers(model, examples, batch_size, _part(progress, 1, steps))
-        metrics.update(text_metrics(answers, references))
-        for metric in self.load_metrics(model.labels):
-            metrics.update(metric.compute(answers, references))
-        entries = [
-            {"prediction": answer, "reference": reference, "correct": answer.strip() == reference.strip()}
-            for answer, reference in zip(answers, references, strict=True)
-        ]
-        return Evaluation(metrics, entries)
+    def reference(self, example: Example, labels: Sequence[str]) -> str:
+        return str(example["reference"])
 
     def predict(
         self,
@@ -277,9 +276,18 @@ class CausalLM(Task[CausalLMConfig]):
         *,
         batch_size: int,
         progress: Progress | None = None,
-        all_scores: bool = False,
-    ) -> list[dict[str, Any]]:
-        return [{"prediction": answer} for answer in self._answers(model, examples, batch_size, progress)]
+    ) -> list[Prediction]:
+        labelled = len(examples) > 0 and "labels" in examples[0]
+        if not labelled:
+            return [TextPrediction(answer) for answer in self._answers(model, examples, batch_size, progress)]
+        steps = 2 if self.options.generate else 1
+        forced = in_length_order(
+            examples, batch_size, lambda batch: self._forced(model, batch), _part(progress, 0, steps)
+        )
+        if not self.options.generate:
+            return [TextPrediction(None, *numbers) for numbers in forced]
+        answers = self._answers(model, examples, batch_size, _part(progress, 1, steps))
+        return [TextPrediction(answer, *numbers) for answer, numbers in zip(answers, forced, strict=True)]
 
     def evaluation_pass(self, model: TunedModel, batch: Batch) -> Any:
         """Per row: summed loss, number of right tokens and of all tokens of the completion, given its true beginning.

@@ -7,19 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from pefttools.data.labels import label_text
-from pefttools.tasks.task import TaskConfig
-
-HeadKind = Literal["auto", "mean", "cls", "last", "model"]
+from pefttools.tasks.text_head import TextHeadConfig
 
 
-class ClassificationConfig(TaskConfig):
+class ClassificationConfig(TextHeadConfig):
     """Options of sequence classification."""
 
-    head: HeadKind = Field(
-        "auto",
-        description="mean, cls, last: pool the states and add one linear layer; model: the model's own head; "
-        "auto: what the base's files say, else the model's own",
-    )
     labels: list[str] = Field(
         default_factory=list, description="all labels, in the order of the outputs; empty: those of the training rows"
     )

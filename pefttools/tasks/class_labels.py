@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,13 +32,18 @@ def label_names(train: Table, declared: Sequence[str]) -> list[str]:
                 hint="Write all labels as numbers, or all as truth values.",
             )  # fmt: skip
     _check_alike(train, found, numbers=False in kinds, truths=True in kinds)
-    names = _declared(declared) if declared else sorted(found)
+    names = declared_labels(declared) if declared else sorted(found)
     if len(names) < 2:
         raise DataError(f"{train.source}: column {train.columns['label']!r} has {len(names)} label; two are needed")
     return names
 
 
-def _declared(labels: Sequence[str]) -> list[str]:
+def declared_labels(labels: Sequence[str]) -> list[str]:
+    """Names that a recipe lists in ``task.labels``.
+
+    Raises:
+        DataError: an empty one, or one twice.
+    """
     names = [label_text(label) for label in labels]
     for index, name in enumerate(names):
         if name is None or name in names[:index]:
@@ -68,24 +74,24 @@ def _check_alike(table: Table, names: set[str], *, numbers: bool, truths: bool) 
             )
 
 
-def check_label(table: Table, index: int, value: Any, labels: Sequence[str] | set[str]) -> None:
+def check_label(table: Table, index: int, value: Any, labels: Sequence[str] | set[str], role: str = "label") -> None:
     """Refuse a row whose label is not one of those that are learned.
 
     Raises:
         DataError: it is missing, not one label, or not known.
     """
-    name = read_label(table, index, value)
+    name = read_label(table, index, value, role)
     if name in labels:
         return
     near = UnknownNameError("label", name, labels)
     hint = near.hint if len(labels) <= 30 else (near.hint or "").partition("Known:")[0]
     raise table.error(
-        index, "label", f"the label {value!r} does not occur in the training rows",
+        index, role, f"the label {value!r} does not occur in the training rows",
         hint=f"{hint or ''} In a recipe, data.unknown_labels=skip leaves such rows out.".strip(),
     )  # fmt: skip
 
 
-def read_label(table: Table, index: int, value: Any) -> str:
+def read_label(table: Table, index: int, value: Any, role: str = "label") -> str:
     """The name of a row's label, whose cell holds a value.
 
     Raises:
@@ -94,8 +100,14 @@ def read_label(table: Table, index: int, value: Any) -> str:
     try:
         name = label_text(value)
     except DataError as error:
-        raise table.error(index, "label", error.message, hint=error.hint) from error
+        raise table.error(index, role, error.message, hint=error.hint) from error
     if name is None:
-        raise table.error(index, "label", "the label is empty", hint="Fill it or drop the row.")
-    check_whole(table, index, "label", name)
+        raise table.error(index, role, "the label is empty", hint="Fill it or drop the row.")
+    check_whole(table, index, role, name)
     return name
+
+
+@functools.lru_cache(maxsize=8)
+def numbers_of(labels: tuple[str, ...]) -> dict[str, int]:
+    """Label, as a cell says it -> its number. Asked for every row of the same labels."""
+    return {label_text(label) or label: number for number, label in enumerate(labels)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,3 +98,30 @@ def class_report(predictions: Sequence[str], references: Sequence[str], labels: 
     ]
     cells = Counter(zip(references, predictions, strict=True))
     return ClassReport(classes, [Confusion(*pair, count) for pair, count in cells.most_common()])
+
+
+def label_report(
+    predictions: Sequence[Collection[int]], references: Sequence[Collection[int]], labels: Sequence[str]
+) -> ClassReport:
+    """Scores per label where a row may have several: no label is taken for another one."""
+    given, true = (Counter(number for one in rows for number in one) for rows in (predictions, references))
+    right = Counter(
+        number for one, truth in zip(predictions, references, strict=True) for number in set(one) & set(truth)
+    )
+    classes = []
+    for number, label in enumerate(labels):
+        precision = right[number] / given[number] if given[number] else 0.0
+        recall = right[number] / true[number] if true[number] else 0.0
+        f1 = 2 * right[number] / (given[number] + true[number]) if given[number] + true[number] else 0.0
+        classes.append(ClassScore(label, true[number], given[number], precision, recall, f1))
+    return ClassReport(classes, [])
+
+
+def above_chance(answers: Sequence[int], references: Sequence[int]) -> bool:
+    """Whether the mean recall of the labels is above that of answers given by chance, by two standard errors."""
+    counts, given = Counter(references), Counter(answers)
+    right = Counter(one for one, truth in zip(answers, references, strict=True) if one == truth)
+    shares = {label: given[label] / len(answers) for label in counts}
+    excess = sum(right[label] / count - shares[label] for label, count in counts.items()) / len(counts)
+    error = math.sqrt(sum(shares[label] * (1 - shares[label]) / count for label, count in counts.items())) / len(counts)
+    return excess > 2 * error

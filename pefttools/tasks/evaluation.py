@@ -1,33 +1,78 @@
-"""What an evaluation gives."""
+"""What a model says of rows, and what that is worth."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pefttools.metrics import Metric
+
 if TYPE_CHECKING:
-    from pefttools.tasks.classes import ClassReport
+    from pefttools.metrics.metric import Numbers
+
+
+@dataclass(frozen=True)
+class Prediction(ABC):
+    """What a model says of one row. Each task has its own kind, with what its metrics need beside the answer.
+
+    Attributes:
+        answer: what metrics hold against the reference.
+    """
+
+    answer: Any
+
+    @abstractmethod
+    def as_dict(self, *, all_scores: bool = False) -> dict[str, Any]:
+        """Plain values, for JSON: ``prediction``, and what else is known.
+
+        Args:
+            all_scores: with ``scores``, the probability of every label, where there are labels.
+        """
+
+    def shown(self, answer: Any) -> Any:
+        """An answer, or a reference, as it stands in `as_dict`."""
+        return answer
+
+    def entry(self, reference: Any) -> dict[str, Any]:
+        """Plain values, with ``reference``, and ``correct`` where an answer is simply right or wrong."""
+        return {**self.as_dict(), "reference": self.shown(reference)}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model on a table, with one prediction per row, in the table's order.
+    """Metrics of a model on a table.
 
-    Each prediction has ``prediction``, ``reference`` and ``correct``.
+    Attributes:
+        metrics: value by name.
+        predictions: one per row, in the table's order.
+        references: what is right, one per row.
+        measured: the metrics themselves.
+        calibration: by which the predictions were made, see `Task.calibrate`.
     """
 
     metrics: dict[str, float]
-    predictions: list[dict[str, Any]]
+    predictions: Sequence[Prediction] = ()
+    references: Sequence[Any] = ()
+    measured: Sequence[Metric] = field(default=(), compare=False, repr=False)
+    calibration: dict[str, Any] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, metrics: Sequence[Metric], predictions: Sequence[Prediction], references: Sequence[Any]) -> Evaluation:
+        """Measure predictions."""
+        values = {metric.name: metric.compute(predictions, references) for metric in metrics}
+        return cls(values, predictions, references, metrics)
+
+    def row_values(self) -> dict[str, Numbers]:
+        """Metric -> one number per row, of those metrics that have them; see `Metric.row_values`."""
+        found = {metric.name: metric.row_values(self.predictions, self.references) for metric in self.measured}
+        return {name: values for name, values in found.items() if values is not None}
 
     def answers(self) -> list[Any]:
-        """The predictions alone."""
-        return [entry["prediction"] for entry in self.predictions]
+        """The answers alone, as they are shown."""
+        return [one.shown(one.answer) for one in self.predictions]
 
-    def classes(self, labels: Sequence[str]) -> ClassReport | None:
-        """Scores per class, and the confusion matrix; None for a task without labels."""
-        from pefttools.tasks.classes import class_report
-
-        if not labels:
-            return None
-        return class_report(self.answers(), [entry["reference"] for entry in self.predictions], labels)
+    def entries(self) -> list[dict[str, Any]]:
+        """One dictionary per row, with ``prediction`` and ``reference``."""
+        return [one.entry(truth) for one, truth in zip(self.predictions, self.references, strict=True)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,16 +14,20 @@ from pefttools.data import Table
 from pefttools.data.columns import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
+from pefttools.metrics import Metric
+from pefttools.metrics.choices import MetricChoice, own_metric, split
 from pefttools.registry import Registry
 from pefttools.tasks.evaluation import Evaluation as Evaluation
-from pefttools.tasks.metrics import MetricChoice, metric_name
+from pefttools.tasks.evaluation import Prediction as Prediction
+from pefttools.tasks.roles import Role as Role
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
-    from pefttools.tasks.metrics import NamedMetric
+    from pefttools.heads.served import ServedHead
+    from pefttools.tasks.classes import ClassReport
     from pefttools.tuned import TunedModel
 
 Example = dict[str, Any]
@@ -74,30 +79,55 @@ class Task(ABC, Generic[ConfigT]):
     name: ClassVar[str]
     summary: ClassVar[str]
     config: ClassVar[type[TaskConfig]]
-    #: role of a column -> whether the data must have it for training
-    roles: ClassVar[dict[str, bool]]
-    #: roles that a prediction needs
-    inputs: ClassVar[frozenset[str]]
-    #: transformers' auto class of the model with the task's own head; a pool serves the heads of those that it knows
+    #: what the model reads
+    modality: ClassVar[Literal["text", "image", "audio", "image-text"]] = "text"
+    #: the columns of the data; the first is what a prediction of plain inputs reads
+    roles: ClassVar[Mapping[str, Role]]
+    #: transformers' auto class of the model with the task's own head, and PEFT's name of what that model does
     auto_class: ClassVar[str] = ""
-    #: metric that chooses the best model and heads a comparison, where a recipe names no other; more is better
-    primary_metric: ClassVar[str]
-    #: metrics that every evaluation gives -> whether more is better
-    measured: ClassVar[Mapping[str, bool]] = {}
-    #: names of the further metrics that the task brings along; of each, more is better
-    brought: ClassVar[Collection[str]] = ()
+    peft_task_type: ClassVar[str] = ""
+    #: whether answers are texts that the model generates, by the base's own language head
+    generates: ClassVar[bool] = False
+    #: whether a row's logits are those of its one label, as a softmax takes them
+    one_label: ClassVar[bool] = False
+    #: whether there is one output per token, not one per row
+    per_token: ClassVar[bool] = False
+    #: whether outputs have names, which the training data or a recipe gives
+    has_labels: ClassVar[bool] = False
+    #: metrics that a recipe may name, beside those of the evaluate library -> their classes
+    named_metrics: ClassVar[Mapping[str, type[Metric]]] = {}
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
+        #: what `calibrate` found on validation, such as thresholds; None: nothing
+        self.calibration: dict[str, Any] | None = None
+        #: metrics of every evaluation. The first chooses the best model and heads a comparison, where a recipe names
+        #: no other
+        self.metrics: tuple[Metric, ...] = (*self.usual_metrics(), *self._named())
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Options that an earlier version stored, as they must be given now to mean the same."""
         return options
 
-    def predict_roles(self) -> dict[str, bool]:
-        """Roles of a table that is only to be predicted."""
-        return {role: required and role in self.inputs for role, required in self.roles.items()}
+    @classmethod
+    def inputs(cls) -> frozenset[str]:
+        """Roles that a prediction is made from."""
+        return frozenset(name for name, role in cls.roles.items() if role.is_input)
+
+    @classmethod
+    def main_role(cls) -> str:
+        """The role of plain inputs, as of a list of texts."""
+        return next(iter(cls.roles))
+
+    @classmethod
+    def columns(cls, *, labelled: bool = True) -> dict[str, bool]:
+        """Role -> whether a table must have it, to train on or, without labels, to predict."""
+        return {name: role.required and (labelled or role.is_input) for name, role in cls.roles.items()}
+
+    def outputs(self, labels: Sequence[str]) -> int:
+        """Number of the head's outputs."""
+        return len(labels)
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
         """Refuse rows that are made of other parts than those that a model was trained on.
@@ -111,7 +141,7 @@ class Task(ABC, Generic[ConfigT]):
         """
         if not trained:
             return
-        given, trained = set(given) & self.inputs, set(trained) & self.inputs
+        given, trained = set(given) & self.inputs(), set(trained) & self.inputs()
         for role in sorted(given ^ trained):
             problem = "has no" if role in trained else "also has"
             was = "with" if role in trained else "without"
@@ -120,19 +150,48 @@ class Task(ABC, Generic[ConfigT]):
                 hint=f"Give rows with: {', '.join(sorted(trained))}.",
             )
 
-    def measures(self) -> dict[str, bool]:
-        """Metrics that `evaluate` gives with these options -> whether more is better; but for `foreign_metrics`."""
-        foreign = self.foreign_metrics()
-        brought = (metric_name(choice) for choice in self.options.metrics if choice not in foreign)
-        return {**dict.fromkeys(brought, True), self.primary_metric: True, **self.measured}
+    @abstractmethod
+    def usual_metrics(self) -> Sequence[Metric]:
+        """What every evaluation measures; the first chooses the best model where a recipe names no other."""
 
     def foreign_metrics(self) -> list[MetricChoice]:
         """Of ``task.metrics``, those that the task does not bring along: only a trial tells what they give."""
-        return [one for one in self.options.metrics if metric_name(one, options=False) not in self.brought]
+        return [one for one in self.options.metrics if split(one)[0] not in self.named_metrics]
 
-    def chance(self, examples: Sequence[Example]) -> dict[str, float]:
-        """Metrics of the best answer that looks at no input; empty where there is none that everyone knows."""
-        return {}
+    def load_metrics(self, labels: Sequence[str]) -> list[Metric]:
+        """The metrics of the evaluate library that ``task.metrics`` names, loaded and tried.
+
+        Raises:
+            ConfigError: one that does not exist, or that does not take its options or the task's answers.
+        """
+        from pefttools.metrics.foreign import load_foreign
+
+        trial = self.trial_answers(labels)
+        if self.options.metrics and not trial:
+            raise ConfigError(f"the task {self.name!r} takes no further metrics")
+        foreign = map(split, self.foreign_metrics())
+        return [one for name, options in foreign for one in load_foreign(name, options, trial, self.named_metrics)]
+
+    def trial_answers(self, labels: Sequence[str]) -> Sequence[Any]:
+        """Answers that further metrics are tried on; empty where the task takes none."""
+        return ()
+
+    def _named(self) -> list[Metric]:
+        usual = {one.name for one in self.usual_metrics()}
+        found = [own_metric(choice, self.named_metrics) for choice in self.options.metrics]
+        return [one for one in found if one is not None and one.name not in usual]
+
+    def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction] | None:
+        """The best predictions that look at no input, which a model must beat; None where nobody knows them."""
+        return None
+
+    def tells_apart(self, evaluation: Evaluation) -> bool:
+        """Whether answers depend on the input by more than chance, though they may be no better than `uninformed`."""
+        return False
+
+    def class_report(self, evaluation: Evaluation, labels: Sequence[str]) -> ClassReport | None:
+        """Scores per class; None for a task without classes."""
+        return None
 
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
         """The same task with options that are given in words, as ``balanced``, worked out on the training rows.
@@ -150,6 +209,10 @@ class Task(ABC, Generic[ConfigT]):
         """What splits and limits keep the shares of, such as a row's label; None: rows are drawn as they come."""
         return None
 
+    def data_notes(self, tables: Mapping[str, Table], labels: Sequence[str]) -> list[str]:
+        """What is odd about the rows of each split, one line each."""
+        return []
+
     def is_known(self, table: Table, index: int, labels: Collection[str]) -> bool:
         """Whether a row's label is one of those that are learned; always, where the task has none.
 
@@ -160,7 +223,7 @@ class Task(ABC, Generic[ConfigT]):
 
     def identity(self, row: Row) -> Hashable:
         """What makes two rows the same input."""
-        return tuple(str(row.get(role)) for role in sorted(self.inputs))
+        return tuple(str(row.get(role)) for role in sorted(self.inputs()))
 
     @abstractmethod
     def labels(self, train: Table) -> list[str]:
@@ -214,13 +277,41 @@ class Task(ABC, Generic[ConfigT]):
         """Tokens that end a generated answer."""
         return []
 
-    def planned_example(self, length: int) -> Example:
+    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         """An example of `length` tokens, without padding, for planning; stacked, its values are a batch.
+
+        Args:
+            length: number of tokens.
+            labels: label names of the planned model.
 
         Raises:
             ConfigError: the task can't be planned for.
         """
         raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
+
+    def why_not_merged(self, kind: str, format: str) -> str | None:
+        """Why a merged model would not give this task's answers elsewhere; None: it does.
+
+        Args:
+            kind: of the head; ``model``: of transformers' own class.
+            format: see `pefttools.merge`.
+        """
+        if kind == "model" and format == "transformers":
+            return None
+        return f"a merged model has no place for the head of the task {self.name!r}"
+
+    def served_head(
+        self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor
+    ) -> ServedHead | None:
+        """How a pool answers by a head of ours; None: it can't.
+
+        Args:
+            kind: of the head, as `build` gave it.
+            state: its weights.
+            labels: label names.
+            like: a parameter of the base, for device and number format.
+        """
+        return None
 
     @abstractmethod
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
@@ -278,28 +369,20 @@ class Task(ABC, Generic[ConfigT]):
         """Options that were given and have no effect on this base and these rows, each with the reason."""
         return []
 
-    def load_metrics(self, labels: Sequence[str]) -> list[NamedMetric]:
-        """The metrics of ``task.metrics``, loaded and tried.
+    @abstractmethod
+    def reference(self, example: Example, labels: Sequence[str]) -> Any:
+        """What is right for a labelled example, as the metrics take it."""
 
-        Raises:
-            ConfigError: one that does not exist, or that does not take its options.
+    def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> Prediction:
+        """What the logits of one row say.
+
+        Args:
+            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of which the first are the example's.
+            example: the row's.
+            labels: label names.
         """
-        if self.options.metrics:
-            raise ConfigError(f"the task {self.name!r} takes no further metrics")
-        return []
+        raise NotImplementedError(f"the task {self.name!r} neither decodes logits nor predicts by itself")
 
-    @abstractmethod
-    def evaluate(
-        self,
-        model: TunedModel,
-        examples: Sequence[Example],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> Evaluation:
-        """Metrics and predictions on labelled examples."""
-
-    @abstractmethod
     def predict(
         self,
         model: TunedModel,
@@ -307,17 +390,63 @@ class Task(ABC, Generic[ConfigT]):
         *,
         batch_size: int,
         progress: Progress | None = None,
-        all_scores: bool = False,
-    ) -> list[dict[str, Any]]:
-        """Predictions for examples without labels.
+    ) -> list[Prediction]:
+        """One prediction per example; examples with labels give what metrics ask for beside the answer.
 
         Args:
             model: the model.
             examples: as `encode` gives them.
             batch_size: examples at a time.
             progress: told how far it has come.
-            all_scores: with ``scores``, the probability of every label, where the task has labels.
         """
+        from pefttools.tasks.batches import in_length_order
+
+        def run(batch: list[Example]) -> list[Prediction]:
+            logits = model.run(batch).float().cpu()
+            return [self.decode(row, one, model.labels) for row, one in zip(logits, batch, strict=True)]
+
+        return in_length_order(examples, batch_size, run, progress)
+
+    def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
+        """What is chosen on validation once a model is trained, such as thresholds; plain values, for JSON.
+
+        It is kept in the artifact; `calibrated` gives a task that goes by it. None: there is nothing to choose.
+        """
+        return None
+
+    def calibrated(self, calibration: dict[str, Any] | None) -> Self:
+        """The same task, which goes by what `calibrate` chose."""
+        task = copy.copy(self)
+        task.calibration = calibration
+        return task
+
+    def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Predictions of a whole split as they are measured and shown: where answers depend on the calibration."""
+        return predictions
+
+    def evaluate(
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+        calibrate: bool = False,
+    ) -> Evaluation:
+        """Metrics and predictions on labelled examples.
+
+        Args:
+            model: the model.
+            examples: as `encode` gives them.
+            batch_size: examples at a time.
+            progress: told how far it has come.
+            calibrate: these are the validation examples of a training: choose on them what is to be chosen.
+        """
+        raw = self.predict(model, examples, batch_size=batch_size, progress=progress)
+        references = [self.reference(one, model.labels) for one in examples]
+        task = self.calibrated(self.calibrate(raw, references)) if calibrate else self
+        metrics = (*self.metrics, *self.load_metrics(model.labels))
+        return replace(Evaluation.of(metrics, task.finish(raw), references), calibration=task.calibration)
 
 
 tasks: Registry[Task[Any]] = Registry("pefttools.tasks", "task", base="pefttools.tasks.task:Task")

@@ -18,7 +18,7 @@ from pefttools.recipe import Recipe
 from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Evaluation, Example, Task
 from pefttools.training.checkpoints import Checkpoint
-from pefttools.training.learning import mean_loss, why_not_learned
+from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
@@ -121,7 +121,7 @@ def fit(
         start_from(model, prepared.parent, [validation[index] for index in range(min(4, len(validation)))])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
     before = None
-    if is_main_process() and not prepared.labels:
+    if is_main_process() and not knows_a_bar(task):
         before = mean_loss(model, validation, settings.eval_batch_size)
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
         arguments = _arguments(recipe, model, len(train), rates.method, work)
@@ -144,11 +144,14 @@ def fit(
     if settings.keep_best:
         trainer.restore_best()
     check_alike(model.trainable_state())
-    evaluation, why = Evaluation({}, []), None
+    evaluation, why = Evaluation({}), None
     if is_main_process():
         with reporter.step("evaluating on validation", "rows") as advance:
-            evaluation = task.evaluate(model, validation, batch_size=settings.eval_batch_size, progress=advance)
-        why = why_not_learned(task, prepared.selection, evaluation, validation, before)
+            evaluation = task.evaluate(
+                model, validation, batch_size=settings.eval_batch_size, progress=advance, calibrate=True
+            )
+        model.calibrate(evaluation.calibration)
+        why = why_not_learned(task, prepared.selection, evaluation, prepared.labels, before)
         if why is not None:
             reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rates.method:g}.")
     state = trainer.state
@@ -176,7 +179,8 @@ def _as_it_is(
     model: TunedModel, task: Task[Any], validation: Sequence[Example], batch_size: int, reporter: Reporter
 ) -> Fitted:
     with reporter.step("evaluating on validation", "rows") as advance:
-        evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance)
+        evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance, calibrate=True)
+    model.calibrate(evaluation.calibration)
     return Fitted(model, evaluation, [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
 
 

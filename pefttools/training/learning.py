@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,54 +37,52 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
     return total / max(count, 1)
 
 
+def knows_a_bar(task: Task[Any]) -> bool:
+    """Whether the task says what a model must beat; else its loss before training is the bar."""
+    return type(task).uninformed is not Task.uninformed
+
+
 def why_not_learned(
     task: Task[Any],
     selection: Selection,
     evaluation: Evaluation,
-    examples: Sequence[Example],
+    labels: Sequence[str],
     loss_before: float | None,
 ) -> str | None:
     """Why a trained model is no better than an untrained one, in one sentence; None: it is better.
 
-    Where there are labels, it must give more than one answer, and be better than always giving the most frequent one,
-    by the metric that chooses the best model, or tell the labels apart by more than chance does: a model that weighs
-    rare labels may well be less often right. Elsewhere its loss must be lower than before training.
+    Where the task knows the best predictions that look at no input, such as always the most frequent label, it must
+    give more than one answer, and be better than those by the metric that chooses the best model, or tell rows apart by
+    more than chance does: a model that weighs rare labels may well be less often right. Elsewhere its loss must be
+    lower than before training.
 
     Args:
         task: of the model.
         selection: the metric that chooses.
         evaluation: of the trained model on the validation rows.
-        examples: the validation rows, encoded.
+        labels: label names.
         loss_before: `mean_loss` of the model before training, where it is known.
     """
-    chance = task.chance(examples)
-    if not chance:
+    references = evaluation.references
+    uninformed = task.uninformed(references, labels)
+    if uninformed is None:
         loss = evaluation.metrics.get("loss")
         if loss is None or loss_before is None or loss < (1 - _ROUNDING) * loss_before:
             return None
         return f"validation loss is {loss:.4f}, no lower than the {loss_before:.4f} before training"
-    answers = Counter(map(str, evaluation.answers()))
-    references = [str(entry["reference"]) for entry in evaluation.predictions]
-    if len(set(references)) < 2:
+    if all(one == references[0] for one in references):
         return None  # nothing could be told apart
-    if len(answers) == 1:
-        return f"every validation row gets the same answer, {next(iter(answers))!r}"
-    own = selection if selection.metric in chance else Selection(task.primary_metric, True)
-    if own.score(evaluation.metrics) > own.score(chance) or _tells_apart(
-        list(map(str, evaluation.answers())), references
-    ):
+    answers = evaluation.answers()
+    if all(one == answers[0] for one in answers):
+        return f"every validation row gets the same answer, {answers[0]!r}"
+    bar = Evaluation.of(task.metrics, uninformed, references).metrics
+    first = task.metrics[0]
+    own = selection if selection.metric in bar else Selection(first.name, first.measure.higher_is_better is not False)
+    if math.isnan(bar[own.metric]):  # as a correlation with what is always the same
+        own = Selection("loss", greater_is_better=False)
+    if own.score(evaluation.metrics) > own.score(bar) or task.tells_apart(evaluation):
         return None
     return (
-        f"validation {own.metric} is {evaluation.metrics[own.metric]:.4f}, no better than {chance[own.metric]:.4f}, "
-        "which is what always giving the most frequent label reaches"
+        f"validation {own.metric} is {evaluation.metrics[own.metric]:.4f}, no better than the {bar[own.metric]:.4f} of "
+        f"the best answer that ignores the input, {uninformed[0].shown(uninformed[0].answer)!r} for every row"
     )
-
-
-def _tells_apart(answers: Sequence[str], references: Sequence[str]) -> bool:
-    """Whether the mean recall of the labels is above that of answers given by chance, by two standard errors."""
-    counts, given = Counter(references), Counter(answers)
-    right = Counter(one for one, truth in zip(answers, references, strict=True) if one == truth)
-    shares = {label: given[label] / len(answers) for label in counts}
-    excess = sum(right[label] / count - shares[label] for label, count in counts.items()) / len(counts)
-    error = math.sqrt(sum(shares[label] * (1 - shares[label]) / count for label, count in counts.items())) / len(counts)
-    return excess > 2 * error

@@ -12,7 +12,7 @@ from pefttools.bases.loading import load_tokenizer
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.compute.processes import check_launch, world_size
 from pefttools.data import Splits, load_splits
-from pefttools.data.notes import duplicate_notes, label_notes
+from pefttools.data.notes import duplicate_notes
 from pefttools.errors import ConfigError, DataError
 from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
@@ -59,7 +59,7 @@ def prepare(recipe: Recipe) -> Prepared:
     selection = choose_selection(recipe.selection, task)
     device = default_device()
     check_precision(recipe.training.precision, recipe.variant, device)
-    check_combination(method, config, variants.get(recipe.variant)(device), task.name)
+    check_combination(method, config, variants.get(recipe.variant)(device), task)
     if recipe.training.gradient_checkpointing and not method.capabilities.gradient_checkpointing:
         raise ConfigError(
             f"the method {method.name!r} can't train with gradient checkpointing",
@@ -75,7 +75,7 @@ def prepare(recipe: Recipe) -> Prepared:
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
-    splits = load_splits(recipe.data, task.roles, task.strata)
+    splits = load_splits(recipe.data, task.columns(), task.strata)
     labels = task.labels(splits.train)
     if parent is not None:
         labels = parent.labels(labels)
@@ -92,9 +92,8 @@ def prepare(recipe: Recipe) -> Prepared:
     notes = [*([shortened] if shortened else []), *splits.notes]
     notes += method.idle_options(config, variants.get(recipe.variant)())
     notes += task.idle_options(load_tokenizer(base), splits.train)
-    if labels:
-        notes += label_notes(splits.tables(), labels)
-    notes += duplicate_notes(splits.tables(), task.identity, bool(labels))
+    notes += task.data_notes(splits.tables(), labels)
+    notes += duplicate_notes(splits.tables(), task.identity, task.strata)
     return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, rates, parent, notes)
 
 

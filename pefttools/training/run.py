@@ -49,13 +49,13 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite
     test = prepared.examples.test
     if test is not None:
         with reporter.step("evaluating on test", "rows") as advance:
-            evaluation = prepared.task.evaluate(
+            evaluation = stored.model.spec.task.evaluate(
                 stored.model, test, batch_size=recipe.training.eval_batch_size, progress=advance
             )
         stored.test = evaluation
         with folder_atomic(recipe.output, over=MANIFEST) as folder:
             shutil.copytree(recipe.output, folder, dirs_exist_ok=True)
-            write_classes(folder, "test", evaluation, prepared.labels)
+            write_classes(folder, "test", prepared.task.class_report(evaluation, prepared.labels))
             metrics = {**stored.manifest.metrics, "test": evaluation.metrics}
             stored.manifest = seal(folder, stored.manifest, stored.manifest.storage, metrics=metrics)
     if recipe.training.report_to:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pefttools.compute.config import SelectionConfig
 from pefttools.errors import ConfigError, UnknownNameError
-from pefttools.tasks.metrics import NamedMetric
+from pefttools.metrics import Metric
 from pefttools.tasks.task import Task
 
 
@@ -54,8 +54,8 @@ def choose_selection(config: SelectionConfig, task: Task[Any]) -> Selection:
         UnknownNameError: the task measures no such thing.
         ConfigError: it is not known which way the metric is better.
     """
-    known = task.measures()
-    metric = config.metric or task.primary_metric
+    known = {metric.name: metric.measure.higher_is_better for metric in task.metrics}
+    metric = config.metric or task.metrics[0].name
     if metric not in known and not task.foreign_metrics():
         raise UnknownNameError("metric", metric, known, where="selection.metric")
     better = known.get(metric) if config.greater_is_better is None else config.greater_is_better
@@ -67,17 +67,17 @@ def choose_selection(config: SelectionConfig, task: Task[Any]) -> Selection:
     return Selection(metric, better, config.patience, config.threshold)
 
 
-def check_measured(selection: Selection, task: Task[Any], metrics: Iterable[NamedMetric]) -> None:
+def check_measured(selection: Selection, task: Task[Any], metrics: Iterable[Metric]) -> None:
     """Refuse a selection by a metric that the evaluation will not give.
 
     Args:
         selection: what was chosen.
         task: its own metrics.
-        metrics: the further ones, tried.
+        metrics: the further ones.
 
     Raises:
         UnknownNameError: none of them gives such a number.
     """
-    known = [*task.measures(), *(name for metric in metrics for name in metric.gives)]
+    known = [metric.name for metric in (*task.metrics, *metrics)]
     if selection.metric not in known:
         raise UnknownNameError("metric", selection.metric, known, where="selection.metric")

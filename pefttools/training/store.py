@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weig
 from pefttools.compute.processes import world_size
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
+from pefttools.tasks.classes import ClassReport
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
 from pefttools.training.prepare import Prepared
@@ -68,7 +68,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
     def check(folder: Path, storage: str) -> tuple[TunedModel, Evaluation, int]:
         loaded = load_verified(folder, seal(folder, draft, storage), prepared.base)
         with reporter.step(f"evaluating the artifact as {storage}", "rows") as advance:
-            evaluation = task.evaluate(
+            evaluation = loaded.spec.task.evaluate(
                 loaded, prepared.examples.validation, batch_size=recipe.training.eval_batch_size, progress=advance
             )
         pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
@@ -97,15 +97,14 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
                         shutil.copytree(originals, folder, dirs_exist_ok=True)
             if storage == "float32":
                 loaded, evaluation, changed = check(folder, "float32")
-        write_classes(folder, "validation", evaluation, prepared.labels)
+        write_classes(folder, "validation", task.class_report(evaluation, prepared.labels))
         summary = {**draft.training, "predictions_changed_by_reload": changed}
         manifest = seal(folder, draft, storage, training=summary, metrics={"validation": evaluation.metrics})
     return Stored(loaded, manifest, evaluation)
 
 
-def write_classes(folder: Path, split: str, evaluation: Evaluation, labels: Sequence[str]) -> None:
+def write_classes(folder: Path, split: str, report: ClassReport | None) -> None:
     """Add a split's scores per class and confusion matrix to an artifact, where there are classes."""
-    report = evaluation.classes(labels)
     if report is None:
         return
     path = folder / CLASSES

@@ -138,7 +138,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         metrics: dict[str, float] = {}
         if self.args.process_index == 0:
             evaluation = self.tuned.spec.task.evaluate(
-                self.tuned, self.validation, batch_size=self.config.eval_batch_size
+                self.tuned, self.validation, batch_size=self.config.eval_batch_size, calibrate=True
             )
             metrics = {f"eval_{name}": value for name, value in evaluation.metrics.items()}
         if self.args.world_size > 1:

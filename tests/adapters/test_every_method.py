@@ -13,6 +13,7 @@ import pefttools
 from pefttools.bases import variants
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import methods
+from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import TunedModel
 
 LABELS = ["a", "b", "c"]
@@ -112,7 +113,7 @@ def test_train_save_load(
     base = request.getfixturevalue(f"tiny_{family}")
     method, config = methods.get(choice["name"])(), None
     config = method.config.model_validate({k: v for k, v in choice.items() if k != "name"})
-    task = _tasks(head)["name"]
+    task = choose_task(_tasks(head))
     try:
         method.check(config, variants.get(variant)(), task)
     except ConfigError:
@@ -212,7 +213,6 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused(
     choice: dict[str, Any], tiny_llama: str, tiny_bert: str
 ) -> None:
     from pefttools.bases import locate_base
-    from pefttools.recipe import choose_method, choose_task
     from pefttools.tuned import build
 
     method, config = choose_method(choice)
@@ -237,7 +237,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused(
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     cases: list[tuple[str, dict[str, Any]]] = [(tiny_bert, {"name": "sequence-classification", "head": "mean"})]
-    if "causal-lm" in (method.capabilities.tasks or {"causal-lm"}) and choice["name"] != "bitfit":
+    if not method.capabilities.needs_head and choice["name"] != "bitfit":
         cases.append((tiny_llama, {"name": "causal-lm", "loss_rows": 5}))
     for base, task_options in cases:
         if not method.capabilities.gradient_checkpointing:

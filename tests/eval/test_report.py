@@ -10,6 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -23,11 +24,13 @@ from pefttools.eval.records import (
     read_records,
     write_predictions,
     write_record,
+    write_row_values,
 )
 from pefttools.eval.reporting import load_report, print_table, words, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.findings import findings
 from pefttools.eval.reporting.words import memory_note
+from pefttools.metrics import Measure
 from tests.eval.sample import EVIL, write_sample
 
 
@@ -55,7 +58,7 @@ def test_rows_and_verdicts(folder: Path) -> None:
     rows = {row.label: row for row in data.rows}
     assert [row.score is None for row in data.rows] == [False, False, False, True], "failed runs come last"
     assert rows["full"].verdict == "baseline"
-    assert rows["lora"].verdict.startswith("no call")
+    assert rows["lora"].verdict.startswith("inconclusive")
     assert rows[EVIL].verdict == "one seed: this model is worse"
     assert rows["=broken"].verdict == "oom"
     against = rows[EVIL].against
@@ -63,7 +66,7 @@ def test_rows_and_verdicts(folder: Path) -> None:
     interval = rows["lora"].interval
     assert interval is not None and rows["lora"].score is not None
     assert interval.low < rows["lora"].score < interval.high and rows["lora"].interval_kind == "test rows"
-    assert any("Not to be told apart from full" in text for text in findings(data))
+    assert any("No significant difference from full" in text for text in findings(data))
     assert any("gave no result (oom)" in text for text in findings(data))
 
 
@@ -102,7 +105,7 @@ def test_a_few_rows_are_too_few_to_call_a_winner(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=30)
     data = load_report(tmp_path)
     lora = next(row for row in data.rows if row.label == "lora")
-    assert lora.verdict == "no call"
+    assert lora.verdict == "inconclusive"
     assert any("too wide to call a winner" in text for text in findings(data))
 
 
@@ -191,13 +194,40 @@ def test_runs_on_other_test_rows_are_not_paired(tmp_path: Path) -> None:
     assert said in findings(load_report(tmp_path))
 
 
-def test_a_metric_that_is_no_share_of_rows_is_not_mixed_up_with_the_difference(tmp_path: Path) -> None:
-    write_sample(tmp_path, rows=50)
+def test_a_difference_is_of_the_metric_itself(tmp_path: Path) -> None:
+    """In accuracy LoRA is worse; in macro F1, whose rows count otherwise, and in the loss it is better."""
+    write_sample(tmp_path, rows=200)
+    generator = np.random.default_rng(0)
+    own = {"full": generator.normal(0.80, 0.1, 200), "lora": generator.normal(0.86, 0.1, 200)}
+    difference = own["lora"].mean() - own["full"].mean()
+    for metric, better, measure, said in (
+        ("f1_macro", True, Measure.share(), f"{100 * difference:+.1f}"),
+        ("rmse", False, Measure("stars", higher_is_better=False), f"{difference:+.3g}"),
+    ):
+        for run in (tmp_path / RUNS).iterdir():
+            change(tmp_path, run.name, primary_metric=metric, greater_is_better=better, measures={metric: measure})
+        for label, values in own.items():
+            write_row_values(tmp_path / RUNS / f"{label}-seed0", {metric: values})
+            change(tmp_path, f"{label}-seed0", test={metric: float(values.mean()), "accuracy": 0.1})
+        lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+        assert lora.against is not None and lora.score is not None and lora.interval is not None
+        assert lora.against.difference == pytest.approx(difference)
+        assert lora.verdict == f"one seed: this model is {'better' if better else 'worse'}"
+        assert lora.interval.low < lora.score < lora.interval.high and lora.interval_kind == "test rows"
+        text = write_report(tmp_path)["markdown"].read_text(encoding="utf-8")
+        unit = "points" if better else "stars"
+        assert f"difference to full ({unit})" in text and said in text and f"{unit}, p" in text
+
+
+def test_without_numbers_of_the_rows_nothing_is_compared(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=50, seeds=2)
     for run in (tmp_path / RUNS).iterdir():
-        change(tmp_path, run.name, primary_metric="f1_macro")
-    text = write_report(tmp_path)["markdown"].read_text(encoding="utf-8")
-    assert "difference to full in rows right (points)" in text
-    assert "of the share of rows right, not of f1_macro" in text
+        change(tmp_path, run.name, primary_metric="f1_macro")  # as records of 0.1.0 have it
+    lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
+    assert lora.against is None and lora.verdict == "not compared" and lora.interval_kind == "seeds"
+    (tmp_path / RUNS / "lora-seed0" / "row_values.npz").write_bytes(b"PK not so")
+    with pytest.raises(DataError, match=r"lora-seed0.row_values\.npz is damaged"):
+        load_report(tmp_path)
 
 
 def test_counted_and_allocated_memory_are_not_compared(tmp_path: Path) -> None:
@@ -357,7 +387,7 @@ def test_a_close_call_is_not_laid_to_a_wide_interval(tmp_path: Path) -> None:
         write_predictions(tmp_path / RUNS / run, [{"correct": i >= wrong} for i in range(100)])
         change(tmp_path, run, test={"accuracy": 1 - wrong / 100})
     said = findings(load_report(tmp_path))
-    assert any("Close calls against full, by points: lora -6.0" in text for text in said)
+    assert any("Close calls against full (points): lora -6.0" in text for text in said)
     assert not any("Not to be told apart" in text and "lora" in text for text in said)
 
 

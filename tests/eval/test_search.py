@@ -42,7 +42,7 @@ def _searched(
         if found is None:
             raise DivergedError(3, float("nan"))
         model: Any = Model()
-        evaluation = Evaluation({"accuracy": found[0], "loss": found[1]}, [])
+        evaluation = Evaluation({"accuracy": found[0], "loss": found[1]})
         return Fitted(model, evaluation, [], 5, 5, 1.0, 0.0, 10, 10, rates.method, rates.head)
 
     monkeypatch.setattr(search_module, "fit", fit)
@@ -185,7 +185,7 @@ def test_a_trial_that_diverged_leaves_nothing_in_memory(prepared: Prepared, monk
         if len(left) < 2:
             left.append(weakref.ref(model))
             raise DivergedError(3, float("nan"))
-        return Fitted(model, Evaluation({"accuracy": 0.5, "loss": 1.0}, []), [], 5, 5, 1.0, 0.0, 10, 10, rates.method)
+        return Fitted(model, Evaluation({"accuracy": 0.5, "loss": 1.0}), [], 5, 5, 1.0, 0.0, 10, 10, rates.method)
 
     monkeypatch.setattr(search_module, "fit", fit)
     monkeypatch.setattr(search_module, "build_model", lambda prepared: Model())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from benchmarks.coverage import Case, cases, coverage
 from benchmarks.verdicts import simulate
 from pefttools.eval.statistics import (
     Comparison,
@@ -21,6 +22,7 @@ from pefttools.eval.statistics import (
     value_interval,
 )
 
+SHARE = (0.0, 1.0)
 NORMAL = float(stats.norm.ppf(0.975))
 
 
@@ -32,7 +34,7 @@ def _numbers(seeds: int, rows: int, seed: int = 0, share: float = 0.8) -> np.nda
 
 
 def _one(method: np.ndarray, baseline: np.ndarray, margin: float | None = 0.01) -> Comparison:
-    found, _ = compare({"method": Models.of(method)}, Models.of(baseline), margin)
+    found, _ = compare({"method": Models.of(method, SHARE)}, Models.of(baseline, SHARE), margin)
     return found["method"]
 
 
@@ -88,17 +90,19 @@ def test_impossible_shares_are_refused(share: float, rows: int) -> None:
 
 def test_the_interval_of_one_model_is_wilsons_but_for_the_quantile() -> None:
     right = np.array([[1.0] * 850 + [0.0] * 150])
-    found = value_interval(Models.of(right), None)
+    found = value_interval(Models.of(right, SHARE), None)
     wilson = stats.binomtest(850, 1000).proportion_ci(0.95, method="wilson")
     assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=2e-4)
-    assert value_interval(Models.of(np.ones((3, 200))), None).low == pytest.approx(200 / (200 + NORMAL**2), abs=1e-3)
+    assert value_interval(Models.of(np.ones((3, 200)), SHARE), None).low == pytest.approx(
+        200 / (200 + NORMAL**2), abs=1e-3
+    )
 
 
 def test_two_equal_scores_still_have_the_width_of_the_rows() -> None:
     right = _numbers(2, 300)
     right[1] = right[0]
-    found = value_interval(Models.of(right), None)
-    alone = value_interval(Models.of(right[:1]), None)
+    found = value_interval(Models.of(right, SHARE), None)
+    alone = value_interval(Models.of(right[:1], SHARE), None)
     assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.02)
 
 
@@ -132,14 +136,14 @@ def test_verdicts() -> None:
     assert _one(better, base).verdict == "better" and _one(base, better).verdict == "worse"
     assert _one(better, base).about_methods and not _one(better[:1], base[:1]).about_methods
     assert _one(better[:1], base[:1]).verdict == "better"
-    assert _one(base, base).verdict == "equal" and _one(base, base, margin=None).verdict == "no call"
+    assert _one(base, base).verdict == "equal" and _one(base, base, margin=None).verdict == "inconclusive"
     few = _one(base[:, :20], base[:, :20])
-    assert few.verdict == "no call", "no difference on 20 rows is no proof of equality"
+    assert few.verdict == "inconclusive", "no difference on 20 rows is no proof of equality"
     assert _one(_numbers(3, 40_000, 5), _numbers(3, 40_000, 5)[::-1]).verdict == "equal"
 
 
 @pytest.mark.parametrize(
-    ("shift", "verdict"), [(0.0, "equal"), (0.004, "equal"), (0.0095, "no call"), (0.03, "better")]
+    ("shift", "verdict"), [(0.0, "equal"), (0.004, "equal"), (0.0095, "inconclusive"), (0.03, "better")]
 )
 def test_equal_is_said_where_both_one_sided_tests_say_so(shift: float, verdict: str) -> None:
     """Numbers of any kind; here seeds vary by 0.001 and the margin is 0.01."""
@@ -150,7 +154,7 @@ def test_equal_is_said_where_both_one_sided_tests_say_so(shift: float, verdict: 
         return row + mean + generator.normal(0, 0.001, (3, 1)) + generator.normal(0, 0.05, (3, 4000))
 
     found = _one(models(shift), models(0.0))
-    assert found.verdict == verdict or (verdict == "no call" and found.verdict == "better")
+    assert found.verdict == verdict or (verdict == "inconclusive" and found.verdict == "better")
     inside = found.interval.low > -0.01 and found.interval.high < 0.01
     assert (found.p_equal is not None and found.p_equal < 0.025) == inside, "95 % interval inside: each test at 2.5 %"
 
@@ -222,7 +226,7 @@ def test_an_uncorrected_winner_may_be_none_among_many() -> None:
     alone = _one(method, base)
     assert 0.005 < alone.p < 0.05 and alone.verdict == "better"
     many, _ = compare(dict.fromkeys(range(8), Models.of(method)), Models.of(base))
-    assert many[0].p == pytest.approx(8 * alone.p) and many[0].verdict == "no call"
+    assert many[0].p == pytest.approx(8 * alone.p) and many[0].verdict == "inconclusive"
 
 
 SLICE = [(2, 3000, 1.0, 7), (2, 200, 2.0, 3), (3, 1000, 0.5, 7), (5, 3000, 0.5, 1), (10, 1000, 1.0, 3)]
@@ -249,3 +253,25 @@ def _check(seeds: int, rows: int, deviation: float, methods: int, reports: int) 
     # intervals of one report share their rows and baseline: as few as there are reports, not as many as intervals
     assert cell.coverage >= stats.binom.ppf(0.001, reports, 0.95) / reports
     assert cell.score_coverage >= stats.binom.ppf(0.001, reports, 0.95) / reports
+
+
+#: of the quick test: those whose intervals are made in different ways, and what is far from a mean
+QUICK = ("macro F1, 5 classes", "perplexity", "entity F1", "macro F1 of sets, 20 labels", "RMSE", "Spearman")
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.title in QUICK], ids=lambda case: case.title)
+def test_intervals_of_metrics_hold_the_truth(case: Case) -> None:
+    _check_coverage(case, 600, samples=200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.title)
+def test_intervals_of_every_metric_hold_the_truth(case: Case) -> None:
+    # A macro average over 77 classes takes some 40 rows per class.
+    for rows in (3000,) if "77" in case.title else (600, 3000):
+        _check_coverage(case, rows, samples=1000)
+
+
+def _check_coverage(case: Case, rows: int, samples: int) -> None:
+    """At least 94 % of intervals hold the true value, as far as chance goes."""
+    assert coverage(case, rows, samples) >= stats.binom.ppf(0.001, samples, 0.94) / samples

@@ -20,7 +20,7 @@ ROLES = {"text": True, "pair": False, "label": True}
 def _check(path: Path, labels: list[str], **columns: str) -> None:
     kind = tasks.get("sequence-classification")
     task = kind(kind.config())
-    task.check(read_table(str(path), task.roles, columns), labels)
+    task.check(read_table(str(path), task.columns(), columns), labels)
 
 
 def test_formats_agree(tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def test_thousands_of_labels(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
     file.write_text("text,label\n" + "".join(f"text {n},l{n // 2}\n" for n in range(4000)) + "once,single\n")
     for seed in range(3):
-        splits = load_splits(DataConfig(train=str(file), validation=0.1, test=0.1, seed=seed), TASK.roles, TASK.strata)
+        splits = load_splits(
+            DataConfig(train=str(file), validation=0.1, test=0.1, seed=seed), TASK.columns(), TASK.strata
+        )
         known = set(splits.train.column("label"))
         assert splits.test is not None and len(known) == 2001
         assert set(splits.test.column("label")) <= known and set(splits.validation.column("label")) <= known
@@ -151,13 +153,13 @@ def test_rows_of_one_group_stay_together(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
     file.write_text("text,label,customer\n" + "".join(f"text {n},l{n % 2},c{n % 7}\n" for n in range(70)))
     config = DataConfig(train=str(file), validation=0.2, test=0.2, group="customer")
-    splits = load_splits(config, TASK.roles, TASK.strata)
+    splits = load_splits(config, TASK.columns(), TASK.strata)
     assert splits.test is not None
     groups = [set(table.column("group")) for table in (splits.train, splits.validation, splits.test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     assert sum(map(len, groups)) == 7 and all(groups)
     with pytest.raises(DataError, match="no column 'client' for the role 'group'"):
-        load_splits(config.model_copy(update={"group": "client"}), TASK.roles, TASK.strata)
+        load_splits(config.model_copy(update={"group": "client"}), TASK.columns(), TASK.strata)
 
 
 @pytest.mark.parametrize("labels", [["a", "a "], ["a", " "], ["1", "1.0"]])
@@ -226,14 +228,14 @@ def test_groups_in_two_given_files_are_said(tmp_path: Path) -> None:
     config = DataConfig(
         train=str(tmp_path / "train.csv"), validation=str(tmp_path / "validation.csv"), group="customer"
     )
-    notes = load_splits(config, TASK.roles, TASK.strata).notes
+    notes = load_splits(config, TASK.columns(), TASK.strata).notes
     assert "validation: 1 of 2 groups (data.group) stand in train too" in notes
 
 
 def test_a_limit_below_the_number_of_labels_leaves_out_what_can_not_be_learned(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
     file.write_text("text,label\n" + "".join(f"text {n},l{n % 40}\n" for n in range(400)))
-    splits = load_splits(DataConfig(train=str(file), validation=0.2, limit={"train": 20}), TASK.roles, TASK.strata)
+    splits = load_splits(DataConfig(train=str(file), validation=0.2, limit={"train": 20}), TASK.columns(), TASK.strata)
     known = set(splits.train.column("label"))
     assert len(splits.train) == 20 and set(splits.validation.column("label")) <= known
     assert any("rows of labels that data.limit leaves out of training" in note for note in splits.notes)

@@ -28,7 +28,7 @@ from pefttools.planning.serving import _adapter
 from pefttools.pool.base import load_served_base
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.residents import Resident, Source
-from pefttools.pool.running import Runner, class_scores
+from pefttools.pool.running import Runner, fetched
 from pefttools.pool.shelf import Shelf
 from pefttools.training.step import optimizer_step
 
@@ -133,7 +133,7 @@ def test_a_mixed_batch(task: str, method: str, variant: str, tiny_bert: str, tin
         batch = all_moved({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, CARD)
         answers = runner.answer(rows, batch)
         if task != "causal-lm":
-            class_scores([one for one in answers if one.labels])
+            fetched([one for one in answers if one.labels])
         else:
             with runner.reading(rows):
                 read_and_continue(served.model, served.model, batch, 4)

@@ -15,6 +15,7 @@ from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe
 from pefttools.tasks import Evaluation, tasks
+from pefttools.tasks.sequence_classification import ClassPrediction
 from pefttools.training.fit import Fitted, fit
 from pefttools.training.learning import mean_loss, why_not_learned
 from pefttools.training.prepare import prepare
@@ -163,11 +164,10 @@ def test_what_learned_is_not_called_so(tmp_path: Path, intents: dict[str, str]) 
 
 
 def _evaluation(answers: str, references: str, **metrics: float) -> Evaluation:
-    entries = [
-        {"prediction": one, "reference": truth, "correct": one == truth}
-        for one, truth in zip(answers, references, strict=True)
-    ]
-    return Evaluation({"accuracy": sum(e["correct"] for e in entries) / len(entries), **metrics}, entries)
+    numbers, truth = (["ab".index(letter) for letter in text] for text in (answers, references))
+    given = [ClassPrediction(number, (0.5, 0.5), ("a", "b")) for number in numbers]
+    share = sum(one == other for one, other in zip(answers, references, strict=True)) / len(answers)
+    return Evaluation({"accuracy": share, **metrics}, given, truth)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +186,14 @@ def test_the_bar_is_always_giving_the_most_frequent_label(
     answers: str, metric: str, value: float, learned: bool
 ) -> None:
     task = Recipe.model_validate({"base": "b", "method": "lora", "data": {"train": "t"}}).chosen_task()
-    examples = [{"labels": label} for label in (0, 0, 0, 0, 0, 0, 1, 1)]
-    chance = task.chance(examples)
+    truth = (0, 0, 0, 0, 0, 0, 1, 1)
+    uninformed = task.uninformed(truth, ("a", "b"))
+    assert uninformed is not None
+    chance = Evaluation.of(task.metrics, uninformed, truth).metrics
     assert chance["accuracy"] == 0.75 and chance["f1_macro"] == pytest.approx(6 / 7 / 2)
     assert chance["loss"] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
     found = why_not_learned(
-        task, Selection(metric, metric != "loss"), _evaluation(answers, "aaaaaabb", **{metric: value}), examples, None
+        task, Selection(metric, metric != "loss"), _evaluation(answers, "aaaaaabb", **{metric: value}), "ab", None
     )
     assert (found is None) == learned
 
@@ -200,14 +202,13 @@ def test_rare_labels_that_are_told_apart_are_learned() -> None:
     task = Recipe.model_validate({"base": "b", "method": "lora", "data": {"train": "t"}}).chosen_task()
     selection = Selection("accuracy", True)
     references = "a" * 190 + "b" * 10
-    examples = [{"labels": "ab".index(letter)} for letter in references]
     for answers, learned in (
         ("a" * 160 + "b" * 30 + "b" * 9 + "a", True),  # weighed: right for 169 of 200, always a for 190
         (("a" * 17 + "b" * 3) * 9 + "a" * 10 + "a" * 8 + "bb", False),  # as often b where it is a as where it is b
     ):
-        found = why_not_learned(task, selection, _evaluation(answers, references), examples, None)
+        found = why_not_learned(task, selection, _evaluation(answers, references), "ab", None)
         assert (found is None) == learned
-    one = why_not_learned(task, selection, _evaluation("aaba", "aaaa"), [{"labels": 0}] * 4, None)
+    one = why_not_learned(task, selection, _evaluation("aaba", "aaaa"), "ab", None)
     assert one is None
 
 
@@ -237,4 +238,4 @@ def test_a_language_model_must_be_better_than_before(tmp_path: Path, tiny_llama:
 def test_every_task_says_which_way_its_own_metric_is_better() -> None:
     for name in tasks:
         task = tasks.get(name)
-        assert task(task.config()).measures()[task.primary_metric] is True
+        assert all(one.measure.higher_is_better is not None for one in task(task.config()).metrics)

@@ -14,7 +14,7 @@ from pefttools.compute.finite import FiniteLosses
 from pefttools.errors import DivergedError
 from pefttools.pool import AdapterPool
 from pefttools.pool.generation import Sampling
-from pefttools.pool.running import class_scores
+from pefttools.pool.running import fetched
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -38,7 +38,7 @@ def test_no_row_of_a_batch_is_waited_for_by_itself(tiny_bert: str, tmp_path: Pat
     def counted(rows: int) -> Waits:
         names = (["lora", "prefix", "own"] * rows)[:rows]
         inputs = ["where is my card?" + " please" * (row % 3) for row in range(rows)]
-        return waits(lambda: class_scores(pool(inputs, names)))
+        return waits(lambda: fetched(pool(inputs, names)))
 
     few, many = counted(4), counted(12)
     assert many.ours.total() <= few.ours.total() <= 2, many.ours

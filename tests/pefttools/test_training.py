@@ -118,7 +118,7 @@ def test_what_was_cut_and_what_each_class_got_is_said(tiny_bert: str, intents: d
     assert f"| test rows cut | {cut['test']['cut']} of 80" in (tmp_path / "a" / "README.md").read_text()
     found = json.loads((tmp_path / "a" / "classes.json").read_text())
     assert set(found) == {"validation", "test"}
-    references = [entry["reference"] for entry in stored.test.predictions]
+    references = [entry["reference"] for entry in stored.test.entries()]
     report = class_report(stored.test.answers(), references, stored.model.labels)
     assert found["test"] == report.compact()
     assert [row[0] for row in found["test"]["classes"]] == list(stored.model.labels)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.data.readers.columnar import read_arrow, read_parquet, read_xlsx
+from pefttools.data.readers.conll import read_conll
 from pefttools.data.readers.delimited import read_csv, read_tsv
 from pefttools.data.readers.json_rows import read_json, read_jsonl
 from pefttools.data.readers.opening import COMPRESSED, kind_of
@@ -25,6 +26,9 @@ READERS: dict[str, Reader] = {
     ".arrow": read_arrow,
     ".feather": read_arrow,
     ".xlsx": read_xlsx,
+    ".conll": read_conll,
+    ".bio": read_conll,
+    ".iob": read_conll,
 }
 
 

@@ -39,7 +39,7 @@ def test_it_is_evaluated_inspected_and_served_like_any_other(
     rows.write_text("".join(lines[:1] + [line for line in lines if INTENTS[3] not in line][1:]), encoding="utf-8")
     found = pefttools.evaluate(tmp_path / "one", str(rows))
     assert 0 <= found.metrics["accuracy"] <= 1
-    assert {entry["prediction"] for entry in found.predictions} <= set(names)
+    assert set(found.answers()) <= set(names)
     inspect(tmp_path / "one", as_json=False, norms=True)
     shown = " ".join(capsys.readouterr().out.split())
     assert "base given by the user, not verified by the source" in shown and "low_rank" in shown

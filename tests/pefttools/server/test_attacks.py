@@ -22,7 +22,7 @@ from pefttools.artifact.manifest import list_files, read_manifest, write_manifes
 from pefttools.errors import ArtifactError
 from pefttools.server import Settings
 from pefttools.server.app import without_paths
-from pefttools.server.running import CLASSIFY
+from pefttools.server.running import ANSWER
 from pefttools.store import Store
 
 from .conftest import Server, running
@@ -164,8 +164,8 @@ def test_health_and_readiness(
     assert server.http.post("/v1/classify", json=ask).status_code == 200
     assert server.http.get("/ready").json() == {"status": "ok"}
     free = threading.Event()
-    pool_call = type(server.service.pool).__call__
-    monkeypatch.setattr(type(server.service.pool), "__call__", lambda *a: (free.wait(15), pool_call(*a))[1])
+    answer = type(server.service.pool).answer
+    monkeypatch.setattr(type(server.service.pool), "answer", lambda *a: (free.wait(15), answer(*a))[1])
     monkeypatch.setattr(Store, "resolve", lambda self, reference: (free.wait(15), ("acme", 1))[1])
     monkeypatch.setattr(Store, "names", lambda self: (free.wait(15), ["acme"])[1])
     with ThreadPoolExecutor(60) as threads:
@@ -194,7 +194,7 @@ def _classify_directly(server: Server) -> None:
 
     async def ask() -> None:
         example = {"input_ids": [101, 2003, 102], "attention_mask": [1, 1, 1]}
-        (row,) = server.service._batcher.submit(CLASSIFY, "acme@1", [example])
+        (row,) = server.service._batcher.submit(ANSWER, "acme@1", [example])
         await row.future
 
     asyncio.run(ask())

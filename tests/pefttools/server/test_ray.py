@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def test_two_replicas(tiny_llama: str, writers: Callable[[int], Path], tmp_path:
         streamed = client.completions.create(model="a1", stream=True, **ask)  # type: ignore[call-overload]
         assert "".join(chunk.choices[0].text for chunk in streamed) == first[1]
         # Six adapters fit only in both pools together, and each stays where it is.
-        resident = sorted(httpx.get(f"{url}/health").json()["resident"] for _ in range(20))
-        assert 0 < resident[0] <= resident[-1] <= 4
+        figures = [httpx.get(f"{url}/metrics").text for _ in range(20)]
+        resident = {float(re.findall(r"^pefttools_resident_adapters (\S+)$", text, re.M)[0]) for text in figures}
+        assert resident and all(0 < number <= 4 for number in resident)
         assert httpx.post(f"{url}/v1/completions", json={"model": "a9", "prompt": "x"}).status_code == 404
         assert httpx.post(f"{url}/v1/completions", content=b"{").status_code == 400
     finally:

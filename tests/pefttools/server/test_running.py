@@ -11,7 +11,7 @@ from pefttools.pool.running import Answer
 from pefttools.server.batching import Batcher, Row
 from pefttools.server.generating import Generation
 from pefttools.server.metrics import Metrics
-from pefttools.server.running import CLASSIFY, GENERATE, BatchRunner
+from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 
 
 class _Logits:
@@ -21,18 +21,13 @@ class _Logits:
 class _Pool:
     """Has no room for more than one row at a time."""
 
-    class tokenizer:
-        @staticmethod
-        def pad(rows: Sequence[Any], **options: Any) -> dict[str, Any]:
-            return {"rows": rows}
-
     def take_fetched(self) -> list[str]:
         return []
 
     def __init__(self) -> None:
         self.left: list[weakref.ref[_Logits]] = []
 
-    def __call__(self, batch: dict[str, Any], adapters: Sequence[str | None]) -> list[Answer]:
+    def answer(self, examples: Sequence[Any], adapters: Sequence[str | None]) -> list[Answer]:
         import torch
 
         assert not [one for one in self.left if one() is not None], "the failed batch is still in memory"
@@ -49,12 +44,12 @@ def test_a_retry_has_the_memory_of_what_failed() -> None:
     batcher = Batcher(runner, max_batch=4, max_adapters=4, max_wait=0.05, max_queue=9, max_run=1.0)
 
     async def ask() -> list[Any]:
-        rows: list[Row] = batcher.submit(CLASSIFY, None, [{"input_ids": [1]}] * 3)
+        rows: list[Row] = batcher.submit(ANSWER, None, [{"input_ids": [1]}] * 3)
         return [await row.future for row in rows]
 
     found = asyncio.run(ask())
     assert batcher.close(5)
-    assert len(pool.left) == 1 and [max(one, key=one.__getitem__) for one in found] == ["a"] * 3
+    assert len(pool.left) == 1 and [int(one.argmax()) for one in found] == [0] * 3
 
 
 class _Writing:

@@ -1,146 +1,21 @@
-"""What makes an answer of a row's hidden states: each adapter brings its own head."""
+"""The head of transformers' own classes around a base that is shared."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import is_fake
 from torch.func import functional_call
 
 from pefttools.deltas import AdapterDeltas
 from pefttools.deltas.merge import folded
 from pefttools.errors import ConfigError
+from pefttools.heads.served import ServedHead
+from pefttools.heads.states import BatchStates
 from pefttools.methods import Target
-from pefttools.pool.virtual import VirtualTokens
-from pefttools.tasks.heads import pool
-from pefttools.tasks.sequence_classification import own_head_modules
-
-
-class BatchStates:
-    """What the base gave for a batch.
-
-    Args:
-        states: hidden states ``[rows, prompt + tokens, hidden]``.
-        logits: of the language head, ``[rows, prompt + tokens, vocabulary]``, where the call asked for them.
-        input_ids: ``[rows, tokens]``.
-        mask: which tokens are no padding, ``[rows, tokens]``.
-        virtual: the rows' virtual tokens.
-    """
-
-    def __init__(
-        self,
-        states: torch.Tensor,
-        logits: torch.Tensor | None,
-        input_ids: torch.Tensor,
-        mask: torch.Tensor,
-        virtual: VirtualTokens | None,
-    ) -> None:
-        self.prompt = 0 if virtual is None else virtual.prompt_length
-        self._prompt_mask = None if virtual is None else virtual.mask[:, virtual.prefix_length :].bool()
-        self._states = states
-        self._logits = logits
-        self._ids = input_ids
-        self._mask = mask
-        self._pooled: dict[str, torch.Tensor] = {}
-
-    @cached_property
-    def _real(self) -> list[slice | torch.Tensor]:
-        """Per row, where its tokens stand: one behind the other, as a rule. Looked up for all rows at once."""
-        if is_fake(self._mask):  # without numbers: as many as there can be
-            return [slice(None)] * len(self._mask)
-        real = self._mask.bool()
-        places = torch.arange(real.shape[1], device=real.device)
-        begins = real.int().argmax(1)
-        ends = begins + real.sum(1)
-        closed = (real == ((places >= begins[:, None]) & (places < ends[:, None]))).all(1)
-        found = torch.stack([begins, ends, closed.long()], dim=1).tolist()
-        return [slice(a, b) if whole else real[row] for row, (a, b, whole) in enumerate(found)]
-
-    @cached_property
-    def _prompts(self) -> list[int]:
-        """Per row, the number of its prompt's virtual tokens, which stand last of all that there is room for."""
-        assert self._prompt_mask is not None
-        if is_fake(self._prompt_mask):
-            return [self.prompt] * len(self._prompt_mask)
-        lengths: list[int] = self._prompt_mask.sum(1).tolist()
-        return lengths
-
-    def tokens(self, row: int) -> torch.Tensor:
-        """Hidden states of a row's tokens, ``[tokens, hidden]``."""
-        return self._states[row, self.prompt :][self._real[row]]
-
-    def whole(self, row: int) -> torch.Tensor:
-        """The same, with those of a prompt's virtual tokens before them."""
-        if self._prompt_mask is None or not self.prompt:
-            return self.tokens(row)
-        return torch.cat([self._states[row, self.prompt - self._prompts[row] : self.prompt], self.tokens(row)])
-
-    def input_ids(self, row: int) -> torch.Tensor:
-        """A row's tokens."""
-        return self._ids[row][self._real[row]]
-
-    def language(self, row: int) -> torch.Tensor:
-        """The language head's logits of a row's tokens, ``[tokens, vocabulary]``."""
-        assert self._logits is not None
-        return self._logits[row, self.prompt :][self._real[row]]
-
-    def pooled(self, kind: str, dtype: torch.dtype) -> torch.Tensor:
-        """All rows' states pooled to one vector each, ``[rows, hidden]``."""
-        if kind not in self._pooled:
-            self._pooled[kind] = pool(self._states[:, self.prompt :].to(dtype), self._mask, kind)
-        return self._pooled[kind]
-
-
-class ServedHead(ABC):
-    """One adapter's head.
-
-    Attributes:
-        labels: names of its outputs.
-        language: it reads the logits of the base's own language head.
-    """
-
-    labels: tuple[str, ...] = ()
-    language = False
-
-    @abstractmethod
-    def answer(self, batch: BatchStates, row: int) -> torch.Tensor:
-        """A row's logits."""
-
-    def bytes(self) -> int:
-        """Size of its parameters."""
-        return 0
-
-
-class LanguageHead(ServedHead):
-    """The base's own language head: logits per token, ``[tokens, vocabulary]``."""
-
-    language = True
-
-    def answer(self, batch: BatchStates, row: int) -> torch.Tensor:
-        return batch.language(row)
-
-
-class PooledHead(ServedHead):
-    """Pooling and one linear layer: logits ``[labels]``."""
-
-    def __init__(self, kind: str, state: dict[str, torch.Tensor], labels: tuple[str, ...], like: torch.Tensor) -> None:
-        self.kind = kind
-        self.labels = labels
-        self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        self.weight = state["linear.weight"].to(like.device, self.dtype)
-        self.bias = state["linear.bias"].to(like.device, self.dtype)
-
-    def answer(self, batch: BatchStates, row: int) -> torch.Tensor:
-        # Row by row: a row's logits must not depend on its neighbours, not even in the last bit.
-        return nn.functional.linear(batch.pooled(self.kind, self.dtype)[row], self.weight, self.bias)
-
-    def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.weight, self.bias))
 
 
 class ModelHead(ServedHead):
@@ -149,19 +24,20 @@ class ModelHead(ServedHead):
     The class's forward runs on one row at a time, with its backbone replaced by the states that are already there.
     """
 
-    def __init__(self, frame: Frame, parameters: dict[str, torch.Tensor], labels: tuple[str, ...]) -> None:
-        self.frame = frame
+    def __init__(self, shell: HeadShell, parameters: dict[str, torch.Tensor], labels: tuple[str, ...]) -> None:
+        self.shell = shell
         self.parameters = parameters
         self.labels = labels
 
     def answer(self, batch: BatchStates, row: int) -> torch.Tensor:
-        return self.frame.run(self.parameters, batch.whole(row), batch.input_ids(row))
+        states = batch.tokens(row) if self.shell.per_token else batch.whole(row)
+        return self.shell.run(self.parameters, states, batch.input_ids(row))
 
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.parameters.values())
 
 
-class Frame:
+class HeadShell:
     """A transformers class with a head around a pool's backbone.
 
     Args:
@@ -169,9 +45,20 @@ class Frame:
         config: of the base.
         backbone: the pool's.
         missing: parameters of the backbone that the base's files do not hold.
+        peft_task_type: what PEFT calls the class, e.g. ``SEQ_CLS``.
+        per_token: the head reads each token's state by itself.
     """
 
-    def __init__(self, model_class: type[Any], config: Any, backbone: nn.Module, missing: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model_class: type[Any],
+        config: Any,
+        backbone: nn.Module,
+        missing: tuple[str, ...],
+        *,
+        peft_task_type: str,
+        per_token: bool,
+    ) -> None:
         prefix = model_class.base_model_prefix
         with torch.device("meta"):
             #: the class around the real backbone, for the names of its modules
@@ -186,7 +73,8 @@ class Frame:
         self._shell.eval().requires_grad_(False)
         self.prefix = prefix
         fresh = [f"{prefix}.{name}" for name in missing if pooler is not None]
-        self.target = Target("sequence-classification", "SEQ_CLS", own_head_modules(self.named, fresh))
+        self.per_token = per_token
+        self.target = Target("", peft_task_type, own_head_modules(self.named, fresh))
         self._names = [name for name, _ in self._shell.named_parameters()]
         #: what the base's files hold of them
         self._own = {
@@ -259,3 +147,16 @@ class _GivenStates(nn.Module):
         given = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
         given.mems = None  # XLNet's class hands it on
         return given
+
+
+def own_head_modules(model: nn.Module, missing: Sequence[str]) -> tuple[str, ...]:
+    """Modules outside the backbone, and any other that the base's files held no weights for."""
+    backbone = getattr(model, "base_model_prefix", "")
+    heads = [
+        name
+        for name, child in model.named_children()
+        if name != backbone and next(child.parameters(), None) is not None
+    ]
+    fresh = {parameter.rpartition(".")[0] for parameter in missing}
+    heads += sorted(name for name in fresh if not any(f"{name}.".startswith(f"{head}.") for head in heads))
+    return tuple(heads)

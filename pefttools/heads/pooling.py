@@ -10,28 +10,36 @@ class PoolingHead(nn.Module):
     """Pools hidden states and classifies.
 
     Args:
-        pooling: ``mean`` over the tokens, ``cls`` (the first token) or ``last`` (the last one that is no padding).
+        pooling: ``mean`` over the tokens, ``cls`` (the first token) or ``last`` (the last one that is no padding);
+            ``tokens``: none, each token has logits of its own.
         hidden: size of a hidden state.
-        labels: number of classes.
+        outputs: number of logits.
         dropout: on the pooled vector, in training.
     """
 
-    def __init__(self, pooling: str, hidden: int, labels: int, dropout: float = 0.1) -> None:
+    def __init__(self, pooling: str, hidden: int, outputs: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden, labels)
+        self.linear = nn.Linear(hidden, outputs)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Logits ``[rows, labels]`` from states ``[rows, tokens, hidden]`` and mask ``[rows, tokens]``."""
+        """Logits ``[rows, outputs]``, or ``[rows, tokens, outputs]``.
+
+        Args:
+            states: ``[rows, tokens, hidden]``.
+            mask: ``[rows, tokens]``.
+        """
         logits: torch.Tensor = self.linear(self.dropout(pool(states.to(self.linear.weight.dtype), mask, self.pooling)))
         return logits
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector per row, ``[rows, hidden]``."""
+    """One vector per row, ``[rows, hidden]``; the states themselves where they are not pooled."""
+    if pooling == "tokens":
+        return states
     if pooling == "mean":
         weights = mask.unsqueeze(-1).to(states.dtype)
         return (states * weights).sum(1) / weights.sum(1).clamp(min=1)

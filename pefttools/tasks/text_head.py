@@ -1,0 +1,156 @@
+"""What tasks have in common that read a text, or a pair of texts, by a head on the base's states."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from pydantic import Field
+
+from pefttools.data import Table
+from pefttools.errors import ConfigError
+from pefttools.methods import Target
+from pefttools.tasks.task import Batch, Built, Example, Task, TaskConfig
+from pefttools.tasks.texts import check_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base, BaseVariant
+    from pefttools.heads.served import ServedHead
+
+HeadKind = Literal["auto", "mean", "cls", "last", "model"]
+
+
+class TextHeadConfig(TaskConfig):
+    """Options of every such task."""
+
+    head: HeadKind = Field(
+        "auto",
+        description="mean, cls, last: pool the states and add one linear layer; model: the model's own head; "
+        "auto: what the base's files say, else the model's own",
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+class HeadTask(Task[ConfigT]):
+    """A task whose answer is what a head makes of the base's states: ours, or the one of transformers' class."""
+
+    def head_kind(self, base: Base) -> str:
+        """What the options ask for: a kind of `PoolingHead`, or ``model`` for the head of transformers' class."""
+        kind: str = self.options.head  # type: ignore[attr-defined]
+        return pooling_of(base) if kind == "auto" else kind
+
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
+        import transformers
+
+        from pefttools.bases.loading import load_tokenizer, load_transformer
+        from pefttools.heads.pooling import PoolingHead
+        from pefttools.heads.shell import own_head_modules
+        from pefttools.tasks.padding import pad_with, show_the_last_token
+
+        kind = head_kind or self.head_kind(base)
+        tokenizer = load_tokenizer(base)
+        if kind != "model":
+            transformer, missing = load_transformer(transformers.AutoModel, base, variant)
+            if missing:
+                raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
+            hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
+            head = PoolingHead(kind, hidden, self.outputs(labels))
+            return Built(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), tokenizer)
+        names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
+        transformer, missing = load_transformer(
+            getattr(transformers, self.auto_class),
+            base,
+            variant,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={label: index for index, label in enumerate(names)},
+        )
+        pad_with(transformer, tokenizer.pad_token_id)
+        if not self.per_token:
+            show_the_last_token(transformer)
+        heads = own_head_modules(transformer, missing)
+        return Built(transformer, None, kind, Target(self.name, self.peft_task_type, heads), tokenizer)
+
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        from pefttools.tasks.padding import padded_on_the_right
+
+        batch = padded_on_the_right(batch)
+        outputs = transformer(**batch)
+        tokens = batch["attention_mask"].shape[1]
+        # Methods that put virtual tokens before the input give states for them too.
+        if head is None:
+            logits: torch.Tensor = outputs.logits
+            return logits[:, -tokens:] if self.per_token else logits
+        return cast("torch.Tensor", head(outputs.last_hidden_state[:, -tokens:], batch["attention_mask"]))
+
+    def served_head(
+        self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor
+    ) -> ServedHead:
+        from pefttools.heads.served import LinearHead
+
+        return LinearHead(kind, dict(state), tuple(labels) if self.one_label else (), like)
+
+
+class TextHeadTask(HeadTask[ConfigT]):
+    """One answer per text or pair of texts, in the columns `text` and, optionally, `pair`."""
+
+    auto_class = "AutoModelForSequenceClassification"
+    peft_task_type = "SEQ_CLS"
+
+    @abstractmethod
+    def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
+        """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
+
+    def check_texts(self, table: Table, index: int) -> None:
+        """Refuse a row whose texts are none.
+
+        Raises:
+            DataError: names file, row and column.
+        """
+        for role in ("text", "pair"):
+            if role in table.columns:
+                check_text(table, index, role, table.rows[index])
+
+    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
+        pairs = table.column("pair") if "pair" in table.columns else None
+        texts = table.column("text")
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=self.options.max_length)
+        # Without pairs all token types are the same, and several methods can't pass them on.
+        names = [name for name in encoded if name != "token_type_ids" or pairs is not None]
+        examples: list[Example] = [{name: encoded[name][index] for name in names} for index in range(len(table))]
+        learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)
+        for index, example in enumerate(examples):
+            example["length"] = len(example["input_ids"])
+            if example["length"] == self.options.max_length:  # as long as that, or longer
+                pair = None if pairs is None else pairs[index]
+                example["length"] = len(tokenizer(texts[index], pair, verbose=False)["input_ids"])
+            if learned:
+                example["labels"] = self.target(table, index, labels)
+        return examples
+
+    def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
+        import torch
+
+        inputs = [{key: value for key, value in one.items() if key not in ("labels", "length")} for one in examples]
+        batch: Batch = dict(tokenizer.pad(inputs, padding_side="right", return_tensors="pt"))
+        if "labels" in examples[0]:
+            batch["labels"] = torch.tensor([example["labels"] for example in examples])
+        return batch
+
+
+def pooling_of(base: Base) -> str:
+    """The head that the base's own files ask for: sentence-transformers says how it pools."""
+    pooling = base.folder / "1_Pooling" / "config.json"
+    if (base.folder / "modules.json").is_file() and pooling.is_file():
+        config = json.loads(pooling.read_text(encoding="utf-8"))
+        for key, kind in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
+            if config.get(f"pooling_mode_{key}") or config.get("pooling_mode") == kind:
+                return kind
+    return "model"

@@ -1,0 +1,204 @@
+"""The contract of a task."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pefttools
+from pefttools.data import Table
+from pefttools.errors import DataError, PeftToolsError
+from pefttools.recipe import choose_task
+from pefttools.tasks.task import IGNORE, Example, Task
+from pefttools.training.store import Stored
+from pefttools.tuned import TunedModel
+
+Choice = str | Mapping[str, Any]
+#: of the largest logit; sums of float32 in another order stay far below
+_TOLERANCE = 1e-4
+
+
+def check_task(
+    task: Choice,
+    *,
+    base: str,
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    method: Choice = "lora",
+    variant: str = "float32",
+) -> Stored:
+    """Hold a task against its contract.
+
+    It declares itself, refuses rows without input, trains, gives a row the same whether it stands in a padded batch or
+    alone, is saved and loaded with equal predictions, is measured by numbers that its rows account for, is predicted
+    without labels, is planned, and is served in a pool beside another adapter.
+
+    Args:
+        task: its name, or a mapping with name and options.
+        base: of a model that it can be trained on; a tiny one will do.
+        rows: at least 12, by column role; some must be longer than others.
+        folder: an empty one, for an artifact.
+        method: that it is trained by.
+        variant: of the base.
+
+    Returns:
+        What was trained, for checks of your own.
+
+    Raises:
+        AssertionError: says what does not hold.
+        PeftToolsError: something that a user would be told.
+    """
+    chosen = choose_task(task if isinstance(task, str) else dict(task))
+    check_declarations(chosen)
+    data = folder / "rows.jsonl"
+    data.write_text("".join(f"{json.dumps(dict(row))}\n" for row in rows), encoding="utf-8")
+    recipe = {
+        "base": base,
+        "variant": variant,
+        "method": method if isinstance(method, str) else dict(method),
+        "task": task if isinstance(task, str) else dict(task),
+        "data": {"train": str(data), "validation": 0.34},
+        "training": {"max_steps": 3, "batch_size": 4, "precision": "float32"},
+        "output": str(folder / "artifact"),
+    }
+    stored = pefttools.train(recipe)
+    assert stored is not None
+    model = stored.model
+    _check_refusals(chosen, rows, model.labels)
+    table = _table(rows, chosen)
+    examples = model.spec.task.encode(table, model.tokenizer, model.labels)
+    check_batches(model, examples)
+    check_measures(model, examples)
+    _check_predictions(model, folder / "artifact", rows)
+    _check_plan(recipe, base)
+    if not chosen.generates and pefttools.inspect(folder / "artifact").method.name:
+        _check_pool(base, variant, folder / "artifact", rows)
+    return stored
+
+
+def check_declarations(task: Task[Any]) -> None:
+    """What a task says of itself."""
+    assert task.name and task.summary and not task.summary.endswith("."), "a name and a summary, without a full stop"
+    assert task.inputs(), "no role is an input"
+    assert task.main_role() in task.inputs(), "the first role must be what a prediction reads"
+    assert task.inputs() < set(task.roles), "no role is what is to be predicted"
+    names = [metric.name for metric in task.metrics]
+    assert names and len(names) == len(set(names)), f"metrics must have names of their own: {names}"
+    assert task.metrics[0].measure.higher_is_better is not None, "it must be known which way the first metric is better"
+
+
+def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
+    """A row's logits do not depend on its neighbours, and losses add up over the batches of a step."""
+    task = model.spec.task
+    sizes = [len(one["input_ids"]) for one in examples]
+    short, long = sizes.index(min(sizes)), sizes.index(max(sizes))
+    assert sizes[short] < sizes[long], "give rows of different lengths"
+    with model.asking():
+        together, alone = model.run([examples[short], examples[long]]).float(), model.run([examples[short]]).float()
+        seen = together[:1, : alone.shape[1]] if task.per_token else together[:1]
+        if task.generates:
+            seen = together[:1, : sizes[short]]
+        limit = _TOLERANCE * max(1.0, float(together.abs().max()))
+        assert float((seen - alone).abs().max()) <= limit, "padding changes a row's logits"
+        parts, whole = [examples[:3], examples[3:6]], examples[:6]
+        counts = [_count(task, part, model) for part in parts]
+        losses = [_loss(model, part, sum(counts)) for part in parts]
+        assert math.isclose(sum(losses), _loss(model, whole, sum(counts)), rel_tol=1e-4), "losses of parts don't add up"
+        assert math.isclose(_loss(model, whole, None), sum(losses), rel_tol=1e-4), (
+            "the loss without num_items_in_batch must be the mean over the labels"
+        )
+
+
+def _count(task: Task[Any], examples: Sequence[Example], model: TunedModel) -> int:
+    """Labels of a batch, as transformers' Trainer counts them."""
+    return int((task.collate(examples, model.tokenizer)["labels"] != IGNORE).sum())
+
+
+def _loss(model: TunedModel, examples: Sequence[Example], items: int | None) -> float:
+    batch = model.spec.task.collate(examples, model.tokenizer)
+    labels = batch.pop("labels")
+    return float(model(**batch, targets=labels, num_items_in_batch=items))
+
+
+def check_measures(model: TunedModel, examples: Sequence[Example]) -> None:
+    """Every metric is a finite number or says that it is none, and is the mean of its rows' numbers."""
+    found = model.spec.task.evaluate(model, examples, batch_size=4)
+    values = found.row_values()
+    for metric in found.measured:
+        value = found.metrics[metric.name]
+        if metric.name in values:
+            assert math.isclose(values[metric.name].mean(), value, rel_tol=1e-6, abs_tol=1e-9), metric.name
+            assert len(values[metric.name]) == len(examples), metric.name
+        bounds = metric.measure.bounds
+        if bounds is not None and not math.isnan(value):
+            high = math.inf if bounds[1] is None else bounds[1]
+            assert bounds[0] - 1e-9 <= value <= high + 1e-9, f"{metric.name}={value} is out of its bounds {bounds}"
+    for entry in found.entries():
+        assert {"prediction", "reference"} <= entry.keys()
+    json.dumps(found.entries(), allow_nan=False)
+
+
+def _check_refusals(task: Task[Any], rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
+    """A row without what is read is refused by its place."""
+    for role in task.inputs() & rows[0].keys():
+        spoiled = [dict(row) for row in rows[:3]]
+        spoiled[1][role] = None
+        try:
+            task.check(_table(spoiled, task), labels)
+        except DataError as error:
+            assert "row 2" in str(error) and role in str(error), f"the error names neither row nor column: {error}"
+        else:
+            raise AssertionError(f"a row whose {role!r} is empty was taken")
+
+
+def _check_predictions(model: TunedModel, artifact: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A loaded artifact says what the trained model does, without labels too."""
+    task = model.spec.task
+    asked = [{role: row[role] for role in task.inputs() & row.keys()} for row in rows]
+    before, after = pefttools.predict(model, asked), pefttools.predict(artifact, asked)
+    assert before == after, "a loaded artifact gives other predictions"
+    assert all("prediction" in one for one in after) and len(after) == len(rows)
+
+
+def _check_plan(recipe: Mapping[str, Any], base: str) -> None:
+    from pefttools.planning.plan import Shape, plan
+
+    (row,) = plan(
+        base, task=recipe["task"], methods=[recipe["method"]], bases=[recipe["variant"]], labels=3,
+        shape=Shape(batch_size=4, length=16, eval_batch_size=4),
+    )  # fmt: skip
+    assert row.peak_bytes > row.weights_bytes > 0
+
+
+def _check_pool(base: str, variant: str, artifact: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A pool says what the artifact alone says, or refuses it by name."""
+    pool = pefttools.AdapterPool(base, variant=variant)
+    try:
+        pool.load("one", artifact)
+    except PeftToolsError as error:
+        assert "can't be served" in str(error), error
+        return
+    pool.load("other", artifact)
+    roles = pefttools.load(artifact).spec.task.inputs()
+    asked = [{role: row[role] for role in roles & row.keys()} for row in rows]
+    alone = pefttools.predict(artifact, asked)
+    with torch.no_grad():
+        mixed = pool.predict(asked, ["one" if n % 2 else "other" for n in range(len(asked))])
+    for one, other in zip(alone, mixed, strict=True):
+        assert _alike(one["prediction"], other["prediction"]), f"a pool says {other} where the adapter alone says {one}"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    numbers = isinstance(one, float) and isinstance(other, float)
+    return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4) if numbers else bool(one == other)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], task: Task[Any]) -> Table:
+    roles = [role for role in task.roles if any(role in row for row in rows)]
+    cells = [{role: row.get(role) for role in roles} for row in rows]
+    return Table("the rows", cells, {role: role for role in roles}, range(1, len(rows) + 1))
