@@ -150,6 +150,7 @@ class RunRecord(_Part):
         notes: what was done to the data without being asked for.
         history: log entries in order; ``step`` with ``loss`` and ``learning_rate``, or with ``eval_*`` metrics.
         measures: metric -> what its number means; empty in records of earlier versions.
+        fewest_rows: of the rows that the metrics are of, those of the rarest class that there is; None: no classes.
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty where there is no test split.
         accumulation: parts that each batch was computed in.
@@ -188,6 +189,7 @@ class RunRecord(_Part):
     trials: list[Trial] = Field(default_factory=list)
     history: list[dict[str, float]] = Field(default_factory=list)
     measures: dict[str, Measure] = Field(default_factory=dict)
+    fewest_rows: int | None = None
     validation: dict[str, float] = Field(default_factory=dict)
     test: dict[str, float] = Field(default_factory=dict)
     accumulation: int = 1

@@ -145,6 +145,8 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         facts["seconds"]["evaluation"] = seconds
         facts["test"] = test.metrics
         final = test
+    report = prepared.task.class_report(final, prepared.labels)
+    facts["fewest_rows"] = min((one.rows for one in report.classes if one.rows), default=None) if report else None
     facts["measures"] = {metric.name: asdict(metric.measure) for metric in final.measured}
     write_predictions(folder, final.entries())
     write_row_values(folder, final.row_values())

@@ -12,6 +12,9 @@ from .data import ReportData, Row
 from .trials import at_edge
 from .words import bytes_, chance, difference, difference_unit, percent, reason, runs, unfinished
 
+#: rows of a class below which an average over classes varies more than its intervals say
+ENOUGH_ROWS = 10
+
 
 def findings(data: ReportData) -> list[str]:
     """What the comparison shows, one sentence each, and where it shows nothing."""
@@ -102,6 +105,7 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> l
         f"Differences are paired on {compared[0][1].rows:,} rows; 95 % intervals in brackets; p values corrected by "
         "Holm."
     )
+    found += _rare_classes(data)
     if all(against.about_methods for _, against in compared):
         found.append("Intervals and p values include how much other seeds and other rows would vary.")
     else:
@@ -111,6 +115,17 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> l
             "three seeds or more (seeds: [1, 2, 3])."
         )
     return found
+
+
+def _rare_classes(data: ReportData) -> list[str]:
+    """Where an average over classes stands on too few rows of one for its interval to be right."""
+    fewest = min((run.fewest_rows for run in data.records if run.fewest_rows is not None), default=None)
+    if fewest is None or fewest >= ENOUGH_ROWS or not data.measure.over_classes:
+        return []
+    return [
+        f"{data.metric} is an average over classes, of which the rarest has {fewest} rows: with fewer than "
+        f"{ENOUGH_ROWS} per class intervals are too narrow, and verdicts too sure."
+    ]
 
 
 def _listed(rows: Sequence[Row], measure: Measure) -> str:

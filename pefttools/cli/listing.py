@@ -43,6 +43,16 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
     _show("Tuning methods", _rows(registry, row), as_json)
 
 
+def _first_metric(task: type[Task[Any]]) -> str:
+    """The metric that chooses where a recipe names none, with the options that nobody has to give."""
+    from pydantic import ValidationError
+
+    try:
+        return task(task.config()).metrics[0].name
+    except ValidationError:
+        return "depends on its options"
+
+
 def _learning_rate(method: type[Method[Any]]) -> float | str:
     """The default, where it is one number; where it depends on the base, how large it is at most."""
     from pefttools.methods import Method
@@ -69,7 +79,7 @@ def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
         return {
             "summary": task.summary,
             "columns": ", ".join(role if required else f"[{role}]" for role, required in task.columns().items()),
-            "chosen by": task(task.config()).metrics[0].name,
+            "chosen by": _first_metric(task),
             "options": _options(task.config),
         }
 
@@ -129,9 +139,12 @@ def _rows(registry: Registry[Any], row: Callable[[Any], dict[str, Any]]) -> list
 
 
 def _options(config: Any) -> list[str]:
-    """Options with their defaults."""
+    """Options with their defaults; those that must be given, without."""
     found = []
     for name, field in config.model_fields.items():
+        if field.is_required():
+            found.append(name)
+            continue
         default = field.get_default(call_default_factory=True)
         found.append(f"{name}={default if isinstance(default, str) else json.dumps(default)}")
     return found

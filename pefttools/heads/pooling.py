@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -15,15 +17,21 @@ class PoolingHead(nn.Module):
         hidden: size of a hidden state.
         outputs: number of logits.
         dropout: on the pooled vector, in training.
+        bias: to begin with; None: 0.
     """
 
-    def __init__(self, pooling: str, hidden: int, outputs: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, pooling: str, hidden: int, outputs: int, dropout: float = 0.1, bias: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden, outputs)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
+        if bias is not None:
+            with torch.no_grad():
+                self.linear.bias.add_(torch.tensor(bias))
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits ``[rows, outputs]``, or ``[rows, tokens, outputs]``.

@@ -51,7 +51,7 @@ class _OfCounts(AdditiveMetric):
 class BalancedAccuracy(_OfCounts):
     """Recall, averaged over the classes that occur in the references."""
 
-    name = "balanced_accuracy"
+    name, measure = "balanced_accuracy", Measure.share(over_classes=True)
 
     def _of(self, right: Numbers, wrong: Numbers, missed: Numbers) -> Numbers:
         import numpy as np
@@ -94,6 +94,7 @@ class Averaged(_OfCounts):
         if average not in (None, "macro", "micro", "weighted", "binary"):
             raise ValueError(f"average is macro, micro, weighted or binary, not {average!r}")
         self.average = average or "macro"
+        self.measure = Measure.share(over_classes=self.average == "macro")
         self.zero_division = float(zero_division)
         self.pos_label = pos_label
         given: Mapping[str, Any] = {"": average, "zero_division": zero_division, "pos_label": pos_label}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +26,14 @@ class Measure:
         higher_is_better: which way it is better; None: not known.
         bounds: least and greatest possible value, None for a greatest that there is not; None: it has no bounds.
         margin: differences below it are taken as too small to matter; None: not known.
+        over_classes: it is an average over classes, in which a rare one counts as much as a frequent one.
     """
 
     unit: str = ""
     higher_is_better: bool | None = True
     bounds: tuple[float, float | None] | None = None
     margin: float | None = None
+    over_classes: bool = False
 
     @classmethod
     def error(cls, unit: str = "") -> Measure:
@@ -39,9 +41,9 @@ class Measure:
         return cls(unit, False, (0.0, None))
 
     @classmethod
-    def share(cls) -> Measure:
+    def share(cls, *, over_classes: bool = False) -> Measure:
         """A share of something, of which more is better."""
-        return cls("%", True, (0.0, 1.0), MARGIN_OF_SHARES)
+        return cls("%", True, (0.0, 1.0), MARGIN_OF_SHARES, over_classes)
 
 
 class Metric(ABC):
@@ -53,7 +55,7 @@ class Metric(ABC):
     """
 
     name: str
-    measure: ClassVar[Measure]
+    measure: Measure
 
     @abstractmethod
     def compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:

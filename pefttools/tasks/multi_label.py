@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -88,6 +90,11 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
     }
     has_labels = True
 
+    def __init__(self, config: MultiLabelConfig) -> None:
+        super().__init__(config)
+        #: of the training rows, each label's; None: not known
+        self._shares: list[float] | None = None
+
     def usual_metrics(self) -> list[Metric]:
         averages = [kind(average) for average in ("micro", "macro") for kind in (SetF1, SetPrecision, SetRecall)]
         return [*averages, SubsetAccuracy(), HammingLoss(), BinaryLoss()]
@@ -98,6 +105,17 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
         if not names:
             raise DataError(f"{train.source}: no row has a label in the column {train.columns['labels']!r}")
         return names
+
+    def settled(self, train: Table, labels: Sequence[str]) -> Self:
+        counts = Counter(label for index in range(len(train)) for label in self._labels_of(train, index))
+        task = copy.copy(self)
+        # One more row with each label, and one without, so that no share is 0 or 1.
+        task._shares = [(counts[label] + 1) / (len(train) + 2) for label in labels]
+        return task
+
+    def first_bias(self) -> Sequence[float] | None:
+        """Each label's log-odds in training (Lin et al. 2017): rare labels need not first be learned to be rare."""
+        return None if self._shares is None else [math.log(share / (1 - share)) for share in self._shares]
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         known = set(numbers_of(tuple(labels)))

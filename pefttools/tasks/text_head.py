@@ -46,6 +46,10 @@ class HeadTask(Task[ConfigT]):
         kind: str = self.options.head  # type: ignore[attr-defined]
         return pooling_of(base) if kind == "auto" else kind
 
+    def first_bias(self) -> Sequence[float] | None:
+        """What a head of ours adds to each logit before it has learned anything; None: nothing."""
+        return None
+
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         import transformers
 
@@ -61,7 +65,7 @@ class HeadTask(Task[ConfigT]):
             if missing:
                 raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
             hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
-            head = PoolingHead(kind, hidden, self.outputs(labels))
+            head = PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
             return Built(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), tokenizer)
         names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
         transformer, missing = load_transformer(

@@ -219,6 +219,20 @@ def test_a_difference_is_of_the_metric_itself(tmp_path: Path) -> None:
         assert f"difference to full ({unit})" in text and said in text and f"{unit}, p" in text
 
 
+def test_an_average_over_rare_classes_is_warned_of(tmp_path: Path) -> None:
+    write_sample(tmp_path, rows=200)
+    for metric, measure, fewest, warned in (
+        ("f1_macro", Measure.share(over_classes=True), 9, True),
+        ("f1_macro", Measure.share(over_classes=True), 10, False),
+        ("accuracy", Measure.share(), 1, False),
+    ):
+        for run in (tmp_path / RUNS).iterdir():
+            change(tmp_path, run.name, primary_metric=metric, measures={metric: measure}, fewest_rows=fewest)
+            write_row_values(tmp_path / RUNS / run.name, {metric: np.linspace(0, 1, 200)})
+        said = findings(load_report(tmp_path))
+        assert any(f"the rarest has {fewest} rows" in text for text in said) == warned, metric
+
+
 def test_without_numbers_of_the_rows_nothing_is_compared(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=50, seeds=2)
     for run in (tmp_path / RUNS).iterdir():
