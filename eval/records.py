@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pefttools.errors import DataError
-from pefttools.files import canonical_json, write_bytes_atomic, write_text_atomic
+from pefttools.files import canonical_json, write_text_atomic
 from pefttools.metrics import Measure
 
 from .environment import Environment
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.jsonl"
-ROW_VALUES = "row_values.npz"
 ARTIFACT = "artifact"
 LOG = "log.txt"
 #: folder of all runs inside the folder of a comparison
@@ -33,6 +26,14 @@ TOLERANCE = 0.05
 IDLE_MACHINE = 0.8
 
 Status = Literal["ok", "diverged", "oom", "failed"]
+
+
+def measure_of_earlier_versions(metric: str) -> Measure:
+    """What a number means whose record does not say so."""
+    shares = ("accuracy", "precision", "recall", "f1", "exact_match")
+    if metric.startswith(shares) or metric.endswith("_accuracy"):
+        return Measure.share()
+    return Measure(higher_is_better=metric not in ("loss", "perplexity"))
 
 
 class _Part(BaseModel):
@@ -293,52 +294,6 @@ def write_predictions(folder: Path, predictions: list[dict[str, Any]]) -> None:
     """One JSON object per test row, in the order of the data."""
     lines = (json.dumps(entry, ensure_ascii=False) for entry in predictions)
     write_text_atomic(folder / PREDICTIONS, "\n".join([*lines, ""]))
-
-
-def write_row_values(folder: Path, values: Mapping[str, NDArray[np.float64]]) -> None:
-    """Metric -> one number per test row; see `pefttools.metrics.Metric.row_values`."""
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **values)
-    write_bytes_atomic(folder / ROW_VALUES, stream.getvalue())
-
-
-def read_row_values(folder: Path, metric: str) -> NDArray[np.float64] | None:
-    """What each test row has to do with a metric, ``[rows]``; None where the run has no such numbers.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    path = folder / ROW_VALUES
-    if not path.is_file():
-        return _right_rows(folder, metric)
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return np.asarray(found[metric], dtype=np.float64) if metric in found else None
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from error
-
-
-def _right_rows(folder: Path, metric: str) -> NDArray[np.float64] | None:
-    """The same of records of earlier versions, which know what rows were right."""
-    if metric not in ("accuracy", "exact_match"):
-        return None
-    try:
-        rows = [float(entry["correct"]) for entry in read_predictions(folder)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / PREDICTIONS, error) from error
-    return np.array(rows) if rows else None
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged: {error!r}", hint="Remove its folder, and run bench again.")
-
-
-def measure_of_earlier_versions(metric: str) -> Measure:
-    """What a number means whose record does not say so."""
-    shares = ("accuracy", "precision", "recall", "f1", "exact_match")
-    if metric.startswith(shares) or metric.endswith("_accuracy"):
-        return Measure.share()
-    return Measure(higher_is_better=metric not in ("loss", "perplexity"))
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:

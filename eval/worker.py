@@ -22,7 +22,8 @@ from pefttools.logs import quiet_libraries
 
 from .cards import told
 from .pipe import PipeReporter
-from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record, write_row_values
+from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record
+from .row_values import write_row_values
 from .spec import PlannedRun
 
 if TYPE_CHECKING:

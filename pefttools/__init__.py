@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pefttools.api import inspect as inspect
     from pefttools.api import load as load
     from pefttools.api import merge as merge
+    from pefttools.api import norms as norms
+    from pefttools.api import plan as plan
     from pefttools.api import predict as predict
     from pefttools.api import push_to_hub as push_to_hub
     from pefttools.api import save as save
@@ -38,6 +40,8 @@ _HOMES = {
             "inspect",
             "load",
             "merge",
+            "norms",
+            "plan",
             "predict",
             "push_to_hub",
             "save",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pefttools.errors import DataError
 
-from ..records import RUNS, RunRecord, read_row_values
+from ..records import RUNS, RunRecord
+from ..row_values import read_row_values
 
 
 def check(folder: Path, records: Sequence[RunRecord]) -> None:

@@ -23,6 +23,24 @@ def inspect(folder: PathLike) -> Manifest:
     return manifest
 
 
+def norms(folder: PathLike, *, base: str | None = None) -> dict[str, dict[str, float]]:
+    """How much an adapter changes at each site of its base, which is loaded.
+
+    Args:
+        folder: the artifact.
+        base: path of the base model, if it has moved.
+
+    Returns:
+        Site -> kind of change -> its Frobenius norm; of a factor that multiplies, that of its distance from 1.
+
+    Raises:
+        ConfigError: the method has no delta form.
+    """
+    from pefttools.artifact.convert import site_norms
+
+    return site_norms(Path(folder), base)
+
+
 def verify(
     folder: PathLike,
     *,

@@ -129,9 +129,9 @@ def inspect(
     rows += [(name, f"{entry.size:,} bytes, sha256 {entry.sha256}") for name, entry in manifest.files.items()]
     _table(str(artifact), rows)
     if norms:
-        from pefttools.artifact.convert import site_norms
+        from pefttools import api
 
-        found = site_norms(artifact) or {"none": {}}
+        found = api.norms(artifact) or {"none": {}}
         _table(
             "norms by site",
             [(site, ", ".join(f"{kind} {norm:.4g}" for kind, norm in own.items())) for site, own in found.items()],

@@ -39,7 +39,7 @@ def of_training(question: Asked, rows: Sequence[Row]) -> Table:
         lines.append((f"generation, {shape.eval_batch_size} rows", [size(row.generation_bytes) for row in rows]))
     if question.device.gpu:
         lines.append(("with the device's own", [size(row.total_bytes) for row in rows]))
-    return _columns(title, [(row.method, row.base) for row in rows], lines)
+    return _columns(title, [(row.method, row.variant) for row in rows], lines)
 
 
 def of_serving(shape: Shape, pools: Sequence[Serving]) -> Table:
@@ -53,7 +53,7 @@ def of_serving(shape: Shape, pools: Sequence[Serving]) -> Table:
     if any(one.generation_bytes for one in pools):
         lines.append(("generating, peak", [size(one.generation_bytes) for one in pools]))
     lines.append(("with the device's own", [size(one.total_bytes) for one in pools]))
-    return _columns(title, [(one.method, one.base) for one in pools], lines)
+    return _columns(title, [(one.method, one.variant) for one in pools], lines)
 
 
 def of_largest(planned: Planned, shape: Shape, found: Sequence[Largest]) -> Table:
@@ -73,7 +73,7 @@ def print_verdict(console: Console, planned: Planned, shape: Shape, row: Row) ->
     name = f"{planned.title} on {planned.variant}"
     assert card.memory is not None
     room = card.memory - row.total_bytes
-    verdict: dict[str, Any] = {"method": row.method, "base": row.base, "card": card.name, "fits": room >= 0,
+    verdict: dict[str, Any] = {"method": row.method, "variant": row.variant, "card": card.name, "fits": room >= 0,
                                "room_bytes": room, "changes": []}  # fmt: skip
     if fits(row, card):
         console.print(f"{name}: [green]fits[/green] on {card.title}, with {size(room)} to spare")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -23,7 +24,10 @@ def plan(
     ),
     task: str | None = typer.Option(None, "--task", help="Name of the task.  [default: sequence-classification]"),
     methods: str | None = typer.Option(None, "--methods", help="Names, with commas between.  [default: lora]"),
-    bases: str | None = typer.Option(None, "--bases", help="Base variants, with commas between.  [default: float32]"),
+    variants: str | None = typer.Option(
+        None, "--variants", help="Number formats of the base, with commas between.  [default: float32]"
+    ),
+    bases: str | None = typer.Option(None, "--bases", hidden=True),
     batch_size: int | None = typer.Option(None, "--batch-size", min=1, help="Rows of one step.  [default: 32]"),
     length: int | None = typer.Option(None, "--length", min=1, help="Tokens of each row.  [default: 128]"),
     accumulation: int | None = typer.Option(None, "--accumulation", min=1, help="Parts that a batch is computed in."),
@@ -63,6 +67,9 @@ def plan(
     from pefttools.planning.serving import plan_serving
 
     quiet_libraries()
+    if bases is not None:
+        print("--bases is called --variants now; the old name goes with the next minor version", file=sys.stderr)
+        variants = variants or bases
     device = find_device(gpu)
     if fit and device is CPU:
         device = GPU  # each card of the table is asked about
@@ -74,7 +81,7 @@ def plan(
     if overrides and not base.endswith((".yaml", ".yml")):
         raise ConfigError("--set overrides fields of a recipe, and there is none")
     question: Asked = asked(
-        base, task, _names(methods, "--methods"), _names(bases, "--bases"), labels, overrides,
+        base, task, _names(methods, "--methods"), _names(variants, "--variants"), labels, overrides,
         {name: value for name, value in given.items() if value is not None}, device,
     )  # fmt: skip
     console = Console()
@@ -95,7 +102,7 @@ def plan(
                 largest = largest_that_fit(planned, shape, cards)
             console.print(plan_tables.of_largest(planned, shape, largest))
             found.setdefault("fit", []).extend(
-                {"method": planned.title, "base": planned.variant, "card": one.card.name,
+                {"method": planned.title, "variant": planned.variant, "card": one.card.name,
                  "batch_size": one.batch_size, "length": one.length} for one in largest
             )  # fmt: skip
         elif question.device.memory is not None:

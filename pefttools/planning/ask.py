@@ -36,7 +36,7 @@ def asked(
     source: str,
     task: Choice | None,
     methods: Sequence[Choice] | None,
-    bases: Sequence[str] | None,
+    variants: Sequence[str] | None,
     labels: int,
     overrides: Sequence[str],
     shape: Mapping[str, Any],
@@ -48,7 +48,7 @@ def asked(
         source: a base, or the path of a recipe.
         task: see `plan`.
         methods: see `plan`.
-        bases: see `plan`.
+        variants: see `plan`.
         labels: number of labels.
         overrides: of fields of the recipe.
         shape: fields of `Shape`.
@@ -67,13 +67,13 @@ def asked(
     if source.endswith((".yaml", ".yml")):
         if "methods" in read_yaml(Path(source)):
             raise ConfigError(
-                f"{source} is a comparison, not a recipe", hint="Give its base, with --methods and --bases."
+                f"{source} is a comparison, not a recipe", hint="Give its base, with --methods and --variants."
             )
         recipe = load_recipe(Path(source), overrides)
         base = recipe.base
         task = task or recipe.task
         methods = methods or [recipe.method]
-        bases = bases or [recipe.variant]
+        variants = variants or [recipe.variant]
         training = recipe.training
         of_recipe = {
             "batch_size": training.batch_size,
@@ -86,6 +86,6 @@ def asked(
         }
         given = {**of_recipe, **given}
     planned = combined(
-        base, task or "sequence-classification", methods or ["lora"], bases or ["float32"], labels, device
+        base, task or "sequence-classification", methods or ["lora"], variants or ["float32"], labels, device
     )
     return Asked(base, planned, Shape(**given), device)

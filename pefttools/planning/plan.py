@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pefttools.bases import variants
+from pefttools.bases import variants as known_variants
 from pefttools.bases.loading import quiet
 from pefttools.bases.skeleton import Skeleton, longest_text, skeleton
 from pefttools.bases.unquantized import unquantized_bytes
@@ -33,7 +33,7 @@ class Row:
 
     Attributes:
         method: its name.
-        base: the base variant.
+        variant: number format of the base's weights.
         device: whose kernels and allocator are assumed.
         trainable_parameters: the task head's among them.
         weights_bytes: all parameters and buffers, trained ones too, at the training peak.
@@ -51,7 +51,7 @@ class Row:
     """
 
     method: str
-    base: str
+    variant: str
     device: str
     trainable_parameters: int
     weights_bytes: int
@@ -134,7 +134,7 @@ def plan(
     *,
     task: Choice = "sequence-classification",
     methods: Sequence[Choice] = ("lora",),
-    bases: Sequence[str] = ("float32",),
+    variants: Sequence[str] = ("float32",),
     labels: int = 2,
     shape: Shape | None = None,
     device: Device = CPU,
@@ -145,7 +145,7 @@ def plan(
         base: folder (one with nothing but ``config.json`` will do), ``package:`` reference or hub id.
         task: name of a task, or a mapping with name and options.
         methods: names, or mappings with name and options.
-        bases: base variants.
+        variants: number formats of the base's weights.
         labels: number of labels, where the task has labels.
         shape: of the training.
         device: whose kernels and allocator are assumed.
@@ -153,7 +153,7 @@ def plan(
     Raises:
         PeftToolsError: a name, an option or a combination that can't work, or can't be traced.
     """
-    combinations = combined(base, task, methods, bases, labels, device)
+    combinations = combined(base, task, methods, variants, labels, device)
     return [planned.row(shape or Shape()) for planned in combinations]
 
 
@@ -240,7 +240,7 @@ class Planned:
         try:
             with torch.device("meta"), quiet():
                 return build(
-                    self.base, variants.get(self.variant).name, method, config, task, names,
+                    self.base, known_variants.get(self.variant).name, method, config, task, names,
                     precision=self.precision(shape), seed=0, gradient_checkpointing=shape.gradient_checkpointing,
                 )  # fmt: skip
         except NotImplementedError as error:
@@ -269,7 +269,7 @@ class Planned:
         largest = max(training.peak.total(), evaluation.peak.total(), generated)
         return Row(
             method=self.title,
-            base=self.variant,
+            variant=self.variant,
             device=self.device.name,
             trainable_parameters=trainable,
             weights_bytes=training.peak["weights"],
@@ -287,8 +287,8 @@ class Planned:
 
 
 def combined(
-    base: str, task: Choice, methods: Sequence[Choice], bases: Sequence[str], labels: int, device: Device
+    base: str, task: Choice, methods: Sequence[Choice], variants: Sequence[str], labels: int, device: Device
 ) -> tuple[Planned, ...]:
-    """Each method on each base variant; see `plan`."""
+    """Each method on each variant of the base; see `plan`."""
     found = skeleton(base)
-    return tuple(Planned(found, task, method, variant, labels, device) for variant in bases for method in methods)
+    return tuple(Planned(found, task, method, variant, labels, device) for variant in variants for method in methods)

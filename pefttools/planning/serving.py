@@ -34,7 +34,7 @@ class Serving:
 
     Attributes:
         method: of the adapters.
-        base: the base variant.
+        variant: number format of the base's weights.
         device: whose kernels and allocator are assumed.
         residents: number of adapters held.
         weights_bytes: of the base.
@@ -45,7 +45,7 @@ class Serving:
     """
 
     method: str
-    base: str
+    variant: str
     device: str
     residents: int
     weights_bytes: int
@@ -108,7 +108,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
             generation = counter.peak.total() + own
     return Serving(
         method=planned.title,
-        base=planned.variant,
+        variant=planned.variant,
         device=planned.device.name,
         residents=residents,
         weights_bytes=weights,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -20,7 +19,7 @@ from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
-from pefttools.tasks.generation import answer_text, end_tokens
+from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
 from pefttools.tasks.task import IGNORE, Batch, Built, Example, Prediction, Progress, Role, Task
 from pefttools.tasks.texts import check_text
 
@@ -34,34 +33,6 @@ if TYPE_CHECKING:
 
 #: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
 LABELLED = "labelled"
-
-
-@dataclass(frozen=True)
-class TextPrediction(Prediction):
-    """The answer to one prompt.
-
-    Attributes:
-        answer: the generated text; None where nothing was generated.
-        loss: of the true completion's tokens, summed; in nats.
-        right: how many of them were predicted rightly after the true beginning.
-        tokens: their number; 0 where no completion is known.
-    """
-
-    answer: str | None
-    loss: float = 0.0
-    right: int = 0
-    tokens: int = 0
-
-    def as_dict(self, *, all_scores: bool = False) -> dict[str, Any]:
-        return {"prediction": self.right if self.answer is None else self.answer}
-
-    def shown(self, answer: str | None) -> Any:
-        return self.right if answer is None else answer
-
-    def entry(self, reference: str) -> dict[str, Any]:
-        if self.answer is None:
-            return {"prediction": self.right, "reference": self.tokens, "correct": self.right == self.tokens}
-        return {**super().entry(reference), "correct": self.answer.strip() == reference.strip()}
 
 
 class CausalLM(Task[CausalLMConfig]):

@@ -89,6 +89,7 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
         "labels": Role("labels", is_input=False),
     }
     has_labels = True
+    named_metrics = {"f1": SetF1, "precision": SetPrecision, "recall": SetRecall}  # noqa: RUF012
 
     def __init__(self, config: MultiLabelConfig) -> None:
         super().__init__(config)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
+from abc import abstractmethod
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pefttools.data import Table
 from pefttools.data.columns import Row
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
-from pefttools.metrics import Metric
-from pefttools.metrics.choices import MetricChoice, own_metric, split
 from pefttools.registry import Registry
 from pefttools.tasks.evaluation import Evaluation as Evaluation
 from pefttools.tasks.evaluation import Prediction as Prediction
 from pefttools.tasks.roles import Role as Role
+from pefttools.tasks.scoring import ConfigT, ScoredTask
+from pefttools.tasks.scoring import TaskConfig as TaskConfig
+from pefttools.tasks.types import IGNORE as IGNORE
+from pefttools.tasks.types import Batch as Batch
+from pefttools.tasks.types import Example as Example
+from pefttools.tasks.types import Progress as Progress
 
 if TYPE_CHECKING:
     import torch
@@ -27,31 +28,7 @@ if TYPE_CHECKING:
 
     from pefttools.bases import Base, BaseVariant
     from pefttools.heads.served import ServedHead
-    from pefttools.tasks.classes import ClassReport
     from pefttools.tuned import TunedModel
-
-Example = dict[str, Any]
-Batch = dict[str, "torch.Tensor"]
-#: label of what no loss stands on
-IGNORE = -100
-#: called with the number of examples done and of all
-Progress = Callable[[int, int], None]
-
-
-class TaskConfig(BaseModel):
-    """Options that every task has."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
-    metrics: list[str | dict[str, Any]] = Field(
-        default_factory=list,
-        description="further metrics: a name, or a name with options, e.g. {name: f1, average: macro}; what pefttools "
-        "does not bring along is loaded by the evaluate library, from a hub or the path of a script",
-    )
-
-
-ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
 @dataclass(frozen=True)
@@ -73,12 +50,9 @@ class Built:
     tokenizer: Any
 
 
-class Task(ABC, Generic[ConfigT]):
+class Task(ScoredTask[ConfigT]):
     """A task, with its options."""
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    config: ClassVar[type[TaskConfig]]
     #: what the model reads
     modality: ClassVar[Literal["text", "image", "audio", "image-text"]] = "text"
     #: the columns of the data; the first is what a prediction of plain inputs reads
@@ -94,16 +68,6 @@ class Task(ABC, Generic[ConfigT]):
     per_token: ClassVar[bool] = False
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
-    #: metrics that a recipe may name, beside those of the evaluate library -> their classes
-    named_metrics: ClassVar[Mapping[str, type[Metric]]] = {}
-
-    def __init__(self, config: ConfigT) -> None:
-        self.options: ConfigT = config
-        #: what `calibrate` found on validation, such as thresholds; None: nothing
-        self.calibration: dict[str, Any] | None = None
-        #: metrics of every evaluation. The first chooses the best model and heads a comparison, where a recipe names
-        #: no other
-        self.metrics: tuple[Metric, ...] = (*self.usual_metrics(), *self._named())
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -149,49 +113,6 @@ class Task(ABC, Generic[ConfigT]):
                 f"the input {problem} {role!r}, but the model was trained {was} it",
                 hint=f"Give rows with: {', '.join(sorted(trained))}.",
             )
-
-    @abstractmethod
-    def usual_metrics(self) -> Sequence[Metric]:
-        """What every evaluation measures; the first chooses the best model where a recipe names no other."""
-
-    def foreign_metrics(self) -> list[MetricChoice]:
-        """Of ``task.metrics``, those that the task does not bring along: only a trial tells what they give."""
-        return [one for one in self.options.metrics if split(one)[0] not in self.named_metrics]
-
-    def load_metrics(self, labels: Sequence[str]) -> list[Metric]:
-        """The metrics of the evaluate library that ``task.metrics`` names, loaded and tried.
-
-        Raises:
-            ConfigError: one that does not exist, or that does not take its options or the task's answers.
-        """
-        from pefttools.metrics.foreign import load_foreign
-
-        trial = self.trial_answers(labels)
-        if self.options.metrics and not trial:
-            raise ConfigError(f"the task {self.name!r} takes no further metrics")
-        foreign = map(split, self.foreign_metrics())
-        return [one for name, options in foreign for one in load_foreign(name, options, trial, self.named_metrics)]
-
-    def trial_answers(self, labels: Sequence[str]) -> Sequence[Any]:
-        """Answers that further metrics are tried on; empty where the task takes none."""
-        return ()
-
-    def _named(self) -> list[Metric]:
-        usual = {one.name for one in self.usual_metrics()}
-        found = [own_metric(choice, self.named_metrics) for choice in self.options.metrics]
-        return [one for one in found if one is not None and one.name not in usual]
-
-    def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction] | None:
-        """The best predictions that look at no input, which a model must beat; None where nobody knows them."""
-        return None
-
-    def tells_apart(self, evaluation: Evaluation) -> bool:
-        """Whether answers depend on the input by more than chance, though they may be no better than `uninformed`."""
-        return False
-
-    def class_report(self, evaluation: Evaluation, labels: Sequence[str]) -> ClassReport | None:
-        """Scores per class; None for a task without classes."""
-        return None
 
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
         """The same task with options that are given in words, as ``balanced``, worked out on the training rows.
@@ -368,85 +289,6 @@ class Task(ABC, Generic[ConfigT]):
     def idle_options(self, tokenizer: Any, train: Table) -> list[str]:
         """Options that were given and have no effect on this base and these rows, each with the reason."""
         return []
-
-    @abstractmethod
-    def reference(self, example: Example, labels: Sequence[str]) -> Any:
-        """What is right for a labelled example, as the metrics take it."""
-
-    def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> Prediction:
-        """What the logits of one row say.
-
-        Args:
-            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of which the first are the example's.
-            example: the row's.
-            labels: label names.
-        """
-        raise NotImplementedError(f"the task {self.name!r} neither decodes logits nor predicts by itself")
-
-    def predict(
-        self,
-        model: TunedModel,
-        examples: Sequence[Example],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> list[Prediction]:
-        """One prediction per example; examples with labels give what metrics ask for beside the answer.
-
-        Args:
-            model: the model.
-            examples: as `encode` gives them.
-            batch_size: examples at a time.
-            progress: told how far it has come.
-        """
-        from pefttools.tasks.batches import in_length_order
-
-        def run(batch: list[Example]) -> list[Prediction]:
-            logits = model.run(batch).float().cpu()
-            return [self.decode(row, one, model.labels) for row, one in zip(logits, batch, strict=True)]
-
-        return in_length_order(examples, batch_size, run, progress)
-
-    def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
-        """What is chosen on validation once a model is trained, such as thresholds; plain values, for JSON.
-
-        It is kept in the artifact; `calibrated` gives a task that goes by it. None: there is nothing to choose.
-        """
-        return None
-
-    def calibrated(self, calibration: dict[str, Any] | None) -> Self:
-        """The same task, which goes by what `calibrate` chose."""
-        task = copy.copy(self)
-        task.calibration = calibration
-        return task
-
-    def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Predictions of a whole split as they are measured and shown: where answers depend on the calibration."""
-        return predictions
-
-    def evaluate(
-        self,
-        model: TunedModel,
-        examples: Sequence[Example],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-        calibrate: bool = False,
-    ) -> Evaluation:
-        """Metrics and predictions on labelled examples.
-
-        Args:
-            model: the model.
-            examples: as `encode` gives them.
-            batch_size: examples at a time.
-            progress: told how far it has come.
-            calibrate: these are the validation examples of a training: choose on them what is to be chosen.
-        """
-        raw = self.predict(model, examples, batch_size=batch_size, progress=progress)
-        references = [self.reference(one, model.labels) for one in examples]
-        task = self.calibrated(self.calibrate(raw, references)) if calibrate else self
-        metrics = (*self.metrics, *self.load_metrics(model.labels))
-        return replace(Evaluation.of(metrics, task.finish(raw), references), calibration=task.calibration)
 
 
 tasks: Registry[Task[Any]] = Registry("pefttools.tasks", "task", base="pefttools.tasks.task:Task")

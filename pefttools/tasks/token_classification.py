@@ -83,6 +83,8 @@ class TokenClassification(HeadTask[TokenClassificationConfig]):
     per_token = True
     has_labels = True
 
+    named_metrics = {"entity_f1": EntityF1, "accuracy": TagAccuracy}  # noqa: RUF012
+
     def usual_metrics(self) -> list[Metric]:
         entities: list[Metric] = [EntityF1(), EntityPrecision(), EntityRecall()]
         return [*(entities if self.options.tags == "entities" else ()), TagAccuracy(), TokenLoss()]
@@ -153,6 +155,9 @@ class TokenClassification(HeadTask[TokenClassificationConfig]):
 
         total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=IGNORE)
         return total / ((labels != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+    def trial_answers(self, labels: Sequence[str]) -> Sequence[list[str]]:
+        return [[labels[0], labels[-1]], [labels[-1]]]
 
     def reference(self, example: Example, labels: Sequence[str]) -> list[str]:
         return [labels[number] for number in example["reference"]]

@@ -169,7 +169,7 @@ def _check_plan(recipe: Mapping[str, Any], base: str) -> None:
     from pefttools.planning.plan import Shape, plan
 
     (row,) = plan(
-        base, task=recipe["task"], methods=[recipe["method"]], bases=[recipe["variant"]], labels=3,
+        base, task=recipe["task"], methods=[recipe["method"]], variants=[recipe["variant"]], labels=3,
         shape=Shape(batch_size=4, length=16, eval_batch_size=4),
     )  # fmt: skip
     assert row.peak_bytes > row.weights_bytes > 0

@@ -15,7 +15,7 @@ from torch import nn
 
 import pefttools
 from pefttools.adapters.bottleneck import BottleneckAdapters, BottleneckConfig
-from pefttools.artifact.manifest import read_manifest, write_manifest
+from pefttools.artifact.manifest import SCHEMA, read_manifest, write_manifest
 from pefttools.errors import ConfigError, TargetError
 from pefttools.methods import Target
 
@@ -222,7 +222,7 @@ def test_an_artifact_of_today_loads_as_it_says(tiny_bert: str, tmp_path: Path) -
     model = pefttools.wrap(tiny_bert, method, task=task, labels=["a", "b"], precision="float32")
     _random(model)
     pefttools.save(model, tmp_path / "a")
-    assert json.loads((tmp_path / "a" / "pefttools.json").read_text())["schema_version"] == "1.2"
+    assert json.loads((tmp_path / "a" / "pefttools.json").read_text())["schema_version"] == SCHEMA
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*feed-forward")
         loaded = pefttools.load(tmp_path / "a")

@@ -293,6 +293,7 @@ def test_plans() -> None:
         plan(twice)
 
 
+@pytest.mark.slow
 def test_time_left_counts_runs_that_are_made_now(
     unbroken: Path, tiny_bert: str, intents: dict[str, str], tmp_path: Path
 ) -> None:

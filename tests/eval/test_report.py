@@ -24,12 +24,12 @@ from pefttools.eval.records import (
     read_records,
     write_predictions,
     write_record,
-    write_row_values,
 )
 from pefttools.eval.reporting import load_report, print_table, words, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.findings import findings
 from pefttools.eval.reporting.words import memory_note
+from pefttools.eval.row_values import write_row_values
 from pefttools.metrics import Measure
 from tests.eval.sample import EVIL, write_sample
 

@@ -81,6 +81,7 @@ def _weights_of_a_start(base: str) -> torch.Tensor:
     return torch.cat([state[name].flatten() for name in sorted(state)])
 
 
+@pytest.mark.slow
 def test_parts_and_processes_change_no_weight(tiny_llama: str, texts: str, tmp_path: Path) -> None:
     pefttools.train(_recipe(tiny_llama, texts, tmp_path / "one", 1, True))
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

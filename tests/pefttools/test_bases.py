@@ -110,7 +110,7 @@ def test_what_is_not_quantized_stands_in_the_plan(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         skeleton(str(tmp_path)).transformer(AutoModelForCausalLM, variants.get("nf4")())
-    whole, eight, four = plan(str(tmp_path), task="causal-lm", bases=["bfloat16", "int8", "nf4"],
+    whole, eight, four = plan(str(tmp_path), task="causal-lm", variants=["bfloat16", "int8", "nf4"],
                               shape=Shape(1, 8, eval_batch_size=1))  # fmt: skip
     experts, embeddings = 2 * (2 * 64 + 64) * 32, 2 * 64 * 32
     router, norms = 2 * 32, 3 * 32

@@ -44,7 +44,7 @@ report(output / "runs")
 """
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o077, pytest.param(0o022, marks=pytest.mark.slow)])
 def test_everything_that_is_written_has_the_permissions_of_the_umask(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str], umask: int
 ) -> None:

@@ -140,13 +140,13 @@ SMALL_DEEPSEEK = {"hidden_size": 1024, "num_hidden_layers": 4, "num_attention_he
 
 @pytest.mark.parametrize("config", [
     MixtralConfig(**SMALL_MIXTRAL, dtype="bfloat16"),
-    DeepseekV3Config(**SMALL_DEEPSEEK, dtype="bfloat16"),
+    pytest.param(DeepseekV3Config(**SMALL_DEEPSEEK, dtype="bfloat16"), marks=pytest.mark.slow),
     pytest.param(MixtralConfig(dtype="bfloat16", num_hidden_layers=32), marks=pytest.mark.slow),
     pytest.param(DeepseekV3Config(dtype="bfloat16"), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_mixtures_under_nf4_take_less_than_their_bfloat16(config: PreTrainedConfig, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
-    whole, quantized = plan(str(tmp_path), task="causal-lm", methods=["lora"], bases=["bfloat16", "nf4"], device=GPU,
+    whole, quantized = plan(str(tmp_path), task="causal-lm", methods=["lora"], variants=["bfloat16", "nf4"], device=GPU,
                             shape=Shape(1, 128, eval_batch_size=1))  # fmt: skip
     assert quantized.weights_bytes < 0.45 * whole.weights_bytes
     assert quantized.peak_bytes < 0.8 * whole.peak_bytes

@@ -11,8 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import pefttools
 from pefttools.bases.skeleton import skeleton
 from pefttools.cli.main import build_app
+from pefttools.errors import ConfigError
 from pefttools.planning.device import CARDS, GPU, MIB, Device
 from pefttools.planning.fits import cheapest_changes, largest_that_fit
 from pefttools.planning.optimizers import planned_optimizer
@@ -48,6 +50,7 @@ def test_the_largest_batch_fits_and_is_near_the_limit(tiny_llama: str) -> None:
     assert none.batch_size == none.length == 0
 
 
+@pytest.mark.slow
 def test_the_largest_batch_fits_where_memory_grows_ever_slower(tiny_llama: str) -> None:
     """A piece of the loss is full at 64 tokens: from there on a row takes little more."""
     task = {"name": "causal-lm", "loss_rows": 64}
@@ -124,6 +127,7 @@ def _run(*arguments: str) -> Any:
     return json.loads(result.output.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_recipe_on_a_card(tiny_llama: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -166,8 +170,22 @@ def test_any_method_on_any_gpu(method: str, tiny_llama: str) -> None:
 
 
 def test_what_can_not_be_is_left_out(tiny_llama: str) -> None:
-    found = _run(tiny_llama, "--task", "causal-lm", "--methods", "lora,full", "--bases", "nf4", "--batch-size", "2",
+    found = _run(tiny_llama, "--task", "causal-lm", "--methods", "lora,full", "--variants", "nf4", "--batch-size", "2",
                  "--length", "8", "--eval-batch-size", "2", "--residents", "3")  # fmt: skip
     assert [row["method"] for row in found["rows"]] == ["lora"]
     assert found["serving"][0]["residents"] == 3
     assert found["serving"][0]["adapters_bytes"] > 0
+
+
+def test_the_api_plans_what_the_command_plans(tiny_llama: str, tmp_path: Path) -> None:
+    rows = pefttools.plan(tiny_llama, task="causal-lm", methods=["lora"], variants=["float32", "nf4"], batch_size=4,
+                          length=24)  # fmt: skip
+    found = _run(tiny_llama, "--task", "causal-lm", "--methods", "lora", "--variants", "float32,nf4",
+                 "--batch-size", "4", "--length", "24")  # fmt: skip
+    assert [row.as_dict() for row in rows] == found["rows"] and [row.variant for row in rows] == ["float32", "nf4"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"base: {tiny_llama}\nmethod: lora\ntask: causal-lm\ndata: {{train: none.csv}}\n")
+    (row,) = pefttools.plan(str(recipe), overrides=["training.batch_size=4"], length=24)
+    assert row.peak_bytes == rows[0].peak_bytes
+    with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+        pefttools.plan(tiny_llama, batch_size=0)

@@ -90,7 +90,7 @@ def _measured(model: TunedModel, batch: dict[str, torch.Tensor], targets: torch.
 def check(base: str, method: Method, task: str, variant: str, precision: Any, shape: tuple[int, int],
           recompute: Any = False) -> None:  # fmt: skip
     asked = Shape(*shape, precision=precision, gradient_checkpointing=recompute, eval_batch_size=1)
-    (row,) = plan(base, task=TASKS[task], methods=[method], bases=[variant], shape=asked)
+    (row,) = plan(base, task=TASKS[task], methods=[method], variants=[variant], shape=asked)
     peak, standing = measured(base, method, task, variant, precision, shape, recompute)
     assert row.peak_bytes == pytest.approx(peak, rel=0.01)
     assert row.persistent_bytes == pytest.approx(standing, rel=0.01)
@@ -215,6 +215,7 @@ def _llama(folder: Path, **changes: Any) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_published_figures_of_a_3b_model(tmp_path: Path) -> None:
     """Two of PEFT's method comparison, one of which keeps virtual tokens; `benchmarks/published_runs.py` has all."""
     runs = {"full", "prompt, 200 tokens"}
@@ -235,7 +236,7 @@ def test_qlora_trains_65b_on_one_48_gb_card(tmp_path: Path) -> None:
     shape = Shape(
         16, 512, accumulation=16, eval_batch_size=1, gradient_checkpointing=True, optimizer="paged_adamw_8bit"
     )
-    (row,) = plan(base, bases=["nf4"], shape=shape, **asked)
+    (row,) = plan(base, variants=["nf4"], shape=shape, **asked)
     assert card.memory is not None
     assert row.total_bytes < card.memory
 

@@ -75,11 +75,12 @@ def test_as_much_as_fully_shard_takes(method: str, variant: str, tiny_llama: str
     rows, length = 2, 16
     peak, standing = _measured(tiny_llama, method, variant, rows, length)
     asked = Shape(rows * DEVICES, length, precision="float32", devices=DEVICES, sharded=True, eval_batch_size=1)
-    (row,) = plan(tiny_llama, task=TASK, methods=[method], bases=[variant], shape=asked)
+    (row,) = plan(tiny_llama, task=TASK, methods=[method], variants=[variant], shape=asked)
     assert row.persistent_bytes == pytest.approx(standing, rel=0.02)
     assert row.peak_bytes == pytest.approx(peak, rel=0.05)
 
 
+@pytest.mark.slow
 def test_sharing_takes_less(tiny_llama: str) -> None:
     def peak(method: str, recompute: bool = False, **changes: Any) -> int:
         planned = Planned(skeleton(tiny_llama), TASK, method, "nf4" if method == "lora" else "float32", 2, CPU)

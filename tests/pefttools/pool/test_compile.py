@@ -135,6 +135,7 @@ def test_warmed_up_it_never_compiles_again(
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_what_comes_after_warming_up_runs_without_a_graph(tiny_bert: str, artifact: Make) -> None:
     pool = pefttools.AdapterPool(tiny_bert, compile=True)
     plain = pefttools.AdapterPool(tiny_bert)

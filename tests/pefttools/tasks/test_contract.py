@@ -22,7 +22,11 @@ def test_a_task_holds_its_contract(name: str, tiny_bert: str, tiny_llama: str, t
     check_task({"name": name, **options}, base=base, rows=rows, folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if tasks.get(name).auto_class.startswith("AutoModelFor")
-                                  and not tasks.get(name).generates])  # fmt: skip
+OWN_HEAD = [name for name in SAMPLES if not tasks.get(name).generates]
+
+
+# The others have the class of transformers that the tests of pools and merges go over.
+@pytest.mark.parametrize("name", [name if tasks.get(name).per_token else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in OWN_HEAD])  # fmt: skip
 def test_a_task_holds_its_contract_by_the_models_own_head(name: str, tiny_bert: str, tmp_path: Path) -> None:
     check_task({"name": name, "head": "model"}, base=tiny_bert, rows=SAMPLES[name][1], folder=tmp_path)

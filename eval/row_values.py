@@ -1,0 +1,57 @@
+"""What each test row has to do with a run's metrics: the numbers that intervals and verdicts are made from."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pefttools.errors import DataError
+from pefttools.files import write_bytes_atomic
+
+from .records import PREDICTIONS, read_predictions
+
+ROW_VALUES = "row_values.npz"
+
+
+def write_row_values(folder: Path, values: Mapping[str, NDArray[np.float64]]) -> None:
+    """Metric -> one number per test row; see `pefttools.metrics.Metric.row_values`."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **values)
+    write_bytes_atomic(folder / ROW_VALUES, stream.getvalue())
+
+
+def read_row_values(folder: Path, metric: str) -> NDArray[np.float64] | None:
+    """What each test row has to do with a metric, ``[rows]``; None where the run has no such numbers.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / ROW_VALUES
+    if not path.is_file():
+        return _right_rows(folder, metric)
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return np.asarray(found[metric], dtype=np.float64) if metric in found else None
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _right_rows(folder: Path, metric: str) -> NDArray[np.float64] | None:
+    """The same of records of earlier versions, which know what rows were right."""
+    if metric not in ("accuracy", "exact_match"):
+        return None
+    try:
+        rows = [float(entry["correct"]) for entry in read_predictions(folder)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / PREDICTIONS, error) from error
+    return np.array(rows) if rows else None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged: {error!r}", hint="Remove its folder, and run bench again.")

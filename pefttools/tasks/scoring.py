@@ -1,0 +1,183 @@
+"""How a task is measured: its metrics, what is chosen on validation, and what a model must beat."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pefttools.errors import ConfigError
+from pefttools.metrics import Metric
+from pefttools.metrics.choices import MetricChoice, own_metric, split
+from pefttools.tasks.evaluation import Evaluation, Prediction
+from pefttools.tasks.types import Example, Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from pefttools.tasks.classes import ClassReport
+    from pefttools.tuned import TunedModel
+
+
+class TaskConfig(BaseModel):
+    """Options that every task has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
+    metrics: list[str | dict[str, Any]] = Field(
+        default_factory=list,
+        description="further metrics: a name, or a name with options, e.g. {name: f1, average: macro}; what pefttools "
+        "does not bring along is loaded by the evaluate library, from a hub or the path of a script",
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+class ScoredTask(ABC, Generic[ConfigT]):
+    """The part of a task that says what its predictions are worth."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    config: ClassVar[type[TaskConfig]]
+    #: metrics that a recipe may name, beside those of the evaluate library -> their classes
+    named_metrics: ClassVar[Mapping[str, type[Metric]]] = {}
+
+    def __init__(self, config: ConfigT) -> None:
+        self.options: ConfigT = config
+        #: what `calibrate` found on validation, such as thresholds; None: nothing
+        self.calibration: dict[str, Any] | None = None
+        #: metrics of every evaluation. The first chooses the best model and heads a comparison, where a recipe names
+        #: no other
+        self.metrics: tuple[Metric, ...] = (*self.usual_metrics(), *self._named())
+
+    @abstractmethod
+    def usual_metrics(self) -> Sequence[Metric]:
+        """What every evaluation measures; the first chooses the best model where a recipe names no other."""
+
+    def foreign_metrics(self) -> list[MetricChoice]:
+        """Of ``task.metrics``, those that the task does not bring along: only a trial tells what they give."""
+        return [one for one in self.options.metrics if split(one)[0] not in self.named_metrics]
+
+    def load_metrics(self, labels: Sequence[str]) -> list[Metric]:
+        """The metrics of the evaluate library that ``task.metrics`` names, loaded and tried.
+
+        Raises:
+            ConfigError: one that does not exist, or that does not take its options or the task's answers.
+        """
+        from pefttools.metrics.foreign import load_foreign
+
+        foreign = list(map(split, self.foreign_metrics()))
+        trial = self.trial_answers(labels)
+        if foreign and not trial:
+            raise ConfigError(
+                f"task.metrics: the task {self.name!r} has no metric {foreign[0][0]!r}, and takes none of the evaluate "
+                "library",
+                hint=f"It knows: {', '.join(self.named_metrics) or 'none'}.",
+            )
+        return [one for name, options in foreign for one in load_foreign(name, options, trial, self.named_metrics)]
+
+    def trial_answers(self, labels: Sequence[str]) -> Sequence[Any]:
+        """Answers that further metrics are tried on; empty where the task takes none."""
+        return ()
+
+    def _named(self) -> list[Metric]:
+        usual = {one.name for one in self.usual_metrics()}
+        found = [own_metric(choice, self.named_metrics) for choice in self.options.metrics]
+        return [one for one in found if one is not None and one.name not in usual]
+
+    def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction] | None:
+        """The best predictions that look at no input, which a model must beat; None where nobody knows them."""
+        return None
+
+    def tells_apart(self, evaluation: Evaluation) -> bool:
+        """Whether answers depend on the input by more than chance, though they may be no better than `uninformed`."""
+        return False
+
+    def class_report(self, evaluation: Evaluation, labels: Sequence[str]) -> ClassReport | None:
+        """Scores per class; None for a task without classes."""
+        return None
+
+    @abstractmethod
+    def reference(self, example: Example, labels: Sequence[str]) -> Any:
+        """What is right for a labelled example, as the metrics take it."""
+
+    def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> Prediction:
+        """What the logits of one row say.
+
+        Args:
+            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of which the first are the example's.
+            example: the row's.
+            labels: label names.
+        """
+        raise NotImplementedError(f"the task {self.name!r} neither decodes logits nor predicts by itself")
+
+    def predict(
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """One prediction per example; examples with labels give what metrics ask for beside the answer.
+
+        Args:
+            model: the model.
+            examples: as `encode` gives them.
+            batch_size: examples at a time.
+            progress: told how far it has come.
+        """
+        from pefttools.tasks.batches import in_length_order
+
+        def run(batch: list[Example]) -> list[Prediction]:
+            logits = model.run(batch).float().cpu()
+            return [self.decode(row, one, model.labels) for row, one in zip(logits, batch, strict=True)]
+
+        return in_length_order(examples, batch_size, run, progress)
+
+    def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
+        """What is chosen on validation once a model is trained, such as thresholds; plain values, for JSON.
+
+        It is kept in the artifact; `calibrated` gives a task that goes by it. None: there is nothing to choose.
+        """
+        return None
+
+    def calibrated(self, calibration: dict[str, Any] | None) -> Self:
+        """The same task, which goes by what `calibrate` chose."""
+        task = copy.copy(self)
+        task.calibration = calibration
+        return task
+
+    def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Predictions of a whole split as they are measured and shown: where answers depend on the calibration."""
+        return predictions
+
+    def evaluate(
+        self,
+        model: TunedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+        calibrate: bool = False,
+    ) -> Evaluation:
+        """Metrics and predictions on labelled examples.
+
+        Args:
+            model: the model.
+            examples: as `encode` gives them.
+            batch_size: examples at a time.
+            progress: told how far it has come.
+            calibrate: these are the validation examples of a training: choose on them what is to be chosen.
+        """
+        raw = self.predict(model, examples, batch_size=batch_size, progress=progress)
+        references = [self.reference(one, model.labels) for one in examples]
+        task = self.calibrated(self.calibrate(raw, references)) if calibrate else self
+        metrics = (*self.metrics, *self.load_metrics(model.labels))
+        return replace(Evaluation.of(metrics, task.finish(raw), references), calibration=task.calibration)

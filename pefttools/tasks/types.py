@@ -1,0 +1,16 @@
+"""What tasks, training and pools pass on to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+Example = dict[str, Any]
+Batch = dict[str, "torch.Tensor"]
+#: label of what no loss stands on
+IGNORE = -100
+#: called with the number of examples done and of all
+Progress = Callable[[int, int], None]
