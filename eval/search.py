@@ -85,6 +85,7 @@ def search(prepared: Prepared, settings: Search, reporter: Reporter, trials: lis
     if not alone:
         best.model = build_model(prepared)
         put_state(best.model, best_state, "the chosen trial")
+        best.model.calibrate(best.validation.calibration)
         if further is not None:
             reporter.event(
                 f"the best learning rate, {_said(tried[chosen], settings)}, is at the edge of the {len(trials)} tried, "

@@ -143,6 +143,8 @@ def compose(
     first = opened[0]
     for other in opened[1:]:
         _check_alike(first, other)
+    entry = first.manifest.task
+    calibration = entry.stored(str(first.folder)).joint_calibration([one.manifest.task.calibration for one in opened])
     parts = [_additive(one) for one in opened]
     lora = as_lora(weighted(parts, weights), first.built.transformer, rank)
     if not lora.sites:
@@ -163,6 +165,8 @@ def compose(
             }
             save_file(average, temporary / HEAD, metadata={"format": "pt"})
         draft = _draft(first.manifest, lora)
+        task = draft.task.model_copy(update={"calibration": calibration})
+        draft = draft.model_copy(update={"task": task})
         seal(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error})
     return lora
 

@@ -104,7 +104,7 @@ def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -
         raise ConfigError(
             f"{source} does not say which task it was trained for", hint="Set it with --task, e.g. --task causal-lm."
         )
-    if foreign.task is not None and name != foreign.task:
+    if foreign.task is not None and tasks.get(name).peft_task_type != tasks.get(foreign.task).peft_task_type:
         raise ConfigError(f"{source} was trained for the task {foreign.task!r}, not for {name!r}")
     if "head" in tasks.get(name).config.model_fields:
         options["head"] = foreign.head
@@ -137,7 +137,10 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
         raise ConfigError(f"labels must be a list of names, not the text {given!r}")
     outputs = foreign.outputs
     if outputs == 1:
-        raise ConfigError(f"{source}: its head has one output: a regression, which no task here takes")
+        raise ConfigError(
+            f"{source}: its head has one output: it gives a number, not labels",
+            hint="Import it with --task regression.",
+        )
     names = tuple(given) or foreign.labels or _of_base(base, outputs)
     if not names:
         many = "" if outputs is None else f"{outputs} "

@@ -228,7 +228,9 @@ class AdapterPool:
         if len(inputs) != len(adapters):
             raise ConfigError(f"{len(inputs)} rows, but {len(adapters)} adapters: one is needed for each row")
         with torch.no_grad(), self._holding(adapters) as held:
-            rows = [row for row in held if row is not None]
+            rows = [row for row in held if row is not None and not row.prepared.task.generates]
+            if len(rows) < len(held):
+                raise ConfigError("the base, and adapters that write texts, have no head to predict by: see generate")
             examples = [
                 example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
                 for one, row in zip(inputs, rows, strict=True)

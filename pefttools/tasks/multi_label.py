@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -178,6 +179,17 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
             return None
         probabilities = [one.probabilities for one in predictions]  # type: ignore[attr-defined]
         return {_THRESHOLDS: best_thresholds(probabilities, references, shared=self.options.threshold == "shared")}
+
+    def joint_calibration(self, calibrations: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+        known = [one[_THRESHOLDS] for one in calibrations if one is not None]
+        if len(known) < len(calibrations):
+            return super().joint_calibration(calibrations)
+        if any(one != known[0] for one in known):
+            warnings.warn(
+                "the thresholds of the sum are the mean of the adapters': on rows of your own others may be better",
+                stacklevel=2,
+            )
+        return {_THRESHOLDS: [math.fsum(limits) / len(known) for limits in zip(*known, strict=True)]}
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
         return [self._chosen(one) for one in predictions]  # type: ignore[arg-type]

@@ -154,6 +154,19 @@ class ScoredTask(ABC, Generic[ConfigT]):
         task.calibration = calibration
         return task
 
+    def joint_calibration(self, calibrations: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """What holds for a sum of adapters that were calibrated by themselves.
+
+        Raises:
+            ConfigError: they were calibrated otherwise, and nobody knows what holds for their sum.
+        """
+        if any(one != calibrations[0] for one in calibrations):
+            raise ConfigError(
+                f"adapters of the task {self.name!r} can't be added up that were calibrated on different rows",
+                hint="Train them on rows with the same numbers.",
+            )
+        return calibrations[0]
+
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
         """Predictions of a whole split as they are measured and shown: where answers depend on the calibration."""
         return predictions

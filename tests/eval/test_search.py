@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def _searched(
     class Model:
         def trainable_state(self) -> dict[str, torch.Tensor]:
             return {}
+
+        def calibrate(self, calibration: Any) -> None:
+            return
 
     def fit(_: Prepared, __: Any, ___: Path, *, rates: Rates) -> Fitted:
         found = outcomes[(round(rates.method, 9), round(rates.head, 9)) if pairs else round(rates.method, 9)]
@@ -177,6 +181,9 @@ def test_a_trial_that_diverged_leaves_nothing_in_memory(prepared: Prepared, monk
         def trainable_state(self) -> dict[str, torch.Tensor]:
             return {}
 
+        def calibrate(self, calibration: Any) -> None:
+            return
+
     left: list[weakref.ref[Model]] = []
 
     def fit(_: Prepared, __: Any, ___: Path, *, rates: Rates) -> Fitted:
@@ -193,3 +200,19 @@ def test_a_trial_that_diverged_leaves_nothing_in_memory(prepared: Prepared, monk
     trials: list[Trial] = []
     search(prepared, SETTINGS, Told(), trials)
     assert [one.status for one in trials][:2] == ["diverged", "diverged"]
+
+
+def test_what_was_chosen_on_validation_outlives_the_search(tiny_bert: str, tmp_path: Path) -> None:
+    """The model of the best trial is built anew; its thresholds are the trial's all the same."""
+    from tests.pefttools.tasks.samples import SAMPLES
+
+    options, rows = SAMPLES["multi-label-classification"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    recipe = {
+        "base": tiny_bert, "method": "lora", "task": {"name": "multi-label-classification", **options},
+        "data": {"train": str(path), "validation": 0.34}, "training": {"max_steps": 1, "batch_size": 8},
+    }  # fmt: skip
+    best = search(prepare(Recipe.model_validate(recipe)), Search(learning_rate=2, extend=0), Told(), [])
+    assert best.validation.calibration is not None
+    assert best.model.spec.task.calibration == best.validation.calibration

@@ -9,7 +9,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
+import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -20,7 +22,7 @@ from pefttools.errors import ArtifactError, ConfigError
 from tests.conftest import INTENTS
 from tests.pefttools.test_hub import PROGRAM, Hub
 
-from .foreign import CONFIG, KINDS, LABELS, WEIGHTS, by_peft, change_config, copy, make
+from .foreign import CONFIG, KINDS, LABELS, WEIGHTS, by_peft, change_config, copy, make, plain
 
 
 def test_it_is_evaluated_inspected_and_served_like_any_other(
@@ -159,3 +161,21 @@ def test_options_without_effect_are_said(lora: Path, tiny_bert: str, tmp_path: P
         ("modules_to_save", "adapter_norm"),
     ):
         assert any(f"{option} names {name!r}" in one for one in found)
+
+
+def test_a_head_with_one_output_is_a_regression(tiny_bert: str, tmp_path: Path) -> None:
+    kind = next(one for one in KINDS.values() if one.task == "SEQ_CLS" and one.base == "tiny_bert")
+    folder = make(kind, tiny_bert, tmp_path / "peft", outputs=1)
+    with pytest.raises(ConfigError, match="it gives a number, not labels") as caught:
+        pefttools.import_adapter(folder, tiny_bert, tmp_path / "one", labels=["a"])
+    assert "--task regression" in (caught.value.hint or "")
+    pefttools.import_adapter(folder, tiny_bert, tmp_path / "one", task="regression")
+    (found,) = pefttools.predict(tmp_path / "one", ["one two three"])
+    model = peft.PeftModel.from_pretrained(plain(tiny_bert, "SEQ_CLS", outputs=1), str(folder)).eval()
+    batch = pefttools.load(tmp_path / "one").tokenizer(
+        "one two three", return_tensors="pt", return_token_type_ids=False
+    )
+    with torch.no_grad():
+        assert found["prediction"] == pytest.approx(float(model(**batch).logits), abs=1e-5)
+    with pytest.raises(ConfigError, match="was trained for the task 'sequence-classification', not for 'causal-lm'"):
+        pefttools.import_adapter(folder, tiny_bert, tmp_path / "two", task="causal-lm")

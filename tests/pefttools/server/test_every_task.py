@@ -74,6 +74,8 @@ def test_what_a_row_lacks_is_refused_by_its_own_task(adapters: dict[str, Path], 
         pool.predict([{"words": []}], ["tags"])
     with pytest.raises(ConfigError, match="2 rows, but 1 adapters"):
         pool.predict(["a", "b"], ["tags"])
+    with pytest.raises(ConfigError, match="no head to predict by"):
+        pool.predict(["a"], [None])  # type: ignore[list-item]
 
 
 def test_over_http(adapters: dict[str, Path], tiny_bert: str, serve: Any) -> None:

@@ -78,3 +78,14 @@ def test_a_regression_is_not_merged(tiny_bert: str, tmp_path: Path) -> None:
     _trained(tiny_bert, SAMPLES["regression"][1], tmp_path / "a", head="model")
     with pytest.raises(ConfigError, match="standard deviations"):
         pefttools.merge(tmp_path / "a" / "a", tmp_path / "merged")
+
+
+def test_adapters_of_other_units_are_not_added_up(tiny_bert: str, tmp_path: Path) -> None:
+    _, rows = SAMPLES["regression"]
+    _trained(tiny_bert, rows, tmp_path / "a")
+    _trained(tiny_bert, [{**row, "number": 40 * row["number"]} for row in rows], tmp_path / "b")
+    with pytest.raises(ConfigError, match="calibrated on different rows"):
+        pefttools.compose([tmp_path / "a" / "a", tmp_path / "b" / "a"], [1, 1], tmp_path / "c")
+    pefttools.compose([tmp_path / "a" / "a", tmp_path / "a" / "a"], [0.5, 0.5], tmp_path / "c")
+    alone, added = (pefttools.predict(folder, ["one two"])[0] for folder in (tmp_path / "a" / "a", tmp_path / "c"))
+    assert added["prediction"] == pytest.approx(alone["prediction"], abs=1e-3)
