@@ -62,7 +62,7 @@ def _weights(folder: Path) -> torch.Tensor:
     return torch.cat([state[name].flatten() for name in sorted(state)])
 
 
-@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("packing", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "padded"])
 def test_parts_change_no_weight(packing: bool, tiny_llama: str, texts: str, tmp_path: Path) -> None:
     found = {}
     for parts in (1, 2, 8):

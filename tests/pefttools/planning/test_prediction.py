@@ -135,7 +135,9 @@ def test_of_a_decoder(method: Method, recompute: Any, tiny_llama: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:lora.targets")
-@pytest.mark.parametrize("method", ["lora", {"name": "lora", "experts": True}], ids=str)
+@pytest.mark.parametrize(
+    "method", [pytest.param("lora", marks=pytest.mark.slow), {"name": "lora", "experts": True}], ids=str
+)
 def test_of_a_mixture_of_experts(method: Method, tmp_path: Path) -> None:
     """Its experts outweigh the rest; nf4 dequantizes them in both passes."""
     sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4}
