@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,10 @@ from .records import PREDICTIONS, read_predictions
 ROW_VALUES = "row_values.npz"
 
 
-def write_row_values(folder: Path, values: Mapping[str, NDArray[np.float64]]) -> None:
-    """Metric -> one number per test row; see `pefttools.metrics.Metric.row_values`."""
+def write_row_values(folder: Path, metric: str, values: NDArray[np.float64]) -> None:
+    """One number per test row, of the metric that heads the comparison; see `pefttools.metrics.Metric.row_values`."""
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **values)
+    np.savez_compressed(stream, metric=np.array(metric), values=values)
     write_bytes_atomic(folder / ROW_VALUES, stream.getvalue())
 
 
@@ -36,8 +35,8 @@ def read_row_values(folder: Path, metric: str) -> NDArray[np.float64] | None:
     if not path.is_file():
         return _right_rows(folder, metric)
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return np.asarray(found[metric], dtype=np.float64) if metric in found else None
+        with np.load(path) as found:  # refuses pickles
+            return np.asarray(found["values"], dtype=np.float64) if str(found["metric"]) == metric else None
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from error
 

@@ -150,7 +150,9 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     facts["fewest_rows"] = min((one.rows for one in report.classes if one.rows), default=None) if report else None
     facts["measures"] = {metric.name: asdict(metric.measure) for metric in final.measured}
     write_predictions(folder, final.entries())
-    write_row_values(folder, final.row_values())
+    # Of no other metric: one of elsewhere may take minutes, and this leaves rows out fifty times.
+    if (values := final.row_values(prepared.selection.metric)) is not None:
+        write_row_values(folder, prepared.selection.metric, values)
 
     del stored, best
     reporter.event("measuring memory")

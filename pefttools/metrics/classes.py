@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pefttools.metrics.additive import AdditiveMetric, MeanMetric
 from pefttools.metrics.metric import Measure
+from pefttools.metrics.ratios import Kind, ratio
 
 if TYPE_CHECKING:
     from pefttools.metrics.metric import Numbers
@@ -88,7 +89,7 @@ class Averaged(_OfCounts):
         pos_label: with ``binary``, the number of the class.
     """
 
-    kind: str
+    kind: ClassVar[Kind]
 
     def __init__(self, average: Average | None = None, zero_division: float = 0.0, pos_label: int = 1) -> None:
         if average not in (None, "macro", "micro", "weighted", "binary"):
@@ -105,8 +106,8 @@ class Averaged(_OfCounts):
         import numpy as np
 
         if self.average == "micro":
-            return self._ratio(right.sum(-1), wrong.sum(-1), missed.sum(-1))
-        each = self._ratio(right, wrong, missed)
+            return ratio(self.kind, right.sum(-1), wrong.sum(-1), missed.sum(-1), self.zero_division)
+        each = ratio(self.kind, right, wrong, missed, self.zero_division)
         if self.average == "binary":
             return each[..., self.pos_label] if self.pos_label < each.shape[-1] else np.zeros(each.shape[:-1])
         weights = right + missed if self.average == "weighted" else self._counted(right + wrong + missed)
@@ -119,24 +120,11 @@ class Averaged(_OfCounts):
 
         return np.where(seen > 0, 1.0, 0.0)
 
-    def _ratio(self, right: Numbers, wrong: Numbers, missed: Numbers) -> Numbers:
-        import numpy as np
-
-        share, whole = self._parts(right, wrong, missed)
-        return np.divide(share, whole, where=whole > 0, out=np.full_like(whole, self.zero_division))
-
-    @abstractmethod
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        """Numerator and denominator."""
-
 
 class Precision(Averaged):
     """Share of what was predicted that is right."""
 
     kind = "precision"
-
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        return right, right + wrong
 
 
 class Recall(Averaged):
@@ -144,14 +132,8 @@ class Recall(Averaged):
 
     kind = "recall"
 
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        return right, right + missed
-
 
 class F1(Averaged):
     """Harmonic mean of precision and recall."""
 
     kind = "f1"
-
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        return 2 * right, 2 * right + wrong + missed

@@ -15,33 +15,63 @@ if TYPE_CHECKING:
 _PARTS = 50
 
 
+class _Module:
+    """A module of the evaluate library, run once for all of its numbers.
+
+    Args:
+        name: what it was asked for by, for messages.
+        module: of the library.
+        options: of its computation.
+    """
+
+    def __init__(self, name: str, module: Any, options: dict[str, Any]) -> None:
+        self._name = name
+        self._module = module
+        self._options = options
+        #: what it was run on last, and what came of it
+        self._last: tuple[Sequence[Any], Sequence[Any], dict[str, float]] | None = None
+
+    def __call__(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        """The numbers for predictions."""
+        last = self._last
+        if last is None or last[0] is not predictions or last[1] is not references:
+            answers = [one.answer for one in predictions]
+            self._last = last = (predictions, references, self.of_answers(answers, references))
+        return last[2]
+
+    def of_answers(self, answers: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        """The numbers for answers.
+
+        Raises:
+            ConfigError: the module does not take these answers or options.
+        """
+        try:
+            result = self._module.compute(predictions=list(answers), references=list(references), **self._options)
+        except Exception as error:
+            raise ConfigError(
+                f"the metric {self._name!r} can't be computed: {type(error).__name__}: {error}",
+                hint="Check its options in task.metrics, and that it fits the task's predictions.",
+            ) from error
+        return {key: float(value) for key, value in (result or {}).items() if isinstance(value, int | float)}
+
+
 class ForeignMetric(Metric):
     """One of the numbers that a module of the evaluate library gives; predictions are handed over by their ``answer``.
 
     Args:
         name: of the number.
-        given: what the module was asked for by, for messages.
-        module: of the evaluate library.
-        options: of its computation.
+        module: gives it.
     """
 
     #: the library does not say which way a metric is better
     measure = Measure(higher_is_better=None)
 
-    def __init__(self, name: str, given: str, module: Any, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, module: _Module) -> None:
         self.name = name
-        self._given = given
         self._module = module
-        self._options = options
 
     def compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:
-        """The number.
-
-        Raises:
-            ConfigError: the module does not take these predictions or options.
-        """
-        found = computed(self._given, self._module, self._options, [one.answer for one in predictions], references)
-        return found.get(self.name, float("nan"))
+        return self._module(predictions, references).get(self.name, float("nan"))
 
     def row_values(self, predictions: Sequence[Any], references: Sequence[Any]) -> Numbers | None:
         """By leaving out parts of the rows; a part's share in the value is spread over its rows."""
@@ -86,22 +116,5 @@ def load_foreign(name: str, options: dict[str, Any], trial: Sequence[Any], ours:
             f"the metric {name!r} can't be loaded: {type(error).__name__}: {str(error).splitlines()[0]}",
             hint=f"Of those that need no hub: {unknown.hint} Else a name that the hub has, or the path of a script.",
         ) from error
-    return [ForeignMetric(key, name, module, options) for key in computed(name, module, options, trial, trial)]
-
-
-def computed(
-    name: str, module: Any, options: dict[str, Any], answers: Sequence[Any], references: Sequence[Any]
-) -> dict[str, float]:
-    """The numbers that a module gives.
-
-    Raises:
-        ConfigError: it does not take these answers or options.
-    """
-    try:
-        result = module.compute(predictions=list(answers), references=list(references), **options)
-    except Exception as error:
-        raise ConfigError(
-            f"the metric {name!r} can't be computed: {type(error).__name__}: {error}",
-            hint="Check its options in task.metrics, and that it fits the task's predictions.",
-        ) from error
-    return {key: float(value) for key, value in (result or {}).items() if isinstance(value, int | float)}
+    shared = _Module(name, module, options)
+    return [ForeignMetric(key, shared) for key in shared.of_answers(trial, trial)]

@@ -9,12 +9,12 @@ References:
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pefttools.metrics.additive import AdditiveMetric
 from pefttools.metrics.metric import Measure
+from pefttools.metrics.ratios import Kind, ratio
 
 if TYPE_CHECKING:
     from pefttools.metrics.metric import Numbers
@@ -45,6 +45,7 @@ class _OfEntities(AdditiveMetric):
     """A function of how many entities were found whole, were made up, and were missed."""
 
     measure = Measure.share()
+    kind: ClassVar[Kind]
 
     def contribution(self, prediction: Any, reference: Any) -> tuple[float, float, float]:
         given, true = set(entities(prediction.answer)), set(entities(reference))
@@ -52,41 +53,25 @@ class _OfEntities(AdditiveMetric):
         return float(right), float(len(given) - right), float(len(true) - right)
 
     def value(self, total: Numbers) -> Numbers:
-        import numpy as np
-
-        share, whole = self._parts(*np.moveaxis(total, -1, 0))
-        return np.divide(share, whole, where=whole > 0, out=np.zeros_like(whole))
-
-    @abstractmethod
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        """Numerator and denominator."""
+        return ratio(self.kind, total[..., 0], total[..., 1], total[..., 2])
 
 
 class EntityF1(_OfEntities):
     """Harmonic mean of the entities' precision and recall."""
 
-    name = "entity_f1"
-
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        return 2 * right, 2 * right + wrong + missed
+    name, kind = "entity_f1", "f1"
 
 
 class EntityPrecision(_OfEntities):
     """Share of the entities that were found that are there."""
 
-    name = "entity_precision"
-
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        return right, right + wrong
+    name, kind = "entity_precision", "precision"
 
 
 class EntityRecall(_OfEntities):
     """Share of the entities that are there that were found."""
 
-    name = "entity_recall"
-
-    def _parts(self, right: Numbers, wrong: Numbers, missed: Numbers) -> tuple[Numbers, Numbers]:
-        return right, right + missed
+    name, kind = "entity_recall", "recall"
 
 
 class TagAccuracy(AdditiveMetric):

@@ -64,10 +64,10 @@ class Evaluation:
         values = {metric.name: metric.compute(predictions, references) for metric in metrics}
         return cls(values, predictions, references, metrics)
 
-    def row_values(self) -> dict[str, Numbers]:
-        """Metric -> one number per row, of those metrics that have them; see `Metric.row_values`."""
-        found = {metric.name: metric.row_values(self.predictions, self.references) for metric in self.measured}
-        return {name: values for name, values in found.items() if values is not None}
+    def row_values(self, metric: str) -> Numbers | None:
+        """One number per row, where the metric has them; see `Metric.row_values`."""
+        (found,) = (one for one in self.measured if one.name == metric)
+        return found.row_values(self.predictions, self.references)
 
     def answers(self) -> list[Any]:
         """The answers alone, as they are shown."""

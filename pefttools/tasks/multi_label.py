@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import Field
 
@@ -177,7 +177,7 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
     def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
         if isinstance(self.options.threshold, float):
             return None
-        probabilities = [one.probabilities for one in predictions]  # type: ignore[attr-defined]
+        probabilities = [one.probabilities for one in cast("Sequence[LabelsPrediction]", predictions)]
         return {_THRESHOLDS: best_thresholds(probabilities, references, shared=self.options.threshold == "shared")}
 
     def joint_calibration(self, calibrations: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
@@ -192,7 +192,7 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
         return {_THRESHOLDS: [math.fsum(limits) / len(known) for limits in zip(*known, strict=True)]}
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        return [self._chosen(one) for one in predictions]  # type: ignore[arg-type]
+        return [self._chosen(one) for one in cast("Sequence[LabelsPrediction]", predictions)]
 
     def _chosen(self, prediction: LabelsPrediction) -> LabelsPrediction:
         """A prediction with the labels whose probabilities reach the thresholds."""

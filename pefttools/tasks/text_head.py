@@ -36,15 +36,15 @@ class TextHeadConfig(TaskConfig):
 
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+TextConfigT = TypeVar("TextConfigT", bound=TextHeadConfig)
 
 
 class HeadTask(Task[ConfigT]):
     """A task whose answer is what a head makes of the base's states: ours, or the one of transformers' class."""
 
+    @abstractmethod
     def head_kind(self, base: Base) -> str:
         """What the options ask for: a kind of `PoolingHead`, or ``model`` for the head of transformers' class."""
-        kind: str = self.options.head  # type: ignore[attr-defined]
-        return pooling_of(base) if kind == "auto" else kind
 
     def first_bias(self) -> Sequence[float] | None:
         """What a head of ours adds to each logit before it has learned anything; None: nothing."""
@@ -102,11 +102,14 @@ class HeadTask(Task[ConfigT]):
         return LinearHead(kind, dict(state), tuple(labels) if self.one_label else (), like)
 
 
-class TextHeadTask(HeadTask[ConfigT]):
+class TextHeadTask(HeadTask[TextConfigT]):
     """One answer per text or pair of texts, in the columns `text` and, optionally, `pair`."""
 
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
+
+    def head_kind(self, base: Base) -> str:
+        return pooling_of(base) if self.options.head == "auto" else self.options.head
 
     @abstractmethod
     def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:

@@ -128,12 +128,12 @@ def _loss(model: TunedModel, examples: Sequence[Example], items: int | None) -> 
 def check_measures(model: TunedModel, examples: Sequence[Example]) -> None:
     """Every metric is a finite number or says that it is none, and is the mean of its rows' numbers."""
     found = model.spec.task.evaluate(model, examples, batch_size=4)
-    values = found.row_values()
     for metric in found.measured:
         value = found.metrics[metric.name]
-        if metric.name in values:
-            assert math.isclose(values[metric.name].mean(), value, rel_tol=1e-6, abs_tol=1e-9), metric.name
-            assert len(values[metric.name]) == len(examples), metric.name
+        values = found.row_values(metric.name)
+        if values is not None:
+            assert math.isclose(values.mean(), value, rel_tol=1e-6, abs_tol=1e-9), metric.name
+            assert len(values) == len(examples), metric.name
         bounds = metric.measure.bounds
         if bounds is not None and not math.isnan(value):
             high = math.inf if bounds[1] is None else bounds[1]

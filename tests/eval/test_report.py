@@ -207,7 +207,7 @@ def test_a_difference_is_of_the_metric_itself(tmp_path: Path) -> None:
         for run in (tmp_path / RUNS).iterdir():
             change(tmp_path, run.name, primary_metric=metric, greater_is_better=better, measures={metric: measure})
         for label, values in own.items():
-            write_row_values(tmp_path / RUNS / f"{label}-seed0", {metric: values})
+            write_row_values(tmp_path / RUNS / f"{label}-seed0", metric, values)
             change(tmp_path, f"{label}-seed0", test={metric: float(values.mean()), "accuracy": 0.1})
         lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
         assert lora.against is not None and lora.score is not None and lora.interval is not None
@@ -228,7 +228,7 @@ def test_an_average_over_rare_classes_is_warned_of(tmp_path: Path) -> None:
     ):
         for run in (tmp_path / RUNS).iterdir():
             change(tmp_path, run.name, primary_metric=metric, measures={metric: measure}, fewest_rows=fewest)
-            write_row_values(tmp_path / RUNS / run.name, {metric: np.linspace(0, 1, 200)})
+            write_row_values(tmp_path / RUNS / run.name, metric, np.linspace(0, 1, 200))
         said = findings(load_report(tmp_path))
         assert any(f"the rarest has {fewest} rows" in text for text in said) == warned, metric
 

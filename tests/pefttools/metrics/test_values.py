@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from pefttools.errors import ConfigError
 from pefttools.metrics import AdditiveMetric, Metric
 from pefttools.metrics.choices import own_metric
 from pefttools.metrics.classes import F1, Accuracy, BalancedAccuracy, MatthewsCorrelation, Precision, Recall
+from pefttools.metrics.foreign import load_foreign
 from pefttools.metrics.losses import LogLoss, Perplexity, TokenAccuracy, TokenLoss
 from pefttools.metrics.regression import MAE, RMSE, Pearson, Spearman
 from pefttools.metrics.sets import HammingLoss, SetF1, SetPrecision, SetRecall, SubsetAccuracy
@@ -195,3 +197,38 @@ def test_options_that_a_metric_does_not_have_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             own_metric(choice, KINDS)  # type: ignore[arg-type]
+
+
+_COUNTED = """
+import datasets
+import evaluate
+
+class Counted(evaluate.Metric):
+    runs = 0
+
+    def _info(self):
+        value = datasets.Value("int64")
+        return evaluate.MetricInfo(description="", citation="", inputs_description="",
+            features=datasets.Features({"predictions": value, "references": value}))
+
+    def _compute(self, predictions, references):
+        type(self).runs += 1
+        right = sum(p == r for p, r in zip(predictions, references)) / len(references)
+        return {"right": right, "wrong": 1 - right}
+"""
+
+
+def test_a_metric_of_elsewhere_is_run_once_for_all_its_numbers(tmp_path: Path) -> None:
+    script = tmp_path / "counted.py"
+    script.write_text(_COUNTED)
+    right, wrong = load_foreign(str(script), {}, [0, 1], ())
+    truth, found = np.random.default_rng(0).integers(0, 2, (2, 400)).tolist()
+    predictions = answers(found)
+    runs = right._module._module.runs  # type: ignore[attr-defined]
+    assert right.compute(predictions, truth) + wrong.compute(predictions, truth) == pytest.approx(1)
+    assert right._module._module.runs == runs + 1  # type: ignore[attr-defined]
+    assert right.compute(answers(truth), truth) == 1.0, "other predictions are looked at anew"
+    # By leaving out parts its rows vary as much, all in all, as they do one by one.
+    values, own = right.row_values(predictions, truth), Accuracy().row_values(predictions, truth)
+    assert values is not None and own is not None
+    assert values.mean() == pytest.approx(own.mean()) and values.std() == pytest.approx(own.std(), rel=0.3)
