@@ -63,7 +63,7 @@ def wrap(
     choice: dict[str, Any] = {"name": method} if isinstance(method, str) else dict(method)
     chosen, config = choose_method({**choice, **options})
     chosen_task = choose_task(task if isinstance(task, str) else dict(task))
-    if chosen_task.has_labels and len(labels) < 2:
+    if chosen_task.has_labels and len(labels) < (2 if chosen_task.one_label else 1):
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
     found = locate_base(base)
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))

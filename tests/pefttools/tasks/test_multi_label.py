@@ -46,6 +46,11 @@ def _read(path: Path, content: str) -> Any:
     return read_table(str(path), TASK.columns(), {})
 
 
+def test_one_label_will_do(tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, "lora", task="multi-label-classification", labels=["spam"])
+    assert set(pefttools.predict(model, ["one"], all_scores=True)[0]["scores"]) == {"spam"}
+
+
 def test_labels_are_lists_or_texts(tmp_path: Path) -> None:
     listed = _read(tmp_path / "a.jsonl", '{"text": "x", "labels": ["b", "a"]}\n{"text": "y", "labels": []}\n')
     written = _read(tmp_path / "a.csv", "text,labels\nx,b| a\ny,\n")

@@ -1,0 +1,70 @@
+"""Every task by every built-in method, on plain and on quantized weights: as it was in a process that knows nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pefttools
+from pefttools.errors import ConfigError
+from pefttools.methods import methods
+from pefttools.tasks import tasks
+from tests.pefttools.tasks.samples import SAMPLES
+
+BUILT_IN = [name for name in methods if methods.origin(name).distribution == "pefttools"]
+#: method, variant -> why it is refused before anything is loaded
+REFUSED = {
+    ("full", "nf4"): "does not go with the base variant 'nf4'",
+    ("head", "causal-lm"): "it trains a head, and the task has none",
+}
+_ASK = """
+import json, sys
+import pefttools
+for line in sys.stdin:
+    folder, rows = json.loads(line)
+    print(json.dumps(pefttools.predict(folder, rows)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["float32", "nf4"])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_new_process_predicts_what_the_trained_model_did(
+    name: str, variant: str, tiny_bert: str, tiny_llama: str, tmp_path: Path
+) -> None:
+    options, rows = SAMPLES[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    asked = [{role: cell for role, cell in row.items() if role in tasks.get(name).inputs()} for row in rows[:6]]
+    before: dict[str, list[dict[str, Any]]] = {}
+    for method in BUILT_IN:
+        recipe = {
+            "base": tiny_llama if tasks.get(name).generates else tiny_bert, "variant": variant, "method": method,
+            "task": {"name": name, **options}, "data": {"train": str(path), "validation": 0.34},
+            "training": {"max_steps": 3, "batch_size": 8, "precision": "float32"}, "output": str(tmp_path / method),
+        }  # fmt: skip
+        why = REFUSED.get((method, variant)) or REFUSED.get((method, name))
+        if method == "bitfit" and tasks.get(name).generates:
+            why = "no bias terms"  # as no Llama has
+        if why is not None:
+            with pytest.raises(pefttools.PeftToolsError, match=why) as caught:
+                pefttools.train(recipe)
+            assert isinstance(caught.value, ConfigError) and not (tmp_path / method).exists()
+            continue
+        stored = pefttools.train(recipe)
+        assert stored is not None
+        before[str(tmp_path / method)] = pefttools.predict(stored.model, asked)
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK], input="".join(f"{json.dumps([one, asked])}\n" for one in before),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    after = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(after) == len(before) >= 6
+    for (folder, expected), found in zip(before.items(), after, strict=True):
+        assert found == expected, folder
