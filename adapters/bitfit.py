@@ -100,7 +100,7 @@ class BitFit(OwnMethod[BitFitConfig]):
     def site_deltas(
         self, state: dict[str, torch.Tensor], model: nn.Module, config: BitFitConfig
     ) -> dict[str, SiteDelta]:
-        from pefttools.deltas import SiteDelta
+        from pefttools.deltas import Bias, SiteDelta
 
         found = {}
         for full, delta in state.items():
@@ -111,7 +111,7 @@ class BitFit(OwnMethod[BitFitConfig]):
                     "delta form and can't be served beside others, exported or added up",
                     hint="Serve it alone, merge it, or train with bitfit.targets that leave this module out.",
                 )
-            found[site] = SiteDelta(bias=delta)
+            found[site] = SiteDelta(Bias(delta))
         return found
 
 

@@ -70,7 +70,7 @@ class IA3(PeftMethod[IA3Config]):
         )
 
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
-        from pefttools.deltas import AdapterDeltas, SiteDelta
+        from pefttools.deltas import AdapterDeltas, InputScale, OutputScale, SiteDelta
 
         sites = {}
         for name, scale in state.items():
@@ -78,5 +78,5 @@ class IA3(PeftMethod[IA3Config]):
             on_input = scale.shape[0] == 1
             factor = scale.flatten()
             site = name.removesuffix(".ia3_l")
-            sites[site] = SiteDelta(input_scale=factor) if on_input else SiteDelta(output_scale=factor)
+            sites[site] = SiteDelta(InputScale(factor) if on_input else OutputScale(factor))
         return AdapterDeltas(sites)

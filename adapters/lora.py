@@ -9,7 +9,6 @@ PiSSA   starts at W's principal components      https://arxiv.org/abs/2404.02948
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ class Lora(PeftMethod[LoraConfig]):
             _rewrite_pissa(folder, initial)
 
     def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
-        from pefttools.deltas import AdapterDeltas, SiteDelta
+        from pefttools.deltas import AdapterDeltas, Bias, SiteDelta
 
         if options.get("target_parameters"):
             raise ConfigError(
@@ -167,8 +166,14 @@ class Lora(PeftMethod[LoraConfig]):
         for name in state:
             if not name.endswith((_A, _B, _BIAS, _MAGNITUDE)):
                 site, change = _trained_bias(name, state[name], model)
-                found = sites.get(site, SiteDelta())
-                sites[site] = replace(found, bias=change if found.bias is None else found.bias + change)
+                own = Bias(change)
+                rest = []
+                for part in sites.get(site, ()):
+                    if isinstance(part, Bias):
+                        own = Bias(part.vector + change)
+                    else:
+                        rest.append(part)
+                sites[site] = SiteDelta(*rest, own)
         return AdapterDeltas(sites)
 
 
@@ -196,20 +201,19 @@ def _scale(options: dict[str, Any], site: str, rank: int) -> float:
 def _site(state: dict[str, torch.Tensor], name: str, options: dict[str, Any], model: nn.Module) -> SiteDelta:
     import torch
 
-    from pefttools.deltas import LowRank, SiteDelta
+    from pefttools.deltas import Bias, LowRank, SiteDelta, WeightScale
     from pefttools.deltas.weights import dense_weight
 
     scale = _scale(options, name, state[name + _A].shape[0])
     low_rank = LowRank(state[name + _A], state[name + _B] * scale)
     # Composed adapters have it, where one of their parts changes biases.
-    bias = state.get(name + _BIAS)
-    bias = None if bias is None else bias * scale
+    bias = Bias(state[name + _BIAS] * scale) if name + _BIAS in state else None
     magnitude = state.get(name + _MAGNITUDE)
     if magnitude is None:
-        return SiteDelta(low_rank=low_rank, bias=bias)
+        return SiteDelta(low_rank, bias)
     weight = dense_weight(model.get_submodule(name)).to(magnitude.dtype)
     norm = torch.linalg.norm(weight + low_rank.dense().to(weight.device), dim=1)
-    return SiteDelta(low_rank=low_rank, weight_scale=magnitude.to(norm.device) / norm, bias=bias)
+    return SiteDelta(low_rank, WeightScale(magnitude.to(norm.device) / norm), bias)
 
 
 def _lora_state(model: nn.Module) -> dict[str, torch.Tensor]:

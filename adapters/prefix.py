@@ -60,4 +60,4 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
         states = state["prompt_embeddings"].view(
             options["num_virtual_tokens"], options["num_layers"] * 2, heads, options["token_dim"] // heads
         )
-        return AdapterDeltas({}, prefix=Prefix(states.permute(1, 2, 0, 3).contiguous()))
+        return AdapterDeltas({}, (Prefix(states.permute(1, 2, 0, 3).contiguous()),))

@@ -62,4 +62,4 @@ class PromptTuning(PeftMethod[PromptConfig]):
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, Prompt
 
-        return AdapterDeltas({}, prompt=Prompt(state["prompt_embeddings"]))
+        return AdapterDeltas({}, (Prompt(state["prompt_embeddings"]),))

@@ -36,10 +36,10 @@ def timed(action: Any, *arguments: Any, **options: Any) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def switch_pool(pool: AdapterPool, placed: list[Any], turn: int) -> None:
+def switch_pool(pool: AdapterPool, allocations: list[Any], turn: int) -> None:
     """Route a batch of 64 rows to one adapter after the other."""
     for number in range(turn, turn + SWITCHES):
-        pool._shelf.route([placed[number % len(placed)]] * 64)
+        pool._weight_slots.route([allocations[number % len(allocations)]] * 64)
 
 
 def switch_peft(tuned: Any, turn: int) -> None:
@@ -57,8 +57,8 @@ def measure(artifacts: list[Path], known: int, repeat: int, tuned: Any) -> dict[
     for number in range(resident):
         pool.ensure(str(number))
     held_before = pool.bytes()
-    residents = [pool._residents.get(str(number)) for number in range(resident)]
-    placed = [one.placed for one in residents if one is not None]
+    residents = [pool._cache.get(str(number)) for number in range(resident)]
+    allocations = [one.allocation for one in residents if one is not None]
     samples: dict[str, list[float]] = {"pool_ready": [], "peft_ready": [], "pool_switch": [], "peft_switch": []}
     for turn in range(repeat + 3):
         name = str((turn * 37 + resident) % known)
@@ -67,7 +67,7 @@ def measure(artifacts: list[Path], known: int, repeat: int, tuned: Any) -> dict[
         artifact = artifacts[turn % len(artifacts)]
         now["peft_ready"] = timed(tuned.load_adapter, str(artifact), adapter_name="new")
         tuned.delete_adapter("new")
-        now["pool_switch"] = timed(switch_pool, pool, placed, turn) / SWITCHES
+        now["pool_switch"] = timed(switch_pool, pool, allocations, turn) / SWITCHES
         now["peft_switch"] = timed(switch_peft, tuned, turn) / SWITCHES
         if turn >= 3:
             for kind, value in now.items():

@@ -116,7 +116,7 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
         return model
 
     def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: BottleneckConfig) -> dict[str, SiteDelta]:
-        from pefttools.deltas import Bottleneck, SiteDelta
+        from pefttools.deltas import Bottleneck, NormBottleneck, SiteDelta
 
         readers = dict(pair[::-1] for pair in parallel_sites(model, config)) if config.placement == "parallel" else {}
         norms: set[str] = set()
@@ -126,15 +126,15 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
         found = {}
         for name in names:
             site = name.removesuffix(f".{CHILD}")
+            kind = NormBottleneck if site in norms else Bottleneck
             found[site] = SiteDelta(
-                bottleneck=Bottleneck(
+                kind(
                     down=state[f"{name}.down.weight"],
                     down_bias=state[f"{name}.down.bias"],
                     up=state[f"{name}.up.weight"] * config.scale,
                     up_bias=state[f"{name}.up.bias"] * config.scale,
                     activation=config.activation,
-                    reads=readers.get(site),
-                    around_norm=site in norms,
+                    of_site=readers.get(site),
                 )
             )
         return found

@@ -18,8 +18,8 @@ from pefttools.artifact.save import HEAD, seal
 from pefttools.bases import variants
 from pefttools.bases.identity import unlike_fields
 from pefttools.deltas import AdapterDeltas
-from pefttools.deltas.export import PlainLora, additive, as_lora, weighted, write_peft
-from pefttools.deltas.low_rank import norms
+from pefttools.deltas.addition import additive, weighted
+from pefttools.deltas.export import PlainLora, as_lora, write_peft
 from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError
 from pefttools.files import check_replaceable, folder_atomic
@@ -74,8 +74,8 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
 
 
 def site_norms(folder: Path, base: str | None = None) -> dict[str, dict[str, float]]:
-    """Size of what an adapter does at each site, by kind; see `pefttools.deltas.low_rank.norms`."""
-    return norms(open_artifact(folder, base).deltas)
+    """Size of what an adapter does at each site, by kind; see `AdapterDeltas.norms`."""
+    return open_artifact(folder, base).deltas.norms()
 
 
 def export_lora(
@@ -172,8 +172,6 @@ def compose(
 
 
 def _additive(opened: Opened) -> AdapterDeltas:
-    if opened.deltas.prefix is not None or opened.deltas.prompt is not None:
-        raise ConfigError(f"{_named(opened)} adds virtual tokens, which can't be added up with other adapters")
     try:
         return additive(opened.deltas, opened.built.transformer)
     except ConfigError as error:

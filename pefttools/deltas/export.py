@@ -1,26 +1,24 @@
-"""Exporting an adapter as a plain PEFT LoRA, for vLLM and other servers, and weighted sums of adapters."""
+"""Exporting an adapter as a plain PEFT LoRA, for vLLM and other servers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
-from pefttools.deltas.low_rank import combine, low_rank
-from pefttools.deltas.merge import bias_change, weight_change
+from pefttools.deltas.adapter import AdapterDeltas
+from pefttools.deltas.approximate import as_low_rank
+from pefttools.deltas.low_rank import LowRank
+from pefttools.deltas.merge import bias_change
+from pefttools.deltas.replace import Replace
 from pefttools.deltas.weights import dense_weight
 from pefttools.errors import ConfigError
 from pefttools.files import canonical_json
 
 if TYPE_CHECKING:
     from torch import nn
-
-#: kinds that add up as they are
-_ADDITIVE = {"low_rank", "bias", "dense", "replace"}
 
 
 @dataclass(frozen=True)
@@ -51,92 +49,45 @@ def as_lora(deltas: AdapterDeltas, model: nn.Module, rank: int | None) -> PlainL
     Args:
         deltas: of an adapter.
         model: the transformers model of its task.
-        rank: most rank of a site; None: as much as it takes, where the adapter is low rank itself.
+        rank: maximum rank of a site; None: as high as it takes, where the adapter is low rank itself.
 
     Raises:
-        ConfigError: prefixes, prompts, bottlenecks, biases of norms: no changes of linear layers.
+        ConfigError: what is not a change of linear layers, e.g. a prefix, or biases of norms.
     """
     from pefttools.sites import is_linear
 
-    for kind in ("prefix", "prompt"):
-        if getattr(deltas, kind) is not None:
-            raise ConfigError(f"a {kind} is no change of weights: it can't be said as a LoRA")
+    for tokens in deltas.virtual:
+        raise ConfigError(f"a {tokens.name} is not a change of weights: it cannot be expressed as LoRA")
     sites: dict[str, LowRank] = {}
     biases: dict[str, torch.Tensor] = {}
     heads: dict[str, dict[str, torch.Tensor]] = {}
     lost = whole = 0.0
     for name, delta in deltas.sites.items():
         module = model.get_submodule(name)
-        if delta.replace is not None:
-            heads[name] = delta.replace
+        if (replaced := delta.get(Replace)) is not None:
+            heads[name] = replaced.parameters
             continue
-        if delta.bottleneck is not None:
-            raise ConfigError(f"a bottleneck adapter (at {name}) is no change of weights: it can't be said as a LoRA")
+        for part in delta:
+            if not part.linear:
+                kind = part.name.replace("_", " ")
+                raise ConfigError(f"the {kind} at {name} is not a change of weights: it cannot be expressed as LoRA")
         if not is_linear(module):
-            raise ConfigError(f"the adapter changes {name}, which is no linear layer: it can't be said as a LoRA")
+            raise ConfigError(
+                f"the adapter changes {name}, which is not a linear layer: it cannot be expressed as LoRA"
+            )
         weight = dense_weight(module).float().cpu()
         own_bias = getattr(module, "bias", None)
         bias = torch.zeros(weight.shape[0]) if own_bias is None else own_bias.detach().float().cpu()
         change = bias_change(delta, bias)
         if bool(change.any()):
             biases[name] = change
-        if delta.kinds() == ["bias"]:
+        if not any(part.changes_weight for part in delta):
             sites[name] = LowRank(torch.zeros(1, weight.shape[1]), torch.zeros(weight.shape[0], 1))
             continue
-        found = low_rank(delta, weight, rank)
+        found = as_low_rank(delta, weight, rank)
         sites[name] = found.update
         lost, whole = lost + found.lost**2, whole + found.norm**2
     return PlainLora(sites, biases, heads, (lost / whole) ** 0.5 if whole else 0.0)
-
-
-def additive(deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
-    """The same adapter in kinds that can be added: factors on weights become dense changes.
-
-    Raises:
-        ConfigError: bottlenecks, prefixes, prompts, which are no changes of weights.
-    """
-    sites = {}
-    for name, delta in deltas.sites.items():
-        if set(delta.kinds()) <= _ADDITIVE:
-            sites[name] = delta
-            continue
-        if delta.bottleneck is not None:
-            raise ConfigError(f"a bottleneck adapter (at {name}) is no change of weights: it can't be added")
-        module = model.get_submodule(name)
-        weight = dense_weight(module).float().cpu()
-        bias = getattr(module, "bias", None)
-        sites[name] = SiteDelta(
-            dense=weight_change(delta, weight),
-            bias=delta.bias if bias is None else bias_change(delta, bias.detach().float().cpu()),
-        )
-    return AdapterDeltas(sites, deltas.prefix, deltas.prompt)
-
-
-def weighted(adapters: Sequence[AdapterDeltas], weights: Sequence[float]) -> AdapterDeltas:
-    """The weighted sum of what adapters do at each site.
-
-    Low-rank updates are put side by side, which is exact; biases and dense changes are added. Task heads are averaged
-    with the same weights, scaled to sum to one.
-
-    Raises:
-        ConfigError: kinds that can't be added: factors, bottlenecks, prefixes, prompts; heads of other shapes.
-    """
-    for adapter in adapters:
-        others = set(adapter.kinds()) - _ADDITIVE
-        if others:
-            raise ConfigError(f"{', '.join(sorted(others))}: these can't be added up")
-    total = sum(weights)
-    sites: dict[str, SiteDelta] = {}
-    for name in dict.fromkeys(site for adapter in adapters for site in adapter.sites):
-        parts = [(a.sites[name], w) for a, w in zip(adapters, weights, strict=True) if name in a.sites]
-        updates = [(delta.low_rank, w) for delta, w in parts if delta.low_rank is not None]
-        sites[name] = SiteDelta(
-            low_rank=combine(updates) if updates else None,
-            bias=_sum([(delta.bias, w) for delta, w in parts]),
-            dense=_sum([(delta.dense, w) for delta, w in parts]),
-            replace=_average(name, [(delta.replace, w / total) for delta, w in parts], len(adapters)),
-        )
-    return AdapterDeltas(sites)
 
 
 def write_peft(lora: PlainLora, folder: Path, *, base_id: str, task_type: str) -> None:
@@ -173,20 +124,3 @@ def write_peft(lora: PlainLora, folder: Path, *, base_id: str, task_type: str) -
     options["peft_type"] = "LORA"
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(canonical_json(options), encoding="utf-8")
-
-
-def _sum(parts: Sequence[tuple[torch.Tensor | None, float]]) -> torch.Tensor | None:
-    given = [tensor * weight for tensor, weight in parts if tensor is not None]
-    return torch.stack(given).sum(0) if given else None
-
-
-def _average(
-    name: str, parts: Sequence[tuple[dict[str, torch.Tensor] | None, float]], adapters: int
-) -> dict[str, torch.Tensor] | None:
-    given = [(state, weight) for state, weight in parts if state is not None]
-    if not given:
-        return None
-    shapes = [{key: tuple(value.shape) for key, value in state.items()} for state, _ in given]
-    if len(given) != adapters or any(shape != shapes[0] for shape in shapes):
-        raise ConfigError(f"the task heads at {name} are not alike: they can't be averaged")
-    return {key: torch.stack([state[key] * weight for state, weight in given]).sum(0) for key in shapes[0]}

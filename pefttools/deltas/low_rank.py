@@ -1,94 +1,83 @@
-"""Any change of weights as a low-rank update: exact where it is one, by truncated SVD otherwise."""
+"""A low-rank update of a linear layer's weight (LoRA)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
+from torch import nn
 
-from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
-from pefttools.deltas.merge import weight_change
-from pefttools.errors import ConfigError
+from pefttools.deltas.kind import At, DeltaKind, Family, padded
 
 
 @dataclass(frozen=True)
-class Approximation:
-    """A low-rank update in place of a weight change.
+class LowRank(DeltaKind):
+    """``y += b a x``; a scale is folded into `b`.
 
     Attributes:
-        update: the update.
-        lost: Frobenius norm of what it leaves out.
-        norm: Frobenius norm of the change.
+        a: ``[rank, in]``.
+        b: ``[out, rank]``.
     """
 
-    update: LowRank
-    lost: float
-    norm: float
+    name: ClassVar[str] = "low_rank"
+    additive: ClassVar[bool] = True
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    def dense(self) -> torch.Tensor:
+        """The change of the weight, ``[out, in]``."""
+        return self.b @ self.a
+
+    def norm(self) -> float:
+        # From a small matrix with the singular values of ``b a``.
+        left, right = torch.linalg.qr(self.b.float())[1], torch.linalg.qr(self.a.T.float())[1]
+        return float(torch.linalg.matrix_norm(left @ right.T))
+
+    def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.dense()
+
+    @classmethod
+    def summed(cls, parts: Sequence[tuple[Self, float]], site: str) -> Self:
+        """Exact: factors are put side by side, so that the rank is the sum of theirs."""
+        return cls(torch.cat([part.a for part, _ in parts], dim=0), torch.cat([part.b * w for part, w in parts], dim=1))
+
+    def family(self) -> Family:
+        return Family(self.name, padded(self.rank))
+
+    def slot(self, size: int) -> dict[str, tuple[int, ...]]:
+        return {"a": (size, self.a.shape[1]), "b": (size, self.b.shape[0])}
+
+    def values(self) -> dict[str, torch.Tensor]:
+        # Both with the rank first: so small batched products run fastest.
+        return {"a": self.a, "b": self.b.T}
+
+    @classmethod
+    def apply(cls, x: torch.Tensor, y: torch.Tensor, weights: Mapping[str, torch.Tensor], at: At) -> torch.Tensor:
+        if x.dim() != 3:
+            return cls.apply(as_tokens(x), as_tokens(y), weights, at).view(y.shape)
+        a, b = weights["a"], weights["b"]
+        inner = _read(x.to(a.dtype), a)
+        if y.dtype == b.dtype:
+            # A linear layer's output is nobody else's yet: adding in place spares a copy of it.
+            return y.baddbmm_(inner, b) if isinstance(at.module, nn.Linear) else torch.baddbmm(y, inner, b)
+        return y + torch.bmm(inner, b).to(y.dtype)
 
 
-def low_rank(delta: SiteDelta, weight: torch.Tensor, rank: int | None) -> Approximation:
-    """The weight change of a delta as an update of at most `rank`.
-
-    Args:
-        delta: at a linear layer; nothing but changes of its weight is looked at.
-        weight: of the layer, ``[out, in]``.
-        rank: of the result; None: as high as it takes to be exact, where the delta is a low-rank update itself.
-
-    Raises:
-        ConfigError: no rank given for a change that is no low-rank update.
-    """
-    pure = delta.low_rank is not None and set(delta.kinds()) <= {"low_rank", "bias"}
-    if pure:
-        update = delta.low_rank
-        assert update is not None
-        if rank is None or update.rank <= rank:
-            return Approximation(update, 0.0, float(torch.linalg.matrix_norm(_core(update))))
-        return _truncated(update.dense(), rank)
-    if rank is None:
-        raise ConfigError(
-            "the change of the weights is no low-rank update (IA3's and DoRA's are not): a rank is needed",
-            hint="Say how much may be kept: --rank 16. The relative error is reported.",
-        )
-    return _truncated(weight_change(delta, weight.float()), rank)
+def _read(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """``[rows, tokens, in]``, ``[rows, rank, in]`` -> ``[rows, tokens, rank]``."""
+    if x.shape[1] == 1:
+        # Of one token the weights are nearly all that is read: as the first factor they are read in their order.
+        return torch.bmm(a, x.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(x, a.transpose(1, 2))
 
 
-def combine(parts: list[tuple[LowRank, float]]) -> LowRank:
-    """The weighted sum of updates; its rank is the sum of theirs."""
-    return LowRank(torch.cat([part.a for part, _ in parts], dim=0), torch.cat([part.b * w for part, w in parts], dim=1))
-
-
-def norms(deltas: AdapterDeltas) -> dict[str, dict[str, float]]:
-    """Size of what each site does, by kind: the Frobenius norm of a change, of a factor its distance from one."""
-    found = {}
-    for site, delta in deltas.sites.items():
-        own: dict[str, float] = {}
-        for kind in delta.kinds():
-            value = getattr(delta, kind)
-            if kind == "low_rank":
-                own[kind] = float(torch.linalg.matrix_norm(_core(value)))
-            elif kind == "bottleneck":
-                own[kind] = float(torch.linalg.matrix_norm(_core(LowRank(value.down, value.up))))
-            elif kind == "replace":
-                own[kind] = float(sum(t.float().square().sum() for t in value.values()) ** 0.5)
-            else:
-                own[kind] = float(torch.linalg.vector_norm(value - 1 if kind.endswith("_scale") else value))
-        found[site] = own
-    if deltas.prefix is not None:
-        found["(prefix)"] = {"prefix": float(torch.linalg.vector_norm(deltas.prefix.states))}
-    if deltas.prompt is not None:
-        found["(prompt)"] = {"prompt": float(torch.linalg.vector_norm(deltas.prompt.embeddings))}
-    return found
-
-
-def _core(update: LowRank) -> torch.Tensor:
-    """A small matrix with the singular values of ``b a``."""
-    left, right = torch.linalg.qr(update.b.float())[1], torch.linalg.qr(update.a.T.float())[1]
-    product: torch.Tensor = left @ right.T
-    return product
-
-
-def _truncated(change: torch.Tensor, rank: int) -> Approximation:
-    u, s, v = torch.linalg.svd(change.float(), full_matrices=False)
-    root = s[:rank].sqrt()
-    update = LowRank(root[:, None] * v[:rank], u[:, :rank] * root)
-    return Approximation(update, float(s[rank:].square().sum().sqrt()), float(s.square().sum().sqrt()))
+def as_tokens(x: torch.Tensor) -> torch.Tensor:
+    """``[rows, ..., size]`` as ``[rows, tokens, size]``: pooled states have no tokens, latent attention has more."""
+    return x.reshape(len(x), -1, x.shape[-1])

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pefttools.deltas.kinds import SiteDelta
+from pefttools.deltas.adapter import SiteDelta
+from pefttools.deltas.replace import Replace
 
 
 def read_state(file: Path, model: nn.Module | None = None) -> dict[str, torch.Tensor]:
@@ -48,5 +49,5 @@ def split_heads(
     for head in heads:
         inside = {name: rest.pop(name) for name in list(rest) if name.startswith(f"{head}.")}
         if inside:
-            replaced[head] = SiteDelta(replace={name[len(head) + 1 :]: t for name, t in inside.items()})
+            replaced[head] = SiteDelta(Replace({name[len(head) + 1 :]: t for name, t in inside.items()}))
     return rest, replaced

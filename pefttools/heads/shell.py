@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from pefttools.deltas import AdapterDeltas
+from pefttools.deltas import AdapterDeltas, Replace
 from pefttools.deltas.merge import folded
 from pefttools.errors import ConfigError
 from pefttools.heads.served import ServedHead
@@ -96,9 +96,10 @@ class HeadShell:
                 rest[site] = delta
                 continue
             own = {name[len(site) + 1 :]: p for name, p in self._own.items() if name.startswith(f"{site}.")}
-            if delta.replace is None and not own:
+            replaced = delta.get(Replace)
+            if replaced is None and not own:
                 raise ConfigError(f"the adapter changes {site}, of which it holds no weights")
-            state = folded(own, delta, site) if delta.replace is None else delta.replace
+            state = folded(own, delta, site) if replaced is None else replaced.parameters
             parameters |= {f"{site}.{name}": value for name, value in state.items()}
         like = next(self.named.get_submodule(self.prefix).parameters())
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32

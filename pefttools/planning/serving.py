@@ -21,11 +21,11 @@ from pefttools.planning.counting import DEVICE, counting, kernels
 from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.fake import to_fake
 from pefttools.planning.plan import Planned, Shape
+from pefttools.pool.adapter_cache import Resident, Source
 from pefttools.pool.base import load_served_base
 from pefttools.pool.prepare import Prepared, Preparer
-from pefttools.pool.residents import Resident, Source
 from pefttools.pool.running import Runner
-from pefttools.pool.shelf import Shelf
+from pefttools.pool.weight_slots import WeightSlots
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,14 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
     title = f"a pool of {method.name!r} on {planned.base.id!r}"
     with counting(served.model, mode, planned.device, title) as counter, torch.no_grad():
         weights = counter.now.total()
-        shelf = Shelf(served.model, residents + 1)
+        weight_slots = WeightSlots(served.model, residents + 1)
         with counter:
-            held = [Resident("", Source(Path(), ""), prepared, shelf.place(prepared.deltas)) for _ in range(residents)]
+            held = [
+                Resident("", Source(Path(), ""), prepared, weight_slots.allocate(prepared.deltas))
+                for _ in range(residents)
+            ]
         own = sum(resident.bytes() for resident in held)
-        runner = Runner(served, shelf, contextlib.nullcontext(), compile=False)
+        runner = Runner(served, weight_slots, contextlib.nullcontext(), compile=False)
         rows = [held[index % residents] for index in range(shape.eval_batch_size)]
         ids = torch.ones(shape.eval_batch_size, shape.length, dtype=torch.long)
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -112,7 +115,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         device=planned.device.name,
         residents=residents,
         weights_bytes=weights,
-        adapters_bytes=shelf.bytes() + own,
+        adapters_bytes=weight_slots.bytes() + own,
         answer_bytes=answer + own,
         generation_bytes=generation,
         beside_bytes=planned.device.beside(max(answer, generation) + own),

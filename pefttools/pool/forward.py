@@ -10,10 +10,10 @@ from torch import nn
 from torch._dynamo import maybe_mark_dynamic
 from torch._dynamo.utils import counters
 
+from pefttools.deltas.kind import Family
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
-from pefttools.pool.shelf import Shelf
-from pefttools.pool.stacks import Family
+from pefttools.pool.weight_slots import WeightSlots
 
 Result = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -26,16 +26,21 @@ class Forward:
 
     Args:
         served: the base.
-        shelf: the adapters' weights.
-        lock: under which weights are placed and removed.
+        weight_slots: the adapters' weights.
+        lock: under which weights are written and removed.
         compile: run by torch.compile.
     """
 
     def __init__(
-        self, served: ServedBase, shelf: Shelf, lock: contextlib.AbstractContextManager[Any], *, compile: bool
+        self,
+        served: ServedBase,
+        weight_slots: WeightSlots,
+        lock: contextlib.AbstractContextManager[Any],
+        *,
+        compile: bool,
     ) -> None:
         self.served = served
-        self.shelf = shelf
+        self.weight_slots = weight_slots
         self.lock = lock
         self.compiled = compile
         #: compile nothing more: what has no graph runs without
@@ -61,13 +66,13 @@ class Forward:
             States ``[rows, tokens, hidden]`` and logits ``[rows, tokens, vocabulary]``.
         """
         # What is not stacked is looked up row by row, which no one graph can do.
-        if not self.compiled or self.shelf.routing.rows:
+        if not self.compiled or self.weight_slots.routing.rows:
             return self._run(given, language)
         # Slots and stacks go in as arguments, so that their number may change without a new compilation: tensors that
-        # are reached through a module would be taken as fixed in shape. Nothing may be placed meanwhile, since the
+        # are reached through a module would be taken as fixed in shape. Nothing may be written meanwhile, since the
         # stacks are bound to what went in.
         with self.lock:
-            slots, stacks = dict(self.shelf.routing.slots), self.shelf.tensors()
+            slots, stacks = dict(self.weight_slots.routing.slots), self.weight_slots.tensors()
             for tensor in given.values():
                 if isinstance(tensor, torch.Tensor):
                     maybe_mark_dynamic(tensor, [0, 1])
@@ -85,8 +90,8 @@ class Forward:
     ) -> Result:
         if not torch.compiler.is_compiling():
             self.plain += 1
-        self.shelf.routing.slots = slots
-        self.shelf.bind(stacks)
+        self.weight_slots.routing.slots = slots
+        self.weight_slots.bind(stacks)
         return self._run(given, language)
 
     def _run(self, given: dict[str, Any], language: bool) -> Result:

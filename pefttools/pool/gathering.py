@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import is_fake
 
 if TYPE_CHECKING:
-    from pefttools.pool.stacks import Stack
+    from pefttools.pool.stack import Stack
 
 
 class Gathered:

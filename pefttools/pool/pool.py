@@ -16,14 +16,14 @@ from pefttools.asking import example_of
 from pefttools.bases import locate_base
 from pefttools.compute.precision import default_device
 from pefttools.errors import ConfigError
+from pefttools.pool.adapter_cache import AdapterCache, Resident
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.prepare import Preparer
-from pefttools.pool.residents import Resident, Residents
 from pefttools.pool.running import Answer, Runner, fetched
-from pefttools.pool.shelf import Shelf
 from pefttools.pool.warming import WarmUp
+from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
 from pefttools.tasks.causal_lm import CausalLM
 from pefttools.tasks.causal_lm_config import CausalLMConfig
@@ -69,11 +69,11 @@ class AdapterPool:
             raise ConfigError(f"max_resident must be at least 1, not {max_resident}")
         where = default_device() if device is None else torch.device(device)
         self.served = load_served_base(locate_base(base), variant, dtype, where)
-        self._shelf = Shelf(self.served.model, max_resident + 1)
-        self._residents = Residents(
-            self._shelf, Preparer(self.served, trusted(signed_by)).prepare, max_resident, max_bytes
+        self._weight_slots = WeightSlots(self.served.model, max_resident + 1)
+        self._cache = AdapterCache(
+            self._weight_slots, Preparer(self.served, trusted(signed_by)).prepare, max_resident, max_bytes
         )
-        self._runner = Runner(self.served, self._shelf, self._residents.lock, compile=compile)
+        self._runner = Runner(self.served, self._weight_slots, self._cache.lock, compile=compile)
         #: writes the chats of rows without an adapter
         self.base_task: Task[Any] = CausalLM(CausalLMConfig())
         self._running = threading.Lock()
@@ -89,21 +89,21 @@ class AdapterPool:
     @property
     def known(self) -> list[str]:
         """Names of all adapters that rows may ask for."""
-        return self._residents.known()
+        return self._cache.known()
 
     @property
     def resident(self) -> list[str]:
         """Names of the adapters whose weights are held, least recently used first."""
-        return self._residents.names()
+        return self._cache.names()
 
     def bytes(self) -> int:
         """Bytes of the adapter weights held, free slots included."""
-        return self._residents.bytes()
+        return self._cache.bytes()
 
     @property
     def evictions(self) -> int:
         """How many adapters have left to make room for others."""
-        return self._residents.evictions
+        return self._cache.evictions
 
     def register(self, name: str, artifact: str | Path, *, digest: str | None = None) -> None:
         """Make an adapter known; its weights are read when a row first asks for it.
@@ -118,7 +118,7 @@ class AdapterPool:
         Raises:
             ArtifactError: there is no artifact.
         """
-        self._residents.register(name, Path(artifact), digest or read_digest(Path(artifact)))
+        self._cache.register(name, Path(artifact), digest or read_digest(Path(artifact)))
 
     def load(self, name: str, artifact: str | Path) -> None:
         """Make an adapter known and resident; one of the same name is replaced, between two calls.
@@ -129,7 +129,7 @@ class AdapterPool:
             ConfigError: its method or task can't be served here.
             CapacityError: it does not fit.
         """
-        self._residents.load(name, Path(artifact))
+        self._cache.load(name, Path(artifact))
 
     def ensure(self, name: str, *, wait: bool = True) -> bool:
         """Make a known adapter resident; False where it is already.
@@ -141,7 +141,7 @@ class AdapterPool:
         Raises:
             UnknownNameError: not known. Else as `load`.
         """
-        return self._residents.ensure(name, wait=wait)
+        return self._cache.ensure(name, wait=wait)
 
     def take_fetched(self) -> list[str]:
         """Adapters that the last call had to fetch itself, which nobody has been told of."""
@@ -150,12 +150,12 @@ class AdapterPool:
 
     def virtual_length(self, name: str) -> int:
         """Number of virtual tokens that an adapter puts before a text; 0 where it is not resident."""
-        resident = self._residents.get(name)
-        return 0 if resident is None else sum(resident.placed.lengths.values())
+        resident = self._cache.get(name)
+        return 0 if resident is None else sum(resident.allocation.lengths.values())
 
     def evict(self, name: str) -> bool:
         """Let an adapter's weights go; it stays known. False where it was not resident."""
-        return self._residents.evict(name)
+        return self._cache.evict(name)
 
     def warm_up(self, *, rows: Sequence[int] = (1, 2), tokens: int = 16, pairs: bool | None = None) -> WarmUp:
         """Compile now for all batches that the resident adapters can make up, and for nothing else later.
@@ -181,7 +181,7 @@ class AdapterPool:
         Raises:
             UnknownNameError: there is none of this name.
         """
-        self._residents.forget(name)
+        self._cache.forget(name)
 
     @torch.no_grad()
     def __call__(self, inputs: Inputs, adapters: Sequence[str | None]) -> list[Answer]:
@@ -324,7 +324,7 @@ class AdapterPool:
         names = [name for name in adapters if name is not None]
         with self._running:
             self._fetched = []
-            with self._residents.hold(names, self._fetched) as held:
+            with self._cache.hold(names, self._fetched) as held:
                 yield [None if name is None else held[name] for name in adapters]
 
 

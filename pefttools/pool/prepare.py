@@ -16,7 +16,7 @@ from pefttools.artifact.reading import Held, hold_weights
 from pefttools.artifact.save import HEAD
 from pefttools.artifact.signing import Signers
 from pefttools.bases import variants
-from pefttools.deltas import AdapterDeltas, SiteDelta
+from pefttools.deltas import AdapterDeltas, DeltaKind, SiteDelta
 from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError
 from pefttools.heads.served import LanguageHead, ServedHead
@@ -30,7 +30,7 @@ from pefttools.tuned import check_combination
 
 @dataclass(frozen=True)
 class Prepared:
-    """An artifact ready to be placed.
+    """An artifact ready for a pool.
 
     Attributes:
         method: its method.
@@ -147,12 +147,12 @@ class Preparer:
             except (AttributeError, KeyError):
                 raise ConfigError(f"the adapter acts at {site}, which is no module of the pool's base model") from None
 
-        def renamed(delta: SiteDelta) -> SiteDelta:
-            if delta.bottleneck is None or delta.bottleneck.reads is None:
-                return delta
-            return replace(delta, bottleneck=replace(delta.bottleneck, reads=name(delta.bottleneck.reads)))
+        def renamed(part: DeltaKind) -> DeltaKind:
+            return part if part.reads is None else part.reading(name(part.reads))
 
-        return replace(deltas, sites={name(site): renamed(delta) for site, delta in deltas.sites.items()})
+        return replace(
+            deltas, sites={name(site): SiteDelta(*map(renamed, delta)) for site, delta in deltas.sites.items()}
+        )
 
     def _shell(self, task: Task[Any]) -> HeadShell:
         """The class of transformers with the task's head, around the pool's backbone."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pefttools.deltas.kind import Family
 from pefttools.pool.gathering import Gathered, Rows
-from pefttools.pool.stacks import Family
 
 
 @dataclass

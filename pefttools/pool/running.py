@@ -1,4 +1,4 @@
-"""Running one batch whose adapters are on the shelf, each row with its own."""
+"""Running one batch whose adapters are resident, each row with its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 from pefttools.errors import ConfigError
 from pefttools.heads.states import BatchStates
+from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.base import ServedBase
 from pefttools.pool.forward import Forward
 from pefttools.pool.generation import Sampling, generate, virtual_tokens
-from pefttools.pool.residents import Resident
-from pefttools.pool.shelf import Shelf
 from pefttools.pool.virtual import VirtualTokens, gather, inject
 from pefttools.pool.warming import WarmUp, typical_batches
+from pefttools.pool.weight_slots import WeightSlots
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,22 @@ class Runner:
 
     Args:
         served: the base.
-        shelf: the adapters' weights.
-        lock: under which weights are placed and removed.
+        weight_slots: the adapters' weights.
+        lock: under which weights are written and removed.
         compile: run the base by torch.compile.
     """
 
     def __init__(
-        self, served: ServedBase, shelf: Shelf, lock: contextlib.AbstractContextManager[Any], *, compile: bool
+        self,
+        served: ServedBase,
+        weight_slots: WeightSlots,
+        lock: contextlib.AbstractContextManager[Any],
+        *,
+        compile: bool,
     ) -> None:
         self.served = served
-        self._shelf = shelf
-        self._run = Forward(served, shelf, lock, compile=compile)
+        self._weight_slots = weight_slots
+        self._run = Forward(served, weight_slots, lock, compile=compile)
 
     def answer(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> list[Answer]:
         """One answer per row.
@@ -123,7 +128,9 @@ class Runner:
         self._check_generation(rows, batch, max_new_tokens)
         virtual = self._route(rows)
         if num_beams > 1:
-            self._shelf.route([None if row is None else row.placed for row in rows for _ in range(num_beams)])
+            self._weight_slots.route(
+                [None if row is None else row.allocation for row in rows for _ in range(num_beams)]
+            )
         with self._keeping():
             return generate(
                 self.served,
@@ -170,7 +177,7 @@ class Runner:
     @contextlib.contextmanager
     def _keeping(self) -> Iterator[None]:
         """Within it the rows that are routed stay the same, and their weights are gathered once."""
-        routing = self._shelf.routing
+        routing = self._weight_slots.routing
         routing.gathered.forget()
         routing.keeping = True
         try:
@@ -197,13 +204,13 @@ class Runner:
         for row, prompt, new in zip(rows, prompts, lengths, strict=True):
             if row is not None and not row.prepared.head.language:
                 raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
-            virtual = 0 if row is None else sum(row.placed.lengths.values())
+            virtual = 0 if row is None else sum(row.allocation.lengths.values())
             self.served.check_length(prompt, new, virtual)
 
     def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
-        placed = [None if row is None else row.placed for row in rows]
-        self._shelf.route(placed, self._run.compiled)
-        return gather(self._shelf, placed, self.served)
+        allocations = [None if row is None else row.allocation for row in rows]
+        self._weight_slots.route(allocations, self._run.compiled)
+        return gather(self._weight_slots, allocations, self.served)
 
     def _answer(self, seen: BatchStates, index: int, row: Resident | None) -> Answer:
         if row is not None:

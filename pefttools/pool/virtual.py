@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from pefttools.compute.moving import moved
+from pefttools.deltas import Prefix, Prompt
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
-from pefttools.pool.shelf import Placed, Shelf
+from pefttools.pool.weight_slots import Allocation, WeightSlots
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ class VirtualTokens:
         )
 
 
-def gather(shelf: Shelf, rows: Sequence[Placed | None], served: ServedBase) -> VirtualTokens | None:
+def gather(weight_slots: WeightSlots, rows: Sequence[Allocation | None], served: ServedBase) -> VirtualTokens | None:
     """The virtual tokens of rows that are routed; None where no row has any."""
-    prefix, prefix_mask = _gathered("prefix", shelf, rows)
-    prompt, prompt_mask = _gathered("prompt", shelf, rows)
+    prefix, prefix_mask = _gathered(Prefix, weight_slots, rows)
+    prompt, prompt_mask = _gathered(Prompt, weight_slots, rows)
     masks = [mask for mask in (prefix_mask, prompt_mask) if mask is not None]
     if not masks:
         return None
@@ -71,18 +72,18 @@ def gather(shelf: Shelf, rows: Sequence[Placed | None], served: ServedBase) -> V
 
 
 def _gathered(
-    kind: str, shelf: Shelf, rows: Sequence[Placed | None]
+    kind: type[Prefix | Prompt], weight_slots: WeightSlots, rows: Sequence[Allocation | None]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """States ``[rows, ..., longest, size]``, padded on the left, and the mask of what is real ``[rows, longest]``."""
-    lengths = [0 if row is None else row.lengths.get(kind, 0) for row in rows]
+    lengths = [0 if row is None else row.lengths.get(kind.name, 0) for row in rows]
     longest = max(lengths)
     if longest == 0:
         return None, None
     needed = {family for row in rows if row is not None for family in row.slots}
     parts = [
-        shelf.virtual[family].rows(slots, longest)
-        for family, slots in shelf.routing.virtual.items()
-        if family.kind == kind and family in needed
+        weight_slots.virtual[family].rows(slots, longest)
+        for family, slots in weight_slots.routing.virtual.items()
+        if family.kind == kind.name and family in needed
     ]
     # Slot 0 is zeros: a row has states in one of the parts at most.
     states = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)

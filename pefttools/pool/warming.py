@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pefttools.pool.residents import Resident
+from pefttools.pool.adapter_cache import Resident
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def typical_batches(residents: Iterable[Resident], causal: bool, rows: Sequence[
     """
     groups: dict[tuple[frozenset[str], bool], str | None] = {(frozenset(), causal): None}
     for one in residents:
-        if not one.placed.beside:  # such rows are never compiled
-            groups.setdefault((frozenset(one.placed.lengths), causal and one.prepared.head.language), one.name)
+        if not one.allocation.unstacked:  # such rows are never compiled
+            groups.setdefault((frozenset(one.allocation.lengths), causal and one.prepared.head.language), one.name)
     batches: dict[tuple[frozenset[str], bool, int], list[str | None]] = {}
     for size in range(1, min(3, len(groups)) + 1):  # two kinds of virtual tokens, and the language head
         for some in combinations(groups, size):

@@ -27,14 +27,24 @@ from pefttools.compute.precision import (
     resolve_precision,
 )
 from pefttools.compute.processes import unused_cards
-from pefttools.deltas.kinds import AdapterDeltas, LowRank, SiteDelta
+from pefttools.deltas import (
+    AdapterDeltas,
+    Bias,
+    Dense,
+    InputScale,
+    LowRank,
+    OutputScale,
+    Replace,
+    SiteDelta,
+    WeightScale,
+)
 from pefttools.deltas.merge import folded
 from pefttools.errors import CapacityError, ConfigError, TrainingError, is_out_of_memory
 from pefttools.eval.cards import Cards, told, visible_cards
 from pefttools.planning.counter import StorageCounter
 from pefttools.planning.device import find_device
 from pefttools.planning.plan import Planned, Shape
-from pefttools.pool.shelf import Placed, Shelf
+from pefttools.pool.weight_slots import Allocation, WeightSlots
 from pefttools.recipe import Recipe
 from pefttools.training.fit import _arguments
 from pefttools.training.trainer import TuningTrainer
@@ -97,11 +107,11 @@ def test_a_delta_is_folded_in_on_its_weights_card(delta: str) -> None:
     with FakeTensorMode():
         parameters = {"weight": torch.empty(4, 3, device="cuda"), "bias": torch.empty(4, device="cuda")}
         own = {
-            "low_rank": SiteDelta(low_rank=LowRank(torch.empty(2, 3), torch.empty(4, 2))),
-            "dense": SiteDelta(dense=torch.empty(4, 3)),
-            "scales": SiteDelta(input_scale=torch.empty(3), weight_scale=torch.empty(4), output_scale=torch.empty(4)),
-            "bias": SiteDelta(bias=torch.empty(4)),
-            "replace": SiteDelta(replace={"weight": torch.empty(4, 3)}),
+            "low_rank": SiteDelta(LowRank(torch.empty(2, 3), torch.empty(4, 2))),
+            "dense": SiteDelta(Dense(torch.empty(4, 3))),
+            "scales": SiteDelta(InputScale(torch.empty(3)), WeightScale(torch.empty(4)), OutputScale(torch.empty(4))),
+            "bias": SiteDelta(Bias(torch.empty(4))),
+            "replace": SiteDelta(Replace({"weight": torch.empty(4, 3)})),
         }[delta]
         found = folded(parameters, own, "classifier")
     assert {one.device.type for one in found.values()} == {"cuda"}
@@ -130,15 +140,15 @@ def _ia3(base: str, folder: Path) -> Path:
 def test_a_pool_whose_card_is_full_lets_an_adapter_go(
     room: int, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Shelf.place
+    place = WeightSlots.allocate
     pool = pefttools.AdapterPool(tiny_bert)
 
-    def tried(shelf: Shelf, deltas: AdapterDeltas) -> Placed:
+    def tried(weight_slots: WeightSlots, deltas: AdapterDeltas) -> Allocation:
         if len(pool.resident) >= room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return place(shelf, deltas)
+        return place(weight_slots, deltas)
 
-    monkeypatch.setattr(Shelf, "place", tried)
+    monkeypatch.setattr(WeightSlots, "allocate", tried)
     for name in "abc":
         artifact = _ia3(tiny_bert, tmp_path / name)
         if room:
@@ -160,14 +170,14 @@ def test_an_adapter_that_never_fits_is_refused(tiny_bert: str, tmp_path: Path, m
     )
     pefttools.save(lora, tmp_path / "lora")
     before = pool.bytes()
-    write = Shelf._write
+    write = WeightSlots._write
 
-    def full(shelf: Shelf, deltas: AdapterDeltas, placed: Placed) -> None:
-        write(shelf, deltas, placed)
+    def full(weight_slots: WeightSlots, deltas: AdapterDeltas, allocation: Allocation) -> None:
+        write(weight_slots, deltas, allocation)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Shelf, "_write", full)
+        patched.setattr(WeightSlots, "_write", full)
         with pytest.raises(CapacityError, match="memory"):
             pool.load("b", tmp_path / "lora")
     assert pool.resident == [] and pool.bytes() < before, "what was begun is still held"
@@ -337,7 +347,7 @@ def test_a_pool_that_is_slow_on_its_card_says_so(tiny_bert: str, monkeypatch: py
 
 def test_stacks_have_the_format_of_the_hidden_states(tiny_llama: str) -> None:
     def dtype(variant: str, dtype: torch.dtype | None = None) -> torch.dtype:
-        return pefttools.AdapterPool(tiny_llama, variant=variant, dtype=dtype)._shelf.place_of_stacks.dtype
+        return pefttools.AdapterPool(tiny_llama, variant=variant, dtype=dtype)._weight_slots.options.dtype
 
     assert dtype("float32") == torch.float32
     assert dtype("bfloat16") == dtype("float32", torch.bfloat16) == torch.bfloat16

@@ -14,8 +14,8 @@ from torch import nn
 
 import pefttools
 from pefttools.artifact.convert import site_norms
-from pefttools.deltas import LowRank, SiteDelta
-from pefttools.deltas.low_rank import combine, low_rank
+from pefttools.deltas import Bias, DeltaKind, Dense, InputScale, LowRank, OutputScale, SiteDelta, WeightScale
+from pefttools.deltas.approximate import as_low_rank
 from pefttools.deltas.merge import folded, weight_change
 from pefttools.errors import ConfigError
 
@@ -35,18 +35,12 @@ def deltas(draw: st.DrawFn) -> tuple[SiteDelta, int, int]:
         return torch.randn(shape, generator=generator, dtype=torch.float64) if draw(st.booleans()) else None
 
     a, b = some(rank, inputs), some(out, rank)
-    return (
-        SiteDelta(
-            input_scale=some(inputs),
-            low_rank=None if a is None or b is None else LowRank(a, b),
-            dense=some(out, inputs),
-            weight_scale=some(out),
-            output_scale=some(out),
-            bias=some(out),
-        ),
-        out,
-        inputs,
-    )
+    parts: list[DeltaKind] = [] if a is None or b is None else [LowRank(a, b)]
+    for kind, shape in ((InputScale, (inputs,)), (Dense, (out, inputs)), (WeightScale, (out,)), (OutputScale, (out,)),
+                        (Bias, (out,))):  # fmt: skip
+        if (tensor := some(*shape)) is not None:
+            parts.append(kind(tensor))
+    return SiteDelta(*draw(st.permutations(parts))), out, inputs
 
 
 @given(deltas())
@@ -55,19 +49,19 @@ def test_folding_is_the_order_of_effects(case: tuple[SiteDelta, int, int]) -> No
     delta, out, inputs = case
     layer = nn.Linear(inputs, out).double()
     x = torch.randn(5, inputs, dtype=torch.float64)
-    scaled = x if delta.input_scale is None else x * delta.input_scale
+    scaled = x * part.vector if (part := delta.get(InputScale)) else x
     y = nn.functional.linear(scaled, layer.weight)
-    if delta.low_rank is not None:
-        y = y + scaled @ (delta.low_rank.b @ delta.low_rank.a).T
-    if delta.dense is not None:
-        y = y + scaled @ delta.dense.T
-    if delta.weight_scale is not None:
-        y = y * delta.weight_scale
+    if update := delta.get(LowRank):
+        y = y + scaled @ (update.b @ update.a).T
+    if dense := delta.get(Dense):
+        y = y + scaled @ dense.change.T
+    if scale := delta.get(WeightScale):
+        y = y * scale.vector
     y = y + layer.bias
-    if delta.output_scale is not None:
-        y = y * delta.output_scale
-    if delta.bias is not None:
-        y = y + delta.bias
+    if factor := delta.get(OutputScale):
+        y = y * factor.vector
+    if bias := delta.get(Bias):
+        y = y + bias.vector
     merged = folded(dict(layer.named_parameters()), delta, "layer")
     assert torch.allclose(nn.functional.linear(x, merged["weight"], merged["bias"]), y, atol=1e-9)
 
@@ -77,7 +71,7 @@ def test_folding_is_the_order_of_effects(case: tuple[SiteDelta, int, int]) -> No
 def test_truncation_error_is_what_is_lost(out: int, inputs: int, own: int, rank: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     update = LowRank(torch.randn(own, inputs, generator=generator), torch.randn(out, own, generator=generator))
-    found = low_rank(SiteDelta(low_rank=update), torch.zeros(out, inputs), rank)
+    found = as_low_rank(SiteDelta(update), torch.zeros(out, inputs), rank)
     assert found.update.rank <= max(rank, own if own <= rank else rank)
     lost = float(torch.linalg.matrix_norm(found.update.dense() - update.dense()))
     assert lost == pytest.approx(found.lost, abs=1e-4)
@@ -96,7 +90,7 @@ def test_combined_updates_are_the_weighted_sum(weights: list[float], seed: int) 
         for i, weight in enumerate(weights)
     ]
     wanted = torch.stack([part.dense() * weight for part, weight in parts]).sum(0)
-    assert torch.allclose(combine(parts).dense(), wanted, atol=1e-4)
+    assert torch.allclose(LowRank.summed(parts, "site").dense(), wanted, atol=1e-4)
 
 
 def test_a_delta_that_does_nothing_changes_nothing() -> None:
@@ -145,7 +139,7 @@ def test_ia3_is_exported_with_its_error(tiny_bert: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["prefix", "prompt", "bottleneck", "bitfit"])
 def test_what_is_no_change_of_linear_weights_is_refused(method: str, tiny_bert: str, tmp_path: Path) -> None:
     artifact = make(tiny_bert, "mean", method, 0, tmp_path / "artifact")
-    with pytest.raises(ConfigError, match="can't be said as a LoRA"):
+    with pytest.raises(ConfigError, match="cannot be expressed as LoRA"):
         pefttools.export(artifact, tmp_path / "plain", rank=8)
     assert not (tmp_path / "plain").exists()
 
@@ -210,7 +204,7 @@ def test_compositions_that_make_no_sense(tiny_bert: str, tmp_path: Path) -> None
     prefix = make(tiny_bert, "mean", "prefix", 0, tmp_path / "prefix")
     with pytest.raises(ConfigError, match="different labels"):
         pefttools.compose([one, other], [1, 1], tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"\(prefix\) adds virtual tokens"):
+    with pytest.raises(ConfigError, match=r"\(prefix\) can't be added up: it adds virtual tokens"):
         pefttools.compose([prefix, prefix], [1, 1], tmp_path / "out")
     with pytest.raises(ConfigError, match="one weight for each"):
         pefttools.compose([one, one], [1], tmp_path / "out")

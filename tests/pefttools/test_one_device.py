@@ -25,11 +25,11 @@ from pefttools.planning.device import CPU
 from pefttools.planning.fake import WithoutNumbers
 from pefttools.planning.plan import Planned, Shape
 from pefttools.planning.serving import _adapter
+from pefttools.pool.adapter_cache import Resident, Source
 from pefttools.pool.base import load_served_base
 from pefttools.pool.prepare import Preparer
-from pefttools.pool.residents import Resident, Source
 from pefttools.pool.running import Runner, fetched
-from pefttools.pool.shelf import Shelf
+from pefttools.pool.weight_slots import WeightSlots
 from pefttools.training.step import optimizer_step
 
 CARD = torch.device("meta")
@@ -126,9 +126,9 @@ def test_a_mixed_batch(task: str, method: str, variant: str, tiny_bert: str, tin
         return
     ids = torch.ones(3, 6, dtype=torch.long)
     with torch.no_grad(), on_a_card():
-        shelf = Shelf(served.model, 3)
-        held = [Resident("a", Source(Path(), ""), prepared, shelf.place(prepared.deltas)) for _ in range(2)]
-        runner = Runner(served, shelf, mock.MagicMock(), compile=False)
+        weight_slots = WeightSlots(served.model, 3)
+        held = [Resident("a", Source(Path(), ""), prepared, weight_slots.allocate(prepared.deltas)) for _ in range(2)]
+        runner = Runner(served, weight_slots, mock.MagicMock(), compile=False)
         rows = [held[0], None, held[1]]
         batch = all_moved({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, CARD)
         answers = runner.answer(rows, batch)
@@ -137,7 +137,7 @@ def test_a_mixed_batch(task: str, method: str, variant: str, tiny_bert: str, tin
         else:
             with runner.reading(rows):
                 read_and_continue(served.model, served.model, batch, 4)
-    shelf.remove(held[0].placed)
+    weight_slots.remove(held[0].allocation)
 
 
 def test_it_sees_what_is_left_behind(tiny_bert: str) -> None:

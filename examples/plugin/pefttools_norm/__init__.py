@@ -46,10 +46,10 @@ class NormTuning(OwnMethod[NormConfig]):
         return model
 
     def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: NormConfig) -> dict[str, SiteDelta]:
-        from pefttools.deltas import SiteDelta
+        from pefttools.deltas import Replace, SiteDelta
 
         layers: dict[str, dict[str, Tensor]] = {}
         for name, value in state.items():
             layer, _, parameter = name.rpartition(".")
             layers.setdefault(layer, {})[parameter] = value
-        return {layer: SiteDelta(replace=parameters) for layer, parameters in layers.items()}
+        return {layer: SiteDelta(Replace(parameters)) for layer, parameters in layers.items()}

@@ -45,7 +45,7 @@ def test_one_graph_for_loads_growths_and_batches(tiny_llama: str, many: list[Pat
     for number in range(1, 100):
         pool.load(str(number), many[number])
         plain.load(str(number), many[number])
-        capacities |= {slots.capacity for slots in pool._shelf.slots.values()}
+        capacities |= {slots.capacity for slots in pool._weight_slots.slots.values()}
         if number % 20 == 0:
             rows = 2 + number // 20
             texts = [TEXTS[index % 3] for index in range(rows)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pefttools
-from pefttools.pool.stacks import Stack
+from pefttools.pool.stack import Stack
 
 from .makers import Make
 
@@ -25,7 +25,7 @@ def test_generation_gathers_once(beams: int, tiny_llama: str, artifact: Make, mo
 
     def counted(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
         nonlocal gathered
-        gathered += any(tensor is one for site in pool._shelf.sites.values() for stack in site.stacks.values()
+        gathered += any(tensor is one for site in pool._weight_slots.sites.values() for stack in site.stacks.values()
                         for one in stack.tensors.values())  # fmt: skip
         return select(tensor, *args, **options)
 
@@ -36,9 +36,9 @@ def test_generation_gathers_once(beams: int, tiny_llama: str, artifact: Make, mo
         gathered = 0
         pool.generate(texts, names, max_new_tokens=new, num_beams=beams, eos_token_id=-1)
         counts.append(gathered)
-    stacks: list[Stack] = [stack for site in pool._shelf.sites.values() for stack in site.stacks.values()]
+    stacks: list[Stack] = [stack for site in pool._weight_slots.sites.values() for stack in site.stacks.values()]
     assert counts[0] == counts[1] == sum(len(stack.tensors) for stack in stacks) > 0
-    routing = pool._shelf.routing
+    routing = pool._weight_slots.routing
     assert not routing.keeping and not routing.gathered._found, "other rows would be given these rows' weights"
 
 
@@ -47,7 +47,7 @@ def test_the_memory_serves_the_next_call_and_goes_with_its_stacks(tiny_llama: st
     for number in range(2):
         pool.load(str(number), artifact(tiny_llama, "lm", "lora", number))
     alone = {name: pool.generate(["a text"], [name], max_new_tokens=6) for name in ("0", "1")}
-    room = pool._shelf.routing.gathered._room
+    room = pool._weight_slots.routing.gathered._room
     places = {key: tensor.data_ptr() for key, tensor in room.items()}
     assert places
     assert pool.generate(["a text"], ["0"], max_new_tokens=6) == alone["0"]
@@ -57,8 +57,8 @@ def test_the_memory_serves_the_next_call_and_goes_with_its_stacks(tiny_llama: st
     assert pool.generate(["a text"], ["1"], max_new_tokens=6) == alone["1"]
     for name in ("0", "1"):
         pool.unload(name)
-    assert pool._shelf.compact()
-    assert not pool._shelf.routing.gathered._room
+    assert pool._weight_slots.compact()
+    assert not pool._weight_slots.routing.gathered._room
 
 
 def test_an_adapter_that_comes_while_others_write_changes_nothing(

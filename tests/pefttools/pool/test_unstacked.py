@@ -13,7 +13,7 @@ import torch
 
 import pefttools
 from pefttools.adapters.lora import Lora
-from pefttools.deltas import AdapterDeltas, SiteDelta
+from pefttools.deltas import AdapterDeltas, Dense, LowRank, SiteDelta
 from pefttools.methods import methods
 
 from .makers import TEXTS, Make, alone, assert_close
@@ -33,8 +33,9 @@ class DenseLora(Lora):
         found = super().state_deltas(state, options, model)
         sites = {}
         for name, delta in found.sites.items():
-            assert delta.low_rank is not None
-            sites[name] = SiteDelta(dense=delta.low_rank.dense())
+            update = delta.get(LowRank)
+            assert update is not None
+            sites[name] = SiteDelta(Dense(update.dense()))
         return replace(found, sites=sites)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,36 +10,37 @@ import torch
 from torch import nn
 
 from pefttools.compute.moving import moved
-from pefttools.deltas import AdapterDeltas, SiteDelta
+from pefttools.deltas.adapter import AdapterDeltas, SiteDelta
+from pefttools.deltas.kind import Family
 from pefttools.errors import ArtifactError, is_out_of_memory
 from pefttools.pool.routing import Routing
 from pefttools.pool.sites import Site
 from pefttools.pool.slots import Slots
-from pefttools.pool.stacks import Family, Place, Stack, families_of
-from pefttools.pool.virtual_stacks import VirtualStack, slot_bytes, virtual_families
+from pefttools.pool.stack import Stack, TensorOptions
+from pefttools.pool.virtual_stack import VirtualStack, slot_shape
 
 
 @dataclass(frozen=True)
-class Placed:
+class Allocation:
     """Where an adapter's weights are.
 
     Attributes:
         key: unlike any other adapter's.
         slots: its slot in each of its families.
-        beside: names of the sites that hold something of it outside of the stacks.
+        unstacked: names of the sites that hold something of it outside of the stacks.
         lengths: number of its virtual tokens, by kind (prefix, prompt).
         own_bytes: size of what is not in the stacks.
     """
 
     key: int
     slots: dict[Family, int]
-    beside: tuple[str, ...]
+    unstacked: tuple[str, ...]
     lengths: dict[str, int]
     own_bytes: int
 
 
 @dataclass
-class Shelf:
+class WeightSlots:
     """Adapters' weights for one model.
 
     Args:
@@ -57,7 +59,7 @@ class Shelf:
     def __post_init__(self) -> None:
         # The hidden states' own: what more bits could hold is lost where it is added to them.
         dtype: torch.dtype = self.model.dtype  # type: ignore[assignment]
-        self.place_of_stacks = Place(dtype, next(self.model.parameters()).device)
+        self.options = TensorOptions(dtype, next(self.model.parameters()).device)
         # Hooks stand everywhere from the beginning, so that a compiled model need not change when an adapter comes.
         for name, module in self.model.named_modules():
             # Adapters stand at layers, and at whole blocks, which are numbered.
@@ -81,7 +83,7 @@ class Shelf:
             start += len(names)
 
     def needs(self, deltas: AdapterDeltas) -> int:
-        """Bytes that placing an adapter would add now."""
+        """Bytes that allocating an adapter would add now."""
         total = own_bytes(deltas)
         for family in _families(deltas):
             slots = self.slots.get(family)
@@ -91,15 +93,25 @@ class Shelf:
                 capacity = slots.next_capacity()
             if family in self.virtual:
                 continue
-            lacking = [
-                delta
-                for name, delta in deltas.sites.items()
-                if family in families_of(delta) and not (name in self.sites and any(self.sites[name].of(family)))
-            ]
-            total += capacity * slot_bytes(family, lacking, deltas, self.place_of_stacks.dtype.itemsize)
+            total += capacity * self.options.dtype.itemsize * self._missing_numbers(family, deltas)
         return total
 
-    def place(self, deltas: AdapterDeltas) -> Placed:
+    def _missing_numbers(self, family: Family, deltas: AdapterDeltas) -> int:
+        """How many numbers a slot has in the stacks of a family that an adapter needs and that are not there yet."""
+        for tokens in deltas.virtual:
+            if tokens.family() == family:
+                return math.prod(slot_shape(family, tokens))
+        shapes = [
+            shape
+            for name, delta in deltas.sites.items()
+            if not (name in self.sites and any(self.sites[name].of(family)))
+            for part in delta
+            if part.stacked and part.family() == family
+            for shape in part.slot(family.size).values()
+        ]
+        return sum(map(math.prod, shapes))
+
+    def allocate(self, deltas: AdapterDeltas) -> Allocation:
         """Copy an adapter's weights into slots.
 
         Raises:
@@ -107,28 +119,27 @@ class Shelf:
         """
         self._last += 1
         slots: dict[Family, int] = {}
-        beside = tuple(name for name, delta in deltas.sites.items() if _is_beside(delta))
-        parts = {"prefix": deltas.prefix, "prompt": deltas.prompt}
-        lengths = {kind: part.length for kind, part in parts.items() if part is not None}
-        placed = Placed(self._last, slots, beside, lengths, own_bytes(deltas))
+        unstacked = tuple(name for name, delta in deltas.sites.items() if any(not part.stacked for part in delta))
+        lengths = {tokens.name: tokens.length for tokens in deltas.virtual}
+        allocation = Allocation(self._last, slots, unstacked, lengths, own_bytes(deltas))
         try:
             for family in _families(deltas):
                 slots[family] = self._take(family)
-            self._write(deltas, placed)
+            self._write(deltas, allocation)
         except BaseException as error:
-            self.remove(placed)
+            self.remove(allocation)
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise ArtifactError(f"the adapter's weights do not fit the base: {error}") from error
             raise
-        return placed
+        return allocation
 
-    def remove(self, placed: Placed) -> None:
+    def remove(self, allocation: Allocation) -> None:
         """Free an adapter's slots."""
-        for family, slot in placed.slots.items():
+        for family, slot in allocation.slots.items():
             self.slots[family].give(slot)
-        for name in placed.beside:
+        for name in allocation.unstacked:
             if name in self.sites:
-                self.sites[name].forget(placed.key)
+                self.sites[name].forget(allocation.key)
 
     def compact(self) -> bool:
         """Drop the stacks of families that nobody uses; False where there are none."""
@@ -142,7 +153,7 @@ class Shelf:
             self.routing.gathered.release()
         return bool(empty)
 
-    def route(self, rows: Sequence[Placed | None], every_family: bool = False) -> None:
+    def route(self, rows: Sequence[Allocation | None], every_family: bool = False) -> None:
         """Say which row of the coming call goes with which adapter.
 
         Args:
@@ -157,27 +168,27 @@ class Shelf:
         numbers = {family: own for family, own in numbers.items() if every_family or any(own)}
         if numbers:
             # One copy to the device for all of them.
-            table = moved(torch.tensor(list(numbers.values())), self.place_of_stacks.device)
+            table = moved(torch.tensor(list(numbers.values())), self.options.device)
             for family, slots in zip(numbers, table, strict=True):
                 (self.routing.virtual if family in self.virtual else self.routing.slots)[family] = slots
         for index, row in enumerate(rows):
-            if row is not None and row.beside:
+            if row is not None and row.unstacked:
                 self.routing.rows.setdefault(row.key, []).append(index)
 
-    def _write(self, deltas: AdapterDeltas, placed: Placed) -> None:
+    def _write(self, deltas: AdapterDeltas, allocation: Allocation) -> None:
         capacities = {family: own.capacity for family, own in self.slots.items()}
         for name, delta in deltas.sites.items():
-            reads = _reads(delta)
-            if reads is not None:
-                self._site(reads).is_read = True
-            self._site(name).add_stacks(delta, capacities, reads, self.place_of_stacks)
+            for part in delta:
+                if part.reads is not None:
+                    self._site(part.reads).is_read = True
+            self._site(name).add_stacks(delta, capacities, self.options)
         for name, site in self.sites.items():
-            found = deltas.sites.get(name)
-            site.write(placed.slots, placed.key, found, None if found is None else _reads(found))
-        for family, states in virtual_families(deltas).items():
+            site.write(allocation.slots, allocation.key, deltas.sites.get(name, SiteDelta()))
+        for tokens in deltas.virtual:
+            family = tokens.family()
             if family not in self.virtual:
-                self.virtual[family] = VirtualStack(family.size, states, capacities[family], self.place_of_stacks)
-            self.virtual[family].write(placed.slots[family], states)
+                self.virtual[family] = VirtualStack(family, tokens, capacities[family], self.options)
+            self.virtual[family].write(allocation.slots[family], tokens)
 
     def _take(self, family: Family) -> int:
         """A free slot of a family, which grows where it has none."""
@@ -204,22 +215,10 @@ class Shelf:
 
 
 def own_bytes(deltas: AdapterDeltas) -> int:
-    """Bytes of what is not stacked: dense changes and replaced parameters."""
-    tensors = []
-    for delta in deltas.sites.values():
-        tensors += [] if delta.dense is None else [delta.dense]
-        tensors += list((delta.replace or {}).values())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """Bytes of what is not stacked, e.g. dense changes and replaced parameters."""
+    return sum(part.bytes for delta in deltas.sites.values() for part in delta if not part.stacked)
 
 
 def _families(deltas: AdapterDeltas) -> list[Family]:
-    at_sites = (family for delta in deltas.sites.values() for family in families_of(delta))
-    return list(dict.fromkeys((*at_sites, *virtual_families(deltas))))
-
-
-def _is_beside(delta: SiteDelta) -> bool:
-    return delta.dense is not None or delta.replace is not None
-
-
-def _reads(delta: SiteDelta) -> str | None:
-    return None if delta.bottleneck is None else delta.bottleneck.reads
+    at_sites = (part.family() for delta in deltas.sites.values() for part in delta if part.stacked)
+    return list(dict.fromkeys((*at_sites, *(tokens.family() for tokens in deltas.virtual))))

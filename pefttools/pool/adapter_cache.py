@@ -13,7 +13,7 @@ import torch
 
 from pefttools.errors import ArtifactError, CapacityError, UnknownNameError, is_out_of_memory
 from pefttools.pool.prepare import Prepared
-from pefttools.pool.shelf import Placed, Shelf
+from pefttools.pool.weight_slots import Allocation, WeightSlots
 from pefttools.tasks.task import Example, Prediction
 
 
@@ -38,14 +38,14 @@ class Resident:
         name: what callers call it.
         source: where it came from.
         prepared: what it was made of.
-        placed: where its weights are.
+        allocation: where its weights are.
         pins: number of running calls that use it.
     """
 
     name: str
     source: Source
     prepared: Prepared
-    placed: Placed
+    allocation: Allocation
     pins: int = 0
 
     def prediction(self, logits: torch.Tensor | None, example: Example) -> Prediction:
@@ -66,28 +66,28 @@ class Resident:
 
     def bytes(self) -> int:
         """What it takes outside of the stacks."""
-        return self.placed.own_bytes + self.prepared.head.bytes()
+        return self.allocation.own_bytes + self.prepared.head.bytes()
 
 
-class Residents:
+class AdapterCache:
     """The known adapters, and those of them that are resident.
 
     One lock holds both together: what answers to a name is always what the name was last given.
 
     Args:
-        shelf: where weights are placed.
+        weight_slots: where weights are written.
         prepare: reads an artifact; called without the lock.
         max_resident: most adapters at a time.
         max_bytes: most bytes of adapter weights; None: no limit.
     """
 
     def __init__(
-        self, shelf: Shelf, prepare: Callable[[Path], Prepared], max_resident: int, max_bytes: int | None
+        self, weight_slots: WeightSlots, prepare: Callable[[Path], Prepared], max_resident: int, max_bytes: int | None
     ) -> None:
-        self.shelf = shelf
+        self.weight_slots = weight_slots
         self.max_resident = max_resident
         self.max_bytes = max_bytes
-        #: weights are placed and removed under it
+        #: weights are written and removed under it
         self.lock = threading.RLock()
         self._prepare = prepare
         self._changed = threading.Condition(self.lock)
@@ -238,19 +238,19 @@ class Residents:
             if unasked and (self._known.get(name) is not source or self._current(name, source) is not None):
                 return False
             self._retire(name)
-            placed = self._placed(prepared) if self._fits(prepared) else None
-            if placed is not None:
+            allocation = self._allocated(prepared) if self._fits(prepared) else None
+            if allocation is not None:
                 break
             if self._evict_one():
                 continue
             # Among what is dropped is what this placing began, so that a second time finds no more room.
-            if self.shelf.compact() and not compacted:
+            if self.weight_slots.compact() and not compacted:
                 compacted = True
                 continue
             self._wait_or_fail(name, wait)
             compacted = False
         self._known[name] = source
-        self._by_name[name] = Resident(name, source, prepared.without_deltas(), placed)
+        self._by_name[name] = Resident(name, source, prepared.without_deltas(), allocation)
         return True
 
     def _source(self, name: str) -> Source:
@@ -274,7 +274,7 @@ class Residents:
     def _sweep(self) -> None:
         for resident in [one for one in self._leaving if one.pins == 0]:
             self._leaving.remove(resident)
-            self.shelf.remove(resident.placed)
+            self.weight_slots.remove(resident.allocation)
 
     def _evict_one(self) -> bool:
         victim = next((one for one in self._by_name.values() if one.pins == 0), None)
@@ -299,12 +299,12 @@ class Residents:
             return False
         if self.max_bytes is None:
             return True
-        return self._bytes() + self.shelf.needs(prepared.deltas) + prepared.head.bytes() <= self.max_bytes
+        return self._bytes() + self.weight_slots.needs(prepared.deltas) + prepared.head.bytes() <= self.max_bytes
 
-    def _placed(self, prepared: Prepared) -> Placed | None:
-        """Where an adapter was placed; None where the memory does not reach."""
+    def _allocated(self, prepared: Prepared) -> Allocation | None:
+        """Where an adapter was written; None where the memory does not reach."""
         try:
-            return self.shelf.place(prepared.deltas)
+            return self.weight_slots.allocate(prepared.deltas)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -312,4 +312,4 @@ class Residents:
 
     def _bytes(self) -> int:
         residents = [*self._by_name.values(), *self._leaving]
-        return self.shelf.bytes() + sum(resident.bytes() for resident in residents)
+        return self.weight_slots.bytes() + sum(resident.bytes() for resident in residents)

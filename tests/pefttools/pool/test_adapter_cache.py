@@ -214,7 +214,7 @@ def test_two_loads_of_one_adapter_leave_no_slot_behind(tiny_bert: str, loras: Ca
     for number in range(8):
         pool.register(str(number), loras(number))
     with ThreadPoolExecutor(4) as threads:
-        with pool._residents.hold(["0", "1"], []):
+        with pool._cache.hold(["0", "1"], []):
             # All of them wait for room, and then for one another.
             waiting = [threads.submit(pool.ensure, "2") for _ in range(3)]
             waiting.append(threads.submit(pool.load, "2", loras(2)))  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def test_two_loads_of_one_adapter_leave_no_slot_behind(tiny_bert: str, loras: Ca
             future.result()
     for number in range(8):
         assert _value(pool, str(number)) == number
-    used = [slots.capacity - 1 - len(slots._free) for slots in pool._shelf.slots.values()]
+    used = [slots.capacity - 1 - len(slots._free) for slots in pool._weight_slots.slots.values()]
     assert used == [len(pool.resident)] == [2]
 
 
@@ -237,7 +237,7 @@ def test_a_name_given_anew_while_it_is_resident(tiny_bert: str, loras: Callable[
 def test_a_slow_fetch_does_not_bring_back_what_was_replaced(tiny_bert: str, loras: Callable[[int], Path]) -> None:
     pool = AdapterPool(tiny_bert)
     pool.register("acme", loras(1))
-    prepare = pool._residents._prepare
+    prepare = pool._cache._prepare
     fetching, go_on = threading.Event(), threading.Event()
 
     def slow(folder: Path) -> Any:
@@ -247,7 +247,7 @@ def test_a_slow_fetch_does_not_bring_back_what_was_replaced(tiny_bert: str, lora
             go_on.wait(30)
         return found
 
-    pool._residents._prepare = slow
+    pool._cache._prepare = slow
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(_value, pool, "acme")
         fetching.wait(30)
@@ -264,12 +264,12 @@ def test_weights_of_another_shape_leave_no_slot_behind(tiny_bert: str, artifact:
 
     pool = AdapterPool(tiny_bert)
     pool.load("good", artifact(tiny_bert, "mean", "lora", 0))
-    prepared = pool._residents._prepare(artifact(tiny_bert, "mean", "lora", 0))
-    bad = {name: SiteDelta(low_rank=LowRank(torch.zeros(4, 999), torch.zeros(64, 4))) for name in prepared.deltas.sites}
-    before = [len(slots._free) for slots in pool._shelf.slots.values()]
+    prepared = pool._cache._prepare(artifact(tiny_bert, "mean", "lora", 0))
+    bad = {name: SiteDelta(LowRank(torch.zeros(4, 999), torch.zeros(64, 4))) for name in prepared.deltas.sites}
+    before = [len(slots._free) for slots in pool._weight_slots.slots.values()]
     with pytest.raises(ArtifactError, match="do not fit the base"):
-        pool._shelf.place(replace(prepared.deltas, sites=bad))
-    assert [len(slots._free) for slots in pool._shelf.slots.values()] == before
+        pool._weight_slots.allocate(replace(prepared.deltas, sites=bad))
+    assert [len(slots._free) for slots in pool._weight_slots.slots.values()] == before
 
 
 def test_heads_of_the_model_while_others_are_loaded(tiny_bert: str, artifact: Make) -> None:

@@ -1,0 +1,102 @@
+"""The trained state of one adapter, whatever its method: delta kinds at sites, and virtual tokens.
+
+The order of the effects at a site, for an input ``x`` and the base module's weight ``W`` and bias ``b``::
+
+    x  = InputScale * x
+    y  = W x + b                         of other parameters, where Replace gives some
+    y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm
+    y  = y + Dense(x) + LowRank(x)
+    y  = WeightScale * (y - b) + b       DoRA's: the bias is not scaled
+    y  = OutputScale * y                 IA3's: the bias is scaled too
+    y  = y + Bias
+    y  = y + Bottleneck(y)               or of another site's input
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from pefttools.deltas.bias import Bias
+from pefttools.deltas.bottleneck import Bottleneck, NormBottleneck
+from pefttools.deltas.dense import Dense
+from pefttools.deltas.kind import DeltaKind
+from pefttools.deltas.low_rank import LowRank
+from pefttools.deltas.replace import Replace
+from pefttools.deltas.scales import InputScale, OutputScale, WeightScale
+from pefttools.deltas.virtual import VirtualTokens
+
+#: every kind, in the order in which they act
+KINDS: tuple[type[DeltaKind], ...] = (
+    InputScale, Replace, Dense, NormBottleneck, LowRank, WeightScale, OutputScale, Bias, Bottleneck,
+)  # fmt: skip
+ORDER = {kind.name: position for position, kind in enumerate(KINDS)}
+
+KindT = TypeVar("KindT", bound=DeltaKind)
+
+
+@dataclass(frozen=True, init=False)
+class SiteDelta:
+    """Everything that one adapter does at one site, at most one of each kind.
+
+    Attributes:
+        parts: in the order in which they act.
+
+    Example:
+        >>> SiteDelta(LowRank(torch.ones(2, 4), torch.ones(3, 2)), Bias(torch.ones(3))).kinds()
+        ['low_rank', 'bias']
+    """
+
+    parts: tuple[DeltaKind, ...]
+
+    def __init__(self, *parts: DeltaKind | None) -> None:
+        """A part that is None is left out.
+
+        Raises:
+            ValueError: two parts of one kind.
+        """
+        given = sorted((part for part in parts if part is not None), key=lambda part: ORDER[part.name])
+        if len({part.name for part in given}) < len(given):
+            raise ValueError(f"several parts of one kind: {', '.join(part.name for part in given)}")
+        object.__setattr__(self, "parts", tuple(given))
+
+    def __iter__(self) -> Iterator[DeltaKind]:
+        return iter(self.parts)
+
+    def get(self, kind: type[KindT]) -> KindT | None:
+        """Its part of a kind; None: it has none."""
+        return next((part for part in self.parts if type(part) is kind), None)
+
+    def to(self, device: torch.device) -> SiteDelta:
+        """The same on a device."""
+        return SiteDelta(*(part.to(device) for part in self.parts))
+
+    def kinds(self) -> list[str]:
+        """Names of what it holds, in the order in which they act."""
+        return [part.name for part in self.parts]
+
+
+@dataclass(frozen=True)
+class AdapterDeltas:
+    """The trained state of one adapter, whatever its method.
+
+    Attributes:
+        sites: module path in the transformers model of the adapter's task -> what happens there.
+        virtual: what stands before the text, at most one of each kind.
+    """
+
+    sites: dict[str, SiteDelta]
+    virtual: tuple[VirtualTokens, ...] = ()
+
+    def kinds(self) -> list[str]:
+        """Names of the kinds that occur."""
+        found = {part.name for site in self.sites.values() for part in site}
+        return sorted(found | {part.name for part in self.virtual})
+
+    def norms(self) -> dict[str, dict[str, float]]:
+        """Size of what each site does, by kind; virtual tokens stand under their kind in parentheses."""
+        found = {name: {part.name: part.norm() for part in site} for name, site in self.sites.items()}
+        return found | {f"({part.name})": {part.name: part.norm()} for part in self.virtual}

@@ -1,0 +1,58 @@
+"""Any change of weights as a low-rank update: exact where it is one, by truncated SVD otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pefttools.deltas.adapter import SiteDelta
+from pefttools.deltas.low_rank import LowRank
+from pefttools.deltas.merge import weight_change
+from pefttools.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """A low-rank update in place of a weight change.
+
+    Attributes:
+        update: the update.
+        lost: Frobenius norm of what it leaves out.
+        norm: Frobenius norm of the change.
+    """
+
+    update: LowRank
+    lost: float
+    norm: float
+
+
+def as_low_rank(delta: SiteDelta, weight: torch.Tensor, rank: int | None) -> Approximation:
+    """The weight change of a delta as an update of at most `rank`.
+
+    Args:
+        delta: at a linear layer; only changes of its weight are looked at.
+        weight: of the layer, ``[out, in]``.
+        rank: of the result; None: as high as it takes to be exact, where the delta is a low-rank update itself.
+
+    Raises:
+        ConfigError: no rank given for a change that is not a low-rank update.
+    """
+    changes = [part for part in delta if part.changes_weight]
+    if len(changes) == 1 and isinstance(update := changes[0], LowRank):
+        if rank is None or update.rank <= rank:
+            return Approximation(update, 0.0, update.norm())
+        return _truncated(update.dense(), rank)
+    if rank is None:
+        raise ConfigError(
+            "the change of the weights is not a low-rank update (that of IA3 or DoRA is not): a rank is needed",
+            hint="Say how much may be kept: --rank 16. The relative error is reported.",
+        )
+    return _truncated(weight_change(delta, weight.float()), rank)
+
+
+def _truncated(change: torch.Tensor, rank: int) -> Approximation:
+    u, s, v = torch.linalg.svd(change.float(), full_matrices=False)
+    root = s[:rank].sqrt()
+    update = LowRank(root[:, None] * v[:rank], u[:, :rank] * root)
+    return Approximation(update, float(s[rank:].square().sum().sqrt()), float(s.square().sum().sqrt()))

@@ -1,0 +1,188 @@
+"""The contract of a delta kind: one way in which an adapter acts at a site, a module of the base model.
+
+A new kind is a class in a file of its own, named in `KINDS`. Merging, exporting, stacking and counting bytes loop over
+the kinds and name none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
+
+import torch
+from torch import nn
+
+from pefttools.errors import ConfigError
+
+#: smallest size that ranks and widths are padded to
+SMALLEST = 8
+
+
+class Family(NamedTuple):
+    """Deltas that share their slots in a pool: one kind and, where it has one, one padded size.
+
+    Attributes:
+        kind: name of the kind.
+        size: padded rank, width or length; 0 where the kind has none.
+        form: what else must be alike, e.g. a bottleneck's activation.
+    """
+
+    kind: str
+    size: int = 0
+    form: str | None = None
+
+
+class At(NamedTuple):
+    """Where a kind is applied to the rows of a batch.
+
+    Attributes:
+        module: the site's module.
+        slots: slot of each row, ``[rows]``; 0: the row has no delta of this family.
+        form: of the family.
+    """
+
+    module: nn.Module
+    slots: torch.Tensor
+    form: str | None
+
+
+class DeltaKind(ABC):
+    """What one adapter does at one site, in one way. Each is a frozen dataclass of tensors."""
+
+    name: ClassVar[str]
+    #: a weighted sum of several is of the same kind
+    additive: ClassVar[bool] = False
+    #: a weighted sum is an average, of adapters that all have it: a module that was trained whole
+    averaged: ClassVar[bool] = False
+    #: at a linear layer it is a change of the weight and the bias
+    linear: ClassVar[bool] = True
+    #: it changes the weight, not only the bias
+    changes_weight: ClassVar[bool] = True
+    #: many adapters' weights lie in one tensor, a slot each; else each adapter's are kept and applied by themselves
+    stacked: ClassVar[bool] = True
+    #: it acts on the module's input, before the module runs
+    on_input: ClassVar[bool] = False
+    #: it reads what the module has returned, not what it was given
+    reads_output: ClassVar[bool] = False
+    #: value of a slot that does nothing
+    neutral: ClassVar[float] = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(self))
+
+    @property
+    def reads(self) -> str | None:
+        """Another site whose input it reads; None: it acts on what passes through its own."""
+        return None
+
+    def reading(self, site: str) -> Self:
+        """The same, where it `reads` another site: under the name that this one has in another model."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return _moved(self, device)
+
+    @abstractmethod
+    def norm(self) -> float:
+        """Size of what it does: the Frobenius norm of a change, of a factor its distance from one."""
+
+    def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """A linear layer's weight ``[out, in]`` with this folded in."""
+        return weight
+
+    def changed_bias(self, bias: torch.Tensor) -> torch.Tensor:
+        """A linear layer's bias ``[out]`` with this folded in."""
+        return bias
+
+    def fold(self, parameters: Mapping[str, torch.Tensor], site: str) -> dict[str, torch.Tensor]:
+        """A module's parameters with this folded in; those that are given stay as they are.
+
+        Raises:
+            ConfigError: it is not a change of the module's parameters.
+        """
+        if not self.linear:
+            raise ConfigError(f"the {self.name.replace('_', ' ')} at {site} can't be folded into the module's weights")
+        found = dict(parameters)
+        if self.changes_weight:
+            found["weight"] = self.changed_weight(found["weight"]).to(found["weight"])
+        if "bias" in found:
+            found["bias"] = self.changed_bias(found["bias"]).to(found["bias"])
+        return found
+
+    @classmethod
+    def summed(cls, parts: Sequence[tuple[Self, float]], site: str) -> Self:
+        """The weighted sum of several, where they are `additive` or `averaged`.
+
+        Raises:
+            ConfigError: they do not go together.
+        """
+        raise ConfigError(f"{cls.name} can't be added up")
+
+    # In a pool.
+
+    def family(self) -> Family:
+        """Which others it shares slots with."""
+        return Family(self.name)
+
+    def slot(self, size: int) -> dict[str, tuple[int, ...]]:
+        """Shape of one slot, by tensor.
+
+        Args:
+            size: padded size of its family.
+        """
+        return {name: tuple(value.shape) for name, value in self.values().items()}
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """What is written to a slot, by tensor; smaller ones than the slot's stand at its beginning."""
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, x: torch.Tensor, y: torch.Tensor, weights: Mapping[str, torch.Tensor], at: At) -> torch.Tensor:
+        """What passes through the site, with each row's own delta.
+
+        Args:
+            x: what the delta reads, ``[rows, ..., in]``.
+            y: what passes, ``[rows, ..., out]``: the module's output, or its input for a kind that is `on_input`.
+            weights: per tensor of a slot, those of each row ``[rows, ...]``.
+            at: where.
+        """
+        raise NotImplementedError
+
+    def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """What is done to one adapter's rows where the kind is not `stacked`: from ``(x, y)`` to a new ``y``."""
+        raise NotImplementedError
+
+
+def padded(size: int) -> int:
+    """The size that ranks, widths and lengths up to this one are padded to."""
+    return max(SMALLEST, 1 << (size - 1).bit_length())
+
+
+def tensors_of(value: object) -> list[torch.Tensor]:
+    """The tensors that a dataclass holds."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for one in value.values() for tensor in tensors_of(one)]
+    if is_dataclass(value):
+        return [tensor for one in fields(value) for tensor in tensors_of(getattr(value, one.name))]
+    return []
+
+
+_T = TypeVar("_T")
+
+
+def _moved(value: _T, device: torch.device) -> _T:
+    found: Any = value
+    if isinstance(value, torch.Tensor):
+        found = value.to(device)
+    elif isinstance(value, dict):
+        found = {name: _moved(one, device) for name, one in value.items()}
+    elif is_dataclass(value):
+        found = replace(value, **{one.name: _moved(getattr(value, one.name), device) for one in fields(value)})  # type: ignore[type-var]
+    return cast("_T", found)

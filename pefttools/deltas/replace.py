@@ -1,0 +1,69 @@
+"""Parameters that stand in place of a module's own: task heads, norms."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import nn
+
+from pefttools.deltas.kind import DeltaKind
+from pefttools.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Replace(DeltaKind):
+    """The module with other parameters.
+
+    Attributes:
+        parameters: the module's own, by name.
+    """
+
+    name: ClassVar[str] = "replace"
+    averaged: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    stacked: ClassVar[bool] = False
+
+    parameters: dict[str, torch.Tensor]
+
+    def norm(self) -> float:
+        return float(sum(tensor.float().square().sum() for tensor in self.parameters.values()) ** 0.5)
+
+    def fold(self, parameters: Mapping[str, torch.Tensor], site: str) -> dict[str, torch.Tensor]:
+        return {**parameters, **{name: value.to(parameters[name]) for name, value in self.parameters.items()}}
+
+    @classmethod
+    def summed(cls, parts: Sequence[tuple[Self, float]], site: str) -> Self:
+        """Their average by these weights."""
+        shapes = [{name: tuple(value.shape) for name, value in part.parameters.items()} for part, _ in parts]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ConfigError(f"the task heads at {site} are not alike: they can't be averaged")
+        total = sum(weight for _, weight in parts)
+        return cls(
+            {
+                name: torch.stack([part.parameters[name] * (weight / total) for part, weight in parts]).sum(0)
+                for name in shapes[0]
+            }
+        )
+
+    def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        twin = _twin(module, self.parameters)
+        return lambda x, y: twin(x)
+
+
+def _twin(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A module without hooks that shares everything with another but the parameters that are given.
+
+    The module itself is never given other parameters, not even for a moment: another thread may be reading it.
+    """
+    twin = copy.copy(module)
+    twin._parameters = dict(module._parameters)
+    twin._forward_hooks, twin._forward_pre_hooks = OrderedDict(), OrderedDict()
+    for name, value in parameters.items():
+        own = module.get_parameter(name)
+        twin._parameters[name] = nn.Parameter(value.to(own), requires_grad=False)
+    return twin

@@ -1,0 +1,36 @@
+"""What kinds have in common that are one vector per site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pefttools.deltas.kind import DeltaKind
+
+
+@dataclass(frozen=True)
+class VectorKind(DeltaKind):
+    """One vector.
+
+    Attributes:
+        vector: ``[out]``, or ``[in]`` where it acts on the input.
+    """
+
+    neutral: ClassVar[float] = 1.0
+
+    vector: torch.Tensor
+
+    def norm(self) -> float:
+        return float(torch.linalg.vector_norm(self.vector - self.neutral))
+
+    def values(self) -> dict[str, torch.Tensor]:
+        return {"vector": self.vector}
+
+
+def vectors(weights: Mapping[str, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """The vector of each row, shaped and typed to go with ``like[rows, ..., size]``."""
+    found = weights["vector"]
+    return found.view(len(found), *(1,) * (like.dim() - 2), -1).to(like.dtype)
