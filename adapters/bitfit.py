@@ -55,7 +55,7 @@ class BitFit(OwnMethod[BitFitConfig]):
     summary = "the bias terms"
     paper = "https://arxiv.org/abs/2106.10199"
     config = BitFitConfig
-    capabilities = Capabilities(mergeable=True, mixed_batch=True)
+    capabilities = Capabilities(effect="weights", deltas=True)
     learning_rate = 3e-3
     neutral = {r"bias_delta$": 0.0}  # noqa: RUF012
     added_later = r"_bias_delta$"

@@ -36,7 +36,7 @@ class FullFineTuning(OwnMethod[FullConfig]):
     name = "full"
     summary = "every weight of the base; the yardstick"
     config = FullConfig
-    capabilities = Capabilities(variants=frozenset({"float32", "bfloat16"}), mergeable=True)
+    capabilities = Capabilities(trains="base", effect="weights")
     learning_rate = 1e-4
 
     def default_learning_rate(self, parameters: int) -> float:

@@ -22,7 +22,7 @@ class HeadOnly(OwnMethod[HeadConfig]):
     name = "head"
     summary = "the task head alone, on a frozen base"
     config = HeadConfig
-    capabilities = Capabilities(needs_head=True, mergeable=True, mixed_batch=True, head_only=True)
+    capabilities = Capabilities(trains="head", effect="none", deltas=True)
     learning_rate = 1e-2
 
     def wrap(self, model: nn.Module, config: HeadConfig, target: Target) -> nn.Module:

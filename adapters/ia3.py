@@ -39,7 +39,7 @@ class IA3(PeftMethod[IA3Config]):
     summary = "learned factors on keys, values and feed-forward"
     paper = "https://arxiv.org/abs/2205.05638"
     config = IA3Config
-    capabilities = Capabilities(mergeable=True, mixed_batch=True)
+    capabilities = Capabilities(effect="weights", deltas=True)
     learning_rate = 1e-2
     neutral = {r"\.ia3_l$": 1.0}  # noqa: RUF012
 

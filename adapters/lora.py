@@ -60,7 +60,7 @@ class Lora(PeftMethod[LoraConfig]):
     summary = "low-rank updates; options rslora, dora, pissa"
     paper = "https://arxiv.org/abs/2106.09685"
     config = LoraConfig
-    capabilities = Capabilities(mergeable=True, mixed_batch=True)
+    capabilities = Capabilities(effect="weights", deltas=True)
     learning_rate = 2e-3
     neutral = {r"\.lora_A\.weight$": None, r"\.lora_B\.(weight|bias)$": 0.0}  # noqa: RUF012
 

@@ -65,8 +65,7 @@ class OwnMethod(Method[ConfigT]):
         return wrapped
 
     def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
-        if not self.capabilities.mixed_batch:
-            return super().deltas(folder, model, config, target)
+        self.check_deltas()
         from pefttools.deltas import AdapterDeltas
         from pefttools.deltas.weights import read_state, split_heads
 

@@ -28,6 +28,7 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 class PeftMethod(Method[ConfigT]):
     """A method that PEFT trains; its files are PEFT's own, so that ``PeftModel.from_pretrained`` reads them."""
 
+    library = "peft"
     #: what PEFT writes before the names of the transformers model's parameters
     state_prefix: ClassVar[str] = "base_model.model."
 
@@ -89,8 +90,7 @@ class PeftMethod(Method[ConfigT]):
         return peft.PeftConfig.from_pretrained(str(folder))
 
     def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
-        if not self.capabilities.mixed_batch:
-            return super().deltas(folder, model, config, target)
+        self.check_deltas()
         from pefttools.deltas.weights import read_state, split_heads
 
         options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -113,13 +113,12 @@ class PeftMethod(Method[ConfigT]):
             model: the base.
 
         Raises:
-            ConfigError: the method declares ``mixed_batch=True`` and does not say it.
+            ConfigError: the method does not say it, though it has deltas.
         """
-        raise ConfigError(f"the method {self.name!r} declares mixed_batch=True, but has no state_deltas")
+        raise ConfigError(f"the method {self.name!r} says that it has deltas, but has no state_deltas")
 
     def merge(self, model: nn.Module) -> nn.Module:
-        if not self.capabilities.mergeable:
-            return super().merge(model)
+        self.check_mergeable()
         _keep_trained_heads(model)
         merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return merged

@@ -34,7 +34,7 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
     paper = "https://arxiv.org/abs/2101.00190"
     state_prefix = "base_model."
     config = PrefixConfig
-    capabilities = Capabilities(mergeable=False, pairs=False, packing=False, mixed_batch=True)
+    capabilities = Capabilities(effect="virtual_tokens", all_inputs=False, deltas=True)
     learning_rate = 1e-2
 
     def peft_config(self, model: nn.Module, config: PrefixConfig, target: Target) -> Any:

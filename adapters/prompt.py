@@ -38,7 +38,7 @@ class PromptTuning(PeftMethod[PromptConfig]):
     state_prefix = "base_model."
     config = PromptConfig
     # With padding between prompt and text, PEFT's second token already has another position than it was trained with.
-    capabilities = Capabilities(mergeable=False, pairs=False, padded_generation=False, packing=False, mixed_batch=True)
+    capabilities = Capabilities(effect="virtual_tokens", all_inputs=False, left_padding=False, deltas=True)
     learning_rate = 3e-2
 
     def peft_config(self, model: nn.Module, config: PromptConfig, target: Target) -> Any:

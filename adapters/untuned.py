@@ -22,7 +22,7 @@ class Untuned(OwnMethod[UntunedConfig]):
     name = "untuned"
     summary = "the base as it is, for comparison"
     config = UntunedConfig
-    capabilities = Capabilities(mergeable=True, trains=False, mixed_batch=True)
+    capabilities = Capabilities(trains="nothing", effect="none", deltas=True)
     learning_rate = 0.0
 
     def wrap(self, model: nn.Module, config: UntunedConfig, target: Target) -> nn.Module:

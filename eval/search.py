@@ -35,7 +35,8 @@ def search(prepared: Prepared, settings: Search, reporter: Reporter, trials: lis
     Raises:
         DivergedError: every learning rate diverged; the last one's.
     """
-    trains, head_only = prepared.method.capabilities.trains, prepared.method.capabilities.head_only
+    trains = prepared.method.capabilities.trains != "nothing"
+    head_only = prepared.method.capabilities.trains == "head"
     waiting = settings.rates(prepared.rates, head_only=head_only) if trains else [prepared.rates]
     tried: list[Rates] = []
     alone = len(waiting) == 1

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -35,33 +35,42 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a method can do. Checked before anything is loaded.
+    """What a method does to a model, from which follows what it goes with. Checked before anything is loaded.
 
     Attributes:
-        modalities: what the models that it works on may read, e.g. ``text``; None: anything.
-        needs_head: it works only where the task has a head of its own, on the base's states.
-        variants: names of the base variants it can stand on; None: every variant.
-        mergeable: its trained state can be folded into the base's own weights.
+        trains: ``adapter``: parameters of its own, and the task's head; ``base``: the base's own weights, so that no
+            quantized variant will do; ``head``: nothing but the task's head; ``nothing``: the base stays as it is.
+        effect: ``weights``: a change of the base's weights, so that it can be merged; ``modules``: modules of its own;
+            ``virtual_tokens``: tokens of its own before a text; ``none``: the base does what it always does.
+        modalities: what the models that it works on may read, e.g. ``text``; None: whatever its effect allows.
+        variants: names of the base variants that it can stand on; None: whatever it trains allows.
         gradient_checkpointing: it trains with activations recomputed in the backward pass.
-        padded_generation: it generates for prompts of different lengths in one batch.
-        trains: there is something to train; False for the base as it is.
-        pairs: it keeps `token_type_ids`, which sentence pairs need on BERT-like models.
-        packing: it treats every token by itself, so that several texts may stand in one row.
-        head_only: it trains nothing but the task head, so that its learning rate is the head's.
-        mixed_batch: its trained state comes down to deltas, so that a pool can serve it beside other adapters.
+        all_inputs: it hands every input of the model on; False: tokens and their mask alone, without
+            `token_type_ids`, which tell the texts of a pair apart on BERT-like models.
+        left_padding: it gives the same where padding stands before a text, as in a batch that is generated for.
+        position_wise: it does the same to a token whatever stands beside it, so that several texts may share a row.
+        deltas: its trained state comes down to deltas, so that it can be pooled, exported and added up.
     """
 
+    trains: Literal["adapter", "base", "head", "nothing"] = "adapter"
+    effect: Literal["weights", "modules", "virtual_tokens", "none"] = "modules"
     modalities: frozenset[str] | None = None
-    needs_head: bool = False
     variants: frozenset[str] | None = None
-    mergeable: bool = False
     gradient_checkpointing: bool = True
-    pairs: bool = True
-    padded_generation: bool = True
-    trains: bool = True
-    packing: bool = True
-    mixed_batch: bool = False
-    head_only: bool = False
+    all_inputs: bool = True
+    left_padding: bool = True
+    position_wise: bool = True
+    deltas: bool = False
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether its trained state can be folded into the base's own weights."""
+        return self.effect in ("weights", "none")
+
+    @property
+    def packing(self) -> bool:
+        """Whether several texts may stand in one row."""
+        return self.position_wise and self.effect != "virtual_tokens"
 
 
 class TaskFacts(Protocol):
@@ -102,6 +111,8 @@ class Method(ABC, Generic[ConfigT]):
     summary: ClassVar[str]
     #: where the method was published
     paper: ClassVar[str] = ""
+    #: the library whose own format the files of its adapters have, as model cards name it
+    library: ClassVar[str] = "pefttools"
     config: ClassVar[type[MethodConfig]]
     capabilities: ClassVar[Capabilities] = Capabilities()
     #: learning rate where the recipe gives none, and the middle of a search; see `default_learning_rate`
@@ -116,20 +127,68 @@ class Method(ABC, Generic[ConfigT]):
         Raises:
             ConfigError: this method, with these options, does not go with the variant or the task.
         """
-        allowed = self.capabilities
-        if allowed.modalities is not None and task.modality not in allowed.modalities:
+        can = self.capabilities
+        if can.modalities is not None and task.modality not in can.modalities:
             raise ConfigError(
                 f"the method {self.name!r} can't train the task {task.name!r}, whose models read {task.modality}",
-                hint=f"It works on: {', '.join(sorted(allowed.modalities))}.",
+                hint=f"It works on: {', '.join(sorted(can.modalities))}.",
             )
-        if allowed.needs_head and task.generates:
+        if can.effect == "virtual_tokens" and "text" not in task.modality:
+            raise ConfigError(
+                f"the method {self.name!r} can't train the task {task.name!r}: it puts virtual tokens before a text, "
+                f"and the task's models read {task.modality}"
+            )
+        if can.trains == "head" and task.generates:
             raise ConfigError(
                 f"the method {self.name!r} can't train the task {task.name!r}: it trains a head, and the task has none"
             )
-        if allowed.variants is not None and variant.name not in allowed.variants:
+        if can.variants is not None and variant.name not in can.variants:
             raise ConfigError(
                 f"the method {self.name!r} does not go with the base variant {variant.name!r}",
-                hint=f"It goes with: {', '.join(sorted(allowed.variants))}.",
+                hint=f"It goes with: {', '.join(sorted(can.variants))}.",
+            )
+        if can.trains == "base" and variant.quantized:
+            raise ConfigError(
+                f"the method {self.name!r} does not go with the base variant {variant.name!r}: it trains the base's "
+                "own weights, which are quantized there",
+                hint="Choose a variant that is not quantized; `pefttools variants` lists them.",
+            )
+
+    def check_checkpointing(self) -> None:
+        """Refuse activations that are recomputed in the backward pass.
+
+        Raises:
+            ConfigError: the method can't train so.
+        """
+        if not self.capabilities.gradient_checkpointing:
+            raise ConfigError(
+                f"the method {self.name!r} can't train with gradient checkpointing",
+                hint="Set training.gradient_checkpointing=false for it.",
+            )
+
+    def check_deltas(self) -> None:
+        """Refuse to pool, export or add up adapters of a method that has no deltas.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if not self.capabilities.deltas:
+            advice = "Serve it alone, by pefttools.load, or merge it." if self.capabilities.mergeable else None
+            raise ConfigError(
+                f"an adapter of the method {self.name!r} has no delta form: it can't be pooled, exported or composed",
+                hint=advice or "Serve it alone, by pefttools.load.",
+            )
+
+    def check_mergeable(self) -> None:
+        """Refuse to fold an adapter into its base where that can't be done.
+
+        Raises:
+            ConfigError: it does more than change the base's weights.
+        """
+        if not self.capabilities.mergeable:
+            raise ConfigError(
+                f"an adapter of the method {self.name!r} can't be merged: it does more than change the base's weights",
+                hint="Use the artifact as it is.",
             )
 
     def default_learning_rate(self, parameters: int) -> float:
@@ -217,15 +276,13 @@ class Method(ABC, Generic[ConfigT]):
         """Fold the trained state into the base and return the plain transformers model.
 
         Raises:
-            ConfigError: the method declares ``mergeable=False``.
+            ConfigError: the method's effect is more than a change of weights.
         """
-        raise ConfigError(
-            f"the method {self.name!r} can't be merged: its effect is no change of the base's weights",
-            hint="Use the artifact as it is.",
-        )
+        self.check_mergeable()
+        raise NotImplementedError(f"the method {self.name!r} says that it can be merged, and has no merge()")
 
     def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
-        """The state that `save` wrote, as delta kinds; a method with ``mixed_batch=True`` has it.
+        """The state that `save` wrote, as delta kinds.
 
         Args:
             folder: where `save` wrote.
@@ -234,13 +291,11 @@ class Method(ABC, Generic[ConfigT]):
             target: what the task asks.
 
         Raises:
-            ConfigError: the method declares ``mixed_batch=False``.
+            ConfigError: the method has no deltas.
             ArtifactError: the state does not fit the model.
         """
-        raise ConfigError(
-            f"an adapter of the method {self.name!r} can't be taken apart: served beside others, exported or added up",
-            hint="It can be evaluated, asked and, where the method allows it, merged.",
-        )
+        self.check_deltas()
+        raise NotImplementedError(f"the method {self.name!r} says that it has deltas, and has no deltas()")
 
     def describe(self, config: ConfigT) -> dict[str, Any]:
         """Options as they stand in a manifest."""

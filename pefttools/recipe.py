@@ -12,6 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pefttools.bases import variants
 from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
@@ -33,9 +34,11 @@ class Recipe(BaseModel):
 
     base: str = Field(description="folder, .gguf file, package: reference or hub id of the base model")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    variant: str = Field("float32", description="number format of the base's weights; see `pefttools bases`")
+    variant: str = Field(
+        default_factory=variants.default, description="number format of the base's weights; see `pefttools variants`"
+    )
     method: Choice = Field(description="name, or a mapping with name and options; see `pefttools methods`")
-    task: Choice = Field("sequence-classification", description="name, or a mapping; see `pefttools tasks`")
+    task: Choice = Field(default_factory=tasks.default, description="name, or a mapping; see `pefttools tasks`")
     data: DataConfig
     parent: Path | None = Field(
         None, alias="from", description="an artifact of the same base and method: its weights are the start"
@@ -60,7 +63,7 @@ class Recipe(BaseModel):
 
 
 def choose_method(choice: Choice, where: str = "method") -> tuple[Method[Any], MethodConfig]:
-    """From ``"lora"`` or ``{"name": "lora", "r": 8}`` to the method and its options.
+    """From a name, or a mapping with name and options, to the method and its validated options.
 
     Raises:
         UnknownNameError: no such method.
@@ -182,7 +185,9 @@ def _split(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:
     options = dict(choice)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{where}: a mapping needs the field 'name'", hint="For example: {name: lora, r: 8}.")
+        raise ConfigError(
+            f"{where}: a mapping needs the field 'name'", hint="For example: {name: NAME, option: value}."
+        )
     return name, options
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distribution, entry_points
 from typing import Any, Generic, TypeVar
 
 from pefttools.errors import ConfigError, UnknownNameError
@@ -29,10 +30,12 @@ class Registry(Generic[T]):
         group: entry-point group, e.g. ``pefttools.methods``.
         kind: what one plugin is called in messages, e.g. ``method``.
         base: ``module:attribute`` of the class that a plugin must derive from; imported on first use.
+        former: group that the entry points were in before; those that are left there are found, with a warning.
     """
 
-    def __init__(self, group: str, kind: str, base: str) -> None:
+    def __init__(self, group: str, kind: str, base: str, *, former: str | None = None) -> None:
         self.group = group
+        self.former = former
         self.kind = kind
         self._base = base
         self._local: dict[str, type[T]] = {}
@@ -68,6 +71,17 @@ class Registry(Generic[T]):
                 hint=f"Reinstall or remove {origin.distribution}.",
             ) from error
         return self._checked(name, plugin)
+
+    def default(self, purpose: str = "") -> str:
+        """Name of the plugin that pefttools means where a user names none.
+
+        Args:
+            purpose: key in the entry-point group ``pefttools.defaults``; empty: the last word of the registry's kind.
+        """
+        wanted = purpose or self.kind.split()[-1]
+        (point,) = distribution("pefttools").entry_points.select(group="pefttools.defaults", name=wanted)
+        names = [name for name, points in self._entry_points().items() if point.value in {one.value for one in points}]
+        return names[0]
 
     def origin(self, name: str) -> Origin:
         """Which distribution the plugin comes from."""
@@ -106,6 +120,15 @@ class Registry(Generic[T]):
             found: dict[str, list[EntryPoint]] = {}
             for point in entry_points(group=self.group):
                 found.setdefault(point.name, []).append(point)
+            for point in entry_points(group=self.former) if self.former else ():
+                if point.name not in found:
+                    warnings.warn(
+                        f"{_origin(point).distribution} declares the {self.kind} {point.name!r} in the entry-point "
+                        f"group {self.former!r}, which is called {self.group!r} now; the old name goes with the next "
+                        "minor version",
+                        stacklevel=3,
+                    )
+                    found[point.name] = [point]
             self._points = found
         return self._points
 

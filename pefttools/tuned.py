@@ -118,7 +118,7 @@ class TunedModel(nn.Module):
         Raises:
             ConfigError: prompts of different lengths, which the method can't take in one batch.
         """
-        if not self.spec.method.capabilities.padded_generation and not inputs["attention_mask"].all():
+        if not self.spec.method.capabilities.left_padding and not inputs["attention_mask"].all():
             raise ConfigError(
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
                 hint="Give prompts of one length at a time.",
@@ -146,7 +146,7 @@ class TunedModel(nn.Module):
             inside = any(f".{module}." in f".{name}" for module in self.spec.target.head_modules)
             if parameter.requires_grad and inside:
                 head += parameter.numel()
-        if not self.spec.method.capabilities.trains:
+        if self.spec.method.capabilities.trains == "nothing":
             trainable = head = 0
         return ParameterCount(sum(_size(p) for p in self.parameters()), trainable, head)
 
@@ -203,14 +203,11 @@ def build(
     """
     variant = variants.get(variant_name)(device)
     check_combination(method, config, variant, task)
-    if gradient_checkpointing and not method.capabilities.gradient_checkpointing:
-        raise ConfigError(
-            f"the method {method.name!r} can't train with gradient checkpointing",
-            hint="Set training.gradient_checkpointing=false for it.",
-        )
+    if gradient_checkpointing:
+        method.check_checkpointing()
     torch.manual_seed(seed)
     built = task.build(base, variant, labels)
-    if pairs and not method.capabilities.pairs and "token_type_ids" in built.tokenizer.model_input_names:
+    if pairs and not method.capabilities.all_inputs and "token_type_ids" in built.tokenizer.model_input_names:
         raise ConfigError(
             f"the method {method.name!r} can't tell the two texts of a pair apart on this model: it drops token types",
             hint="Choose another method, or join the texts in one column.",
@@ -227,7 +224,7 @@ def build(
     model = assemble(built, wrapped, base, variant, method, config, task, labels, precision, device)
     if model.head is not None:
         model.head.requires_grad_(True)
-    if model.count().trainable == 0 and method.capabilities.trains:
+    if model.count().trainable == 0 and method.capabilities.trains != "nothing":
         raise ConfigError(f"the method {method.name!r} trains nothing on this model with these options")
     return model
 

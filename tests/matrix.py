@@ -75,7 +75,7 @@ def try_cell(base: str, method: str, head: str, folder: Path, serve: bool = True
             model = pefttools.wrap(base, METHODS[method], task=TASKS[head], labels=labels, precision="float32", seed=1)
         except PeftToolsError as error:
             return Cell(refused=str(error), loaded=bool(loaded))
-    if model.spec.method.capabilities.trains:
+    if model.spec.method.capabilities.trains != "nothing":
         _train(model)
     examples = _examples(model)
     alone = [answer(model, [example])[0] for example in examples]
@@ -199,5 +199,5 @@ def cells(families: dict[str, Any], decoders: dict[str, Any]) -> list[tuple[str,
         for family in families
         for method in METHODS
         for head in (("mean", "model", "lm") if family in decoders else ("mean", "model"))
-        if not (methods.get(METHODS[method]["name"]).capabilities.needs_head and head == "lm")
+        if not (methods.get(METHODS[method]["name"]).capabilities.trains == "head" and head == "lm")
     ]

@@ -80,7 +80,7 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
     summary = "bottleneck adapters: houlsby, pfeiffer, parallel or feed-forward"
     paper = "https://arxiv.org/abs/1902.00751"
     config = BottleneckConfig
-    capabilities = Capabilities(mergeable=False, mixed_batch=True)
+    capabilities = Capabilities(deltas=True)
     learning_rate = 2e-3
     neutral = {r"\.down\.(weight|bias)$": None, r"\.up\.(weight|bias)$": 0.0}  # noqa: RUF012
 

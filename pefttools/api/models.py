@@ -13,15 +13,16 @@ from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
 from pefttools.asking import ID, OnError, table_of
 from pefttools.asking import predict as _predict
-from pefttools.bases import locate_base
+from pefttools.bases import locate_base, variants
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
 from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
+from pefttools.methods import methods
 from pefttools.outline import check_on_outline
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
-from pefttools.tasks import Evaluation
+from pefttools.tasks import Evaluation, tasks
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.training.run import train as _train
@@ -33,11 +34,11 @@ PathLike = str | Path
 
 def wrap(
     base: str,
-    method: str | Mapping[str, Any] = "lora",
+    method: str | Mapping[str, Any] | None = None,
     *,
-    task: str | Mapping[str, Any] = "sequence-classification",
+    task: str | Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
-    variant: str = "float32",
+    variant: str | None = None,
     precision: str = "auto",
     seed: int = 0,
     **options: Any,
@@ -46,10 +47,10 @@ def wrap(
 
     Args:
         base: folder, ``package:`` reference or hub id.
-        method: name of a method, or a mapping with name and options.
-        task: name of a task, or a mapping with name and options.
+        method: name of a method, or a mapping with name and options; None: LoRA.
+        task: name of a task, or a mapping with name and options; None: one label per text.
         labels: label names, where the task has labels.
-        variant: number format of the base's weights.
+        variant: number format of the base's weights; None: float32.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``, whose gradients your loop must scale.
         seed: of what is initialised at random.
         options: of the method, e.g. ``r=8``.
@@ -60,9 +61,10 @@ def wrap(
     Raises:
         PeftToolsError: a name, an option or a combination that can't work.
     """
-    choice: dict[str, Any] = {"name": method} if isinstance(method, str) else dict(method)
+    choice: dict[str, Any] = dict(method) if isinstance(method, Mapping) else {"name": method or methods.default()}
     chosen, config = choose_method({**choice, **options})
-    chosen_task = choose_task(task if isinstance(task, str) else dict(task))
+    chosen_task = choose_task(dict(task) if isinstance(task, Mapping) else task or tasks.default())
+    variant = variant or variants.default()
     if chosen_task.has_labels and len(labels) < (2 if chosen_task.one_label else 1):
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
     found = locate_base(base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from pefttools.artifact.manifest import Manifest
+from pefttools.methods import methods
 
 
 def model_card(manifest: Manifest) -> str:
@@ -13,7 +14,7 @@ def model_card(manifest: Manifest) -> str:
     # JSON strings are YAML strings: nothing in a name can break out of the front matter.
     front = [
         "---",
-        "library_name: peft" if method.name in ("lora", "ia3", "prefix", "prompt") else "library_name: pefttools",
+        f"library_name: {methods.get(method.name).library}",
         f"base_model: {json.dumps(base.id, ensure_ascii=False)}",
         f"tags: {json.dumps(['pefttools', method.name, task.name], ensure_ascii=False)}",
         "---",

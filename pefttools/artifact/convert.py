@@ -27,8 +27,6 @@ from pefttools.methods import methods
 from pefttools.recipe import stored_method
 from pefttools.tasks import Built
 
-#: the method whose files ``write_peft`` writes
-_LORA = "lora"
 #: a file that every folder of a PEFT adapter has
 _PEFT_KIND = "adapter_config.json"
 
@@ -212,13 +210,14 @@ def _short(value: object) -> str:
 
 
 def _draft(manifest: Manifest, lora: PlainLora) -> Manifest:
-    origin = methods.origin(_LORA)
+    name = methods.default("plain-lora")  # the method that loads what `write_peft` writes
+    origin = methods.origin(name)
     trained = sum(u.a.numel() + u.b.numel() for u in lora.sites.values())
-    config = methods.get(_LORA).config.model_validate(
+    config = methods.get(name).config.model_validate(
         {"r": lora.rank, "alpha": float(lora.rank), "targets": sorted(lora.sites)}
     )
     entry = MethodEntry(
-        name=_LORA, config=config.model_dump(mode="json"), distribution=origin.distribution, version=origin.version
+        name=name, config=config.model_dump(mode="json"), distribution=origin.distribution, version=origin.version
     )
     return manifest.model_copy(
         update={

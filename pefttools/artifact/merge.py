@@ -57,11 +57,7 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
     if output.resolve() == find_base(manifest, base).folder.resolve():
         raise ConfigError(f"{output} is the base model itself", hint="Choose another folder.")
     method = methods.get(manifest.method.name)()
-    if not method.capabilities.mergeable:
-        raise ConfigError(
-            f"the method {method.name!r} can't be merged: it does more than change the base's weights",
-            hint="Use the artifact as it is.",
-        )
+    method.check_mergeable()
     if format == "sentence-transformers" and manifest.task.head == "model":
         raise ConfigError(
             "the task head is the model's own, which sentence-transformers does not open",

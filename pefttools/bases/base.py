@@ -24,6 +24,8 @@ class BaseVariant(ABC):
     summary: ClassVar[str]
     #: weights that can't be trained themselves, because they are stored in a few bits
     quantized: ClassVar[bool] = False
+    #: names of variants that take less memory, the most faithful first
+    smaller: ClassVar[tuple[str, ...]] = ()
     #: its layers write float16 on a card, whatever the rest computes in
     float16_on_cards: ClassVar[bool] = False
 
@@ -65,4 +67,6 @@ class BaseVariant(ABC):
         return
 
 
-variants: Registry[BaseVariant] = Registry("pefttools.bases", "base variant", base="pefttools.bases.base:BaseVariant")
+variants: Registry[BaseVariant] = Registry(
+    "pefttools.variants", "base variant", base="pefttools.bases.base:BaseVariant", former="pefttools.bases"
+)

@@ -19,6 +19,7 @@ class Float32(BaseVariant):
     """Weights in 32-bit floating point: 4 bytes each."""
 
     name = "float32"
+    smaller = ("bfloat16", "nf4")
     summary = "full precision, 4 bytes per weight"
 
     def load_arguments(self, keep: list[str], stored: torch.dtype) -> dict[str, Any]:
@@ -34,6 +35,7 @@ class BFloat16(BaseVariant):
     """Weights in bfloat16: 2 bytes each; the computation runs in bfloat16 too."""
 
     name = "bfloat16"
+    smaller = ("nf4",)
     summary = "half the memory, 2 bytes per weight"
 
     def load_arguments(self, keep: list[str], stored: torch.dtype) -> dict[str, Any]:

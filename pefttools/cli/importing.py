@@ -12,7 +12,7 @@ LABELS = typer.Option(
 )
 TASK = typer.Option(None, "--task", help="Name of the task, where the source does not say; see `pefttools tasks`.")
 OPTION = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of the task, e.g. max_length=256.")
-VARIANT = typer.Option("float32", "--variant", help="Number format of the base; see `pefttools bases`.")
+VARIANT = typer.Option("float32", "--variant", help="Number format of the base; see `pefttools variants`.")
 
 
 def import_adapter(

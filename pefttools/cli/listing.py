@@ -1,9 +1,10 @@
-"""``pefttools methods | bases | tasks | schema``: what is installed, and what each can do."""
+"""``pefttools methods | variants | tasks | schema``: what is installed, and what each can do."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pefttools.errors import PeftToolsError
 
 if TYPE_CHECKING:
     from pefttools.bases.base import BaseVariant
-    from pefttools.methods import Method
+    from pefttools.methods import Capabilities, Method
     from pefttools.registry import Registry
     from pefttools.tasks.task import Task
 
@@ -27,13 +28,17 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
         can = method.capabilities
         abilities = {
             "be merged": can.mergeable,
+            "be pooled": can.deltas,
             "gradient checkpointing": can.gradient_checkpointing,
-            "text pairs with token types": can.pairs,
+            "text pairs with token types": can.all_inputs,
+            "several texts in one row": can.packing,
         }
         return {
             "summary": method.summary,
-            "tasks": ["all that train a head"] if can.needs_head else ["all"],
-            "variants": sorted(can.variants) if can.variants is not None else ["all"],
+            "trains": _TRAINS[can.trains],
+            "effect": _EFFECTS[can.effect],
+            "tasks": ["all that train a head"] if can.trains == "head" else ["all"],
+            "variants": _variants_of(can),
             "can": [word for word, able in abilities.items() if able],
             "learning rate": _learning_rate(method),
             "options": _options(method.config),
@@ -41,6 +46,26 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
         }
 
     _show("Tuning methods", _rows(registry, row), as_json)
+
+
+_TRAINS = {
+    "adapter": "parameters of its own",
+    "base": "the base's own weights",
+    "head": "the task's head alone",
+    "nothing": "nothing",
+}
+_EFFECTS = {
+    "weights": "a change of weights",
+    "modules": "modules of its own",
+    "virtual_tokens": "virtual tokens before the text",
+    "none": "",
+}
+
+
+def _variants_of(can: Capabilities) -> list[str]:
+    if can.variants is not None:
+        return sorted(can.variants)
+    return ["all that are not quantized"] if can.trains == "base" else ["all"]
 
 
 def _first_metric(task: type[Task[Any]]) -> str:
@@ -61,14 +86,23 @@ def _learning_rate(method: type[Method[Any]]) -> float | str:
     return f"{method.learning_rate:g} at most, less for larger bases" if by_size else method.learning_rate
 
 
-def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the base variants."""
+def variants(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List the base variants: number formats of a base's weights."""
     from pefttools.bases import variants as registry
 
     def row(variant: type[BaseVariant]) -> dict[str, Any]:
         return {"summary": variant.summary, "quantized": variant.quantized}
 
     _show("Base variants", _rows(registry, row), as_json)
+
+
+def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """The former name of `variants`."""
+    print(
+        "`pefttools bases` is called `pefttools variants` now; the old name goes with the next minor version",
+        file=sys.stderr,
+    )
+    variants(as_json)
 
 
 def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:

@@ -11,7 +11,7 @@ import typer
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
 from pefttools.cli.hub import push_to_hub
 from pefttools.cli.importing import import_adapter
-from pefttools.cli.listing import bases, methods, schema, tasks
+from pefttools.cli.listing import bases, methods, schema, tasks, variants
 from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
 from pefttools.cli.signing import sign, signing_key
@@ -53,11 +53,12 @@ def build_app() -> typer.Typer:
         compose,
         serve,
         methods,
-        bases,
+        variants,
         tasks,
         schema,
     ):
         app.command()(command)
+    app.command(hidden=True)(bases)
     app.command("import")(import_adapter)
     app.command("push-to-hub")(push_to_hub)
     app.command("api-key")(api_key)

@@ -22,8 +22,8 @@ def plan(
     base: str = typer.Argument(
         help="Folder (config.json will do), package: reference or hub id; or a recipe (.yaml).", metavar="BASE|RECIPE"
     ),
-    task: str | None = typer.Option(None, "--task", help="Name of the task.  [default: sequence-classification]"),
-    methods: str | None = typer.Option(None, "--methods", help="Names, with commas between.  [default: lora]"),
+    task: str | None = typer.Option(None, "--task", help="Name of the task.  [default: one label per text]"),
+    methods: str | None = typer.Option(None, "--methods", help="Names, with commas between.  [default: LoRA]"),
     variants: str | None = typer.Option(
         None, "--variants", help="Number formats of the base, with commas between.  [default: float32]"
     ),

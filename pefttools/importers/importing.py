@@ -102,7 +102,8 @@ def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -
     name = options.pop("name", None) or foreign.task
     if name is None:
         raise ConfigError(
-            f"{source} does not say which task it was trained for", hint="Set it with --task, e.g. --task causal-lm."
+            f"{source} does not say which task it was trained for",
+            hint="Set it with --task; `pefttools tasks` lists them.",
         )
     if foreign.task is not None and tasks.get(name).peft_task_type != tasks.get(foreign.task).peft_task_type:
         raise ConfigError(f"{source} was trained for the task {foreign.task!r}, not for {name!r}")
@@ -139,7 +140,7 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
     if outputs == 1:
         raise ConfigError(
             f"{source}: its head has one output: it gives a number, not labels",
-            hint="Import it with --task regression.",
+            hint="Import it with a --task that gives numbers; `pefttools tasks` lists them.",
         )
     names = tuple(given) or foreign.labels or _of_base(base, outputs)
     if not names:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pefttools.bases import variants as all_variants
 from pefttools.errors import ConfigError
+from pefttools.methods import methods as all_methods
 from pefttools.planning.device import Device
 from pefttools.planning.plan import Choice, Planned, Shape, combined
 from pefttools.recipe import load_recipe, read_yaml
+from pefttools.tasks import tasks as all_tasks
 
 _CHECKPOINTING = {"false": False, "true": True, "selective": "selective"}
 
@@ -86,6 +89,11 @@ def asked(
         }
         given = {**of_recipe, **given}
     planned = combined(
-        base, task or "sequence-classification", methods or ["lora"], variants or ["float32"], labels, device
+        base,
+        task or all_tasks.default(),
+        methods or [all_methods.default()],
+        variants or [all_variants.default()],
+        labels,
+        device,
     )
     return Asked(base, planned, Shape(**given), device)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pefttools.bases import variants
 from pefttools.errors import ConfigError
 from pefttools.planning.device import Device
 from pefttools.planning.plan import Planned, Row, Shape
@@ -70,11 +71,11 @@ def _candidates(planned: Planned, shape: Shape) -> Iterator[tuple[str, Planned, 
     if shape.optimizer == "adamw":
         best = replace(best, optimizer="paged_adamw_8bit")
         yield "these, and optimizer: paged_adamw_8bit", planned, best
-    for variant in ("bfloat16", "nf4"):
-        if planned.variant not in (variant, "nf4", "int8"):
-            yield f"these, on the base variant {variant}", replace(planned, variant=variant), best
-    # A method that does not go on nf4, as full fine-tuning, still has its own variant.
-    last = dict.fromkeys([planned.variant, "nf4"] if planned.variant != "int8" else ["int8"])
+    smaller = variants.get(planned.variant).smaller
+    for variant in smaller:
+        yield f"these, on the base variant {variant}", replace(planned, variant=variant), best
+    # A method that does not go on the smallest, as full fine-tuning, still has its own variant.
+    last = [planned.variant, *smaller[-1:]]
     length = shape.length
     while length > 128:
         length //= 2

@@ -18,7 +18,7 @@ from pefttools.compute.precision import default_device, resolve_precision
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
-from pefttools.planning.device import CPU, Device
+from pefttools.planning.device import Device
 from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks.task import Task
@@ -129,42 +129,14 @@ class Shape:
         return self.batch_size // (self.accumulation * self.devices)
 
 
-def plan(
-    base: str,
-    *,
-    task: Choice = "sequence-classification",
-    methods: Sequence[Choice] = ("lora",),
-    variants: Sequence[str] = ("float32",),
-    labels: int = 2,
-    shape: Shape | None = None,
-    device: Device = CPU,
-) -> list[Row]:
-    """Predict the memory of trainings, without loading a weight.
-
-    Args:
-        base: folder (one with nothing but ``config.json`` will do), ``package:`` reference or hub id.
-        task: name of a task, or a mapping with name and options.
-        methods: names, or mappings with name and options.
-        variants: number formats of the base's weights.
-        labels: number of labels, where the task has labels.
-        shape: of the training.
-        device: whose kernels and allocator are assumed.
-
-    Raises:
-        PeftToolsError: a name, an option or a combination that can't work, or can't be traced.
-    """
-    combinations = combined(base, task, methods, variants, labels, device)
-    return [planned.row(shape or Shape()) for planned in combinations]
-
-
 @dataclass(frozen=True)
 class Planned:
     """One combination, of which rows of several shapes may be asked.
 
     Attributes:
         base: the base.
-        task: see `plan`.
-        method: see `plan`.
+        task: name of a task, or a mapping with name and options.
+        method: name of a method, or a mapping with name and options.
         variant: the base variant.
         labels: number of labels.
         device: whose kernels and allocator are assumed.
@@ -289,6 +261,18 @@ class Planned:
 def combined(
     base: str, task: Choice, methods: Sequence[Choice], variants: Sequence[str], labels: int, device: Device
 ) -> tuple[Planned, ...]:
-    """Each method on each variant of the base; see `plan`."""
+    """Each method on each variant of the base.
+
+    Args:
+        base: folder (one with nothing but ``config.json`` will do), ``package:`` reference or hub id.
+        task: name of a task, or a mapping with name and options.
+        methods: names, or mappings with name and options.
+        variants: number formats of the base's weights.
+        labels: number of labels, where the task has labels.
+        device: whose kernels and allocator are assumed.
+
+    Raises:
+        BaseModelError: no such base.
+    """
     found = skeleton(base)
     return tuple(Planned(found, task, method, variant, labels, device) for variant in variants for method in methods)

@@ -78,8 +78,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
     if residents < 1:
         raise ConfigError(f"residents must be at least 1, not {residents}")
     method, _ = planned.chosen_method()
-    if not method.capabilities.mixed_batch:
-        raise ConfigError(f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)")
+    method.check_deltas()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.device("meta"), quiet():
         served = load_served_base(planned.base, planned.variant, None, None, causal=planned.chosen_task().generates)

@@ -25,11 +25,10 @@ from pefttools.pool.running import Answer, Runner, fetched
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
-from pefttools.tasks.causal_lm import CausalLM
-from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.padding import padded_on_the_right
 from pefttools.tasks.task import Example
+from pefttools.tasks.unadapted import base_task
 
 
 class AdapterPool:
@@ -75,7 +74,7 @@ class AdapterPool:
         )
         self._runner = Runner(self.served, self._weight_slots, self._cache.lock, compile=compile)
         #: writes the chats of rows without an adapter
-        self.base_task: Task[Any] = CausalLM(CausalLMConfig())
+        self.base_task: Task[Any] = base_task()
         self._running = threading.Lock()
         #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
         self._fetched: list[str] = []

@@ -87,11 +87,7 @@ class Preparer:
         method, config = stored_method(
             manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
         )
-        if not method.capabilities.mixed_batch:
-            raise ConfigError(
-                f"the method {method.name!r} can't be served beside other adapters (mixed_batch=False)",
-                hint="Serve it alone, by pefttools.load, or merge it.",
-            )
+        method.check_deltas()
         check_base(manifest, self.served.base)
         task = manifest.task.stored(str(folder))
         check_combination(method, config, variants.get(self.served.variant)(), task)

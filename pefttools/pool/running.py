@@ -188,10 +188,10 @@ class Runner:
 
     def _check(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> None:
         types = batch.get("token_type_ids")
-        if types is None or all(row is None or row.prepared.method.capabilities.pairs for row in rows):
+        if types is None or all(row is None or row.prepared.method.capabilities.all_inputs for row in rows):
             return
         for row, is_pair in zip(rows, types.any(1).tolist(), strict=True):
-            if row is not None and not row.prepared.method.capabilities.pairs and is_pair:
+            if row is not None and not row.prepared.method.capabilities.all_inputs and is_pair:
                 raise ConfigError(
                     f"the adapter {row.name!r} ({row.prepared.method.name}) can't take pairs of texts: "
                     "it was trained without token types"

@@ -133,7 +133,7 @@ class Service:
         method = methods.get(chosen.manifest.method.name)
         if (
             "pair" in roles
-            and not method.capabilities.pairs
+            and not method.capabilities.all_inputs
             and "token_type_ids" in self.pool.tokenizer.model_input_names
         ):
             raise UnsuitedError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")

@@ -295,7 +295,7 @@ class CausalLM(Task[CausalLMConfig]):
     def _answers(
         self, model: TunedModel, examples: Sequence[Example], batch_size: int, progress: Progress | None
     ) -> list[str]:
-        padded = model.spec.method.capabilities.padded_generation
+        padded = model.spec.method.capabilities.left_padding
 
         def run(batch: list[Example]) -> list[str]:
             if padded:

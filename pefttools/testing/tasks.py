@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 import pefttools
-from pefttools.data import Table
 from pefttools.errors import DataError, PeftToolsError
+from pefttools.methods import methods
 from pefttools.recipe import choose_task
 from pefttools.tasks.task import IGNORE, Example, Task
+from pefttools.testing.rows import table_of_rows
 from pefttools.training.store import Stored
 from pefttools.tuned import TunedModel
 
@@ -29,7 +30,7 @@ def check_task(
     base: str,
     rows: Sequence[Mapping[str, Any]],
     folder: Path,
-    method: Choice = "lora",
+    method: Choice | None = None,
     variant: str = "float32",
 ) -> Stored:
     """Hold a task against its contract.
@@ -43,7 +44,7 @@ def check_task(
         base: of a model that it can be trained on; a tiny one will do.
         rows: at least 12, by column role; some must be longer than others.
         folder: an empty one, for an artifact.
-        method: that it is trained by.
+        method: that it is trained by; None: the default.
         variant: of the base.
 
     Returns:
@@ -60,7 +61,7 @@ def check_task(
     recipe = {
         "base": base,
         "variant": variant,
-        "method": method if isinstance(method, str) else dict(method),
+        "method": dict(method) if isinstance(method, Mapping) else method or methods.default(),
         "task": task if isinstance(task, str) else dict(task),
         "data": {"train": str(data), "validation": 0.34},
         "training": {"max_steps": 3, "batch_size": 4, "precision": "float32"},
@@ -70,7 +71,7 @@ def check_task(
     assert stored is not None
     model = stored.model
     _check_refusals(chosen, rows, model.labels)
-    table = _table(rows, chosen)
+    table = table_of_rows(rows, chosen)
     examples = model.spec.task.encode(table, model.tokenizer, model.labels)
     check_batches(model, examples)
     check_measures(model, examples)
@@ -149,7 +150,7 @@ def _check_refusals(task: Task[Any], rows: Sequence[Mapping[str, Any]], labels: 
         spoiled = [dict(row) for row in rows[:3]]
         spoiled[1][role] = None
         try:
-            task.check(_table(spoiled, task), labels)
+            task.check(table_of_rows(spoiled, task), labels)
         except DataError as error:
             assert "row 2" in str(error) and role in str(error), f"the error names neither row nor column: {error}"
         else:
@@ -166,11 +167,9 @@ def _check_predictions(model: TunedModel, artifact: Path, rows: Sequence[Mapping
 
 
 def _check_plan(recipe: Mapping[str, Any], base: str) -> None:
-    from pefttools.planning.plan import Shape, plan
-
-    (row,) = plan(
+    (row,) = pefttools.plan(
         base, task=recipe["task"], methods=[recipe["method"]], variants=[recipe["variant"]], labels=3,
-        shape=Shape(batch_size=4, length=16, eval_batch_size=4),
+        batch_size=4, length=16, eval_batch_size=4,
     )  # fmt: skip
     assert row.peak_bytes > row.weights_bytes > 0
 
@@ -196,9 +195,3 @@ def _check_pool(base: str, variant: str, artifact: Path, rows: Sequence[Mapping[
 def _alike(one: Any, other: Any) -> bool:
     numbers = isinstance(one, float) and isinstance(other, float)
     return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4) if numbers else bool(one == other)
-
-
-def _table(rows: Sequence[Mapping[str, Any]], task: Task[Any]) -> Table:
-    roles = [role for role in task.roles if any(role in row for row in rows)]
-    cells = [{role: row.get(role) for role in roles} for row in rows]
-    return Table("the rows", cells, {role: role for role in roles}, range(1, len(rows) + 1))

@@ -109,7 +109,7 @@ def fit(
     for split, cuts in prepared.examples.cuts.items():
         if cuts.cut:
             reporter.event(cuts.line(split))
-    if not prepared.method.capabilities.trains:
+    if prepared.method.capabilities.trains == "nothing":
         return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
     processes = world_size()
     reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")

@@ -60,11 +60,8 @@ def prepare(recipe: Recipe) -> Prepared:
     device = default_device()
     check_precision(recipe.training.precision, recipe.variant, device)
     check_combination(method, config, variants.get(recipe.variant)(device), task)
-    if recipe.training.gradient_checkpointing and not method.capabilities.gradient_checkpointing:
-        raise ConfigError(
-            f"the method {method.name!r} can't train with gradient checkpointing",
-            hint="Set training.gradient_checkpointing=false for it.",
-        )
+    if recipe.training.gradient_checkpointing:
+        method.check_checkpointing()
     if recipe.training.batch_size % (recipe.training.parts * world_size()):
         raise ConfigError(
             f"training.batch_size={recipe.training.batch_size} can't be divided by gradient_accumulation="

@@ -25,9 +25,10 @@ class Rates:
 
 def default_rates(settings: TrainingConfig, method: Method[Any], base: Base) -> Rates:
     """The rates that a recipe names, else the method's own for this base."""
+    head_only = method.capabilities.trains == "head"
     head = settings.head_learning_rate
     rate = settings.learning_rate
     if rate is None:
-        named = method.capabilities.head_only and "head_learning_rate" in settings.model_fields_set
+        named = head_only and "head_learning_rate" in settings.model_fields_set
         rate = head if named else method.default_learning_rate(base.parameters)
-    return Rates(rate, rate if method.capabilities.head_only else head)
+    return Rates(rate, rate if head_only else head)

@@ -20,9 +20,20 @@ from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.compute.precision import hardware_dtype
 from pefttools.errors import ConfigError
 from pefttools.planning.counter import weights_of
-from pefttools.planning.plan import Shape, plan
+from pefttools.planning.plan import Shape
+from pefttools.testing import check_variant
 from pefttools.tuned import TunedModel
 from tests.families import make_family
+
+from ..planned import plan
+
+
+@pytest.mark.parametrize(("family", "task"), [("bert", None), ("llama", "causal-lm")])
+@pytest.mark.parametrize("variant", list(variants))
+def test_every_variant_holds_the_contract(
+    variant: str, family: str, task: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    check_variant(variant, base=request.getfixturevalue(f"tiny_{family}"), folder=tmp_path, task=task)
 
 
 def _wrapped(base: str, precision: str) -> TunedModel:

@@ -128,8 +128,8 @@ def test_the_whole_way(tmp_path: Path, tiny_bert: str, tiny_llama: str, intents:
 
 def test_listing_and_schema() -> None:
     found = {entry["name"]: entry for entry in json.loads(_run("methods", "--json").stdout)}
-    assert found["full"]["variants"] == ["bfloat16", "float32"]
-    assert {one["name"] for one in json.loads(_run("bases", "--json").stdout)} == {
+    assert found["full"]["variants"] == ["all that are not quantized"]
+    assert {one["name"] for one in json.loads(_run("variants", "--json").stdout)} == {
         "float32",
         "bfloat16",
         "int8",

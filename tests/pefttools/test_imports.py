@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,41 @@ def test_rooms_import_only_what_they_may(folder: str, forbidden: tuple[str, ...]
     for path in files:
         for name in _imports(path):
             assert not name.startswith(forbidden), f"{path.relative_to(ROOT)} imports {name}"
+
+
+#: also words of the field: a role, a delta kind, a part of a model, a kind of problem
+ORDINARY_WORDS = {"full", "head", "prompt", "prefix", "bottleneck", "regression"}
+
+
+def _strings(path: Path) -> set[str]:
+    """Words of all texts in a file but its docstrings; names with hyphens are one word."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+    return {word for text in texts if isinstance(text, str) for word in re.findall(r"[\w-]+", text)}
+
+
+def test_the_core_names_no_method_and_no_task() -> None:
+    """Which one is meant where none is named stands with the entry points, in pyproject.toml."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    names = {*points["pefttools.methods"], *points["pefttools.tasks"]} - ORDINARY_WORDS
+    assert {"lora", "ia3", "causal-lm", "sequence-classification"} <= names
+    classes = {
+        point.rpartition(":")[2] for kind in ("methods", "tasks") for point in points[f"pefttools.{kind}"].values()
+    }
+    for path in (ROOT / "pefttools").rglob("*.py"):
+        if "tasks" in path.relative_to(ROOT / "pefttools").parts[:-1]:
+            continue
+        found = _strings(path) & names
+        assert not found, f"{path.relative_to(ROOT)} says {', '.join(sorted(found))}"
+        used = {node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)}
+        assert not used & classes, f"{path.relative_to(ROOT)} uses {', '.join(sorted(used & classes))}"
 
 
 def test_every_room_is_in_the_package_that_is_built() -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pefttools.bases import BaseVariant, variants
 from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.methods import Method, methods
 from pefttools.registry import Registry
+from pefttools.tasks import tasks
 
+BASE = "pefttools.bases.base:BaseVariant"
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 
 
@@ -92,3 +95,21 @@ print(stored.manifest.parameters["trainable"])
     assert done.returncode == 0, done.stderr
     # five norms of width 64, and a head of four classes
     assert int(done.stdout.split()[-1]) == 5 * 64 + 64 * 4 + 4
+
+
+def test_a_group_of_a_former_name_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "delta-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: delta\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pefttools.bases]\nodd = pefttools.bases.builtin:Float32\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fresh: Registry[BaseVariant] = Registry(variants.group, variants.kind, BASE, former=variants.former)
+    with pytest.warns(
+        UserWarning, match=r"delta declares the base variant 'odd' in the entry-point group 'pefttools\."
+    ):
+        assert fresh.get("odd").name == "float32"
+
+
+def test_what_is_meant_where_none_is_named() -> None:
+    assert (methods.default(), variants.default(), tasks.default()) == ("lora", "float32", "sequence-classification")
+    assert methods.default("plain-lora") == "lora"

@@ -22,9 +22,11 @@ from pefttools.bases.loading import load_transformer
 from pefttools.bases.skeleton import skeleton
 from pefttools.planning.counter import weights_of
 from pefttools.planning.device import GPU
-from pefttools.planning.plan import Shape, plan
+from pefttools.planning.plan import Shape
 from pefttools.sites import fused_weights
 from tests.families import make_family
+
+from ..planned import plan
 
 MIXTURES = ("mixtral", "qwen3-moe", "deepseek")
 TASK = {"name": "causal-lm", "max_length": 64}

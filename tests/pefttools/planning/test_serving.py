@@ -26,7 +26,7 @@ DECODER: dict[str, Any] = {"name": "causal-lm", "max_new_tokens": 12}
 
 
 def _served() -> list[str]:
-    return [name for name in methods if methods.get(name).capabilities.mixed_batch]
+    return [name for name in methods if methods.get(name).capabilities.deltas]
 
 
 def _pool(base: str, method: str, task: dict[str, Any], folder: Path) -> tuple[pefttools.AdapterPool, list[str]]:
@@ -87,8 +87,8 @@ def test_more_residents_take_more(tiny_llama: str) -> None:
 def test_bad_questions(tiny_bert: str, tiny_llama: str) -> None:
     with pytest.raises(ConfigError, match="residents must be at least 1"):
         plan_serving(Planned(skeleton(tiny_bert), ENCODER, "lora", "float32", 2, CPU), Shape(), 0)
-    alone = next(name for name in methods if not methods.get(name).capabilities.mixed_batch)
-    with pytest.raises(ConfigError, match="mixed_batch=False"):
+    alone = next(name for name in methods if not methods.get(name).capabilities.deltas)
+    with pytest.raises(ConfigError, match="has no delta form"):
         plan_serving(Planned(skeleton(tiny_bert), ENCODER, alone, "float32", 2, CPU), Shape(), 2)
     with pytest.raises(ConfigError, match="is an encoder"):
         plan_serving(Planned(skeleton(tiny_bert), DECODER, "lora", "float32", 2, CPU), Shape(length=8), 2)

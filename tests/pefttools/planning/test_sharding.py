@@ -18,11 +18,12 @@ from pefttools.bases import locate_base
 from pefttools.bases.skeleton import skeleton
 from pefttools.errors import ConfigError
 from pefttools.planning.device import CPU
-from pefttools.planning.plan import Planned, Shape, plan
+from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import build
 
 from ...allocator import peak_of
+from ...planned import plan
 
 #: every dimension can be halved: where one can not, the CPU copies what a GPU does not
 DEVICES = 2
