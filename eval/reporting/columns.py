@@ -1,144 +1,182 @@
-"""The columns of the HTML report's tables: what a cell shows, and what it is sorted by."""
+"""The columns of the report's tables, said once for HTML, Markdown and the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from pefttools.metrics import Measure
-
-from ..records import Memory
 from . import words
 from .data import ReportData, Row
-
-#: text and sorting value
-Cell = tuple[str, float | str]
+from .tables import flat
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """One figure of every row.
 
     Attributes:
-        title: its head.
-        cell: of a row.
+        key: of the figure in `flat`, by which a table is sorted and styled.
+        title: heading in full.
+        text: what a row's cell says.
+        heading: in Markdown; empty: the title.
+        narrow: in a terminal; empty: `heading`.
+        narrow_text: what a cell says in a terminal; None: `text`.
+        value: what a cell is sorted by; None: the figure.
     """
 
+    key: str
     title: str
-    cell: Callable[[Row], Cell]
+    text: Callable[[Row], str]
+    heading: str = ""
+    narrow: str = ""
+    narrow_text: Callable[[Row], str] | None = None
+    value: Callable[[Row], float] | None = None
+
+    @property
+    def in_markdown(self) -> str:
+        """Its heading there."""
+        return self.heading or self.title
+
+    @property
+    def in_terminal(self) -> str:
+        """Its heading there."""
+        return self.narrow or self.in_markdown
+
+    def in_narrow(self, row: Row) -> str:
+        """What its cell says in a terminal."""
+        return (self.narrow_text or self.text)(row)
 
 
-def results(data: ReportData) -> list[Column]:
-    """What was reached, and at what price."""
+@dataclass(frozen=True)
+class Cell:
+    """One cell of an HTML table."""
+
+    text: str
+    value: float | str
+
+
+#: what was reached, and at what price
+RESULTS = (
+    "label", "score", "interval_low", "seed_deviation", "difference", "verdict", "seeds", "trained_parameters",
+    "training_peak_bytes", "artifact_bytes", "train_seconds",
+)  # fmt: skip
+#: memory and speed in full
+RESOURCES = (
+    "label", "training_peak_bytes", "predicted_training_peak_bytes", "predicted_gpu_training_peak_bytes",
+    "evaluation_peak_bytes", "peak_rss_bytes", "train_cpu_seconds", "samples_per_second", "tokens_per_second",
+    "learning_rates",
+)  # fmt: skip
+#: training memory by parts: what each is at the peak, and the most that it is at any moment
+PARTS = (
+    "label", "training_peak_bytes", "training_weights_bytes", "training_gradients_bytes", "training_optimizer_bytes",
+    "training_other_bytes",
+)  # fmt: skip
+MARKDOWN = (*RESULTS, "train_cpu_seconds", "samples_per_second")
+TERMINAL = (
+    "label", "score", "interval_low", "difference", "trained_parameters", "training_peak_bytes", "artifact_bytes",
+    "train_seconds", "train_cpu_seconds",
+)  # fmt: skip
+
+
+def chosen(data: ReportData, keys: Iterable[str]) -> list[Column]:
+    """Columns by their keys."""
+    known = {column.key: column for column in (*_scores(data), *_costs(data))}
+    return [known[key] for key in keys]
+
+
+def html_rows(data: ReportData, columns: Iterable[Column]) -> list[list[Cell]]:
+    """A cell for each column, per row of the report."""
+    found = []
+    for row in data.rows:
+        figures = {**flat(row, data.metric), "score": row.score}
+        found.append([Cell(column.text(row), _sorted_by(column, row, figures)) for column in columns])
+    return found
+
+
+def _sorted_by(column: Column, row: Row, figures: dict[str, Any]) -> float | str:
+    value = figures[column.key] if column.value is None else column.value(row)
+    return -1.0 if value is None else value if isinstance(value, str) else float(value)
+
+
+def _scores(data: ReportData) -> list[Column]:
     measure, unit = data.measure, words.difference_unit(data.measure)
     kinds = {row.interval_kind for row in data.rows if row.interval is not None}
-    alike = len(kinds) == 1
-    several = any(row.deviation is not None for row in data.rows)
+    of_one_kind = len(kinds) == 1
+
+    def score(row: Row) -> str:
+        return words.score(row.score, measure)
+
+    def interval(row: Row) -> str:
+        """The interval, and what it is of unless the heading says so for all."""
+        said = words.spread(row, measure)
+        return said if of_one_kind or row.interval is None else f"{said} ({row.interval_kind})"
+
     return [
-        _METHOD,
+        Column("label", "Method", lambda row: row.name, "method"),
         Column(
-            data.metric.replace("_", " ").capitalize(),
-            lambda row: (words.score(row.score, measure), _number(row.score)),
+            "score", data.metric.replace("_", " ").capitalize(), score, data.metric,
+            narrow_text=lambda row: row.first.status if row.score is None else score(row),
         ),
         Column(
-            f"95 % interval ({kinds.pop()})" if alike else "95 % interval", lambda row: _interval(row, measure, alike)
+            "interval_low", f"95 % interval ({next(iter(kinds))})" if of_one_kind else "95 % interval", interval,
+            "95 % interval", "95 %", lambda row: words.spread(row, measure),
         ),
-        *([Column("Between seeds", lambda row: (words.deviation(row, measure), _number(row.deviation)))] * several),
-        Column(f"Difference to {data.baseline}" + (f", {unit}" if unit else ""), lambda row: _difference(row, measure)),
-        Column("Verdict", lambda row: (row.verdict, row.verdict)),
-        Column("Runs", lambda row: (words.runs(row), float(len(row.done)))),
-        Column("Trained parameters", _trained),
-        Column(data.memory_title, _bytes(lambda memory: memory.training.peak)),
-        Column("Adapter on disk, of the base", _artifact),
-        Column("Training time", _mean(words.seconds, lambda run: run.seconds.get("train"))),
-    ]
-
-
-def resources(data: ReportData) -> list[Column]:
-    """Memory and speed in full."""
-    return [
-        _METHOD,
-        Column(data.memory_title, _bytes(lambda memory: memory.training.peak)),
-        Column("The same, predicted", _predicted),
-        Column("GPU memory, predicted", _bytes(lambda m: m.predicted.gpu_training_peak if m.predicted else None)),
-        Column("Peak at evaluation", _bytes(lambda memory: memory.evaluation.peak)),
-        Column("Peak RSS of the process", _bytes(lambda memory: memory.peak_rss)),
-        Column("CPU time of training", _mean(words.seconds, lambda run: run.seconds.get("train_cpu"))),
-        Column("Rows/s", _mean(words.rate, lambda run: run.samples_per_second)),
-        Column("Tokens/s", _mean(words.rate, lambda run: run.tokens_per_second)),
+        Column("seed_deviation", "Between seeds", lambda row: words.deviation(row, measure), "between seeds"),
         Column(
-            "Learning rate",
-            lambda row: (words.learning_rates(row), _number(row.learning_rates[0] if row.learning_rates else None)),
+            "difference", f"Difference to {data.baseline}" + (f", {unit}" if unit else ""),
+            lambda row: words.difference(row, measure),
+            f"difference to {data.baseline}" + (f" ({unit})" if unit else ""),
+            f"vs {data.baseline}", lambda row: words.difference_in_short(row, measure),
+            value=lambda row: row.against.difference if row.against else (0.0 if row.is_baseline else -1.0),
         ),
-    ]
+        Column("verdict", "Verdict", lambda row: row.verdict, "verdict"),
+        Column("seeds", "Runs", words.runs, "runs"),
+    ]  # fmt: skip
 
 
-def parts(data: ReportData) -> list[Column]:
-    """Training memory by parts: what each is at the peak, and the most that it is at any moment."""
-    titles = {"weights": "Weights", "gradients": "Gradients", "optimizer": "Optimizer state", "other": "Activations"}
+def _costs(data: ReportData) -> list[Column]:
+    def figure(key: str, title: str, show: Callable[[Any], str], heading: str = "", narrow: str = "") -> Column:
+        return Column(key, title, lambda row: show(flat(row, data.metric)[key]), heading, narrow)
+
+    peak = data.memory_title.lower().replace("gpu", "GPU"), "GPU peak" if data.on_gpu else "peak *"
+    parts = {"weights": "Weights", "gradients": "Gradients", "optimizer": "Optimizer state", "other": "Activations"}
     return [
-        _METHOD,
-        Column(data.memory_title, _bytes(lambda memory: memory.training.peak)),
-        *(Column(title, _part(name)) for name, title in titles.items()),
-    ]
+        Column(
+            "trained_parameters", "Trained parameters",
+            lambda row: f"{words.count(row.trained)} ({words.percent(row.share_trained)})",
+            "trained parameters", "trained", lambda row: words.count(row.trained),
+        ),
+        Column(
+            "artifact_bytes", "Adapter on disk, of the base", words.artifact, "adapter",
+            narrow_text=lambda row: words.bytes_(row.first.artifact.bytes if row.first.artifact else None),
+        ),
+        Column(
+            "learning_rates", "Learning rate", words.learning_rates,
+            value=lambda row: row.learning_rates[0] if row.learning_rates else -1.0,
+        ),
+        Column("predicted_training_peak_bytes", "The same, predicted", lambda row: words.predicted(row.memory)),
+        *(_part(name, title) for name, title in parts.items()),
+        figure("training_peak_bytes", data.memory_title, words.bytes_, *peak),
+        figure("train_seconds", "Training time", words.seconds, "training", "time"),
+        figure("train_cpu_seconds", "CPU time of training", words.seconds, "CPU time", "cpu"),
+        figure("samples_per_second", "Rows/s", words.rate, "rows/s"),
+        figure("tokens_per_second", "Tokens/s", words.rate),
+        figure("predicted_gpu_training_peak_bytes", "GPU memory, predicted", words.bytes_),
+        figure("evaluation_peak_bytes", "Peak at evaluation", words.bytes_),
+        figure("peak_rss_bytes", "Peak RSS of the process", words.bytes_),
+    ]  # fmt: skip
 
 
-_METHOD = Column("Method", lambda row: (row.name, row.name))
-
-
-def _number(value: float | None) -> float:
-    return -1.0 if value is None else float(value)
-
-
-def _interval(row: Row, measure: Measure, alike: bool) -> Cell:
-    """The interval, and what it is of unless the heading says so for all."""
-    if row.interval is None:
-        return "", -1.0
-    said = words.spread(row, measure)
-    return said if alike else f"{said} ({row.interval_kind})", row.interval.low
-
-
-def _difference(row: Row, measure: Measure) -> Cell:
-    value = row.against.difference if row.against else (0.0 if row.is_baseline else -1.0)
-    return words.difference(row, measure), value
-
-
-def _trained(row: Row) -> Cell:
-    return f"{words.count(row.trained)} ({words.percent(row.share_trained)})", _number(row.trained)
-
-
-def _artifact(row: Row) -> Cell:
-    artifact = row.first.artifact
-    if artifact is None:
-        return "–", -1.0
-    return f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})", artifact.bytes
-
-
-def _part(name: str) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
+def _part(name: str, title: str) -> Column:
+    def most(row: Row) -> float:
         if row.memory is None:
-            return "–", -1.0
-        return words.part(row.memory, name), float(getattr(row.memory.training_most or row.memory.training, name))
+            return -1.0
+        return float(getattr(row.memory.training_most or row.memory.training, name))
 
-    return cell
-
-
-def _predicted(row: Row) -> Cell:
-    predicted = row.memory.predicted if row.memory else None
-    return words.predicted(row.memory), _number(predicted.training_peak if predicted else None)
-
-
-def _bytes(part: Callable[[Memory], float | None]) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
-        value = None if row.memory is None else part(row.memory)
-        return words.bytes_(value), _number(value)
-
-    return cell
-
-
-def _mean(show: Callable[[float | None], str], of_run: Callable[..., float | None]) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
-        value = row.mean(of_run)
-        return show(value), _number(value)
-
-    return cell
+    return Column(
+        f"training_{name}_bytes",
+        title,
+        lambda row: "–" if row.memory is None else words.part(row.memory, name),
+        value=most,
+    )

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import classes, columns, trials, words
+from . import classes, trials, words
+from .columns import PARTS, RESOURCES, RESULTS, Column, chosen, html_rows
 from .data import ReportData
 from .figures import figures
 from .findings import findings
@@ -29,9 +30,7 @@ def to_html(data: ReportData) -> str:
     )
     return environment.get_template("report.html").render(
         data=data,
-        results=columns.results(data),
-        resources=columns.resources(data),
-        parts=columns.parts(data),
+        tables={name: (own, html_rows(data, own)) for name, own in _tables(data).items()},
         findings=findings(data),
         trials=trials.lines(data),
         class_reports=classes.reports(data),
@@ -43,6 +42,13 @@ def to_html(data: ReportData) -> str:
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )
+
+
+def _tables(data: ReportData) -> dict[str, list[Column]]:
+    several = any(row.deviation is not None for row in data.rows)
+    results = [key for key in RESULTS if several or key != "seed_deviation"]
+    named = {"results": results, "resources": RESOURCES, "parts": PARTS}
+    return {name: chosen(data, keys) for name, keys in named.items()}
 
 
 def _run(record: Any) -> dict[str, Any]:

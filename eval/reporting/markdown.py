@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import re
 
-from pefttools.metrics import Measure
-
 from . import trials, words
-from .data import ReportData, Row
+from .columns import MARKDOWN, chosen
+from .data import ReportData
 from .findings import findings
 
 
 def to_markdown(data: ReportData) -> str:
     """Table, findings and notes."""
-    unit = words.difference_unit(data.measure)
-    heads = ["method", data.metric, "95 % interval", "between seeds",
-             f"difference to {data.baseline}" + (f" ({unit})" if unit else ""), "verdict", "runs",
-             "trained parameters",
-             data.memory_title.lower().replace("gpu", "GPU"), "adapter", "training", "CPU time", "rows/s"]  # fmt: skip
+    columns = chosen(data, MARKDOWN)
     lines = [
         f"# {_plain(data.title)}",
         "",
-        "| " + " | ".join(map(_plain, heads)) + " |",
-        "|---" * len(heads) + "|",
+        "| " + " | ".join(_plain(column.in_markdown) for column in columns) + " |",
+        "|---" * len(columns) + "|",
     ]
-    lines += ["| " + " | ".join(map(_plain, _cells(row, data.measure))) + " |" for row in data.rows]
+    lines += ["| " + " | ".join(_plain(column.text(row)) for column in columns) + " |" for row in data.rows]
     lines += [
         "",
         *(f"- {_plain(text)}" for text in findings(data)),
@@ -50,25 +45,6 @@ def _trials(data: ReportData) -> list[str]:
         "|---" * len(heads) + "|",
         *("| " + " | ".join(map(_plain, row)) + " |" for row in rows),
         "",
-    ]
-
-
-def _cells(row: Row, measure: Measure) -> list[str]:
-    artifact = row.first.artifact
-    return [
-        row.name,
-        words.score(row.score, measure),
-        words.spread(row, measure),
-        words.deviation(row, measure),
-        words.difference(row, measure),
-        row.verdict,
-        words.runs(row),
-        f"{words.count(row.trained)} ({words.percent(row.share_trained)})",
-        words.bytes_(row.memory.training.peak if row.memory else None),
-        f"{words.bytes_(artifact.bytes)} ({words.percent(artifact.share_of_base)})" if artifact else "–",
-        words.seconds(row.mean(lambda run: run.seconds.get("train"))),
-        words.seconds(row.mean(lambda run: run.seconds.get("train_cpu"))),
-        words.rate(row.mean(lambda run: run.samples_per_second)),
     ]
 
 

@@ -40,6 +40,18 @@ def difference(row: Row, measure: Measure) -> str:
     return f"{scale * against.difference:{form}} ({low:{form}} to {high:{form}})"
 
 
+def difference_in_short(row: Row, measure: Measure) -> str:
+    """The same without its interval, and with a sign for the verdict."""
+    if row.is_baseline:
+        return "baseline"
+    if row.did_not_learn:
+        return "did not learn"
+    if row.against is None:
+        return ""
+    sign = {"inconclusive": "~", "equal": "="}.get(row.against.verdict, "")
+    return f"{difference(row, measure).partition(' (')[0]} {sign}".strip()
+
+
 def difference_unit(measure: Measure) -> str:
     """The unit of a difference; empty where there is none."""
     return "points" if measure.unit == "%" else measure.unit
@@ -69,6 +81,12 @@ def reason(run: RunRecord) -> str:
 def chance(p: float) -> str:
     """A p value; how far below one in ten thousand it lies says no more about the methods."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def artifact(row: Row) -> str:
+    """Size of what is saved, and its share of the base."""
+    found = row.first.artifact
+    return f"{bytes_(found.bytes)} ({percent(found.share_of_base)})" if found else "–"
 
 
 def learning_rates(row: Row) -> str:

@@ -100,7 +100,8 @@ def _check_drift(model: TunedModel) -> None:
     """Running in another precision leaves the weights as they are."""
     examples = encoded_rows(model, None)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for model.autocast in (torch.bfloat16, model.autocast):
+    for dtype in (torch.bfloat16, model.autocast):
+        model.autocast = dtype
         logits_of(model, examples)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor.float(), before[name].float()), f"running the model has changed its {name}"
