@@ -41,7 +41,6 @@ def ours(file: str) -> int:
     import torch
 
     from pefttools.recipe import Recipe
-    from pefttools.tasks.batches import input_lengths
     from pefttools.training.prepare import prepare
     from pefttools.training.sampler import LengthWindowSampler
 
@@ -53,7 +52,7 @@ def ours(file: str) -> int:
         prepared = prepare(recipe)
     train = prepared.examples.train
     assert len(prepared.examples.validation)
-    order = LengthWindowSampler(input_lengths(train), BATCH_SIZE, 0)
+    order = LengthWindowSampler(prepared.task.sizes(train), BATCH_SIZE, 0)
     loader = torch.utils.data.DataLoader(
         train, BATCH_SIZE, sampler=order, collate_fn=lambda rows: prepared.task.collate(rows, tokenizer())
     )

@@ -17,7 +17,6 @@ from pefttools.bases.unquantized import unquantized_bytes
 from pefttools.compute.config import TrainingConfig
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
-from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.step import optimizer_step
 from pefttools.tuned import TunedModel
@@ -42,13 +41,13 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
         counter.track(tensor, "weights")
     training, most = _training_parts(model, batch, settings, counter)
 
-    lengths = input_lengths(evaluation_examples)
+    lengths = model.spec.task.sizes(evaluation_examples)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     longest = [evaluation_examples[index] for index in order[: settings.eval_batch_size]]
     counter.reset_peak()
     allocator = _Allocator(device)
     with counter:
-        model.spec.task.evaluation_pass(model, model.spec.task.collate(longest, model.tokenizer))
+        model.spec.task.evaluation_pass(model, model.spec.task.collate(longest, model.processor))
     evaluation = allocator.correct(_parts(counter))
     return Memory(
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -57,7 +56,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
         unquantized=unquantized_bytes(model),
         evaluation=evaluation,
         source="counted" if device.type == "cpu" else "allocator",
-        batch=(len(batch), max(len(example["input_ids"]) for example in batch)),
+        batch=(len(batch), max(model.spec.task.sizes(batch))),
         peak_rss=rss,
     )
 

@@ -156,7 +156,8 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
 
     del stored, best
     reporter.event("measuring memory")
-    batch = largest_batch(prepared.examples.train, recipe.training.batch_size, parts)
+    train = prepared.examples.train
+    batch = largest_batch(train, prepared.task.sizes(train), recipe.training.batch_size, parts)
     try:
         memory = profile(build_model(prepared), batch, recipe.training, prepared.examples.validation, rss)
     except Exception as error:
@@ -167,7 +168,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         reporter.event(note)
         facts["notes"] = [*facts["notes"], note]
         return
-    predicted, warning = predict(prepared, [len(one["input_ids"]) for one in batch], memory.training)
+    predicted, warning = predict(prepared, prepared.task.sizes(batch), memory.training)
     if warning is not None:
         reporter.event(warning)
     facts["memory"] = memory.model_copy(update={"cuda": gpu.result, "predicted": predicted})

@@ -34,14 +34,14 @@ def table_of(inputs: Sequence[str | Mapping[str, Any]], task: Task[Any]) -> Tabl
 
 
 def example_of(
-    row: str | Mapping[str, Any], task: Task[Any], tokenizer: Any, labels: Sequence[str], trained: Collection[str]
+    row: str | Mapping[str, Any], task: Task[Any], processor: Any, labels: Sequence[str], trained: Collection[str]
 ) -> Example:
     """One row that waits for a prediction, checked and encoded.
 
     Args:
         row: a text, or a mapping by column role.
         task: of the model.
-        tokenizer: of the base.
+        processor: of the base.
         labels: label names.
         trained: roles of the training data; empty where it is not known.
 
@@ -50,7 +50,7 @@ def example_of(
     """
     table = without_answers(table_of([row], task), task)
     task.check_roles(table.columns, trained)
-    (example,) = encoded(table, task, tokenizer, labels, "stop")
+    (example,) = encoded(table, task, processor, labels, "stop")
     assert not isinstance(example, DataError)
     return example
 
@@ -71,7 +71,7 @@ def predict(
     asked = without_answers(table, task)
     task.check_roles(asked.columns, model.spec.columns)
 
-    examples = encoded(asked, task, model.tokenizer, model.labels, on_error)
+    examples = encoded(asked, task, model.processor, model.labels, on_error)
     good = [one for one in examples if not isinstance(one, DataError)]
     with reporter.step("predicting", "rows") as advance:
         answers = iter(task.finish(task.predict(model, good, batch_size=batch_size, progress=advance)))
@@ -81,24 +81,24 @@ def predict(
         if isinstance(example, DataError):
             found.append({**row, "error": str(example)})
             continue
-        cut = {"cut_from": example["length"]} if is_cut(example) else {}
+        cut = {"cut_from": example["length"]} if is_cut(example, task) else {}
         found.append({**row, **next(answers).as_dict(all_scores=all_scores), **cut})
     if len(good) < len(found):
         reporter.event(f"{len(found) - len(good):,} of {len(found):,} rows could not be predicted: see their errors")
-    cuts = cuts_of(good, task.options.max_length)
+    cuts = cuts_of(good, task)
     if cuts.cut:
         reporter.event(cuts.line(table.source))
     return found
 
 
 def encoded(
-    table: Table, task: Task[Any], tokenizer: Any, labels: Sequence[str], on_error: OnError
+    table: Table, task: Task[Any], processor: Any, labels: Sequence[str], on_error: OnError
 ) -> Sequence[Example | DataError]:
     """Checked rows as examples that wait for a prediction; with "skip", the error of each row that is no good."""
 
     def encode(part: Table) -> list[Example]:
         task.check(part, labels, labelled=False)
-        return task.encode(part, tokenizer, labels, labelled=False)
+        return task.encode(part, processor, labels, labelled=False)
 
     return encode(table) if on_error == "stop" else row_by_row(encode, table)
 

@@ -13,7 +13,7 @@ from torch import nn
 from pefttools.bases import Base, BaseVariant, variants
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
-from pefttools.methods import Method, MethodConfig, Target, TaskFacts
+from pefttools.methods import Capabilities, Method, MethodConfig, Target, TaskFacts
 from pefttools.tasks import Built, Task
 from pefttools.tasks.generation import end_tokens
 
@@ -44,13 +44,13 @@ class ParameterCount:
 
 
 class TunedModel(nn.Module):
-    """A wrapped model with its tokenizer.
+    """A wrapped model with what encodes its inputs.
 
     Args:
         transformer: the wrapped transformers model.
         head: the task head, where it is ours.
         spec: what it is made of.
-        tokenizer: transformers' tokenizer.
+        processor: transformers' tokenizer, image processor or feature extractor, as the task loads it.
         autocast: dtype of mixed precision; None: computes in the dtype of the weights.
     """
 
@@ -59,15 +59,30 @@ class TunedModel(nn.Module):
         transformer: nn.Module,
         head: nn.Module | None,
         spec: Spec,
-        tokenizer: Any,
+        processor: Any,
         autocast: torch.dtype | None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
         self.head = head
         self.spec = spec
-        self.tokenizer = tokenizer
+        self.processor = processor
         self.autocast = autocast
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of a model that reads texts, be they only a part of its inputs."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base's weights are stored in a few bits."""
+        return self.spec.variant.quantized
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its method does."""
+        return self.spec.method.capabilities
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,11 +115,11 @@ class TunedModel(nn.Module):
 
     def run(self, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Logits of encoded examples, in eval mode and without gradients."""
-        return self.run_batch(self.spec.task.collate(examples, self.tokenizer))
+        return self.run_batch(self.spec.task.collate(examples, self.processor))
 
     def run_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits of a batch, in eval mode and without gradients."""
-        with self.asking():
+        with self.inference_mode():
             return cast("torch.Tensor", self(**all_moved(batch, self.device)))
 
     def generate(self, inputs: dict[str, torch.Tensor], *, ends: Collection[int] = (), **options: Any) -> torch.Tensor:
@@ -123,7 +138,7 @@ class TunedModel(nn.Module):
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
                 hint="Give prompts of one length at a time.",
             )
-        with self.asking(), self.precision():
+        with self.inference_mode(), self.precision():
             inputs = all_moved(inputs, self.device)
             stop = sorted({*ends, *end_tokens(self.transformer)}) or None
             tokens = self.transformer.generate(  # type: ignore[operator]
@@ -155,7 +170,7 @@ class TunedModel(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
+    def inference_mode(self) -> Iterator[None]:
         """In eval mode and without gradients."""
         training = self.training
         self.eval()
@@ -192,11 +207,24 @@ def build(
     *,
     precision: str,
     seed: int,
-    pairs: bool = False,
+    roles: Collection[str] = (),
     gradient_checkpointing: bool | Literal["selective"] = False,
     device: torch.device | None = None,
 ) -> TunedModel:
     """Load a base, add the task's head and wrap it: a model ready to be trained.
+
+    Args:
+        base: where it lies.
+        variant_name: number format of its weights.
+        method: wraps it.
+        config: the method's options.
+        task: what it is trained for.
+        labels: label names.
+        precision: see `pefttools.wrap`.
+        seed: of what is initialised at random.
+        roles: of the columns that it is trained on.
+        gradient_checkpointing: activations are computed again in the backward pass.
+        device: where it goes; None: it stays where it is loaded.
 
     Raises:
         ConfigError: a combination that can't work, a pattern that matches nothing, nothing to train.
@@ -207,11 +235,7 @@ def build(
         method.check_checkpointing()
     torch.manual_seed(seed)
     built = task.build(base, variant, labels)
-    if pairs and not method.capabilities.all_inputs and "token_type_ids" in built.tokenizer.model_input_names:
-        raise ConfigError(
-            f"the method {method.name!r} can't tell the two texts of a pair apart on this model: it drops token types",
-            hint="Choose another method, or join the texts in one column.",
-        )
+    task.check_inputs(method, roles, built.processor)
     transformer = built.transformer
     method.check_model(config, transformer)
     if gradient_checkpointing:
@@ -247,7 +271,7 @@ def assemble(
 
     spec = Spec(base, variant, method, config, task, tuple(labels), built.head_kind, built.target, dict(columns or {}))
     head = built.head if device is None or built.head is None else built.head.to(device)
-    model = TunedModel(wrapped, head, spec, built.tokenizer, None)
+    model = TunedModel(wrapped, head, spec, built.processor, None)
     model.autocast = autocast_dtype(precision, variant.name, model.device)
     variant.compute_in(wrapped, model.autocast or torch.float32)
     return model

@@ -1,5 +1,6 @@
 """Bottleneck adapters: small two-layer networks inside every block."""
 
-from .method import BottleneckAdapters, BottleneckConfig
+from .config import BottleneckConfig
+from .method import BottleneckAdapters
 
 __all__ = ["BottleneckAdapters", "BottleneckConfig"]

@@ -16,61 +16,20 @@ ends a post-norm block:
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import TargetError
-from pefttools.methods import Capabilities, MethodConfig, Target
+from pefttools.methods import Capabilities, Target
 from pefttools.sites import output_size
 
 from ..own import OwnMethod, train_heads
+from .config import CHILD, BottleneckConfig
 from .sites import linear_sizes, parallel_sites, residual_sites, serial_sites
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pefttools.deltas import SiteDelta
-
-#: name of the network below its site
-CHILD = "bottleneck"
-#: what was published with a placement, where it is not the field's default
-_PUBLISHED: dict[str, dict[str, Any]] = {
-    "pfeiffer": {"activation": "relu"},
-    "parallel": {"activation": "relu", "scale": 4.0},
-}
-
-
-class BottleneckConfig(MethodConfig):
-    """Options of bottleneck adapters."""
-
-    placement: Literal["houlsby", "pfeiffer", "parallel", "feed-forward"] = Field(
-        "houlsby", description="where the adapters stand in a block"
-    )
-    size: int = Field(24, ge=1, description="width of the bottleneck")
-    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        "gelu", description="non-linearity in the bottleneck; relu by default for pfeiffer and parallel"
-    )
-    scale: float = Field(1.0, gt=0, description="factor on the adapter's output; 4 by default for parallel")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the bottleneck during training")
-    targets: list[str] = Field(
-        default_factory=list,
-        description="modules after whose output an adapter stands, for pfeiffer the norms that end a block; empty: "
-        "found from the architecture",
-    )
-    inputs: list[str] = Field(
-        default_factory=list,
-        description="parallel only: modules whose input the adapters read, one for each of targets",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_published(cls, given: Any) -> Any:
-        # In the options themselves, so that an artifact says what it was trained with.
-        if not isinstance(given, dict):
-            return given
-        placement = given.get("placement")
-        return {**(_PUBLISHED.get(placement, {}) if isinstance(placement, str) else {}), **given}
 
 
 class BottleneckAdapters(OwnMethod[BottleneckConfig]):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .method import CHILD
+from .config import CHILD
 
 if TYPE_CHECKING:
-    from .method import BottleneckConfig
+    from .config import BottleneckConfig
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

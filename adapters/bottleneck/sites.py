@@ -10,7 +10,7 @@ from pefttools.sites import block_parts, input_size, match_modules, modules_at, 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .method import BottleneckConfig
+    from .config import BottleneckConfig
 
 
 class Residual(NamedTuple):

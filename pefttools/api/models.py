@@ -220,13 +220,13 @@ def evaluate(
         data = _read(tuned, data, task.columns(), columns, delimiter=delimiter)
     task.check_roles(data.columns, tuned.spec.columns)
     task.check(data, tuned.labels)
-    examples = task.encode(data, tuned.tokenizer, tuned.labels)
+    examples = task.encode(data, tuned.processor, tuned.labels)
     reporter = reporter or SilentReporter()
     for note in data.notes:
         reporter.event(note)
     with reporter.step("evaluating", "rows") as advance:
         evaluation = task.evaluate(tuned, examples, batch_size=batch_size, progress=advance)
-    cuts = cuts_of(examples, task.options.max_length)
+    cuts = cuts_of(examples, task)
     if cuts.cut:
         reporter.event(cuts.line(data.source))
     return evaluation

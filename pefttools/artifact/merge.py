@@ -16,7 +16,8 @@ from pefttools.artifact.merge_card import merged_card
 from pefttools.artifact.reading import Held, hold_weights
 from pefttools.artifact.save import HEAD
 from pefttools.bases import variants
-from pefttools.bases.loading import load_transformer, quiet
+from pefttools.bases.loading import load_transformer
+from pefttools.bases.quiet import quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods

@@ -1,4 +1,4 @@
-"""Whether an adapter answers a text at all: finite weights may still give no numbers."""
+"""Whether an adapter answers at all: finite weights may still give no numbers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pefttools.artifact.load import find_base, load_verified
 from pefttools.artifact.reading import Held
 from pefttools.errors import ArtifactError
 
-_TEXT = "A short text, as anybody might write it."
-
 
 def check_answers(held: Held, base: str | None = None) -> None:
-    """Load an adapter on its base and let it answer a text.
+    """Load an adapter on its base and let it answer once.
 
     Args:
         held: the artifact.
@@ -23,11 +21,8 @@ def check_answers(held: Held, base: str | None = None) -> None:
         BaseModelError: the base is another one, or can't be found.
     """
     model = load_verified(held.folder, held.manifest, find_base(held.manifest, base), device=torch.device("cpu"))
-    inputs = dict(model.tokenizer(_TEXT, return_tensors="pt"))
-    inputs.pop("token_type_ids", None)
-    with torch.no_grad():
-        answer = model.run_batch(inputs)
+    answer = model.run_batch(model.spec.task.probe(model.processor))
     if not answer.isfinite().all():
         raise ArtifactError(
-            f"the adapter {held.folder} gives no numbers (NaN or infinite) for a text", hint="Train it again."
+            f"the adapter {held.folder} gives no numbers (NaN or infinite) for an input", hint="Train it again."
         )

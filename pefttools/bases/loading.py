@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
-from pefttools.bases.skeleton import Skeleton, class_of, kept, stored_format
+from pefttools.bases.model_class import class_of, kept, stored_format
+from pefttools.bases.quiet import quiet
+from pefttools.bases.skeleton import Skeleton
 from pefttools.errors import BaseModelError
 
 if TYPE_CHECKING:
@@ -75,27 +74,6 @@ def load_transformer(
         parameter.requires_grad_(False)
     model.eval()
     return model, sorted(info["missing_keys"])
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' loading bars and reports; what matters of them is checked by the caller."""
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    library = logging.getLogger("bitsandbytes")
-    before = library.level
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    library.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        library.setLevel(before)
 
 
 def load_tokenizer(base: Base) -> Any:

@@ -17,6 +17,7 @@ from pefttools.bases.fingerprint import (
     weights_fingerprint,
 )
 from pefttools.bases.identity import function_fields, tokenizer_fingerprint
+from pefttools.bases.quiet import quiet
 from pefttools.errors import BaseModelError, DataError
 from pefttools.files import cache_dir, folder_atomic, sha256_file
 from pefttools.packages import is_package_reference, package_path
@@ -144,8 +145,6 @@ def _from_gguf(file: Path) -> Path:
         raise BaseModelError(f"reading {file.name} needs the package gguf", hint="pip install gguf") from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    from pefttools.bases.loading import quiet
 
     with quiet(), folder_atomic(folder) as temporary:
         model = AutoModelForCausalLM.from_pretrained(

@@ -6,7 +6,8 @@ from typing import Any
 
 from pefttools.bases.base import variants
 from pefttools.bases.locate import Base
-from pefttools.bases.skeleton import Skeleton, longest_text
+from pefttools.bases.model_class import longest_text
+from pefttools.bases.skeleton import Skeleton
 
 
 def text_limit(base: Base) -> int | None:

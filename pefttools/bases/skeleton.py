@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
-from pefttools.bases.locate import Base
+from pefttools.bases.locate import Base, locate_base
+from pefttools.bases.model_class import class_of, kept, stored_format
 from pefttools.bases.sizes import OF_CONFIGURATIONS, check_given, check_sizes
 from pefttools.errors import BaseModelError
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
@@ -88,8 +87,6 @@ def skeleton(source: str) -> Skeleton:
     Raises:
         BaseModelError: nothing there.
     """
-    from pefttools.bases.locate import locate_base
-
     folder = Path(source).expanduser()
     if (folder / "config.json").is_file():
         return Skeleton(source, folder)
@@ -97,65 +94,3 @@ def skeleton(source: str) -> Skeleton:
         raise BaseModelError(f"{folder} has no config.json", hint="Give the folder of a model, or of its config.json.")
     found = locate_base(source)
     return Skeleton(found.id, found.folder, found.revision)
-
-
-def kept(model: nn.Module) -> list[str]:
-    """Linear layers that no quantization may touch: heads, and whatever is no part of the backbone."""
-    from pefttools.sites import all_linear, is_linear
-
-    inside = set(all_linear(model))
-    return [name for name, module in model.named_modules() if is_linear(module) and name not in inside]
-
-
-def stored_format(config: Any) -> torch.dtype:
-    """Number format of a checkpoint's weights: one of 16 bits where its configuration says so, else float32."""
-    import torch
-
-    said = config.dtype
-    return said if said in (torch.bfloat16, torch.float16) else torch.float32
-
-
-def longest_text(config: Any) -> int | None:
-    """Most tokens that a model's positions reach; None where its configuration sets no limit."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None or limit <= 0 else int(limit)  # XLNet says -1
-
-
-def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[str, Any]]:
-    """The class that one of transformers' auto classes builds for a configuration, and what else it must be told.
-
-    Raises:
-        BaseModelError: the auto class knows no such model.
-    """
-    if type(config) not in auto._model_mapping:
-        raise BaseModelError(
-            f"the base model is a {config.model_type}; transformers has no {auto.__name__} of this type"
-        )
-    model_class = auto._model_mapping[type(config)]
-    if isinstance(model_class, tuple):
-        model_class = model_class[0]
-    _check_takes_texts(model_class, config, auto.__name__)
-    takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
-    without = not pooler and auto.__name__ == "AutoModel" and takes_pooler
-    return model_class, {"add_pooling_layer": False} if without else {}
-
-
-def _check_takes_texts(model_class: type[Any], config: Any, auto: str) -> None:
-    """Refuse a class that reads something else than texts, or can't classify or continue them by itself.
-
-    Raises:
-        BaseModelError: says which.
-    """
-    named = f"the base model is a {config.model_type}"
-    if model_class.main_input_name != "input_ids":
-        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not texts")
-    if not config.is_encoder_decoder:
-        return
-    if auto != "AutoModelForSequenceClassification":
-        raise BaseModelError(
-            f"{named}, which has an encoder and a decoder; such a model can only classify, with its own head "
-            "(task.head=model)"
-        )
-    if getattr(config, "decoder_start_token_id", None) is None:
-        raise BaseModelError(f"{named} without decoder_start_token_id in its configuration: it can't classify")

@@ -11,7 +11,7 @@ from rich.table import Table
 from pefttools.planning.ask import Asked
 from pefttools.planning.fits import Largest, cheapest_changes, fits
 from pefttools.planning.plan import Planned, Row, Shape
-from pefttools.planning.serving import Serving
+from pefttools.pool.planned import Serving
 
 
 def of_training(question: Asked, rows: Sequence[Row]) -> Table:

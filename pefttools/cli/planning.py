@@ -64,7 +64,7 @@ def plan(
     from pefttools.planning.ask import Asked, asked
     from pefttools.planning.device import CARDS, CPU, GPU, find_device
     from pefttools.planning.fits import largest_that_fit
-    from pefttools.planning.serving import plan_serving
+    from pefttools.pool.planned import plan_serving
 
     quiet_libraries()
     if bases is not None:

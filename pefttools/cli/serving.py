@@ -8,53 +8,43 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import typer
+
+from pefttools.cli.options import with_options_of
+from pefttools.server.settings import Settings
 
 #: open files of a server beside its connections
 _FILES = 256
 
 
+#: options that are not called as the field is, and variables of the environment
+_OPTIONS = {
+    "store": "--store PEFTTOOLS_STORE",
+    "timeout_s": "--timeout",
+    "body_s": "--body-timeout",
+    "stop_s": "--stop-timeout",
+    "stall_s": "--stall-timeout",
+}
+
+
+@with_options_of(Settings, names=_OPTIONS)
 def serve(
-    base: str = typer.Option(..., "--base", help="Folder, package: reference or hub id of the base model."),
-    store: str = typer.Option(..., "--store", help="Folder or fsspec URL of the adapters.", envvar="PEFTTOOLS_STORE"),
-    variant: str = typer.Option("float32", "--variant", help="Number format of the base's weights."),
-    dtype: str | None = typer.Option(
-        None,
-        "--dtype",
-        help="Number format to compute in, where not the variant's own: bfloat16 is fast on most cards.",
-    ),
-    name: str = typer.Option("base", "--name", help="What requests call the base without an adapter."),
+    max_mbytes: int | None = typer.Option(None, "--max-mbytes", min=1, help="As --max-bytes, in MB."),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on."),
     port: int = typer.Option(8000, "--port", min=0, max=65535, help="Port to listen on."),
-    max_resident: int = typer.Option(64, "--max-resident", min=1, help="Most adapters in memory."),
-    max_mbytes: int | None = typer.Option(None, "--max-mbytes", min=1, help="Most MB of adapter weights in memory."),
-    max_batch: int = typer.Option(32, "--max-batch", min=1, help="Most rows that run together."),
-    max_wait_ms: float = typer.Option(5.0, "--max-wait-ms", min=0, help="Longest wait for rows to run with."),
-    max_run_ms: float = typer.Option(
-        500.0, "--max-run-ms", min=0, help="Time after which answers in the making give way to rows that wait."
-    ),
-    max_queue: int = typer.Option(1024, "--max-queue", min=1, help="Most rows of one caller that wait; more get 429."),
-    max_tokens: int = typer.Option(1024, "--max-tokens", min=1, help="Most new tokens of one answer."),
-    max_connections: int = typer.Option(2048, "--max-connections", min=1, help="Most connections; more get 503."),
-    timeout: float = typer.Option(60.0, "--timeout", min=0.001, help="Longest time of a request, in seconds."),
-    stop_timeout: float = typer.Option(
-        25.0, "--stop-timeout", min=1, help="Longest time that requests are finished after SIGTERM, in seconds."
-    ),
-    keys: Path | None = typer.Option(None, "--keys", help="File of API keys; without it everybody may do everything."),
-    signed_by: list[Path] = typer.Option([], "--signed-by", help="Public key; adapters must be signed by one."),
-    metrics: str = typer.Option("open", "--metrics", help="Who may read /metrics: open, managers (by key) or off."),
     access_log: bool = typer.Option(False, "--access-log", help="Write a line of JSON per request to standard error."),
     audit_log: Path | None = typer.Option(
         None,
         "--audit-log",
         help="File to which a line of JSON is added per adapter loaded, unloaded or tagged, by whom.",
     ),
-    docs: bool = typer.Option(True, "--docs/--no-docs", help="Serve /docs and /openapi.json."),
+    **given: Any,
 ) -> None:
     """Serve one base and the adapters of a store, requests of all of them batched together."""
-    from pefttools.errors import ConfigError, UnknownNameError
+    from pefttools.errors import ConfigError
+    from pefttools.recipe import validate
 
     try:
         import uvicorn
@@ -65,23 +55,13 @@ def serve(
         raise ConfigError(
             f"the server needs {error.name}, which is not installed", hint='pip install "pefttools[serve]"'
         ) from error
-    from pefttools.server import Settings
     from pefttools.server.service import Service
-    from pefttools.server.settings import Dtype
 
-    if metrics not in ("open", "managers", "off"):
-        raise UnknownNameError("value of --metrics", metrics, ["open", "managers", "off"])
-    if dtype is not None and dtype not in get_args(Dtype):
-        raise UnknownNameError("value of --dtype", dtype, get_args(Dtype))
-    settings = Settings(
-        base=base, store=store, variant=variant, dtype=cast("Any", dtype), name=name, max_resident=max_resident,
-        max_bytes=None if max_mbytes is None else max_mbytes * 1_000_000, max_batch=max_batch, max_wait_ms=max_wait_ms,
-        max_run_ms=max_run_ms, max_queue=max_queue, max_tokens=max_tokens, timeout_s=timeout, keys=keys,
-        signed_by=tuple(signed_by), metrics=cast("Any", metrics), docs=docs, max_connections=max_connections,
-        stop_s=stop_timeout,
-    )  # fmt: skip
+    if max_mbytes is not None:
+        given["max_bytes"] = max_mbytes * 1_000_000
+    settings = validate(Settings, given, "serve")
     _check_free(host, port)
-    _check_files(max_connections)
+    _check_files(settings.max_connections)
     if access_log:
         _log_to("pefttools.access", logging.StreamHandler())
     if audit_log is not None:
@@ -99,8 +79,8 @@ def serve(
     )
     if (advice := service.pool.served.advice()) is not None:
         print(advice, flush=True)
-    if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
-        print("no --keys: everybody who reaches this address may use and manage every adapter", flush=True)
+    if settings.keys is None and host not in ("127.0.0.1", "localhost", "::1"):
+        print("no --keys: anyone who reaches this address can use and manage every adapter", flush=True)
     try:
         uvicorn.Server(listening(create_app(settings, service), settings, host, port, log_level="warning")).run()
     except KeyboardInterrupt:

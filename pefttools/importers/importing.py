@@ -25,9 +25,6 @@ from pefttools.tasks import Built, Task, tasks
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tuned import TunedModel, assemble, check_combination
 
-#: a text to ask the loaded model once
-_PROBE = "A short text."
-
 
 def import_folder(
     source: str,
@@ -123,7 +120,7 @@ def _longest(task: Task[Any], base: Base, built: Built, virtual: int) -> Task[An
     positions = text_limit(base)
     if positions is None:
         return task
-    longest = min(positions, int(built.tokenizer.model_max_length)) - virtual
+    longest = min(positions, int(built.processor.model_max_length)) - virtual
     longest -= int(getattr(task.options, "max_new_tokens", 0))
     return type(task)(task.options.model_copy(update={"max_length": max(longest, 8)}))
 
@@ -203,10 +200,8 @@ def _loaded(
 def _ask(model: TunedModel, found: Source, base: Base) -> None:
     """Run the model once: what loads but can't answer is found before anything is written."""
     task = model.spec.task
-    example = dict(model.tokenizer(_PROBE, return_tensors="pt"))
-    example.pop("token_type_ids", None)
     try:
-        logits = model.eval().run_batch(example)
+        logits = model.eval().run_batch(task.probe(model.processor))
     except Exception as error:
         raise ArtifactError(
             f"{found.folder} loads on the base {base.id!r}, but can't answer for the task {task.name!r}: "

@@ -80,7 +80,7 @@ def asked(
         training = recipe.training
         of_recipe = {
             "batch_size": training.batch_size,
-            "length": recipe.chosen_task().options.max_length,
+            "length": recipe.chosen_task().longest_input or 1,
             "accumulation": training.parts,
             "eval_batch_size": training.eval_batch_size,
             "precision": training.precision,

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 import torch
 
 from pefttools.bases import variants as known_variants
-from pefttools.bases.loading import quiet
-from pefttools.bases.skeleton import Skeleton, longest_text, skeleton
+from pefttools.bases.model_class import longest_text
+from pefttools.bases.quiet import quiet
+from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.bases.unquantized import unquantized_bytes
 from pefttools.compute.config import Precision
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES

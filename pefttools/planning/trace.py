@@ -131,7 +131,7 @@ class Trace:
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             batch.pop("labels")
-            with counter, kernels(self.device), self.model.asking(), self.model.precision():
+            with counter, kernels(self.device), self.model.inference_mode(), self.model.precision():
                 # Once the prompt is read, virtual tokens are in the cache, and the model itself goes on.
                 inner = transformers_models(self.model)[0]
                 read_and_continue(self.model.transformer, inner, batch, new_tokens)
@@ -162,8 +162,7 @@ class Trace:
             )
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
-        examples: list[dict[str, Any]] = [self.model.spec.task.planned_example(length, self.model.labels)] * rows
-        return {name: torch.tensor([one[name] for one in examples]) for name in examples[0]}
+        return self.model.spec.task.planned_batch([length] * rows, self.model.labels)
 
 
 def _backward(loss: torch.Tensor) -> None:

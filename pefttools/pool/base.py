@@ -12,8 +12,8 @@ from torch import nn
 
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
+from pefttools.bases.model_class import longest_text
 from pefttools.bases.positions import first_position
-from pefttools.bases.skeleton import longest_text
 from pefttools.compute.precision import check_precision, hardware_dtype
 from pefttools.compute.processes import unused_cards
 from pefttools.errors import BaseModelError, ConfigError, ContextLengthError

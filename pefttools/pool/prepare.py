@@ -90,6 +90,11 @@ class Preparer:
         method.check_deltas()
         check_base(manifest, self.served.base)
         task = manifest.task.stored(str(folder))
+        if task.modality != "text":
+            raise ConfigError(
+                f"the task {task.name!r} can't be served in a pool: its models read {task.modality}, not text",
+                hint="Serve it alone, by pefttools.load.",
+            )
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)

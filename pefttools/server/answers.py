@@ -54,11 +54,11 @@ class Answered:
     prediction: Prediction | None = None
 
     @classmethod
-    def of(cls, example: Example | DataError) -> Answered:
+    def of(cls, example: Example | DataError, task: Task[Any]) -> Answered:
         """A row that waits for its prediction, or has an error."""
         if isinstance(example, DataError):
             return cls(error=example.message)
-        return cls(example, cut_from=int(example["length"]) if is_cut(example) else None)
+        return cls(example, cut_from=int(example["length"]) if is_cut(example, task) else None)
 
     def as_dict(self, *, all_scores: bool) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -21,55 +21,18 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import pefttools
-from pefttools.errors import (
-    ArtifactError,
-    BaseModelError,
-    CapacityError,
-    ContextLengthError,
-    DataError,
-    PeftToolsError,
-    UnknownNameError,
-    WriteError,
-)
-from pefttools.server.answers import UnsuitedError
-from pefttools.server.batching import ClosedError, QueueFullError
-from pefttools.server.keys import ForbiddenError, UnauthorizedError
+from pefttools.errors import PeftToolsError
+from pefttools.server.errors import error_body, error_response
 from pefttools.server.routes import figures, router, watched
 from pefttools.server.schemas import limit_schemas
 from pefttools.server.service import Service
 from pefttools.server.settings import Settings
-from pefttools.server.waiting import GoneError, TooLongError
-from pefttools.store.names import BadNameError, NameTakenError
 from pefttools.store.reach import StoreError
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("pefttools.access")
 #: an id that a caller may give a request
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: an absolute path of more than one name, or what is left of a file system's URL
-_PATH = re.compile(r"(?<![\w.:/])(?:\w+:/)?/(?:[^\s/'\",;()]+/)+(?P<name>[^\s/'\",;:()]*)")
-_IN_STORE = re.compile(r".*/adapters/")
-#: the first that fits; any other `PeftToolsError` is wrong input
-_STATUS: list[tuple[type[PeftToolsError], int, str]] = [
-    (UnauthorizedError, 401, "invalid_api_key"),
-    (ForbiddenError, 403, "forbidden"),
-    (UnknownNameError, 404, "model_not_found"),
-    (BadNameError, 404, "model_not_found"),
-    (UnsuitedError, 404, "model_not_suited"),
-    (NameTakenError, 409, "name_taken"),
-    (ContextLengthError, 400, "context_length_exceeded"),
-    (DataError, 400, "invalid_text"),
-    (BaseModelError, 409, "other_base"),
-    (ArtifactError, 422, "damaged_artifact"),
-    (QueueFullError, 429, "queue_full"),
-    (CapacityError, 503, "no_room"),
-    (WriteError, 503, "no_room"),
-    (StoreError, 503, "store_unavailable"),
-    (ClosedError, 503, "stopping"),
-    (TooLongError, 504, "timeout"),
-    (GoneError, 499, "gone"),
-    (PeftToolsError, 400, "invalid_request"),
-]
 
 
 def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
@@ -93,7 +56,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.include_router(watched)
     app.include_router(figures, dependencies=bearer if settings.metrics == "managers" else [])
     app.include_router(router, dependencies=bearer if settings.keys else [])
-    app.add_exception_handler(PeftToolsError, _told)
+    app.add_exception_handler(PeftToolsError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
@@ -112,29 +75,9 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     return app
 
 
-def error_body(message: str, code: str, status: int) -> dict[str, Any]:
-    """An error as OpenAI writes it."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-def told(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
-    """Status and body for an error, which tells nothing of the server's files."""
-    status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
-    if isinstance(error, StoreError):  # what a file system says of itself is for the server's operators
-        return status, error_body("the store of adapters can't be used now", code, status)
-    text = error.message if error.hint is None else f"{error.message.rstrip('.')}. {error.hint}"
-    return status, error_body(without_paths(text), code, status)
-
-
-def without_paths(text: str) -> str:
-    """A message with the last names of paths, and of a store's what is inside of it: the rest is nobody's business."""
-    return _PATH.sub(lambda found: _IN_STORE.sub("", found[0]) if "/adapters/" in found[0] else found["name"], text)
-
-
-async def _told(request: Request, error: Exception) -> Response:
+async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, PeftToolsError)
-    status, body = told(error)
+    status, body = error_response(error)
     request.app.state.service.metrics.errors.labels(body["error"]["code"]).inc()
     if isinstance(error, StoreError):
         _log.error("%s", error, exc_info=error)

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pefttools.server.app import error_body
+from pefttools.server.errors import error_body
 from pefttools.server.settings import Settings
 
 

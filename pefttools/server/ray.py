@@ -85,7 +85,7 @@ class Router:
 
     async def __call__(self, request: Request) -> Response:
         """Pass a request on and its answer back."""
-        from pefttools.server.app import error_body
+        from pefttools.server.errors import error_body
 
         body = b""
         async for part in request.stream():

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.server.errors import error_response
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.keys import Caller
 from pefttools.server.responses import (
@@ -258,14 +259,12 @@ async def _text_chunks(
 
 def _stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
     async def lines() -> AsyncIterator[str]:
-        from pefttools.server.app import told
-
         try:
             async for chunk in chunks:
                 yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
         except PeftToolsError as error:
             # The status went out long ago: the error comes as the last event.
-            yield f"data: {json.dumps(told(error)[1])}\n\n"
+            yield f"data: {json.dumps(error_response(error)[1])}\n\n"
             return
         yield "data: [DONE]\n\n"
 

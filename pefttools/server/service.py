@@ -131,22 +131,17 @@ class Service:
                 f"the task {task.name!r} reads no {unknown[0]!r}", hint=f"It reads: {', '.join(sorted(task.inputs()))}."
             )
         method = methods.get(chosen.manifest.method.name)
-        if (
-            "pair" in roles
-            and not method.capabilities.all_inputs
-            and "token_type_ids" in self.pool.tokenizer.model_input_names
-        ):
-            raise UnsuitedError(f"the adapter {chosen.name!r} ({method.name}) can't take pairs of texts")
         try:
+            task.check_inputs(method(), roles, self.pool.tokenizer)
             task.check_roles(roles, chosen.manifest.task.columns)
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             raise UnsuitedError(error.message, hint=error.hint) from error
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         examples = await self.beside.tokens(
             lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
             sum(len(str(cell)) for row in rows for cell in row.values()),
         )
-        found = [Answered.of(one) for one in examples]
+        found = [Answered.of(one, task) for one in examples]
         good = [one.example for one in found if one.example is not None]
         logits = await answers(self._answered(chosen, good), self.settings.timeout_s, gone) if good else ()
         labels = chosen.manifest.task.labels
@@ -168,7 +163,9 @@ class Service:
         return await self.predict(chosen, rows, on_error, gone)
 
     def _answered(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
-        costs = [float(len(one["input_ids"])) for one in examples]
+        task = chosen.task()
+        assert task is not None
+        costs = [float(size) for size in task.sizes(examples)]
         return self._batcher.submit(ANSWER, chosen.name, examples, chosen.owner, costs)
 
     async def generate(

@@ -18,28 +18,40 @@ class Settings(BaseModel):
     base: str = Field(description="folder, package: reference or hub id of the base model")
     store: str = Field(description="folder or fsspec URL of the adapters' store")
     variant: str = Field("float32", description="number format of the base's weights")
-    dtype: Dtype | None = Field(None, description="number format to compute in; none: the variant's own")
+    dtype: Dtype | None = Field(
+        None, description="number format to compute in, if not the variant's own; bfloat16 is fast on most cards"
+    )
     name: str = Field("base", description="what requests call the base model without an adapter")
-    max_resident: int = Field(64, ge=1, description="most adapters in memory")
-    max_bytes: int | None = Field(None, ge=1, description="most bytes of adapter weights; none: no limit")
-    max_batch: int = Field(32, ge=1, description="most rows that run together")
+    max_resident: int = Field(64, ge=1, description="maximum number of adapters in memory")
+    max_bytes: int | None = Field(None, ge=1, description="maximum bytes of adapter weights in memory; none: no limit")
+    max_batch: int = Field(32, ge=1, description="maximum number of rows that run together")
     max_adapters: int | None = Field(
-        None, ge=1, description="most different adapters in a batch; none: as many as fit in memory"
+        None, ge=1, description="maximum number of different adapters in a batch; none: as many as fit in memory"
     )
-    max_wait_ms: float = Field(5.0, ge=0, description="longest time that a row waits for others to run with")
+    max_wait_ms: float = Field(
+        5.0, ge=0, description="longest time that a row waits for others to run with, in milliseconds"
+    )
     max_run_ms: float = Field(
-        500.0, ge=0, description="time after which answers in the making give way to rows that wait, and go on later"
+        500.0,
+        ge=0,
+        description="milliseconds after which unfinished answers give way to waiting rows, and continue later",
     )
-    max_queue: int = Field(1024, ge=1, description="most rows of one caller that wait; more are refused with 429")
-    max_connections: int = Field(2048, ge=1, description="most connections; more are refused with 503")
-    max_body_bytes: int = Field(1_000_000, ge=1, description="largest request; larger ones are refused with 413")
-    max_inputs: int = Field(256, ge=1, description="most texts in one request")
-    max_tokens: int = Field(1024, ge=1, description="most new tokens that a request may ask for")
-    timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take")
-    body_s: float = Field(10.0, gt=0, description="longest time that a request's head, and its body, may take to come")
-    stop_s: float = Field(25.0, gt=0, description="longest time that a server which is told to stop goes on answering")
-    stall_s: float = Field(30.0, gt=0, description="time after which a batch that does not get on makes /ready say 503")
+    max_queue: int = Field(
+        1024, ge=1, description="maximum number of waiting rows per caller; more are refused with 429"
+    )
+    max_connections: int = Field(2048, ge=1, description="maximum number of connections; more are refused with 503")
+    max_body_bytes: int = Field(
+        1_000_000, ge=1, description="maximum size of a request; larger ones are refused with 413"
+    )
+    max_inputs: int = Field(256, ge=1, description="maximum number of texts in one request")
+    max_tokens: int = Field(1024, ge=1, description="maximum number of new tokens that a request may ask for")
+    timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take, in seconds")
+    body_s: float = Field(
+        10.0, gt=0, description="longest time that a request's head, and its body, may take to arrive, in seconds"
+    )
+    stop_s: float = Field(25.0, gt=0, description="longest time that requests are finished after SIGTERM, in seconds")
+    stall_s: float = Field(30.0, gt=0, description="seconds without progress of a batch after which /ready returns 503")
     metrics: Literal["open", "managers", "off"] = Field("open", description="who may read /metrics")
     docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")
-    signed_by: tuple[Path, ...] = Field((), description="public keys, one of which must have signed each adapter")
-    keys: Path | None = Field(None, description="file of API keys; none: everybody may do everything")
+    signed_by: tuple[Path, ...] = Field((), description="public key; each adapter must be signed by one of those given")
+    keys: Path | None = Field(None, description="file of API keys; none: no authentication")

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pefttools.data.mapped import MappedItems
-from pefttools.tasks.task import Example, Progress
+from pefttools.tasks.types import Example, Progress
 
 
-def input_lengths(examples: Sequence[Example]) -> list[int]:
-    """Tokens of each example."""
-    if isinstance(examples, MappedItems):
-        return examples.lengths("input_ids")
-    return [len(example["input_ids"]) for example in examples]
-
-
-def in_length_order(
+def in_order_of_size(
     examples: Sequence[Example],
+    sizes: Sequence[int],
     batch_size: int,
     run: Callable[[list[Example]], Sequence[Any]],
     progress: Progress | None = None,
 ) -> list[Any]:
-    """Call `run` on batches sorted by length, which saves padding, and give one result per example, in order."""
-    lengths = input_lengths(examples)
-    order = sorted(range(len(examples)), key=lambda index: (-lengths[index], index))
+    """Call `run` on batches of similar size, which saves padding, and give one result per example, in order.
+
+    Args:
+        examples: encoded rows.
+        sizes: see `Task.size`.
+        batch_size: examples at a time.
+        run: gives one result per example of a batch.
+        progress: told how far it has come.
+    """
+    order = sorted(range(len(examples)), key=lambda index: (-sizes[index], index))
     results: list[Any] = [None] * len(examples)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]

@@ -14,7 +14,7 @@ from pefttools.methods import Target
 from pefttools.metrics import Metric
 from pefttools.metrics.losses import Perplexity, TokenAccuracy, TokenLoss
 from pefttools.metrics.texts import ExactMatch
-from pefttools.tasks.batches import in_length_order
+from pefttools.tasks.batches import in_order_of_size
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
-    from pefttools.tuned import TunedModel
+    from pefttools.tasks.model import Model
 
 
 #: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
@@ -57,10 +57,10 @@ class CausalLM(Task[CausalLMConfig]):
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__(config)
-        #: None: not known yet
-        self._in_pieces: bool | None = None if config.loss_rows else False
+        #: of each model that was run: whether its loss can be computed in pieces
+        self._in_pieces: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
         #: of each model that was asked about: why its rows are padded, or None
-        self._padded: WeakKeyDictionary[TunedModel, str | None] = WeakKeyDictionary()
+        self._padded: WeakKeyDictionary[Model, str | None] = WeakKeyDictionary()
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -140,29 +140,29 @@ class CausalLM(Task[CausalLMConfig]):
             batch["labels"] = torch.cat([labels[:, 1:], torch.full((len(examples), 1), IGNORE)], dim=1)
         return batch
 
-    def packs(self, model: TunedModel) -> bool:
+    def packs(self, model: Model) -> bool:
         return self._wants_packing(model) and self.why_padded(model) is None
 
-    def why_padded(self, model: TunedModel) -> str | None:
+    def why_padded(self, model: Model) -> str | None:
         from pefttools.tasks.padding_free import enable
 
         if not self._wants_packing(model):
             return None
         if model not in self._padded:
-            self._padded[model] = enable(model.transformer, exact=not model.spec.variant.quantized)
+            self._padded[model] = enable(model.transformer, exact=not model.quantized)
         return self._padded[model]
 
-    def _wants_packing(self, model: TunedModel) -> bool:
-        return self.options.packing and model.spec.method.capabilities.packing
+    def _wants_packing(self, model: Model) -> bool:
+        return self.options.packing and model.capabilities.packing
 
-    def training_batch(self, model: TunedModel, examples: Sequence[Example]) -> Batch:
+    def training_batch(self, model: Model, examples: Sequence[Example]) -> Batch:
         from pefttools.tasks.language_head import places
         from pefttools.tasks.padding_free import pays, without_padding
 
         if pays([len(example["input_ids"]) for example in examples]) and self.packs(model):
             batch = without_padding(examples)
         else:
-            batch = self.collate(examples, model.tokenizer)
+            batch = self.collate(examples, model.processor)
         if "labels" in batch:
             batch[LABELLED] = places(batch["labels"])
         return batch
@@ -205,10 +205,11 @@ class CausalLM(Task[CausalLMConfig]):
         """What the language head would read, and the head; logits and None where they can't be computed in pieces."""
         from pefttools.tasks.language_head import without_head
 
-        if self._in_pieces is not False:
+        if self.options.loss_rows and self._in_pieces.get(transformer, True):
             language_head: nn.Module = transformer.get_output_embeddings()  # type: ignore[operator]
-            states, self._in_pieces = without_head(language_head, lambda: self.logits(transformer, None, batch))
-            if self._in_pieces:
+            states, in_pieces = without_head(language_head, lambda: self.logits(transformer, None, batch))
+            self._in_pieces[transformer] = in_pieces
+            if in_pieces:
                 return states, language_head
         return self.logits(transformer, None, batch), None
 
@@ -242,7 +243,7 @@ class CausalLM(Task[CausalLMConfig]):
 
     def predict(
         self,
-        model: TunedModel,
+        model: Model,
         examples: Sequence[Example],
         *,
         batch_size: int,
@@ -252,15 +253,16 @@ class CausalLM(Task[CausalLMConfig]):
         if not labelled:
             return [TextPrediction(answer) for answer in self._answers(model, examples, batch_size, progress)]
         steps = 2 if self.options.generate else 1
-        forced = in_length_order(
-            examples, batch_size, lambda batch: self._forced(model, batch), _part(progress, 0, steps)
-        )
+        forced = in_order_of_size(
+            examples, self.sizes(examples), batch_size, lambda batch: self._forced(model, batch),
+            _part(progress, 0, steps),
+        )  # fmt: skip
         if not self.options.generate:
             return [TextPrediction(None, *numbers) for numbers in forced]
         answers = self._answers(model, examples, batch_size, _part(progress, 1, steps))
         return [TextPrediction(answer, *numbers) for answer, numbers in zip(answers, forced, strict=True)]
 
-    def evaluation_pass(self, model: TunedModel, batch: Batch) -> Any:
+    def evaluation_pass(self, model: Model, batch: Batch) -> Any:
         """Per row: summed loss, number of right tokens and of all tokens of the completion, given its true beginning.
 
         Args:
@@ -273,7 +275,7 @@ class CausalLM(Task[CausalLMConfig]):
 
         given = all_moved(batch, model.device)
         labels = given.pop("labels")
-        with model.asking(), model.precision():
+        with model.inference_mode(), model.precision():
             states, head = self._before_head(model.transformer, given)
             rows, wanted = counting(states, labels)
             size = self.options.loss_rows or max(len(rows), 1)
@@ -288,14 +290,14 @@ class CausalLM(Task[CausalLMConfig]):
             found[index].index_add_(0, owner, torch.cat(values).double())
         return found[0], found[1], of_row
 
-    def _forced(self, model: TunedModel, batch: list[Example]) -> list[tuple[float, int, int]]:
-        losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.tokenizer))
+    def _forced(self, model: Model, batch: list[Example]) -> list[tuple[float, int, int]]:
+        losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.processor))
         return list(zip(losses.tolist(), rights.long().tolist(), counts.tolist(), strict=True))
 
     def _answers(
-        self, model: TunedModel, examples: Sequence[Example], batch_size: int, progress: Progress | None
+        self, model: Model, examples: Sequence[Example], batch_size: int, progress: Progress | None
     ) -> list[str]:
-        padded = model.spec.method.capabilities.left_padding
+        padded = model.capabilities.left_padding
 
         def run(batch: list[Example]) -> list[str]:
             if padded:
@@ -305,14 +307,14 @@ class CausalLM(Task[CausalLMConfig]):
 
         def generate(batch: list[Example]) -> list[str]:
             prompts = [{"input_ids": example["prompt_ids"]} for example in batch]
-            inputs = model.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
+            inputs = model.processor.pad(prompts, padding_side="left", return_tensors="pt")
             new = model.generate(dict(inputs), ends=ends, max_new_tokens=self.options.max_new_tokens)
-            return [answer_text(row, model.tokenizer, ends).strip() for row in new.tolist()]
+            return [answer_text(row, model.processor, ends).strip() for row in new.tolist()]
 
-        ends = {*self.answer_ends(model.tokenizer), *end_tokens(model.transformer)}
+        ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}
         # Batches are formed by the length of the prompt here, not of the whole example.
         prompts = [{"input_ids": example["prompt_ids"], "prompt_ids": example["prompt_ids"]} for example in examples]
-        return cast("list[str]", in_length_order(prompts, batch_size, run, progress))
+        return cast("list[str]", in_order_of_size(prompts, self.sizes(prompts), batch_size, run, progress))
 
 
 def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pefttools.tasks.task import TaskConfig
+from pefttools.tasks.task import TextTaskConfig
 
 
-class CausalLMConfig(TaskConfig):
+class CausalLMConfig(TextTaskConfig):
     """Options of causal language modelling; docs/chats.md shows what each does to a text."""
 
     max_length: int = Field(

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pefttools.data.mapped import MappedItems
-from pefttools.tasks.batches import input_lengths
-from pefttools.tasks.task import Example
+from pefttools.tasks.task import Example, Task
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,21 @@ class Cuts:
         return asdict(self)
 
 
-def is_cut(example: Example) -> bool:
+def is_cut(example: Example, task: Task[Any]) -> bool:
     """Whether an example lacks a part of its row."""
-    return bool(example.get("length", 0) > len(example["input_ids"]))
+    return bool(example.get("length", 0) > task.size(example))
 
 
-def cuts_of(examples: Sequence[Example], limit: int) -> Cuts:
+def cuts_of(examples: Sequence[Example], task: Task[Any]) -> Cuts:
     """Count them."""
+    limit = task.longest_input or 0
     if isinstance(examples, MappedItems) and "length" in examples.names:
-        whole, left = examples.numbers("length"), input_lengths(examples)
+        whole, left = examples.numbers("length"), task.sizes(examples)
         cut = sum(before > after for before, after in zip(whole, left, strict=True))
         return Cuts(len(examples), cut, max(whole, default=0), limit)
     rows = cut = longest = 0
     for example in examples:
         rows += 1
-        cut += is_cut(example)
-        longest = max(longest, int(example.get("length", len(example["input_ids"]))))
+        cut += is_cut(example, task)
+        longest = max(longest, int(example.get("length", task.size(example))))
     return Cuts(rows, cut, longest, limit)

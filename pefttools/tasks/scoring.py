@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pefttools.data.mapped import MappedItems
 from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.choices import MetricChoice, own_metric, split
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pefttools.tasks.classes import ClassReport
-    from pefttools.tuned import TunedModel
+    from pefttools.tasks.model import Model
 
 
 class TaskConfig(BaseModel):
@@ -28,12 +29,17 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
     metrics: list[str | dict[str, Any]] = Field(
         default_factory=list,
         description="further metrics: a name, or a name with options, e.g. {name: f1, average: macro}; what pefttools "
         "does not bring along is loaded by the evaluate library, from a hub or the path of a script",
     )
+
+
+class TextTaskConfig(TaskConfig):
+    """Options of tasks that read texts."""
+
+    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
 
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
@@ -47,6 +53,8 @@ class ScoredTask(ABC, Generic[ConfigT]):
     config: ClassVar[type[TaskConfig]]
     #: metrics that a recipe may name, beside those of the evaluate library -> their classes
     named_metrics: ClassVar[Mapping[str, type[Metric]]] = {}
+    #: part of an example whose length is its size; None: all examples are alike
+    sized_by: ClassVar[str | None] = "input_ids"
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
@@ -103,6 +111,21 @@ class ScoredTask(ABC, Generic[ConfigT]):
         """Scores per class; None for a task without classes."""
         return None
 
+    @property
+    def longest_input(self) -> int | None:
+        """Size that longer inputs are cut to; None: nothing is cut."""
+        return getattr(self.options, "max_length", None)
+
+    def size(self, example: Example) -> int:
+        """How much of the model's input an example takes, e.g. its tokens: batches are made of similar sizes."""
+        return len(example[self.sized_by]) if self.sized_by else 1
+
+    def sizes(self, examples: Sequence[Example]) -> list[int]:
+        """`size` of each; of examples that stand in files without reading them whole."""
+        if isinstance(examples, MappedItems) and self.sized_by:
+            return examples.lengths(self.sized_by)
+        return [self.size(example) for example in examples]
+
     @abstractmethod
     def reference(self, example: Example, labels: Sequence[str]) -> Any:
         """What is right for a labelled example, as the metrics take it."""
@@ -119,7 +142,7 @@ class ScoredTask(ABC, Generic[ConfigT]):
 
     def predict(
         self,
-        model: TunedModel,
+        model: Model,
         examples: Sequence[Example],
         *,
         batch_size: int,
@@ -133,13 +156,13 @@ class ScoredTask(ABC, Generic[ConfigT]):
             batch_size: examples at a time.
             progress: told how far it has come.
         """
-        from pefttools.tasks.batches import in_length_order
+        from pefttools.tasks.batches import in_order_of_size
 
         def run(batch: list[Example]) -> list[Prediction]:
             logits = model.run(batch).float().cpu()
             return [self.decode(row, one, model.labels) for row, one in zip(logits, batch, strict=True)]
 
-        return in_length_order(examples, batch_size, run, progress)
+        return in_order_of_size(examples, self.sizes(examples), batch_size, run, progress)
 
     def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
         """What is chosen on validation once a model is trained, such as thresholds; plain values, for JSON.
@@ -173,7 +196,7 @@ class ScoredTask(ABC, Generic[ConfigT]):
 
     def evaluate(
         self,
-        model: TunedModel,
+        model: Model,
         examples: Sequence[Example],
         *,
         batch_size: int,

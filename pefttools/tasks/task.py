@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pefttools.data import Table
 from pefttools.data.columns import Row
 from pefttools.errors import ConfigError, DataError
-from pefttools.methods import Target
+from pefttools.methods import Method, Target
 from pefttools.registry import Registry
 from pefttools.tasks.evaluation import Evaluation as Evaluation
 from pefttools.tasks.evaluation import Prediction as Prediction
 from pefttools.tasks.roles import Role as Role
 from pefttools.tasks.scoring import ConfigT, ScoredTask
 from pefttools.tasks.scoring import TaskConfig as TaskConfig
+from pefttools.tasks.scoring import TextTaskConfig as TextTaskConfig
 from pefttools.tasks.types import IGNORE as IGNORE
 from pefttools.tasks.types import Batch as Batch
 from pefttools.tasks.types import Example as Example
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from pefttools.bases import Base, BaseVariant
     from pefttools.heads.served import ServedHead
-    from pefttools.tuned import TunedModel
+    from pefttools.tasks.model import Model
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Built:
         head: the task head, where it is ours.
         head_kind: name of the head, kept in the manifest.
         target: what the task asks of a method.
-        tokenizer: transformers' tokenizer.
+        processor: see `Task.processor`.
     """
 
     transformer: nn.Module
     head: nn.Module | None
     head_kind: str
     target: Target
-    tokenizer: Any
+    processor: Any
 
 
 class Task(ScoredTask[ConfigT]):
@@ -158,6 +159,29 @@ class Task(ScoredTask[ConfigT]):
             DataError: an empty text, an unknown label; names file, row and column.
         """
 
+    def processor(self, base: Base) -> Any:
+        """What encodes rows for a base, by one of transformers' auto classes: here its tokenizer.
+
+        Raises:
+            BaseModelError: the base has none.
+        """
+        from pefttools.bases.loading import load_tokenizer
+
+        return load_tokenizer(base)
+
+    def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
+        """Refuse a method that drops an input of the model which rows of these roles need.
+
+        Args:
+            method: that wraps the model.
+            roles: of the rows.
+            processor: of the base.
+
+        Raises:
+            ConfigError: says which.
+        """
+        return
+
     @abstractmethod
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         """Load the base for this task.
@@ -170,23 +194,24 @@ class Task(ScoredTask[ConfigT]):
         """
 
     @abstractmethod
-    def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
-        """One example per row, cut to ``max_length``.
+    def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
+        """One example per row, cut to `longest_input`.
 
         Args:
             table: the rows.
-            tokenizer: of the base.
+            processor: of the base.
             labels: label names.
             labelled: with what is to be learned; False: the rows wait for a prediction.
 
         Returns:
-            ``input_ids``; ``length``, the number of tokens before anything was cut; ``labels``, where labelled.
+            Parts by name, as `collate` takes them; ``labels``, where labelled; ``length``, where something is cut: its
+            size before that.
 
         Raises:
             DataError: a row that can't be encoded; names file, row and column.
         """
 
-    def prompt_ids(self, row: Mapping[str, Any], tokenizer: Any) -> list[int]:
+    def prompt_ids(self, row: Mapping[str, Any], processor: Any) -> list[int]:
         """Tokens that a row's answer is generated after, written as in training and never cut.
 
         Raises:
@@ -194,7 +219,7 @@ class Task(ScoredTask[ConfigT]):
         """
         raise ConfigError(f"the task {self.name!r} generates no text")
 
-    def answer_ends(self, tokenizer: Any) -> list[int]:
+    def answer_ends(self, processor: Any) -> list[int]:
         """Tokens that end a generated answer."""
         return []
 
@@ -210,6 +235,21 @@ class Task(ScoredTask[ConfigT]):
         """
         raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
 
+    def planned_batch(self, sizes: Sequence[int], labels: Sequence[str] = ("",)) -> Batch:
+        """A batch for planning, of rows that are padded to the largest size.
+
+        Args:
+            sizes: of the rows, see `size`.
+            labels: label names of the planned model.
+
+        Raises:
+            ConfigError: the task can't be planned for.
+        """
+        import torch
+
+        one = self.planned_example(max(sizes), labels)
+        return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
+
     def why_not_merged(self, kind: str, format: str) -> str | None:
         """Why a merged model would not give this task's answers elsewhere; None: it does.
 
@@ -217,6 +257,8 @@ class Task(ScoredTask[ConfigT]):
             kind: of the head; ``model``: of transformers' own class.
             format: see `pefttools.merge`.
         """
+        if "text" not in self.modality:
+            return f"a merged model is compared with its adapter on texts, and the task {self.name!r} reads none"
         if kind == "model" and format == "transformers":
             return None
         return f"a merged model has no place for the head of the task {self.name!r}"
@@ -235,20 +277,20 @@ class Task(ScoredTask[ConfigT]):
         return None
 
     @abstractmethod
-    def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
+    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
         """Pad examples to one batch of tensors ``[rows, tokens]``."""
 
-    def why_padded(self, model: TunedModel) -> str | None:
+    def why_padded(self, model: Model) -> str | None:
         """Why `training_batch` pads rows on this model although it was to leave padding out; None: it does as told."""
         return None
 
-    def packs(self, model: TunedModel) -> bool:
+    def packs(self, model: Model) -> bool:
         """Whether `training_batch` leaves padding out on this model."""
         return False
 
-    def training_batch(self, model: TunedModel, examples: Sequence[Example]) -> Batch:
+    def training_batch(self, model: Model, examples: Sequence[Example]) -> Batch:
         """Examples as one batch to train on."""
-        return self.collate(examples, model.tokenizer)
+        return self.collate(examples, model.processor)
 
     @abstractmethod
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
@@ -277,16 +319,22 @@ class Task(ScoredTask[ConfigT]):
         """The loss of a batch without its labels; a task that can do so keeps less in memory than its logits."""
         return self.loss(self.logits(transformer, head, batch), labels, num_items_in_batch)
 
-    def evaluation_pass(self, model: TunedModel, batch: Batch) -> Any:
+    def evaluation_pass(self, model: Model, batch: Batch) -> Any:
         """One forward pass as `evaluate` runs it, on a batch with its labels."""
         return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
+
+    def probe(self, processor: Any) -> Batch:
+        """One row, to see whether a model gives numbers at all."""
+        batch: Batch = dict(processor("A short text, as anybody might write it.", return_tensors="pt"))
+        batch.pop("token_type_ids", None)
+        return batch
 
     @property
     def generated_tokens(self) -> int:
         """Maximum number of tokens that are generated after a row; 0 where nothing is."""
         return 0
 
-    def idle_options(self, tokenizer: Any, train: Table) -> list[str]:
+    def idle_options(self, processor: Any, train: Table) -> list[str]:
         """Options that were given and have no effect on this base and these rows, each with the reason."""
         return []
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
 from pefttools.data import Table
 from pefttools.errors import ConfigError
-from pefttools.methods import Target
-from pefttools.tasks.task import Batch, Built, Example, Task, TaskConfig
+from pefttools.methods import Method, Target
+from pefttools.tasks.task import Batch, Built, Example, Task, TaskConfig, TextTaskConfig
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HeadKind = Literal["auto", "mean", "cls", "last", "model"]
 
 
-class TextHeadConfig(TaskConfig):
+class TextHeadConfig(TextTaskConfig):
     """Options of every such task."""
 
     head: HeadKind = Field(
@@ -53,20 +53,19 @@ class HeadTask(Task[ConfigT]):
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
         import transformers
 
-        from pefttools.bases.loading import load_tokenizer, load_transformer
+        from pefttools.bases.loading import load_transformer
         from pefttools.heads.pooling import PoolingHead
         from pefttools.heads.shell import own_head_modules
-        from pefttools.tasks.padding import pad_with, show_the_last_token
 
         kind = head_kind or self.head_kind(base)
-        tokenizer = load_tokenizer(base)
+        processor = self.processor(base)
         if kind != "model":
             transformer, missing = load_transformer(transformers.AutoModel, base, variant)
             if missing:
                 raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
             hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
             head = PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
-            return Built(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), tokenizer)
+            return Built(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), processor)
         names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
         transformer, missing = load_transformer(
             getattr(transformers, self.auto_class),
@@ -76,11 +75,17 @@ class HeadTask(Task[ConfigT]):
             id2label=dict(enumerate(names)),
             label2id={label: index for index, label in enumerate(names)},
         )
-        pad_with(transformer, tokenizer.pad_token_id)
+        self.settle_model(transformer, processor)
+        heads = own_head_modules(transformer, missing)
+        return Built(transformer, None, kind, Target(self.name, self.peft_task_type, heads), processor)
+
+    def settle_model(self, transformer: nn.Module, processor: Any) -> None:
+        """Set what transformers' class with a head must be told: where padding is, and that the last token is one."""
+        from pefttools.tasks.padding import pad_with, show_the_last_token
+
+        pad_with(transformer, processor.pad_token_id)
         if not self.per_token:
             show_the_last_token(transformer)
-        heads = own_head_modules(transformer, missing)
-        return Built(transformer, None, kind, Target(self.name, self.peft_task_type, heads), tokenizer)
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         from pefttools.tasks.padding import padded_on_the_right
@@ -114,6 +119,15 @@ class TextHeadTask(HeadTask[TextConfigT]):
     @abstractmethod
     def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
         """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
+
+    def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
+        marked = "pair" in roles and "token_type_ids" in processor.model_input_names
+        if marked and not method.capabilities.all_inputs:
+            raise ConfigError(
+                f"the method {method.name!r} can't tell the two texts of a pair apart on this model: it drops token "
+                "types",
+                hint="Choose another method, or join the texts in one column.",
+            )
 
     def check_texts(self, table: Table, index: int) -> None:
         """Refuse a row whose texts are none.

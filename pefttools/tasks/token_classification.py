@@ -17,7 +17,7 @@ from pefttools.metrics.losses import TokenLoss
 from pefttools.metrics.tagging import EntityF1, EntityPrecision, EntityRecall, TagAccuracy
 from pefttools.tasks.class_labels import declared_labels
 from pefttools.tasks.tag_rows import check_tags, check_words, tags_of, words_of
-from pefttools.tasks.task import IGNORE, Batch, Evaluation, Example, Prediction, Role, TaskConfig
+from pefttools.tasks.task import IGNORE, Batch, Evaluation, Example, Prediction, Role, TextTaskConfig
 from pefttools.tasks.text_head import HeadTask
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OUTSIDE = "O"
 
 
-class TokenClassificationConfig(TaskConfig):
+class TokenClassificationConfig(TextTaskConfig):
     """Options of token classification."""
 
     head: Literal["auto", "tokens", "model"] = Field(

@@ -100,7 +100,7 @@ def check_declarations(method: Method[Any]) -> None:
 
 def logits_of(model: TunedModel, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
     """Logits without those of padding, float32 on the CPU."""
-    batch = model.spec.task.collate(examples, model.tokenizer)
+    batch = model.spec.task.collate(examples, model.processor)
     found = model.run_batch({name: value for name, value in batch.items() if name != "labels"}).float().cpu()
     return found[batch["attention_mask"].bool()] if found.ndim == 3 else found
 
@@ -116,7 +116,7 @@ def _train(model: TunedModel, examples: Sequence[dict[str, Any]]) -> None:
         assert model.count().trainable == model.count().head, "it says that it trains the head alone"
     if method.capabilities.trains != "base":
         assert {p.dtype for p in trained} <= {torch.float32, torch.float64}, "what is trained must be float32"
-    batch = model.spec.task.collate(examples, model.tokenizer)
+    batch = model.spec.task.collate(examples, model.processor)
     labels = batch.pop("labels")
     optimizer = torch.optim.AdamW(trained, lr=0.02)
     model.train()
@@ -248,7 +248,7 @@ def _gradients(model: TunedModel, examples: Sequence[dict[str, Any]]) -> dict[st
             # Zeros would hide the gradients behind them.
             generator = torch.Generator(parameter.device).manual_seed(len(name))
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
-    batch = model.spec.task.collate(examples, model.tokenizer)
+    batch = model.spec.task.collate(examples, model.processor)
     labels = batch.pop("labels")
     torch.manual_seed(0)  # dropout must fall alike where a layer is run again
     model(**batch, targets=labels).backward()

@@ -72,7 +72,7 @@ def check_task(
     model = stored.model
     _check_refusals(chosen, rows, model.labels)
     table = table_of_rows(rows, chosen)
-    examples = model.spec.task.encode(table, model.tokenizer, model.labels)
+    examples = model.spec.task.encode(table, model.processor, model.labels)
     check_batches(model, examples)
     check_measures(model, examples)
     _check_predictions(model, folder / "artifact", rows)
@@ -96,10 +96,10 @@ def check_declarations(task: Task[Any]) -> None:
 def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
     """A row's logits do not depend on its neighbours, and losses add up over the batches of a step."""
     task = model.spec.task
-    sizes = [len(one["input_ids"]) for one in examples]
+    sizes = task.sizes(examples)
     short, long = sizes.index(min(sizes)), sizes.index(max(sizes))
     assert sizes[short] < sizes[long], "give rows of different lengths"
-    with model.asking():
+    with model.inference_mode():
         together, alone = model.run([examples[short], examples[long]]).float(), model.run([examples[short]]).float()
         seen = together[:1, : alone.shape[1]] if task.per_token else together[:1]
         if task.generates:
@@ -117,11 +117,11 @@ def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
 
 def _count(task: Task[Any], examples: Sequence[Example], model: TunedModel) -> int:
     """Labels of a batch, as transformers' Trainer counts them."""
-    return int((task.collate(examples, model.tokenizer)["labels"] != IGNORE).sum())
+    return int((task.collate(examples, model.processor)["labels"] != IGNORE).sum())
 
 
 def _loss(model: TunedModel, examples: Sequence[Example], items: int | None) -> float:
-    batch = model.spec.task.collate(examples, model.tokenizer)
+    batch = model.spec.task.collate(examples, model.processor)
     labels = batch.pop("labels")
     return float(model(**batch, targets=labels, num_items_in_batch=items))
 

@@ -87,7 +87,7 @@ def _bytes(model: nn.Module) -> int:
 def _check_neighbours(model: TunedModel) -> None:
     examples = encoded_rows(model, None)
     longest = max(len(one["input_ids"]) for one in examples)
-    batch = model.spec.task.collate(examples, model.tokenizer)
+    batch = model.spec.task.collate(examples, model.processor)
     batch.pop("labels", None)
     assert batch["input_ids"].shape[1] == longest
     first = {name: value.clone() for name, value in batch.items()}

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.bases import Base
-from pefttools.bases.loading import load_tokenizer
 from pefttools.data import Splits, Table
 from pefttools.data.arrow_examples import ExampleCodec
 from pefttools.data.mapped import SMALL, found, kept
 from pefttools.files import sha256_file
-from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.cuts import Cuts, cuts_of
 from pefttools.tasks.task import Example, Task
 
@@ -30,7 +28,7 @@ class Examples:
 
     Args:
         task: encodes them.
-        base: its tokenizer is taken.
+        base: its processor is taken.
         splits: the rows.
         labels: label names.
     """
@@ -58,25 +56,25 @@ class Examples:
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest training example."""
-        return max(input_lengths(self.train))
+        """Size of the largest training example, see `Task.size`."""
+        return max(self._task.sizes(self.train))
 
     @cached_property
     def cuts(self) -> dict[str, Cuts]:
         """Rows that are longer than the task takes, by split."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        limit = self._task.options.max_length
-        return {name: cuts_of(examples, limit) for name, examples in splits.items() if examples is not None}
+        return {name: cuts_of(examples, self._task) for name, examples in splits.items() if examples is not None}
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._base)
+    def processor(self) -> Any:
+        """What encodes the rows."""
+        return self._task.processor(self._base)
 
     def _encoded(self, table: Table) -> Sequence[Example]:
         if len(table) <= SMALL:
-            return self._task.encode(table, self._tokenizer, self._labels)
+            return self._task.encode(table, self.processor, self._labels)
         key = self._key(table)
-        like = self._task.encode(table.take(range(min(_SLICE, len(table)))), self._tokenizer, self._labels)
+        like = self._task.encode(table.take(range(min(_SLICE, len(table)))), self.processor, self._labels)
         codec = ExampleCodec(like)
         there = found(key, lambda _: codec)
         return there[0] if there is not None else kept(self._stream(table), lambda _: codec, key)
@@ -84,7 +82,7 @@ class Examples:
     def _stream(self, table: Table) -> Iterator[Example]:
         for start in range(0, len(table), _SLICE):
             part = table.take(range(start, min(start + _SLICE, len(table))))
-            yield from self._task.encode(part, self._tokenizer, self._labels)
+            yield from self._task.encode(part, self.processor, self._labels)
 
     def _key(self, table: Table) -> str:
         """Names examples by all that decides them: rows, tokenizer, task and labels."""

@@ -15,7 +15,6 @@ from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
-from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Evaluation, Example, Task
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
@@ -165,7 +164,7 @@ def fit(
         train_seconds=seconds,
         evaluation_seconds=evaluating.spent[0],
         samples=round(passes * len(train)),
-        tokens=round(passes * sum(input_lengths(train))),
+        tokens=round(passes * sum(task.sizes(train))),
         learning_rate=rates.method,
         head_learning_rate=rates.head if count.head else None,
         cpu_seconds=cpu,

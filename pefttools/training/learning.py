@@ -27,10 +27,10 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
     """
     task = model.spec.task
     total, count = 0.0, 0
-    with model.asking():
+    with model.inference_mode():
         for start in range(0, len(examples), batch_size):
             rows = [examples[index] for index in range(start, min(start + batch_size, len(examples)))]
-            batch = all_moved(task.collate(rows, model.tokenizer), model.device)
+            batch = all_moved(task.collate(rows, model.processor), model.device)
             labels = batch.pop("labels")
             total += float(model(**batch, targets=labels, num_items_in_batch=1))
             count += int(torch.count_nonzero(labels != IGNORE))

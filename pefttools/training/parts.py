@@ -40,7 +40,9 @@ def settle_parts(prepared: Prepared, reporter: Reporter) -> Prepared:
 
     def fits(parts: int) -> bool:
         chosen = with_parts(prepared, parts)
-        batch = largest_batch(prepared.examples.train, chosen.recipe.training.batch_size, parts * world_size())
+        train = prepared.examples.train
+        sizes = prepared.task.sizes(train)
+        batch = largest_batch(train, sizes, chosen.recipe.training.batch_size, parts * world_size())
         return _predicted(chosen, batch) and (not trying or _runs(chosen, batch))
 
     parts = fewest(prepared.recipe.training.batch_size // world_size(), fits)
@@ -71,9 +73,8 @@ def with_parts(prepared: Prepared, parts: int) -> Prepared:
 
 def _predicted(prepared: Prepared, batch: Sequence[Example]) -> bool:
     device, available = this_device()
-    lengths = [len(example["input_ids"]) for example in batch]
     try:
-        need = training_bytes(prepared, device, lengths)
+        need = training_bytes(prepared, device, prepared.task.sizes(batch))
     except ConfigError as error:
         raise ConfigError(
             f"gradient_accumulation: auto needs a prediction of memory, and there is none: {error.message}",

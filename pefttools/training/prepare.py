@@ -8,7 +8,6 @@ from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST
 from pefttools.bases import Base, locate_base, variants
-from pefttools.bases.loading import load_tokenizer
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.compute.processes import check_launch, world_size
 from pefttools.data import Splits, load_splits
@@ -88,7 +87,7 @@ def prepare(recipe: Recipe) -> Prepared:
     rates = default_rates(recipe.training, method, base)
     notes = [*([shortened] if shortened else []), *splits.notes]
     notes += method.idle_options(config, variants.get(recipe.variant)())
-    notes += task.idle_options(load_tokenizer(base), splits.train)
+    notes += task.idle_options(examples.processor, splits.train)
     notes += task.data_notes(splits.tables(), labels)
     notes += duplicate_notes(splits.tables(), task.identity, task.strata)
     return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, rates, parent, notes)
@@ -119,7 +118,7 @@ def build_model(prepared: Prepared) -> TunedModel:
         prepared.labels,
         precision=recipe.training.precision,
         seed=recipe.seed,
-        pairs="pair" in prepared.splits.train.columns,
+        roles=prepared.splits.train.columns,
         gradient_checkpointing=recipe.training.gradient_checkpointing,
         device=default_device(),
     )

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
-from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 
 
@@ -60,17 +59,17 @@ class LengthWindowSampler(Sampler[int]):
         yield from last
 
 
-def largest_batch(examples: Sequence[Example], batch_size: int, shares: int = 1) -> list[Example]:
-    """The examples of an epoch's forward pass that have the most tokens, padding included.
+def largest_batch(examples: Sequence[Example], sizes: Sequence[int], batch_size: int, shares: int = 1) -> list[Example]:
+    """The examples of an epoch's forward pass that take the most, padding included.
 
     Args:
         examples: of training.
+        sizes: see `Task.size`.
         batch_size: examples of one optimizer step.
         shares: forward passes that a step is computed in: parts times processes.
     """
-    lengths = input_lengths(examples)
-    order = list(LengthWindowSampler(lengths, batch_size, seed=0))
+    order = list(LengthWindowSampler(sizes, batch_size, seed=0))
     size = batch_size // shares
     batches = [order[start : start + size] for start in range(0, len(order), size)]
-    largest = max(batches, key=lambda batch: len(batch) * max(lengths[index] for index in batch))
+    largest = max(batches, key=lambda batch: len(batch) * max(sizes[index] for index in batch))
     return [examples[index] for index in largest]

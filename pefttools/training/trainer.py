@@ -13,7 +13,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from pefttools.compute.finite import FiniteLosses
 from pefttools.progress import Advance
-from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
 from pefttools.training.gradients import check_gradients, without_gradient
@@ -110,7 +109,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
-        lengths = input_lengths(self.train_dataset.examples)
+        lengths = self.tuned.spec.task.sizes(self.train_dataset.examples)
         # A step's examples are fixed first, then shared out among processes and parts.
         return LengthWindowSampler(lengths, self.config.batch_size, self.args.data_seed or 0)
 

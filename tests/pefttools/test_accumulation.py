@@ -24,7 +24,7 @@ def test_the_largest_pass_is_one_of_those_that_are_made(lengths: list[int], rows
     examples = [{"input_ids": [0] * length, "length": length} for length in lengths]
     order = list(LengthWindowSampler(lengths, batch, 0))
     passes = [[lengths[i] for i in order[s : s + rows]] for s in range(0, len(order), rows)]
-    found = [len(one["input_ids"]) for one in largest_batch(examples, batch, parts * count)]
+    found = [len(one["input_ids"]) for one in largest_batch(examples, lengths, batch, parts * count)]
     assert len(found) * max(found) == max(len(one) * max(one) for one in passes)
 
 

@@ -85,26 +85,6 @@ def test_every_room_is_in_the_package_that_is_built() -> None:
     assert sorted(settings["packages"]) == sorted(found)
 
 
-def test_the_lowest_room_knows_none_above_it() -> None:
-    for path in (ROOT / "pefttools" / "compute").glob("*.py"):
-        own = {name for name in _imports(path) if name.startswith("pefttools")}
-        assert all(name.startswith(("pefttools.compute", "pefttools.errors")) for name in own), (path, own)
-
-
-def test_what_training_stands_on_knows_nothing_of_it() -> None:
-    below = ("compute", "bases", "data", "deltas", "tasks", "artifact", "planning", "importers", "store")
-    files = [path for room in below for path in (ROOT / "pefttools" / room).rglob("*.py")]
-    files += [ROOT / "pefttools" / f"{name}.py" for name in ("tuned", "recipe", "methods", "outline")]
-    for path in files:
-        assert not any(name.startswith("pefttools.training") for name in _imports(path)), path
-
-
-def test_nobody_imports_the_command_line() -> None:
-    for path in (ROOT / "pefttools").rglob("*.py"):
-        if "cli" not in path.parts:
-            assert not any(name.startswith("pefttools.cli") for name in _imports(path)), path
-
-
 @pytest.mark.parametrize(
     "program",
     [

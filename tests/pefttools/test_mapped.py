@@ -19,7 +19,6 @@ from pefttools.data.arrow_rows import RowCodec
 from pefttools.data.mapped import Chosen, MappedItems, found, kept
 from pefttools.errors import DataError
 from pefttools.recipe import choose_task
-from pefttools.tasks.batches import input_lengths
 from pefttools.tasks.cuts import cuts_of
 from pefttools.training.examples import Examples
 
@@ -207,8 +206,8 @@ def test_large_splits_are_those_of_small_ones(tiny_bert: str, tmp_path: Path, mo
     assert isinstance(filed.train, MappedItems) and isinstance(filed.validation, MappedItems)
     assert (list(filed.train), list(filed.validation), filed.cuts) == wanted
     assert filed.cuts["train"].cut > 0
-    assert input_lengths(filed.train) == [len(one["input_ids"]) for one in wanted[0]]
-    assert cuts_of(list(filed.train), 16) == filed.cuts["train"]
+    assert task.sizes(filed.train) == [len(one["input_ids"]) for one in wanted[0]]
+    assert cuts_of(list(filed.train), task) == filed.cuts["train"]
     # another run of a comparison maps the same file: only the first rows are encoded, to know their types
     encoded: list[int] = []
     encode = type(task).encode
@@ -222,7 +221,7 @@ def test_large_splits_are_those_of_small_ones(tiny_bert: str, tmp_path: Path, mo
     assert list(again.train) == wanted[0] and encoded == [4]
     # other options, other examples
     other = choose_task({"name": "sequence-classification", "max_length": 12})
-    assert max(input_lengths(Examples(other, base, _splits(tmp_path, monkeypatch, large=True), ["a", "b"]).train)) == 12
+    assert Examples(other, base, _splits(tmp_path, monkeypatch, large=True), ["a", "b"]).longest == 12
 
 
 def test_examples_of_unlike_kinds_are_refused() -> None:

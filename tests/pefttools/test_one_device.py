@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pefttools.bases.loading import quiet
+from pefttools.bases.quiet import quiet
 from pefttools.bases.skeleton import skeleton
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
@@ -24,9 +24,9 @@ from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.device import CPU
 from pefttools.planning.fake import WithoutNumbers
 from pefttools.planning.plan import Planned, Shape
-from pefttools.planning.serving import _adapter
 from pefttools.pool.adapter_cache import Resident, Source
 from pefttools.pool.base import load_served_base
+from pefttools.pool.planned import _adapter
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.running import Runner, fetched
 from pefttools.pool.weight_slots import WeightSlots

@@ -219,10 +219,11 @@ def test_cuts_are_counted(tiny_bert: str) -> None:
     from pefttools.tasks.cuts import cuts_of
 
     model = pefttools.wrap(tiny_bert, "lora", task=TASK, labels=LABELS)
+    task = model.spec.task
     rows = [{"text": "card " * size, "label": "no"} for size in (3, 14, 15, 40)]
     table = Table("t", rows, {"text": "text", "label": "label"}, range(1, 5))
     # two tokens more than words: [CLS] and [SEP]
-    assert cuts_of(model.spec.task.encode(table, model.tokenizer, LABELS), 16) == Cuts(4, 2, 42, 16)
+    assert cuts_of(task.encode(table, model.tokenizer, LABELS), task) == Cuts(4, 2, 42, 16)
     pair = [{"text": "card " * 10, "pair": "rate " * 10}]
     table = Table("t", pair, {"text": "text", "pair": "pair"}, [1])
-    assert cuts_of(model.spec.task.encode(table, model.tokenizer, LABELS, labelled=False), 16) == Cuts(1, 1, 23, 16)
+    assert cuts_of(task.encode(table, model.tokenizer, LABELS, labelled=False), task) == Cuts(1, 1, 23, 16)

@@ -27,7 +27,7 @@ from pefttools.planning import device as devices
 from pefttools.planning.counting import counting
 from pefttools.planning.device import CARDS, CPU, GPU
 from pefttools.planning.plan import Planned, Shape
-from pefttools.planning.serving import plan_serving
+from pefttools.pool.planned import plan_serving
 from pefttools.sites import all_linear
 from tests.conftest import save_base
 

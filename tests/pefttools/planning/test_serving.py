@@ -15,7 +15,7 @@ from pefttools.methods import methods
 from pefttools.planning.counter import weights_of
 from pefttools.planning.device import CPU, GPU
 from pefttools.planning.plan import Planned, Shape
-from pefttools.planning.serving import plan_serving
+from pefttools.pool.planned import plan_serving
 
 from ...allocator import peak_of
 

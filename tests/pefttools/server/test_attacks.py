@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from pefttools.artifact.manifest import list_files, read_manifest, write_manifest
 from pefttools.errors import ArtifactError
 from pefttools.server import Settings
-from pefttools.server.app import without_paths
+from pefttools.server.errors import without_paths
 from pefttools.server.running import ANSWER
 from pefttools.store import Store
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pefttools.artifact.manifest import TaskEntry
 from pefttools.artifact.save import write_weights
 from pefttools.bases import variants
-from pefttools.bases.loading import quiet
+from pefttools.bases.quiet import quiet
 from pefttools.errors import ConfigError
 from pefttools.planning.counting import DEVICE, counting, kernels
 from pefttools.planning.decoding import read_and_continue
