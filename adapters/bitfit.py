@@ -108,7 +108,7 @@ class BitFit(OwnMethod[BitFitConfig]):
             if name != f"bias{SUFFIX}" or not _adds_its_bias(model, site):
                 raise ConfigError(
                     f"bitfit: {full.removesuffix(SUFFIX)} is not simply added to a layer's output: the adapter has no "
-                    "delta form and can't be served beside others, exported or added up",
+                    "delta form: it can't be pooled, exported or composed",
                     hint="Serve it alone, merge it, or train with bitfit.targets that leave this module out.",
                 )
             found[site] = SiteDelta(Bias(delta))

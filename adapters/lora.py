@@ -45,12 +45,13 @@ class LoraConfig(MethodConfig):
         description="modules to adapt: names, ends of names, globs, or all-linear",
     )
     experts: bool = Field(
-        False, description="also adapt the routed experts of a mixture that are fused in one weight, each by its own"
+        False,
+        description="also adapt the routed experts of a mixture that are stored in one fused weight, each separately",
     )
-    rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
-    dora: bool = Field(False, description="train magnitude and direction apart")
-    lean: bool = Field(True, description="keep no more for the backward pass than it needs; off: PEFT's own layers")
-    pissa: bool = Field(False, description="start at the principal components; needs a float32 base")
+    rslora: bool = Field(False, description="rank-stabilized scale alpha / sqrt(r)")
+    dora: bool = Field(False, description="weight-decomposed LoRA: train magnitude and direction separately")
+    lean: bool = Field(True, description="save memory in the backward pass; off: PEFT's own layers")
+    pissa: bool = Field(False, description="initialise with the principal components (PiSSA); needs a float32 base")
 
 
 class Lora(PeftMethod[LoraConfig]):
@@ -71,13 +72,13 @@ class Lora(PeftMethod[LoraConfig]):
             refuse_pairs_of_options({"lora.experts": config.experts, f"lora.{name}": bool(getattr(config, name))})
         if config.pissa and variant.name != "float32":
             raise ConfigError(
-                f"lora.pissa does not go with the base variant {variant.name!r}: it rewrites the base's weights",
+                f"lora.pissa can't be used on the base variant {variant.name!r}: it rewrites the base's weights",
                 hint="Use the variant float32, or leave pissa off.",
             )
 
         if config.dora and variant.name == "int8":
             raise ConfigError(
-                "lora.dora does not go with the base variant 'int8': its norms break bitsandbytes' state",
+                "lora.dora can't be used on the base variant 'int8': its norms break bitsandbytes' state",
                 hint="Use the variant nf4, or leave dora off.",
             )
 

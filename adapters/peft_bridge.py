@@ -161,11 +161,11 @@ def _keep_trained_heads(model: nn.Module) -> None:
 
 
 def refuse_pairs_of_options(options: dict[str, bool]) -> None:
-    """Refuse two options that exclude each other.
+    """Refuse options that are mutually exclusive.
 
     Raises:
         ConfigError: more than one is on.
     """
     on = [name for name, value in options.items() if value]
     if len(on) > 1:
-        raise ConfigError(f"{' and '.join(on)} exclude each other", hint="Choose one.")
+        raise ConfigError(f"{' and '.join(on)} are mutually exclusive", hint="Choose one.")

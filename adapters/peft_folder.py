@@ -99,8 +99,8 @@ def read_folder(folder: Path) -> PeftFolder:
 def _configuration(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(
-            f"{path.parent} has no {path.name}: without it the weights mean nothing",
-            hint="Restore the file that PEFT wrote beside them.",
+            f"{path.parent} has no {path.name}: without it the weights can't be interpreted",
+            hint="Restore the file that PEFT wrote next to them.",
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def _pickled(file: Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtifactError(
-            f"{file} holds more than tensors: loading it would run code of its author's choice",
+            f"{file} holds more than tensors: loading it could run arbitrary code",
             hint="Don't load it. Ask for the adapter as safetensors.",
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -139,7 +139,7 @@ def _pickled(file: Path) -> dict[str, Tensor]:
             f"{file} is damaged: {str(error).splitlines()[0] if str(error) else repr(error)}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ArtifactError(f"{file} holds something else than tensors by name")
+        raise ArtifactError(f"{file} holds something other than named tensors")
     return state
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pefttools.bases import Base
-    from pefttools.tasks import Built
+    from pefttools.tasks import TaskModel
 
 #: a configuration of the model, which some programs put beside the adapter
 _MODEL_CONFIG = "config.json"
@@ -70,7 +70,7 @@ class PeftImporter(Importer):
             details={**meaning.details, **left_out},
         )
 
-    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> Foreign:
+    def check(self, folder: Path, foreign: Foreign, built: TaskModel, base: Base) -> Foreign:
         found = read_folder(folder)
         shapes = _shapes(found)
         wanted = {name: _wanted(name, shape, found.config, built.transformer) for name, shape in shapes.items()}
@@ -102,7 +102,7 @@ class PeftImporter(Importer):
         if lacking:
             raise ArtifactError(
                 f"neither {folder} nor the base {base.id!r} holds {lacking[0]}, which the task's head needs: "
-                "PEFT would draw it at random",
+                "PEFT would initialise it at random",
                 hint="Train it with the adapter (modules_to_save), or give a base that has it.",
             )
         for option, name in _without_effect(found):
@@ -215,7 +215,7 @@ def _without_effect(found: PeftFolder) -> list[tuple[str, str]]:
     return unused
 
 
-def _lacking(shapes: Shapes, built: Built, base: Base) -> list[str]:
+def _lacking(shapes: Shapes, built: TaskModel, base: Base) -> list[str]:
     """Parameters of the task head that nobody holds."""
     from pefttools.bases.fingerprint import safetensors_header, weight_files
 

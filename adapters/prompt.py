@@ -25,7 +25,7 @@ class PromptConfig(MethodConfig):
 
     length: int = Field(20, ge=1, description="number of virtual tokens")
     start: Literal["vocabulary", "random"] = Field(
-        "vocabulary", description="begin at embeddings of tokens drawn from the vocabulary, or at random ones"
+        "vocabulary", description="initial embeddings: of tokens drawn from the vocabulary, or random"
     )
 
 

@@ -10,8 +10,8 @@ import typer
 def bench(
     spec: Path = typer.Argument(help="YAML file: methods, base, data."),
     overrides: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field."),
-    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at the same time, as far as memory reaches."),
-    share_cards: bool = typer.Option(False, "--share-cards", help="More jobs than graphics cards; times are marked."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of concurrent runs, as far as memory allows."),
+    share_cards: bool = typer.Option(False, "--share-cards", help="Allow more jobs than GPUs; their times are marked."),
 ) -> None:
     """Compare methods; started again after a kill, it goes on where it stopped."""
     from .spec import load_spec

@@ -21,10 +21,9 @@ from pefttools.recipe import validate
 from .cards import Cards, visible_cards
 from .environment import Environment, this_environment
 from .pipe import parse
-from .records import LOG, RUNS, Failure, RunRecord, read_record, write_record
+from .records import LOG, RUNS, SUMMARY, Failure, RunRecord, read_record, write_record
 from .spec import BenchSpec, PlannedRun, load_spec, plan
 
-SUMMARY = "bench.json"
 _GIB = 2**30
 
 
@@ -91,7 +90,7 @@ def bench(
     if not any(record.status == "ok" for record in outcome.records.values()):
         first = next(iter(outcome.records.values()))
         raise TrainingError(
-            f"no run ended well; the first, {first.id}: {first.error.message if first.error else first.status}",
+            f"no run succeeded; the first, {first.id}: {first.error.message if first.error else first.status}",
             hint=f"See {spec.output / RUNS / first.id / LOG}.",
         )
     outcome.report = write_report(spec.output)

@@ -73,7 +73,7 @@ def _training_parts(
     model.train()
     # The first step creates the optimizer's state; a step in the middle of training is the one to measure.
     with counter:
-        optimizer_step(model, batch, settings.parts, optimizer)
+        optimizer_step(model, batch, settings.microbatches, optimizer)
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, torch.Tensor):
@@ -81,7 +81,7 @@ def _training_parts(
     counter.reset_peak()
     allocator = _Allocator(model.device)
     with counter:
-        optimizer_step(model, batch, settings.parts, optimizer)
+        optimizer_step(model, batch, settings.microbatches, optimizer)
     parts, most = allocator.correct(_parts(counter)), Parts(**{kind: counter.most[kind] for kind in KINDS})
     for hook in hooks:
         hook.remove()

@@ -29,17 +29,17 @@ def check_fits(prepared: Prepared, reporter: Reporter) -> None:
     """
     device, available = this_device()
     settings = prepared.recipe.training
-    rows = settings.batch_size // settings.parts
+    rows = settings.batch_size // settings.microbatches
     try:
         need = training_bytes(prepared, device, [prepared.examples.longest] * rows)
     except ConfigError as error:
-        reporter.event(f"not known whether memory will do: {error.message}")
+        reporter.event(f"it is not known whether memory will suffice: {error.message}")
         return
     if need > available:
         raise WontFitError(
-            f"a training step is predicted to take {need / 2**30:.2f} GiB of the {available / 2**30:.2f} GiB that "
-            f"{device.title} has: not begun",
-            hint="See `pefttools plan RECIPE --gpu CARD` for what would fit, or say memory_check: false in the spec.",
+            f"a training step needs {need / 2**30:.2f} GiB (predicted); only {available / 2**30:.2f} GiB are available "
+            f"on {device.title}. Run skipped",
+            hint="See `pefttools plan RECIPE --gpu CARD` for what would fit, or set memory_check: false in the spec.",
         )
 
 

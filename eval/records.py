@@ -20,6 +20,8 @@ ARTIFACT = "artifact"
 LOG = "log.txt"
 #: folder of all runs inside the folder of a comparison
 RUNS = "runs"
+#: what a comparison is, in its folder
+SUMMARY = "bench.json"
 #: share by which predicted and measured memory may differ without a word
 TOLERANCE = 0.05
 #: a main thread that ran for a smaller share of the wall time had to wait for others
@@ -271,7 +273,7 @@ def read_record(folder: Path) -> RunRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise DataError(f"{path} is no valid record: {error}", hint="Remove it, and run bench again.") from error
+        raise DataError(f"{path} is not a valid record: {error}", hint="Remove it, and run bench again.") from error
 
 
 def read_records(folder: Path) -> list[RunRecord]:

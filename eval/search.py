@@ -35,65 +35,97 @@ def search(prepared: Prepared, settings: Search, reporter: Reporter, trials: lis
     Raises:
         DivergedError: every learning rate diverged; the last one's.
     """
-    trains = prepared.method.capabilities.trains != "nothing"
-    head_only = prepared.method.capabilities.trains == "head"
-    waiting = settings.rates(prepared.rates, head_only=head_only) if trains else [prepared.rates]
-    tried: list[Rates] = []
-    alone = len(waiting) == 1
-    left = 0 if alone else settings.extend
-    grid = len(waiting)
-    best: Fitted | None = None
-    chosen = 0
-    best_state: dict[str, torch.Tensor] = {}
-    failure: DivergedError | None = None
-    while waiting:
-        rates = waiting.pop(0)
-        tried.append(rates)
-        beyond = len(trials) >= grid
-        head = rates.head if prepared.labels and trains else None
+    trains = prepared.method.capabilities.trains
+    waiting = settings.rates(prepared.rates, head_only=trains == "head") if trains != "nothing" else [prepared.rates]
+    running = _Search(prepared, reporter, trials, alone=len(waiting) == 1)
+    for rates in waiting:
+        running.run(rates)
+    if running.alone:
+        return running.result()
+    for _ in range(settings.extend):
+        further = settings.beyond(running.tried, running.best_rates, head_only=trains == "head")
+        if further is None:
+            return running.result()
+        reporter.event(f"the best learning rate is at the edge of those tried: trying {_said(further, settings)} too")
+        running.run(further, beyond=True)
+    found = running.result()
+    if settings.beyond(running.tried, running.best_rates, head_only=trains == "head") is not None:
+        assert running.best_rates is not None
+        reporter.event(
+            f"the best learning rate, {_said(running.best_rates, settings)}, is at the edge of the {len(trials)} "
+            "tried, and the budget is spent: a better one may exist beyond it"
+        )
+    return found
+
+
+class _Search:
+    """Trials as they are run, and the best of them.
+
+    Args:
+        prepared: what is trained.
+        reporter: told of progress.
+        trials: filled as they end.
+        alone: there is one trial only, whose model need not be made again.
+    """
+
+    def __init__(self, prepared: Prepared, reporter: Reporter, trials: list[Trial], *, alone: bool) -> None:
+        self.prepared = prepared
+        self.reporter = reporter
+        self.trials = trials
+        self.alone = alone
+        self.tried: list[Rates] = []
+        self._best: Fitted | None = None
+        self._chosen = 0
+        self._state: dict[str, torch.Tensor] = {}
+        self._failure: DivergedError | None = None
+
+    @property
+    def best_rates(self) -> Rates | None:
+        """Of the best trial; None where all diverged."""
+        return None if self._best is None else self.tried[self._chosen]
+
+    def run(self, rates: Rates, *, beyond: bool = False) -> None:
+        """Train with these learning rates."""
+        self.tried.append(rates)
+        trains = self.prepared.method.capabilities.trains != "nothing"
+        head = rates.head if self.prepared.labels and trains else None
         try:
             with tempfile.TemporaryDirectory() as work:
-                fitted = fit(prepared, reporter, Path(work), rates=rates)
+                fitted = fit(self.prepared, self.reporter, Path(work), rates=rates)
         except DivergedError as error:
-            reporter.event(str(error))
-            trials.append(
+            self.reporter.event(str(error))
+            self.trials.append(
                 Trial(
                     learning_rate=rates.method, head_learning_rate=head, status="diverged", steps=error.step,
                     beyond=beyond, error=error.message,
                 )
             )  # fmt: skip
             # Its traceback holds the model and the optimizer.
-            failure = error.with_traceback(None)
-        else:
-            trials.append(_trial(prepared, rates, head, fitted, beyond))
-            if best is None or _rank(prepared, fitted, rates) > _rank(prepared, best, tried[chosen]):
-                best, chosen = fitted, len(tried) - 1
-                best_state = {} if alone else _copied(fitted)
-            if not alone:
-                fitted.release()  # one model at a time in memory
-        further = None
-        if not waiting:
-            further = settings.beyond(tried, None if best is None else tried[chosen], head_only=head_only)
-        if further is not None and left:
-            reporter.event(
-                f"the best learning rate is at the edge of those tried: trying {_said(further, settings)} too"
-            )
-            waiting.append(further)
-            left -= 1
-    if best is None:
-        assert failure is not None
-        raise failure
-    if not alone:
-        best.model = build_model(prepared)
-        put_state(best.model, best_state, "the chosen trial")
-        best.model.calibrate(best.validation.calibration)
-        if further is not None:
-            reporter.event(
-                f"the best learning rate, {_said(tried[chosen], settings)}, is at the edge of the {len(trials)} tried, "
-                "and the budget is spent: a better one may lie beyond"
-            )
-    trials[chosen] = trials[chosen].model_copy(update={"chosen": True})
-    return best
+            self._failure = error.with_traceback(None)
+            return
+        self.trials.append(_trial(self.prepared, rates, head, fitted, beyond))
+        best = self.best_rates
+        if best is None or _rank(self.prepared, fitted, rates) > _rank(self.prepared, self._best, best):
+            self._best, self._chosen = fitted, len(self.tried) - 1
+            self._state = {} if self.alone else _copied(fitted)
+        if not self.alone:
+            fitted.release()  # one model at a time in memory
+
+    def result(self) -> Fitted:
+        """The best trial, with its model.
+
+        Raises:
+            DivergedError: all diverged; the last one's.
+        """
+        if self._best is None:
+            assert self._failure is not None
+            raise self._failure
+        if not self.alone:
+            self._best.model = build_model(self.prepared)
+            put_state(self._best.model, self._state, "the chosen trial")
+            self._best.model.calibrate(self._best.validation.calibration)
+        self.trials[self._chosen] = self.trials[self._chosen].model_copy(update={"chosen": True})
+        return self._best
 
 
 def _said(rates: Rates, settings: Search) -> str:
@@ -116,7 +148,8 @@ def _trial(prepared: Prepared, rates: Rates, head: float | None, fitted: Fitted,
     )
 
 
-def _rank(prepared: Prepared, fitted: Fitted, rates: Rates) -> tuple[float, float, float]:
+def _rank(prepared: Prepared, fitted: Fitted | None, rates: Rates) -> tuple[float, float, float]:
+    assert fitted is not None
     metrics, default = fitted.validation.metrics, prepared.rates
     steps = abs(math.log(rates.method / default.method)) + abs(math.log(rates.head / default.head))
     return prepared.selection.score(metrics), -metrics.get("loss", 0.0), -round(steps, 6)

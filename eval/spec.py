@@ -17,6 +17,8 @@ from pefttools.errors import ConfigError
 from pefttools.recipe import Choice, Recipe, read_yaml, validate
 from pefttools.training.rates import Rates
 
+from .records import ARTIFACT, RUNS
+
 
 class Search(BaseModel):
     """How many learning rates each method may try: the same budget for all."""
@@ -29,7 +31,7 @@ class Search(BaseModel):
     )
     factor: float = Field(3.0, gt=1, description="ratio between neighbouring learning rates")
     extend: int = Field(
-        2, ge=0, le=9, description="further trials, outwards, as long as the best is the largest or smallest one tried"
+        2, ge=0, le=9, description="further trials, outwards, while the best is the largest or smallest one tried"
     )
 
     @property
@@ -104,7 +106,7 @@ class BenchSpec(BaseModel):
         description="runs that are kept when a comparison goes on: same: those made with the same versions on the same "
         "machine, the others are made again; any: all, and the report marks those that were made otherwise",
     )
-    memory_check: bool = Field(True, description="stop a run that is predicted not to fit before it begins")
+    memory_check: bool = Field(True, description="skip a run that is predicted not to fit into memory")
     output: Path = Path("runs/comparison")
 
 
@@ -155,7 +157,7 @@ def plan(spec: BenchSpec) -> list[PlannedRun]:
     double = next((one for one in ids if ids.count(one) > 1), None)
     if double is not None:
         raise ConfigError(
-            f"two runs would be called {double!r}",
+            f"two runs would have the name {double!r}",
             hint="Give one of the methods a label of its own: {name: ..., label: ...}.",
         )
     return runs
@@ -187,7 +189,7 @@ def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: in
         "training": training,
         "selection": spec.selection.model_dump(mode="json"),
         "seed": seed,
-        "output": spec.output / "runs" / name / "artifact",
+        "output": spec.output / RUNS / name / ARTIFACT,
         "storage": spec.storage,
     }
     return PlannedRun(id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pefttools.training.prepare import Prepared
     from pefttools.tuned import TunedModel
 
+    from .gpu import GpuPeaks
+
 
 def main() -> None:
     """Read the run, do it, write its record."""
@@ -107,21 +109,18 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
 
 def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     """Train, choose, save, measure; fills `facts` as it goes, so that a failure keeps what was known."""
-    from pefttools.training.parts import settle_parts
-    from pefttools.training.prepare import build_model, prepare
-    from pefttools.training.sampler import largest_batch
+    from pefttools.training.microbatches import settle_microbatches
+    from pefttools.training.prepare import prepare
     from pefttools.training.store import store
 
     from .gpu import GpuPeaks
-    from .memory import peak_rss, profile
-    from .prediction import check_fits, predict
+    from .memory import peak_rss
+    from .prediction import check_fits
     from .search import search
 
     reporter = PipeReporter()
-    prepared = settle_parts(prepare(planned.recipe), reporter)
-    recipe = prepared.recipe
-    parts = recipe.training.parts
-    facts |= {**_inputs(planned, prepared), "accumulation": parts}
+    prepared = settle_microbatches(prepare(planned.recipe), reporter)
+    facts |= {**_inputs(planned, prepared), "accumulation": prepared.recipe.training.microbatches}
 
     if planned.memory_check:
         check_fits(prepared, reporter)
@@ -135,9 +134,9 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     gpu.end("training")
     facts |= _training(best)
 
-    stored = store(prepared, best, reporter, recipe.output)
+    stored = store(prepared, best, reporter, prepared.recipe.output)
     facts["validation"] = stored.validation.metrics
-    facts["artifact"] = _artifact(recipe.output, folder, prepared.base.size, stored.manifest.storage)
+    facts["artifact"] = _artifact(prepared.recipe.output, folder, prepared.base.size, stored.manifest.storage)
     final = stored.validation
     if prepared.examples.test is not None:
         gpu.begin()
@@ -146,20 +145,38 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         facts["seconds"]["evaluation"] = seconds
         facts["test"] = test.metrics
         final = test
+    facts |= _measured(prepared, final, folder)
+
+    del stored, best  # memory is measured without them
+    _measure_memory(prepared, rss, gpu, reporter, facts)
+
+
+def _measured(prepared: Prepared, final: Evaluation, folder: Path) -> dict[str, Any]:
+    """Write down what is compared, and say what its metrics are."""
     report = prepared.task.class_report(final, prepared.labels)
-    facts["fewest_rows"] = min((one.rows for one in report.classes if one.rows), default=None) if report else None
-    facts["measures"] = {metric.name: asdict(metric.measure) for metric in final.measured}
     write_predictions(folder, final.entries())
     # Of no other metric: one of elsewhere may take minutes, and this leaves rows out fifty times.
     if (values := final.row_values(prepared.selection.metric)) is not None:
         write_row_values(folder, prepared.selection.metric, values)
+    return {
+        "fewest_rows": min((one.rows for one in report.classes if one.rows), default=None) if report else None,
+        "measures": {metric.name: asdict(metric.measure) for metric in final.measured},
+    }
 
-    del stored, best
+
+def _measure_memory(prepared: Prepared, rss: int, gpu: GpuPeaks, reporter: PipeReporter, facts: dict[str, Any]) -> None:
+    """Profile a step of the same training, beside what is predicted of it; a lack of memory is noted."""
+    from pefttools.training.prepare import build_model
+    from pefttools.training.sampler import largest_batch
+
+    from .memory import profile
+    from .prediction import predict
+
     reporter.event("measuring memory")
-    train = prepared.examples.train
-    batch = largest_batch(train, prepared.task.sizes(train), recipe.training.batch_size, parts)
+    settings, train, task = prepared.recipe.training, prepared.examples.train, prepared.task
+    batch = largest_batch(train, task.sizes(train), settings.batch_size, settings.microbatches)
     try:
-        memory = profile(build_model(prepared), batch, recipe.training, prepared.examples.validation, rss)
+        memory = profile(build_model(prepared), batch, settings, prepared.examples.validation, rss)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -168,7 +185,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         reporter.event(note)
         facts["notes"] = [*facts["notes"], note]
         return
-    predicted, warning = predict(prepared, prepared.task.sizes(batch), memory.training)
+    predicted, warning = predict(prepared, task.sizes(batch), memory.training)
     if warning is not None:
         reporter.event(warning)
     facts["memory"] = memory.model_copy(update={"cuda": gpu.result, "predicted": predicted})

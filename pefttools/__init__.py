@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from pefttools.api import export as export
     from pefttools.api import import_adapter as import_adapter
     from pefttools.api import inspect as inspect
+    from pefttools.api import largest_fit as largest_fit
     from pefttools.api import load as load
     from pefttools.api import merge as merge
     from pefttools.api import norms as norms
     from pefttools.api import plan as plan
+    from pefttools.api import plan_pool as plan_pool
     from pefttools.api import predict as predict
     from pefttools.api import push_to_hub as push_to_hub
     from pefttools.api import save as save
+    from pefttools.api import sign as sign
+    from pefttools.api import signing_key as signing_key
     from pefttools.api import train as train
     from pefttools.api import verify as verify
     from pefttools.api import wrap as wrap
@@ -38,13 +42,17 @@ _HOMES = {
             "export",
             "import_adapter",
             "inspect",
+            "largest_fit",
             "load",
             "merge",
             "norms",
             "plan",
+            "plan_pool",
             "predict",
             "push_to_hub",
             "save",
+            "sign",
+            "signing_key",
             "train",
             "verify",
             "wrap",

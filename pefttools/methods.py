@@ -144,12 +144,12 @@ class Method(ABC, Generic[ConfigT]):
             )
         if can.variants is not None and variant.name not in can.variants:
             raise ConfigError(
-                f"the method {self.name!r} does not go with the base variant {variant.name!r}",
-                hint=f"It goes with: {', '.join(sorted(can.variants))}.",
+                f"the method {self.name!r} can't be used on the base variant {variant.name!r}",
+                hint=f"It can be used on: {', '.join(sorted(can.variants))}.",
             )
         if can.trains == "base" and variant.quantized:
             raise ConfigError(
-                f"the method {self.name!r} does not go with the base variant {variant.name!r}: it trains the base's "
+                f"the method {self.name!r} can't be used on the base variant {variant.name!r}: it trains the base's "
                 "own weights, which are quantized there",
                 hint="Choose a variant that is not quantized; `pefttools variants` lists them.",
             )

@@ -27,7 +27,7 @@ Choice = str | dict[str, Any]
 class Recipe(BaseModel):
     """What is trained on what, how, and where the artifact goes."""
 
-    # `from` is no name in Python.
+    # `from` is a keyword in Python.
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
@@ -130,7 +130,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping, not {type(content).__name__}")
     for override in overrides:
@@ -198,7 +198,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is no valid YAML: {error}") from error
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
     *parents, last = path.split(".")
     place = content
     for parent in parents:

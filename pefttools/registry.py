@@ -136,7 +136,7 @@ class Registry(Generic[T]):
         points = self._entry_points().get(name)
         if not points:
             raise UnknownNameError(self.kind, name, self.names())
-        # One distribution may be seen twice (an editable install beside its own metadata): that is no conflict.
+        # One distribution may be seen twice (an editable install beside its own metadata): that is not a conflict.
         owners = {(point.value, _origin(point).distribution) for point in points}
         if len(owners) > 1:
             listed = " and ".join(sorted(f"{owner} ({value})" for value, owner in owners))
@@ -151,7 +151,8 @@ class Registry(Generic[T]):
         base = getattr(importlib.import_module(module), attribute)
         if not (isinstance(plugin, type) and issubclass(plugin, base)):
             raise ConfigError(
-                f"the {self.kind} {name!r} is {plugin!r}, which is no subclass of {base.__module__}.{base.__qualname__}"
+                f"the {self.kind} {name!r} is {plugin!r}, which is not a subclass of {base.__module__}."
+                f"{base.__qualname__}"
             )
         return plugin
 

@@ -230,7 +230,7 @@ def output_size(module: nn.Module) -> int:
     """Size of a linear layer's output."""
     size = getattr(module, "out_features", None) or getattr(module, "nf", None)
     if not isinstance(size, int):
-        raise TargetError(f"{type(module).__name__} is no linear layer")
+        raise TargetError(f"{type(module).__name__} is not a linear layer")
     return size
 
 
@@ -238,7 +238,7 @@ def input_size(module: nn.Module) -> int:
     """Size of a linear layer's input."""
     size = getattr(module, "in_features", None) or getattr(module, "nx", None)
     if not isinstance(size, int):
-        raise TargetError(f"{type(module).__name__} is no linear layer")
+        raise TargetError(f"{type(module).__name__} is not a linear layer")
     return size
 
 

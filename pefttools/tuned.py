@@ -14,7 +14,7 @@ from pefttools.bases import Base, BaseVariant, variants
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.methods import Capabilities, Method, MethodConfig, Target, TaskFacts
-from pefttools.tasks import Built, Task
+from pefttools.tasks import Task, TaskModel
 from pefttools.tasks.generation import end_tokens
 
 
@@ -214,7 +214,7 @@ def build(
     """Load a base, add the task's head and wrap it: a model ready to be trained.
 
     Args:
-        base: where it lies.
+        base: its path.
         variant_name: number format of its weights.
         method: wraps it.
         config: the method's options.
@@ -254,7 +254,7 @@ def build(
 
 
 def assemble(
-    built: Built,
+    built: TaskModel,
     wrapped: nn.Module,
     base: Base,
     variant: BaseVariant,

@@ -92,7 +92,7 @@ def try_cell(base: str, method: str, head: str, folder: Path, serve: bool = True
 
 
 def answer(model: TunedModel, examples: list[dict[str, Any]], side: str = "right") -> list[torch.Tensor]:
-    """Logits per row: ``[labels]``, or ``[tokens, vocabulary]`` of the tokens that are no padding."""
+    """Logits per row: ``[labels]``, or ``[tokens, vocabulary]`` of the tokens that are not padding."""
     if side == "right":
         batch = model.spec.task.collate(examples, model.tokenizer)
     else:

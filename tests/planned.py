@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pefttools.planning.device import CPU, Device
-from pefttools.planning.plan import Choice, Row, Shape, combined
+from pefttools.planning.plan import Choice, MemoryPlan, Shape, combined
 
 
 def plan(
@@ -17,6 +17,6 @@ def plan(
     labels: int = 2,
     shape: Shape | None = None,
     device: Device = CPU,
-) -> list[Row]:
+) -> list[MemoryPlan]:
     """The memory of trainings of one shape."""
     return [one.row(shape or Shape()) for one in combined(base, task, methods, variants, labels, device)]

@@ -21,7 +21,7 @@ from pefttools.tuned import build
 
 def cases(setting: Setting) -> Iterator[Case]:
     """A case per variant, by a training and by a pool."""
-    setting.build(MINILM, "lora")  # what is imported on the way is no part of a model
+    setting.build(MINILM, "lora")  # what is imported on the way is not part of a model
     for variant in VARIANTS:
         yield f"training {variant}", partial(_loaded, setting, variant, False)
         yield f"pool {variant}", partial(_loaded, setting, variant, True)

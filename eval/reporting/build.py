@@ -24,7 +24,7 @@ from ..statistics import (
     seeds_interval,
     value_interval,
 )
-from .data import ReportData, Row
+from .data import ReportData, ResultRow
 from .fronts import front
 from .reading import check, planned, planned_ids, planned_of_row, read_summary, values_of_rows
 
@@ -36,7 +36,7 @@ def build(folder: Path) -> ReportData:
     """From the folder of a comparison.
 
     Raises:
-        DataError: no records there, a damaged one, or such as are no comparison.
+        DataError: no records there, a damaged one, or records that are not of one comparison.
     """
     found = read_records(folder)
     records = planned(folder, found)
@@ -158,7 +158,7 @@ def _name(key: Key, groups: Mapping[Key, list[RunRecord]]) -> str:
     return label if variant == "float32" or (alone and variant in label) else f"{label} ({variant})"
 
 
-def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common | None) -> Row:
+def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common | None) -> ResultRow:
     done = [run for run in runs if run.status == "ok"]
     scores = [run.score for run in done if run.score is not None]
     score = sum(scores) / len(scores) if scores else None
@@ -169,7 +169,7 @@ def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common 
         for name in names
     }
     memory = next((run.memory for run in done if run.memory is not None), None)
-    return Row(
+    return ResultRow(
         label=key[0], variant=key[1], name=key[0], method=runs[0].method,
         runs=tuple(sorted(runs, key=lambda run: run.seed)), score=score, interval=interval, interval_kind=kind,
         deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None, metrics=metrics, against=None,
@@ -195,7 +195,7 @@ def _interval(
     return interval, "seeds" if interval is not None else ""
 
 
-def _ranked(rows: list[Row], sign: float) -> list[Row]:
+def _ranked(rows: list[ResultRow], sign: float) -> list[ResultRow]:
     """Rows from the best to the worst, with the Pareto fronts."""
     rows = sorted(rows, key=lambda row: (row.score is None, -sign * (row.score or 0.0), row.name))
     scores = [None if row.score is None else sign * row.score for row in rows]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from . import words
-from .data import ReportData, Row
+from . import formatting
+from .data import ReportData, ResultRow
 from .tables import flat
 
 
@@ -27,11 +27,11 @@ class Column:
 
     key: str
     title: str
-    text: Callable[[Row], str]
+    text: Callable[[ResultRow], str]
     heading: str = ""
     narrow: str = ""
-    narrow_text: Callable[[Row], str] | None = None
-    value: Callable[[Row], float] | None = None
+    narrow_text: Callable[[ResultRow], str] | None = None
+    value: Callable[[ResultRow], float] | None = None
 
     @property
     def in_markdown(self) -> str:
@@ -43,7 +43,7 @@ class Column:
         """Its heading there."""
         return self.narrow or self.in_markdown
 
-    def in_narrow(self, row: Row) -> str:
+    def in_narrow(self, row: ResultRow) -> str:
         """What its cell says in a terminal."""
         return (self.narrow_text or self.text)(row)
 
@@ -94,22 +94,22 @@ def html_rows(data: ReportData, columns: Iterable[Column]) -> list[list[Cell]]:
     return found
 
 
-def _sorted_by(column: Column, row: Row, figures: dict[str, Any]) -> float | str:
+def _sorted_by(column: Column, row: ResultRow, figures: dict[str, Any]) -> float | str:
     value = figures[column.key] if column.value is None else column.value(row)
     return -1.0 if value is None else value if isinstance(value, str) else float(value)
 
 
 def _scores(data: ReportData) -> list[Column]:
-    measure, unit = data.measure, words.difference_unit(data.measure)
+    measure, unit = data.measure, formatting.difference_unit(data.measure)
     kinds = {row.interval_kind for row in data.rows if row.interval is not None}
     of_one_kind = len(kinds) == 1
 
-    def score(row: Row) -> str:
-        return words.score(row.score, measure)
+    def score(row: ResultRow) -> str:
+        return formatting.score(row.score, measure)
 
-    def interval(row: Row) -> str:
+    def interval(row: ResultRow) -> str:
         """The interval, and what it is of unless the heading says so for all."""
-        said = words.spread(row, measure)
+        said = formatting.spread(row, measure)
         return said if of_one_kind or row.interval is None else f"{said} ({row.interval_kind})"
 
     return [
@@ -120,18 +120,18 @@ def _scores(data: ReportData) -> list[Column]:
         ),
         Column(
             "interval_low", f"95 % interval ({next(iter(kinds))})" if of_one_kind else "95 % interval", interval,
-            "95 % interval", "95 %", lambda row: words.spread(row, measure),
+            "95 % interval", "95 %", lambda row: formatting.spread(row, measure),
         ),
-        Column("seed_deviation", "Between seeds", lambda row: words.deviation(row, measure), "between seeds"),
+        Column("seed_deviation", "Between seeds", lambda row: formatting.deviation(row, measure), "between seeds"),
         Column(
             "difference", f"Difference to {data.baseline}" + (f", {unit}" if unit else ""),
-            lambda row: words.difference(row, measure),
+            lambda row: formatting.difference(row, measure),
             f"difference to {data.baseline}" + (f" ({unit})" if unit else ""),
-            f"vs {data.baseline}", lambda row: words.difference_in_short(row, measure),
+            f"vs {data.baseline}", lambda row: formatting.difference_in_short(row, measure),
             value=lambda row: row.against.difference if row.against else (0.0 if row.is_baseline else -1.0),
         ),
         Column("verdict", "Verdict", lambda row: row.verdict, "verdict"),
-        Column("seeds", "Runs", words.runs, "runs"),
+        Column("seeds", "Runs", formatting.runs, "runs"),
     ]  # fmt: skip
 
 
@@ -144,32 +144,32 @@ def _costs(data: ReportData) -> list[Column]:
     return [
         Column(
             "trained_parameters", "Trained parameters",
-            lambda row: f"{words.count(row.trained)} ({words.percent(row.share_trained)})",
-            "trained parameters", "trained", lambda row: words.count(row.trained),
+            lambda row: f"{formatting.count(row.trained)} ({formatting.percent(row.share_trained)})",
+            "trained parameters", "trained", lambda row: formatting.count(row.trained),
         ),
         Column(
-            "artifact_bytes", "Adapter on disk, of the base", words.artifact, "adapter",
-            narrow_text=lambda row: words.bytes_(row.first.artifact.bytes if row.first.artifact else None),
+            "artifact_bytes", "Adapter on disk, of the base", formatting.artifact, "adapter",
+            narrow_text=lambda row: formatting.bytes_(row.first.artifact.bytes if row.first.artifact else None),
         ),
         Column(
-            "learning_rates", "Learning rate", words.learning_rates,
+            "learning_rates", "Learning rate", formatting.learning_rates,
             value=lambda row: row.learning_rates[0] if row.learning_rates else -1.0,
         ),
-        Column("predicted_training_peak_bytes", "The same, predicted", lambda row: words.predicted(row.memory)),
+        Column("predicted_training_peak_bytes", "The same, predicted", lambda row: formatting.predicted(row.memory)),
         *(_part(name, title) for name, title in parts.items()),
-        figure("training_peak_bytes", data.memory_title, words.bytes_, *peak),
-        figure("train_seconds", "Training time", words.seconds, "training", "time"),
-        figure("train_cpu_seconds", "CPU time of training", words.seconds, "CPU time", "cpu"),
-        figure("samples_per_second", "Rows/s", words.rate, "rows/s"),
-        figure("tokens_per_second", "Tokens/s", words.rate),
-        figure("predicted_gpu_training_peak_bytes", "GPU memory, predicted", words.bytes_),
-        figure("evaluation_peak_bytes", "Peak at evaluation", words.bytes_),
-        figure("peak_rss_bytes", "Peak RSS of the process", words.bytes_),
+        figure("training_peak_bytes", data.memory_title, formatting.bytes_, *peak),
+        figure("train_seconds", "Training time", formatting.seconds, "training", "time"),
+        figure("train_cpu_seconds", "CPU time of training", formatting.seconds, "CPU time", "cpu"),
+        figure("samples_per_second", "Rows/s", formatting.rate, "rows/s"),
+        figure("tokens_per_second", "Tokens/s", formatting.rate),
+        figure("predicted_gpu_training_peak_bytes", "GPU memory, predicted", formatting.bytes_),
+        figure("evaluation_peak_bytes", "Peak at evaluation", formatting.bytes_),
+        figure("peak_rss_bytes", "Peak RSS of the process", formatting.bytes_),
     ]  # fmt: skip
 
 
 def _part(name: str, title: str) -> Column:
-    def most(row: Row) -> float:
+    def most(row: ResultRow) -> float:
         if row.memory is None:
             return -1.0
         return float(getattr(row.memory.training_most or row.memory.training, name))
@@ -177,6 +177,6 @@ def _part(name: str, title: str) -> Column:
     return Column(
         f"training_{name}_bytes",
         title,
-        lambda row: "–" if row.memory is None else words.part(row.memory, name),
+        lambda row: "–" if row.memory is None else formatting.part(row.memory, name),
         value=most,
     )

@@ -13,7 +13,7 @@ from ..statistics import Comparison, Interval
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One method on one base variant, over its seeds.
 
     Attributes:
@@ -110,7 +110,7 @@ class Row:
 
 
 def verdict(found: Comparison) -> str:
-    """A verdict in words. With one seed it is about two trained models, and says so."""
+    """A verdict in formatting. With one seed it is about two trained models, and says so."""
     if found.about_methods or found.verdict == "inconclusive":
         return found.verdict
     return f"one seed: this model is {found.verdict}"
@@ -124,7 +124,7 @@ class ReportData:
     baseline: str
     metric: str
     measure: Measure
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     records: tuple[RunRecord, ...]
     #: runs in the folder that the spec does not mean any more
     left_out: int = 0

@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from .data import ReportData, Row
+from .data import ReportData, ResultRow
 
 #: colours that stay apart for most kinds of colour blindness (Okabe and Ito), then two more
 _COLOURS = (
@@ -52,7 +52,7 @@ def figures(data: ReportData) -> list[tuple[str, str, str]]:
 
 
 def _scatter(
-    rows: list[Row], costs: list[float], front: list[bool], data: ReportData, colours: dict[str, str]
+    rows: list[ResultRow], costs: list[float], front: list[bool], data: ReportData, colours: dict[str, str]
 ) -> dict[str, Any]:
     scale = 100.0 if data.measure.unit == "%" else 1.0
     traces: list[dict[str, Any]] = []
@@ -105,7 +105,7 @@ def _curves(data: ReportData, key: str, colours: dict[str, str]) -> dict[str, An
     return {"data": traces, "layout": layout}
 
 
-def _parts(rows: list[Row]) -> dict[str, Any]:
+def _parts(rows: list[ResultRow]) -> dict[str, Any]:
     names = [html.escape(row.name) for row in rows]
     parts = (("weights", "Weights"), ("gradients", "Gradients"), ("optimizer", "Optimizer state"),
              ("other", "Activations and temporaries"))  # fmt: skip

@@ -8,9 +8,9 @@ from pefttools.metrics import Measure
 from pefttools.tasks.cuts import Cuts
 
 from ..statistics import Comparison
-from .data import ReportData, Row
+from .data import ReportData, ResultRow
+from .formatting import bytes_, chance, difference, difference_unit, percent, reason, runs, unfinished
 from .trials import at_edge
-from .words import bytes_, chance, difference, difference_unit, percent, reason, runs, unfinished
 
 #: rows of a class below which an average over classes varies more than its intervals say
 ENOUGH_ROWS = 10
@@ -65,7 +65,7 @@ def findings(data: ReportData) -> list[str]:
     return found
 
 
-def _verdicts(data: ReportData, compared: Sequence[tuple[Row, Comparison]]) -> list[str]:
+def _verdicts(data: ReportData, compared: Sequence[tuple[ResultRow, Comparison]]) -> list[str]:
     """What was shown of each method, and of what kind it is."""
     found = []
     measure = data.measure
@@ -128,7 +128,7 @@ def _rare_classes(data: ReportData) -> list[str]:
     ]
 
 
-def _listed(rows: Sequence[Row], measure: Measure) -> str:
+def _listed(rows: Sequence[ResultRow], measure: Measure) -> str:
     return "; ".join(f"{row.name} {difference(row, measure)}" for row in rows)
 
 

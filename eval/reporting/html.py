@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import classes, trials, words
+from . import classes, formatting, trials
 from .columns import PARTS, RESOURCES, RESULTS, Column, chosen, html_rows
 from .data import ReportData
 from .figures import figures
@@ -34,7 +34,7 @@ def to_html(data: ReportData) -> str:
         findings=findings(data),
         trials=trials.lines(data),
         class_reports=classes.reports(data),
-        memory_note=words.memory_note(data),
+        memory_note=formatting.memory_note(data),
         figures=[(name, title, Markup(text)) for name, title, text in figures(data)],
         runs=[_run(record) for record in data.records],
         # plotly's own code: the only text that is not escaped, and no data is in it

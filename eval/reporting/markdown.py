@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import trials, words
+from . import formatting, trials
 from .columns import MARKDOWN, chosen
 from .data import ReportData
 from .findings import findings
@@ -24,7 +24,7 @@ def to_markdown(data: ReportData) -> str:
         "",
         *(f"- {_plain(text)}" for text in findings(data)),
         "",
-        _plain(words.memory_note(data)),
+        _plain(formatting.memory_note(data)),
         "",
         *_trials(data),
     ]
@@ -51,7 +51,7 @@ def _trials(data: ReportData) -> list[str]:
 def _plain(text: str) -> str:
     """Text that can neither end a cell nor begin markup."""
     text = " ".join(text.splitlines())
-    # An underscore inside a word, as in exact_match, is no emphasis.
+    # An underscore inside a word, as in exact_match, is not emphasis.
     text = re.sub(r"([\\`*\[\]~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
     for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
         text = text.replace(sign, safe)

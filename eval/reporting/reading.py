@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pefttools.errors import DataError
 
-from ..records import RUNS, RunRecord
+from ..records import RUNS, SUMMARY, RunRecord
 from ..row_values import read_row_values
 
 
@@ -78,7 +78,7 @@ def values_of_rows(folder: Path, runs: Sequence[RunRecord]) -> dict[int, NDArray
 
 def _spec(folder: Path) -> dict[str, Any]:
     try:
-        spec = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+        spec = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return spec if isinstance(spec, dict) else {}

@@ -9,13 +9,13 @@ from typing import Any
 
 from pefttools.files import canonical_json
 
-from .data import ReportData, Row
+from .data import ReportData, ResultRow
 from .findings import findings
+from .formatting import learning_rates, reason
 from .trials import in_one_line
-from .words import learning_rates, reason
 
 
-def flat(row: Row, metric: str) -> dict[str, Any]:
+def flat(row: ResultRow, metric: str) -> dict[str, Any]:
     """One row of the table as names and plain values."""
     memory, against, artifact = row.memory, row.against, row.first.artifact
     predicted = memory.predicted if memory else None

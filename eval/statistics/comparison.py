@@ -176,7 +176,7 @@ def _of_rows(differences: NDArray[np.float64]) -> Variance:
     """
     rows = len(differences)
     squares = float(differences @ differences)
-    # Where a metric is no mean over rows, each row's number depends a little on all others.
+    # Where a metric is not a mean over rows, each row's number depends a little on all others.
     differing = np.abs(differences) > _TINY * np.abs(differences).max(initial=0.0)
     typical = float((differences[differing] ** 2).mean()) if differing.any() else 0.0
     total = float(differences.sum())

@@ -1,8 +1,19 @@
 """The Python functions behind ``import pefttools``. The command line does nothing that these can't."""
 
-from pefttools.api.artifacts import compose, export, import_adapter, inspect, merge, norms, push_to_hub, verify
+from pefttools.api.artifacts import (
+    compose,
+    export,
+    import_adapter,
+    inspect,
+    merge,
+    norms,
+    push_to_hub,
+    sign,
+    signing_key,
+    verify,
+)
 from pefttools.api.models import evaluate, load, predict, save, train, wrap
-from pefttools.api.planning import plan
+from pefttools.api.planning import largest_fit, plan, plan_pool
 
 __all__ = [
     "compose",
@@ -10,13 +21,17 @@ __all__ = [
     "export",
     "import_adapter",
     "inspect",
+    "largest_fit",
     "load",
     "merge",
     "norms",
     "plan",
+    "plan_pool",
     "predict",
     "push_to_hub",
     "save",
+    "sign",
+    "signing_key",
     "train",
     "verify",
     "wrap",

@@ -11,7 +11,8 @@ from pefttools.artifact import Manifest, read_manifest
 from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.load import find_base
 from pefttools.artifact.reading import hold
-from pefttools.artifact.signing import trusted
+from pefttools.artifact.signing import new_key, trusted
+from pefttools.artifact.signing import sign as sign_artifact
 from pefttools.errors import UnknownNameError
 from pefttools.tuned import TunedModel
 
@@ -53,7 +54,7 @@ def verify(
 
     Args:
         folder: the artifact.
-        base: where its base lies; None: where the manifest says.
+        base: path of the base model; None: as the manifest says.
         check_base: whether the base is looked at.
         rehash: read the base's weights again, whatever is known of the files.
         signed_by: public keys, one of which must have signed it; none: anybody may have made it.
@@ -114,15 +115,15 @@ def export(
         artifact: folder of the artifact.
         output: folder to write.
         format: ``peft-lora``.
-        rank: most rank of a site; needed where the adapter is no low-rank update itself.
-        base: where the base lies, if not where the manifest says.
+        rank: maximum rank of a site; needed where the adapter is not a low-rank update itself.
+        base: path of the base model, if it has moved.
         overwrite: replace an adapter that stands there.
 
     Returns:
         The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 where exact.
 
     Raises:
-        ConfigError: an adapter that is no change of linear layers' weights, or something is in the way.
+        ConfigError: an adapter that is not a change of linear layers' weights, or something is in the way.
     """
     from pefttools.artifact.convert import export_lora
 
@@ -206,3 +207,35 @@ def push_to_hub(model: TunedModel | PathLike, repository: str, *, private: bool 
     with tempfile.TemporaryDirectory() as spare:
         save(model, Path(spare, "artifact"))
         return push(Path(spare, "artifact"), target, private=private)
+
+
+def sign(folder: PathLike, key: PathLike) -> Path:
+    """Sign an artifact; `load`, `verify` and a server ask for signatures by ``signed_by``.
+
+    Args:
+        folder: the artifact.
+        key: file of a private key, as `signing_key` writes it.
+
+    Returns:
+        The file of the signature.
+
+    Raises:
+        ArtifactError: the artifact is damaged.
+        ConfigError: the key can't be read.
+    """
+    return sign_artifact(Path(folder), Path(key))
+
+
+def signing_key(file: PathLike) -> Path:
+    """Make a key to sign artifacts with.
+
+    Args:
+        file: where the private key goes.
+
+    Returns:
+        The file of the public key, for those who verify.
+
+    Raises:
+        ConfigError: the file exists already.
+    """
+    return new_key(Path(file))

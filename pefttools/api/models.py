@@ -129,7 +129,7 @@ def load(
 
     Args:
         folder: the artifact.
-        base: where the base lies, if not where the manifest says.
+        base: path of the base model, if it has moved.
         variant: number format of the base, if not the one that the adapter was trained on.
         signed_by: public keys, one of which must have signed it; none: anybody may have made it.
 

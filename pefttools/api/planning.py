@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pefttools.planning.ask import asked
 from pefttools.planning.device import find_device
-from pefttools.planning.plan import Choice, Row
+from pefttools.planning.fits import Largest, largest_that_fit
+from pefttools.planning.plan import Choice, MemoryPlan
+from pefttools.planning.request import resolve_request
+from pefttools.pool.planned import Serving, plan_serving
 
 
 def plan(
@@ -20,7 +22,7 @@ def plan(
     gpu: str = "cpu",
     overrides: Sequence[str] = (),
     **shape: Any,
-) -> list[Row]:
+) -> list[MemoryPlan]:
     """Predict the memory of trainings; no weights are loaded.
 
     Args:
@@ -45,5 +47,74 @@ def plan(
         >>> row.peak_bytes < 16 * 2**30
         True
     """
-    question = asked(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
-    return [planned.row(question.shape) for planned in question.planned]
+    request = resolve_request(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
+    return [planned.row(request.shape) for planned in request.planned]
+
+
+def plan_pool(
+    base: str,
+    *,
+    residents: int,
+    task: Choice | None = None,
+    methods: Sequence[Choice] | None = None,
+    variants: Sequence[str] | None = None,
+    labels: int = 2,
+    gpu: str = "cpu",
+    overrides: Sequence[str] = (),
+    **shape: Any,
+) -> list[Serving]:
+    """Predict the memory of pools of adapters that are all alike; no weights are loaded.
+
+    Args:
+        base: see `plan`.
+        residents: number of adapters held.
+        task: see `plan`.
+        methods: see `plan`.
+        variants: see `plan`.
+        labels: see `plan`.
+        gpu: see `plan`.
+        overrides: see `plan`.
+        shape: see `plan`; ``eval_batch_size`` rows of ``length`` tokens are answered at a time.
+
+    Returns:
+        One per method and variant; sizes in bytes.
+
+    Raises:
+        PeftToolsError: as `plan`; a method whose adapters can't be pooled.
+    """
+    request = resolve_request(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
+    return [plan_serving(planned, request.shape, residents) for planned in request.planned]
+
+
+def largest_fit(
+    base: str,
+    *,
+    task: Choice | None = None,
+    method: Choice | None = None,
+    variant: str | None = None,
+    labels: int = 2,
+    gpu: str = "gpu",
+    overrides: Sequence[str] = (),
+    **shape: Any,
+) -> list[Largest]:
+    """Predict the largest batch and the longest texts that a training takes on a card; no weights are loaded.
+
+    Args:
+        base: see `plan`.
+        task: see `plan`.
+        method: name, or a mapping with name and options.
+        variant: number format of the base's weights.
+        labels: see `plan`.
+        gpu: a card; ``gpu``: all that are known and compute in bfloat16.
+        overrides: see `plan`.
+        shape: see `plan`.
+
+    Returns:
+        One per card.
+
+    Raises:
+        PeftToolsError: as `plan`.
+    """
+    methods, variants = None if method is None else [method], None if variant is None else [variant]
+    request = resolve_request(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
+    return largest_that_fit(request.planned[0], request.shape, request.cards)

@@ -1,4 +1,4 @@
-"""Artifacts: small folders that prove what they belong to. See docs/artifact-format.md.
+"""Artifacts: small folders that verify which base model they were trained on. See docs/artifact-format.md.
 
 Manifests can be read without torch, which is loaded with the first function that needs it.
 """

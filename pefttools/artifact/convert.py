@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from pefttools.artifact.load import find_base
 from pefttools.artifact.manifest import MANIFEST, Manifest, MethodEntry
 from pefttools.artifact.reading import hold_weights
-from pefttools.artifact.save import HEAD, seal
+from pefttools.artifact.save import HEAD, finalize
 from pefttools.bases import variants
 from pefttools.bases.identity import unlike_fields
 from pefttools.deltas import AdapterDeltas
@@ -25,7 +25,7 @@ from pefttools.errors import ConfigError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
 from pefttools.recipe import stored_method
-from pefttools.tasks import Built
+from pefttools.tasks import TaskModel
 
 #: a file that every folder of a PEFT adapter has
 _PEFT_KIND = "adapter_config.json"
@@ -36,7 +36,7 @@ class Opened:
     """A verified artifact, with its base loaded in float32.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         manifest: its manifest.
         built: its base, made ready for its task.
         deltas: its trained state.
@@ -45,7 +45,7 @@ class Opened:
 
     folder: Path
     manifest: Manifest
-    built: Built
+    built: TaskModel
     deltas: AdapterDeltas
     head: dict[str, torch.Tensor] | None
 
@@ -84,15 +84,15 @@ def export_lora(
     Args:
         folder: the artifact.
         output: folder to write.
-        rank: most rank of a site; None: exact, where the adapter is low rank itself.
-        base: where the base lies, if not where the manifest says.
+        rank: maximum rank of a site; None: exact, where the adapter is low rank itself.
+        base: path of the base model, if it has moved.
         overwrite: replace an adapter that stands there.
 
     Returns:
         What was written; its `error` says how much was left out.
 
     Raises:
-        ConfigError: what is no change of linear layers' weights, or something is in the way.
+        ConfigError: what is not a change of linear layers' weights, or something is in the way.
     """
     check_replaceable(output, _PEFT_KIND, overwrite)
     opened = open_artifact(folder, base)
@@ -123,8 +123,8 @@ def compose(
         folders: artifacts of the same base and task.
         weights: one for each.
         output: folder to write.
-        rank: most rank of a site; None: the sum of theirs, which is exact.
-        base: where the base lies, if not where the manifests say.
+        rank: maximum rank of a site; None: the sum of theirs, which is exact.
+        base: path of the base model, if it has moved.
         overwrite: replace an artifact that stands there.
 
     Raises:
@@ -165,7 +165,7 @@ def compose(
         draft = _draft(first.manifest, lora)
         task = draft.task.model_copy(update={"calibration": calibration})
         draft = draft.model_copy(update={"task": task})
-        seal(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error})
+        finalize(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error})
     return lora
 
 
@@ -201,7 +201,9 @@ def _check_alike(one: Opened, other: Opened) -> None:
         return
     unlike = unlike_fields(a.base.config, b.base.config) + ["tokenizer"] * (a.base.tokenizer != b.base.tokenizer)
     if unlike:
-        raise ConfigError(f"{one.folder} and {other.folder} have bases with another {', '.join(unlike)}", hint=_ALIKE)
+        raise ConfigError(
+            f"{one.folder} and {other.folder} have base models with a different {', '.join(unlike)}", hint=_ALIKE
+        )
 
 
 def _short(value: object) -> str:

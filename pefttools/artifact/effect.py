@@ -13,7 +13,7 @@ from pefttools.bases.fingerprint import safetensors_header
 from pefttools.errors import PeftToolsError
 from pefttools.methods import methods
 
-#: the task head's own file, which is no part of what the method trained
+#: the task head's own file, which is not part of what the method trained
 _HEAD = "head.safetensors"
 #: a tensor of one of the repeated blocks; those outside, which no rule names, are the task head's
 _IN_BLOCK = re.compile(r"\.\d+\.")
@@ -40,7 +40,7 @@ def warn_without_effect(folder: Path, manifest: Manifest, title: object = None) 
     if not has_effect(folder, manifest):
         warnings.warn(
             f"{title or folder}: every change that this {manifest.method.name!r} adapter makes to its base is zero: "
-            "it answers as the base with its task head does. Was it saved before training?",
+            "it answers like the base with its task head. Was it saved before training?",
             stacklevel=2,
         )
 

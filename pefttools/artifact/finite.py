@@ -9,7 +9,7 @@ from pefttools.errors import ArtifactError
 
 
 def check_finite(folder: Path, manifest: Manifest) -> None:
-    """Refuse weights that are no numbers: every answer would be the first label, or no answer.
+    """Refuse weights that are not numbers: every answer would be the first label, or no answer.
 
     Raises:
         ArtifactError: NaN or infinite values; names file and tensor.
@@ -25,6 +25,6 @@ def check_finite(folder: Path, manifest: Manifest) -> None:
                 tensor = file.get_tensor(key)
                 if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                     raise ArtifactError(
-                        f"{folder / name}: {key} has values that are no finite numbers",
-                        hint="The training that made it diverged; train again with a smaller learning rate.",
+                        f"{folder / name}: {key} has values that are not finite numbers",
+                        hint="Its training diverged. Train again with a smaller learning rate.",
                     )

@@ -22,7 +22,7 @@ from pefttools.bases.identity import unlike_fields
 from pefttools.errors import ArtifactError, BaseModelError, PeftToolsError, is_out_of_memory
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import stored_method
-from pefttools.tasks import Built
+from pefttools.tasks import TaskModel
 from pefttools.tuned import TunedModel, assemble, check_combination
 
 
@@ -38,7 +38,7 @@ def load_artifact(
 
     Args:
         folder: the artifact.
-        base: where the base lies; None: where the manifest says.
+        base: path of the base model; None: as the manifest says.
         variant: number format of the base; None: the one that the adapter was trained on.
         device: where the model goes; None: the accelerator, where there is one.
         signers: whose signature the artifact must have; None: nobody's.
@@ -84,7 +84,7 @@ def load_verified(
     return model.eval()
 
 
-def load_method(method: Method[Any], config: MethodConfig, built: Built, folder: Path, base: str) -> nn.Module:
+def load_method(method: Method[Any], config: MethodConfig, built: TaskModel, folder: Path, base: str) -> nn.Module:
     """Let a method load its weights into a base that is ready for them.
 
     Raises:
@@ -159,7 +159,7 @@ def check_base(manifest: Manifest, found: Base) -> None:
     if entry.config is None or entry.tokenizer is None:
         warnings.warn(
             f"an artifact of schema {manifest.schema_version} does not say which configuration and tokenizer its base "
-            f"{entry.id!r} had: they are not compared. Save it again to have it so.",
+            f"{entry.id!r} had: they are not compared. Save it again to record them.",
             stacklevel=2,
         )
         return
@@ -167,7 +167,7 @@ def check_base(manifest: Manifest, found: Base) -> None:
         raise BaseModelError(
             f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with another "
             f"configuration: {', '.join(names)}",
-            hint="Give the base that the adapter was trained on, as it was.",
+            hint="Give the base that the adapter was trained on, unchanged.",
         )
     if found.tokenizer_digest != entry.tokenizer:
         raise BaseModelError(

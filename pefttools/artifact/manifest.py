@@ -161,7 +161,7 @@ def _raw(folder: Path) -> bytes:
 
 def missing_manifest(folder: Path) -> ArtifactError:
     """What to raise where a folder has no manifest."""
-    what = "is no artifact: it has no" if folder.is_dir() else "does not exist or is no folder: no"
+    what = "is not an artifact: it has no" if folder.is_dir() else "does not exist or is not a folder: no"
     hint = "Adapters that other programs trained become artifacts: pefttools import FOLDER --base BASE."
     return ArtifactError(f"{folder} {what} {MANIFEST}", hint=hint if folder.is_dir() else None)
 
@@ -171,7 +171,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
     Args:
         raw: the file's bytes.
-        path: where it lies, for messages.
+        path: its path, for messages.
 
     Raises:
         ArtifactError: it was changed after it was written, or its schema is too new.
@@ -208,7 +208,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         path = folder / name
         if Path(name).name != name:
-            problems.append(f"{name!r} is no plain file name")
+            problems.append(f"{name!r} is not a plain file name")
         elif not path.is_file():
             problems.append(f"{name} is missing")
         elif path.stat().st_size != entry.size:
@@ -220,7 +220,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 
 def unlisted(folder: Path, manifest: Manifest) -> list[str]:
-    """What lies in an artifact's folder and is no part of it."""
+    """What is in an artifact's folder and is not part of it."""
     return sorted(path.name for path in folder.iterdir() if path.name not in {MANIFEST, SIGNATURE, *manifest.files})
 
 

@@ -14,7 +14,7 @@ def check_answers(held: Held, base: str | None = None) -> None:
 
     Args:
         held: the artifact.
-        base: where its base lies; None: where the manifest says.
+        base: path of the base model; None: as the manifest says.
 
     Raises:
         ArtifactError: NaN or infinite answers, or weights that do not fit.

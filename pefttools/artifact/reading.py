@@ -69,7 +69,7 @@ def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
         signers: whose signature it must have; None: nobody's.
 
     Raises:
-        WriteError: there is no room for temporary files.
+        WriteError: no space left for temporary files.
         ArtifactError: there is none; a file is missing, differs or can't be read; the manifest was changed.
         UnsignedError: it has no such signature.
     """
@@ -78,7 +78,7 @@ def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
             view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pefttools-")))
         except OSError as error:
             raise WriteError(
-                f"there is no room for temporary files: {error.strerror}", hint="Free some, or set TMPDIR."
+                f"no space left for temporary files: {error.strerror}", hint="Free some space, or set TMPDIR."
             ) from error
         try:
             yield _opened(folder, view, stack, signers)
@@ -114,7 +114,7 @@ def _opened(folder: Path, view: Path, stack: ExitStack, signers: Signers | None)
                 continue
             stack.push(once.pop_all())
             return held
-    raise ArtifactError(f"{folder} is replaced faster than it can be read")
+    raise ArtifactError(f"{folder} is being replaced faster than it can be read")
 
 
 #: an open folder, or its path
@@ -170,11 +170,11 @@ def _signature(place: Place, view: Path) -> bytes | None:
 def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStack, *, copied: bool) -> str | None:
     """Open, verify and show one file; gives what is wrong with it."""
     if Path(name).name != name:
-        return f"{name!r} is no plain file name"
+        return f"{name!r} is not a plain file name"
     stream = stack.enter_context(_open(place, name))
     info = os.fstat(stream.fileno())
     if not stat.S_ISREG(info.st_mode):
-        return f"{name} is no file"
+        return f"{name} is not a file"
     if info.st_size != entry.size:
         return f"{name} has {info.st_size} bytes instead of {entry.size}"
     _show(stream, view / name, copied=copied)

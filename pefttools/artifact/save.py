@@ -52,7 +52,7 @@ def save_artifact(model: TunedModel, folder: Path, *, storage: str = "float32", 
         write_weights(model, temporary)
         if storage == "float16" and (lost := to_float16(temporary)):
             raise ConfigError(lost, hint="Use storage='float32'.")
-        return seal(temporary, draft, storage)
+        return finalize(temporary, draft, storage)
 
 
 def write_weights(model: TunedModel, folder: Path) -> None:
@@ -119,7 +119,7 @@ def draft_manifest(
     )
 
 
-def seal(folder: Path, draft: Manifest, storage: str, **changes: Any) -> Manifest:
+def finalize(folder: Path, draft: Manifest, storage: str, **changes: Any) -> Manifest:
     """Add model card and manifest to the weights in `folder`."""
     manifest = draft.model_copy(update={"storage": storage, **changes})
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")

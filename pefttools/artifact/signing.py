@@ -56,7 +56,7 @@ class Signers:
             except InvalidSignature:
                 continue
             return
-        raise UnsignedError(f"the artifact {folder} is not signed by a key that is trusted here, or was changed since")
+        raise UnsignedError(f"the artifact {folder} is not signed by a trusted key, or was changed after signing")
 
 
 def trusted(files: Sequence[str | Path]) -> Signers | None:
@@ -66,7 +66,7 @@ def trusted(files: Sequence[str | Path]) -> Signers | None:
         ConfigError: as `Signers`; one text in the place of a list.
     """
     if isinstance(files, str):
-        raise ConfigError(f"signed_by is a list of keys' files, not {files!r}")
+        raise ConfigError(f"signed_by must be a list of key files, not {files!r}")
     return Signers([Path(file) for file in files]) if files else None
 
 
@@ -107,7 +107,7 @@ def new_key(file: Path) -> Path:
     public = file.with_name(file.name + ".pub")
     for path in (file, public):
         if path.exists():
-            raise ConfigError(f"{path} is there already", hint="Choose another name: a key is never overwritten.")
+            raise ConfigError(f"{path} already exists", hint="Choose another name: a key is never overwritten.")
     write_new(file, secret, 0o600)
     write_new(public, shown, 0o644)
     return public
@@ -127,9 +127,9 @@ def _key(file: Path, *, private: bool) -> Any:
     except OSError as error:
         raise ConfigError(f"the key {file} can't be read: {error.strerror}") from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{file} is no {kind} key in PEM") from error
+        raise ConfigError(f"{file} is not a {kind} key in PEM format") from error
     if not isinstance(key, wanted):
-        raise ConfigError(f"{file} is no Ed25519 key", hint="Make one with `pefttools signing-key`.")
+        raise ConfigError(f"{file} is not an Ed25519 key", hint="Make one with `pefttools signing-key`.")
     return key
 
 

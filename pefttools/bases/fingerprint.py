@@ -88,7 +88,7 @@ def model_type(folder: Path) -> str:
         config = json.loads(path.read_text(encoding="utf-8"))
         return str(config["model_type"])
     except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError(f"{path} is no model configuration: {error!r}") from error
+        raise BaseModelError(f"{path} is not a model configuration: {error!r}") from error
 
 
 def safetensors_header(file: Path) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def safetensors_header(file: Path) -> dict[str, Any]:
             header: dict[str, Any] = json.loads(stream.read(length))
             return header
     except (OSError, ValueError, struct.error) as error:
-        raise BaseModelError(f"{file} is no readable safetensors file: {error}") from error
+        raise BaseModelError(f"{file} is not a readable safetensors file: {error}") from error
 
 
 def _cached_digest(file: Path) -> str:

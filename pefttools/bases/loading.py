@@ -29,7 +29,7 @@ def load_transformer(
 
     Args:
         auto: the auto class.
-        base: where the files lie.
+        base: the base model's files.
         variant: number format of the weights, and the device that they are loaded to.
         pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
         dtype: to load the weights in; None: the variant's own.
@@ -89,7 +89,7 @@ def load_tokenizer(base: Base) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder)
     except (OSError, ValueError) as error:
-        raise BaseModelError(f"the base model {base.id!r} has no tokenizer that loads: {error}") from error
+        raise BaseModelError(f"the base model {base.id!r} has no loadable tokenizer: {error}") from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise BaseModelError(f"the tokenizer of {base.id!r} has neither a padding nor an end token")

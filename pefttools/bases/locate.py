@@ -127,9 +127,9 @@ def _from_hub(source: str, revision: str | None) -> Base:
         )
     except Exception as error:
         raise BaseModelError(
-            f"the base model {source!r} is no folder here and the hub did not give it: {type(error).__name__}: "
+            f"the base model {source!r} is not a local folder, and the hub did not provide it: {type(error).__name__}: "
             f"{str(error).splitlines()[0]}",
-            hint="Check the name and the network, or give a folder.",
+            hint="Check the name and the network connection, or give a folder.",
         ) from error
     return Base(source, Path(folder), revision=Path(folder).name)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def kept(model: nn.Module) -> list[str]:
-    """Linear layers that no quantization may touch: heads, and whatever is no part of the backbone."""
+    """Linear layers that no quantization may touch: heads, and whatever is not part of the backbone."""
     from pefttools.sites import all_linear, is_linear
 
     inside = set(all_linear(model))
@@ -62,7 +62,7 @@ def _check_takes_texts(model_class: type[Any], config: Any, auto: str) -> None:
     """
     named = f"the base model is a {config.model_type}"
     if model_class.main_input_name != "input_ids":
-        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not texts")
+        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not text")
     if not config.is_encoder_decoder:
         return
     if auto != "AutoModelForSequenceClassification":

@@ -12,10 +12,10 @@ import typer
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
-COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column that plays a role, e.g. text=sentence.")
-DELIMITER = typer.Option(None, "--delimiter", help="Between the cells of a csv file, if not what it shows.")
-OVERWRITE = typer.Option(False, "--overwrite", help="Replace what stands at the output.")
-BATCH = typer.Option(64, "--batch-size", min=1, help="Rows at a time.")
+COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column for a role, e.g. text=sentence.")
+DELIMITER = typer.Option(None, "--delimiter", help="Delimiter of a csv file; detected by default.")
+OVERWRITE = typer.Option(False, "--overwrite", help="Overwrite existing output.")
+BATCH = typer.Option(64, "--batch-size", min=1, help="Batch size.")
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
     delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
     predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
-    per_class: bool = typer.Option(False, "--per-class", help="Also scores per class, and the confusion matrix."),
+    per_class: bool = typer.Option(False, "--per-class", help="Also show scores per class and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Measure a saved artifact on labelled rows."""
@@ -59,9 +59,13 @@ def predict(
     text: list[str] = typer.Option([], "--text", help="A text; may be given several times. -: one per line of stdin."),
     data: str | None = typer.Option(None, "--data", help="Rows: file, package: reference or hub data set."),
     output: Path | None = typer.Option(None, "--output", help="Write the lines here instead of printing them."),
-    id_column: str | None = typer.Option(None, "--id", metavar="COLUMN", help="Column of --data that is handed on."),
-    all_scores: bool = typer.Option(False, "--scores", help="With the score of every label."),
-    on_error: Literal["stop", "skip"] = typer.Option("stop", help="At a bad row; skip: its line holds the error."),
+    id_column: str | None = typer.Option(
+        None, "--id", metavar="COLUMN", help="Column of --data to pass through as id."
+    ),
+    all_scores: bool = typer.Option(False, "--scores", help="Include the score of every label."),
+    on_error: Literal["stop", "skip"] = typer.Option(
+        "stop", help="What to do at an invalid row: stop, or skip (its line holds the error)."
+    ),
     base: str | None = BASE,
     variant: str | None = VARIANT,
     column: list[str] = COLUMN,
@@ -93,7 +97,7 @@ def predict(
 def inspect(
     artifact: Path = ARTIFACT,
     as_json: bool = typer.Option(False, "--json", help="Print the manifest as JSON."),
-    norms: bool = typer.Option(False, "--norms", help="Also how much it changes at each site; loads the base."),
+    norms: bool = typer.Option(False, "--norms", help="Also show how much it changes at each site; loads the base."),
 ) -> None:
     """Show what an artifact is and what it belongs to."""
     from pefttools.artifact.effect import warn_without_effect
@@ -142,7 +146,9 @@ def verify(
     artifact: Path = ARTIFACT,
     base: str | None = BASE,
     files_only: bool = typer.Option(False, "--files-only", help="Don't look for the base."),
-    rehash: bool = typer.Option(False, "--rehash", help="Read the base's weights again; don't trust known digests."),
+    rehash: bool = typer.Option(
+        False, "--rehash", help="Hash the base's weights again instead of trusting cached digests."
+    ),
     signed_by: list[Path] = typer.Option([], "--signed-by", help="Public key; the artifact must be signed by one."),
 ) -> None:
     """Check every file of an artifact, and that its base is the one it was trained on."""
@@ -153,11 +159,9 @@ def verify(
 
     with hold(artifact, trusted(signed_by)) as held:
         manifest = held.manifest
-    print(
-        f"{len(manifest.files) + 1} files are as they were written" + (", by one who is trusted" if signed_by else "")
-    )
+    print(f"{len(manifest.files) + 1} files are unchanged" + (", and signed by a trusted key" if signed_by else ""))
     if others := unlisted(artifact, manifest):
-        print(f"not listed, and never read: {', '.join(others)}")
+        print(f"not listed in the manifest, and never read: {', '.join(others)}")
     if not files_only:
         found = find_base(manifest, base, rehash=rehash)
         how = "was trained on" if manifest.imported is None else "was imported for; nothing in its source verifies it"
@@ -181,7 +185,9 @@ def export(
     artifact: Path = ARTIFACT,
     output: Path = typer.Option(..., "--output", help="Folder to write."),
     format: str = typer.Option("peft-lora", "--format", help="peft-lora: loads in PEFT, vLLM and others."),
-    rank: int | None = typer.Option(None, "--rank", min=1, help="Most rank; needed where the adapter has none itself."),
+    rank: int | None = typer.Option(
+        None, "--rank", min=1, help="Maximum rank; needed where the adapter is not a low-rank update itself."
+    ),
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
@@ -196,7 +202,7 @@ def compose(
     artifacts: list[Path] = typer.Argument(help="Two or more artifacts of one base and task.", metavar="ARTIFACT..."),
     weights: str = typer.Option(..., "--weights", help="One for each, e.g. 0.6,0.4."),
     output: Path = typer.Option(..., "--output", help="Folder of the new artifact."),
-    rank: int | None = typer.Option(None, "--rank", min=1, help="Most rank; without it the sum is exact."),
+    rank: int | None = typer.Option(None, "--rank", min=1, help="Maximum rank; without it the sum is exact."),
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
@@ -207,7 +213,7 @@ def compose(
     try:
         numbers = [float(one) for one in weights.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--weights {weights!r}: write numbers with commas between, e.g. 0.6,0.4") from error
+        raise ConfigError(f"--weights {weights!r}: give comma-separated numbers, e.g. 0.6,0.4") from error
     _say_error(output, api.compose(artifacts, numbers, output, rank=rank, base=base, overwrite=overwrite))
 
 
@@ -217,7 +223,7 @@ def _say_error(output: Path, error: float) -> None:
         return
     print(f"{output}: relative error {error:.2%} (what is left out, by its Frobenius norm, of the whole change)")
     if error > 0.1:
-        print("That is much: the result will not behave as the adapter does. A higher --rank leaves out less.")
+        print("This error is large: the result will not behave like the adapter. A higher --rank lowers it.")
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import typer
 def push_to_hub(
     artifact: Path = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT"),
     repository: str = typer.Argument(help="ORG/NAME, or ORG/NAME@BRANCH.", metavar="REPOSITORY"),
-    private: bool = typer.Option(True, "--private/--public", help="Who may see a repository that is new."),
+    private: bool = typer.Option(True, "--private/--public", help="Visibility of a new repository."),
 ) -> None:
     """Upload an artifact to the Hugging Face hub; prints the commit's address."""
     from pefttools import api

@@ -23,7 +23,7 @@ def import_adapter(
     task: str | None = TASK,
     options: list[str] = OPTION,
     variant: str = VARIANT,
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an artifact that stands there."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Overwrite an existing artifact."),
 ) -> None:
     """Make an artifact of an adapter that another program trained."""
     from pefttools import api

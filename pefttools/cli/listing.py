@@ -99,7 +99,7 @@ def variants(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) 
 def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """The former name of `variants`."""
     print(
-        "`pefttools bases` is called `pefttools variants` now; the old name goes with the next minor version",
+        "`pefttools bases` is called `pefttools variants` now; the old name will be removed in the next minor version",
         file=sys.stderr,
     )
     variants(as_json)

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pefttools.planning.ask import Asked
 from pefttools.planning.fits import Largest, cheapest_changes, fits
-from pefttools.planning.plan import Planned, Row, Shape
+from pefttools.planning.plan import MemoryPlan, Planned, Shape
+from pefttools.planning.request import PlanRequest
 from pefttools.pool.planned import Serving
 
 
-def of_training(question: Asked, rows: Sequence[Row]) -> Table:
+def of_training(question: PlanRequest, rows: Sequence[MemoryPlan]) -> Table:
     """A column per combination."""
     shape = question.shape
     title = f"{question.base}: {shape.batch_size} rows of {shape.length} tokens, "
@@ -67,7 +67,7 @@ def of_largest(planned: Planned, shape: Shape, found: Sequence[Largest]) -> Tabl
     return table
 
 
-def print_verdict(console: Console, planned: Planned, shape: Shape, row: Row) -> dict[str, Any]:
+def print_verdict(console: Console, planned: Planned, shape: Shape, row: MemoryPlan) -> dict[str, Any]:
     """Whether a training fits on its card, and what would; gives the same as a dictionary."""
     card = planned.device
     name = f"{planned.title} on {planned.variant}"

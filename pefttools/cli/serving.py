@@ -62,13 +62,7 @@ def serve(
     settings = validate(Settings, given, "serve")
     _check_free(host, port)
     _check_files(settings.max_connections)
-    if access_log:
-        _log_to("pefttools.access", logging.StreamHandler())
-    if audit_log is not None:
-        try:
-            _log_to("pefttools.audit", logging.FileHandler(audit_log, encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"the audit log {audit_log} can't be written: {error.strerror}") from error
+    _begin_logs(access_log, audit_log)
     # Made here, so that a base that can't be loaded is said as any other wrong input.
     service = Service(settings)
     # What stands now stays. Python would go through all of it now and then: a quarter of a second without an answer.
@@ -91,6 +85,18 @@ def serve(
             # Python waits for its threads, and a store that hangs would keep the process for good.
             sys.stdout.flush()
             os._exit(1)
+
+
+def _begin_logs(access: bool, audit: Path | None) -> None:
+    from pefttools.errors import ConfigError
+
+    if access:
+        _log_to("pefttools.access", logging.StreamHandler())
+    if audit is not None:
+        try:
+            _log_to("pefttools.audit", logging.FileHandler(audit, encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"the audit log {audit} can't be written: {error.strerror}") from error
 
 
 def _log_to(name: str, handler: logging.Handler) -> None:
@@ -136,11 +142,11 @@ def _check_files(connections: int) -> None:
 
 
 def api_key(
-    identity: str = typer.Argument(help="Whose key it is.", metavar="ID"),
+    identity: str = typer.Argument(help="Who the key is for.", metavar="ID"),
     file: Path = typer.Option(..., "--keys", help="File of API keys; the digest is added to it."),
     adapters: list[str] = typer.Option([], "--adapters", help="Names or patterns that the key may use."),
     manage: list[str] = typer.Option([], "--manage", help="Names or patterns that it may use, load, unload and tag."),
-    expires: datetime | None = typer.Option(None, "--expires", help="Date or time (UTC) from which it is refused."),
+    expires: datetime | None = typer.Option(None, "--expires", help="Date or time (UTC) at which it expires."),
 ) -> None:
     """Make an API key; it is shown once, the file keeps its digest."""
     import yaml
@@ -150,10 +156,10 @@ def api_key(
     from pefttools.server.keys import Caller, Keys, digest, new_key
 
     if not adapters and not manage:
-        raise ConfigError("a key that may use nothing: give --adapters or --manage, e.g. --adapters 'acme*'")
+        raise ConfigError("a key needs something that it may use: give --adapters or --manage, e.g. --adapters 'acme*'")
     callers = Keys(file).callers if file.exists() else []
     if any(one.id == identity for one in callers):
-        raise ConfigError(f"{file} has a key for {identity!r} already", hint="Remove its entry first.")
+        raise ConfigError(f"{file} already has a key for {identity!r}", hint="Remove its entry first.")
     key = new_key()
     callers = [
         *callers,

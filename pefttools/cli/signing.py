@@ -12,13 +12,13 @@ def sign(
     key: Path = typer.Option(..., "--key", help="Private key, as signing-key writes it."),
 ) -> None:
     """Sign an artifact; `verify` and `serve` ask for signatures with --signed-by."""
-    from pefttools.artifact.signing import sign as sign_artifact
+    from pefttools import api
 
-    print(sign_artifact(artifact, key))
+    print(api.sign(artifact, key))
 
 
 def signing_key(file: Path = typer.Argument(help="Where the private key goes; FILE.pub is the public one.")) -> None:
     """Make a key to sign artifacts with."""
-    from pefttools.artifact.signing import new_key
+    from pefttools import api
 
-    print(f"{file} is the private key; give others {new_key(file)}")
+    print(f"{file} is the private key; give others {api.signing_key(file)}")

@@ -38,7 +38,9 @@ def add(
     base: str | None = typer.Option(
         None, "--base", help="Import an adapter of this base that another program trained."
     ),
-    probe: bool = typer.Option(False, "--probe", help="Load it on its base first, and let it answer a text."),
+    probe: bool = typer.Option(
+        False, "--probe", help="Load it on its base first and check that it gives finite outputs."
+    ),
     labels: str | None = LABELS,
     task: str | None = TASK,
     options: list[str] = OPTION,
@@ -53,7 +55,7 @@ def add(
 
     folder = Path(artifact).expanduser().resolve().name
     if name is None and folder == "artifact":
-        raise ConfigError(f"{artifact} has a folder's name that says nothing", hint="Name the adapter: --name NAME.")
+        raise ConfigError(f"{artifact} has no usable folder name", hint="Name the adapter: --name NAME.")
     if base is None:
         if labels or task or options:
             raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base, too.")
@@ -106,7 +108,7 @@ def show(reference: str = REFERENCE, store: str = STORE) -> None:
 def tag(
     reference: str = REFERENCE,
     tag: str = typer.Argument(help="The tag.", metavar="TAG"),
-    undo: bool = typer.Option(False, "--undo", help="Take the tag's last move back; give the adapter's name alone."),
+    undo: bool = typer.Option(False, "--undo", help="Undo the tag's last move; give only the adapter's name."),
     store: str = STORE,
 ) -> None:
     """Point a tag at a version."""
@@ -147,7 +149,7 @@ def verify(store: str = STORE) -> None:
     if problems:
         listed = "; ".join(f"{reference}: {message}" for reference, message in problems.items())
         raise ArtifactError(f"{len(problems)} damaged: {listed}")
-    print(f"{sum(len(opened.versions(name)) for name in opened.names())} versions are as they were written")
+    print(f"{sum(len(opened.versions(name)) for name in opened.names())} versions are unchanged")
 
 
 def remove(reference: str = REFERENCE, store: str = STORE) -> None:
@@ -157,8 +159,10 @@ def remove(reference: str = REFERENCE, store: str = STORE) -> None:
 
 def gc(
     store: str = STORE,
-    keep: int = typer.Option(1, "--keep", min=0, help="Newest versions of each adapter to keep, tagged or not."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be removed."),
+    keep: int = typer.Option(
+        1, "--keep", min=0, help="Number of newest versions of each adapter to keep, tagged or not."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only print what would be removed."),
 ) -> None:
     """Remove versions that no tag names, but for the newest."""
     found = _open(store).gc(keep=keep, dry_run=dry_run)
@@ -172,7 +176,7 @@ def push(
     reference: str = REFERENCE,
     target: str = typer.Argument(help="hub:ORG/NAME", metavar="HUB"),
     store: str = STORE,
-    private: bool = typer.Option(True, "--private/--public", help="Who may see a repository that is new."),
+    private: bool = typer.Option(True, "--private/--public", help="Visibility of a new repository."),
 ) -> None:
     """Upload a version to the Hugging Face hub."""
     from pefttools.store.hub import push as to_hub

@@ -20,8 +20,8 @@ INTERRUPTED = 130
 def train(
     recipe: Path = typer.Argument(help="YAML file; see `pefttools schema`."),
     overrides: list[str] = OVERRIDES,
-    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint of an interrupted run."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace what stands at the recipe's output."),
+    resume: bool = typer.Option(False, "--resume", help="Continue from the last checkpoint of an interrupted run."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Overwrite the recipe's existing output."),
 ) -> None:
     """Train one method and save its artifact."""
     from pefttools.recipe import load_recipe

@@ -37,7 +37,7 @@ def autocast_dtype(precision: str, variant: str, device: torch.device) -> torch.
 def precision_there(trained_in: str, device: torch.device) -> str:
     """What a model that was trained in one number format is asked in on a device, which may be another than it was.
 
-    A card before bfloat16 takes float16 in its place; what is no card takes its own format in the place of float16.
+    A card before bfloat16 takes float16 in its place; what is not a card takes its own format in the place of float16.
     """
     slow = device.type == "cuda" and not _fast_bfloat16(device)
     if (trained_in == "float16" and device.type != "cuda") or (trained_in == "bfloat16" and slow):

@@ -55,7 +55,7 @@ def check_launch() -> None:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
     if on_cpu and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            "`accelerate launch --cpu` was asked for several processes, but starts only one",
+            "`accelerate launch --cpu` was asked for several processes but starts only one",
             hint="Use `torchrun --nproc_per_node 2 $(which pefttools) train RECIPE`.",
         )
 

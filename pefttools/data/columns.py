@@ -46,7 +46,7 @@ class Columns:
 
         Raises:
             MissingColumnError: a role that it must have is missing.
-            DataError: a cell holds what is no value.
+            DataError: a cell holds what is not a value.
         """
         return {role: self._value(row, role) for role in self.names}
 

@@ -26,15 +26,15 @@ class DataConfig(BaseModel):
         description="role -> column name, e.g. text: sentence; or a text with columns in it: '{passage} {question}'",
     )
     limit: dict[Split, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="at most so many rows of a split, drawn by the seed"
+        default_factory=dict, description="maximum number of rows per split, drawn by the seed"
     )
     delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="between the cells of csv files; none: a comma, or what they show"
+        None, min_length=1, max_length=1, description="delimiter of csv files; none: detected, a comma by default"
     )
     group: str | None = Field(
-        None, description="column whose rows of one value, e.g. of one customer, stay together in one split"
+        None, description="column of groups, e.g. customers: the rows of one group stay in one split"
     )
     unknown_labels: Literal["refuse", "skip"] = Field(
-        "refuse", description="rows with a label that the training rows lack; skip: they are left out, and counted"
+        "refuse", description="rows whose label does not occur in training: error, or skip (left out and counted)"
     )
     seed: int = Field(0, description="of the validation split and of limit; the same for every run of a comparison")

@@ -22,9 +22,9 @@ def from_hub(source: str, split: str) -> Iterator[dict[str, Any]]:
         loaded = load_dataset(name, config or None, split=given or split)
     except Exception as error:
         raise DataError(
-            f"{source!r} is not a file here and the hub gave no such data set (split {given or split!r}): "
+            f"{source!r} is not a local file, and the hub has no such data set (split {given or split!r}): "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            hint="Check the name and the network, or give a file.",
+            hint="Check the name and the network connection, or give a file.",
         ) from error
     return (named(row, loaded.features) for row in loaded)
 

@@ -17,7 +17,7 @@ _INVISIBLE = "\u200b\u2060\ufeff"
 def label_text(value: Any) -> str | None:
     """The label of a cell; None where it is missing.
 
-    White space at the ends is no part of a label. Numbers are the same label where they have the same value, be they
+    White space at the ends is not part of a label. Numbers are the same label where they have the same value, be they
     written as 1, 1.0, "1" or "1.0"; a truth value is "True" or "False", and no number.
 
     Raises:

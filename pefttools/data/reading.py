@@ -175,7 +175,7 @@ def _files(source: str) -> list[Path] | None:
 def _key(
     files: Sequence[list[Path] | None], roles: Mapping[str, bool], columns: Mapping[str, str], delimiter: str | None
 ) -> str | None:
-    """Names the rows of files by their content and by what is read of it; None where some are no files."""
+    """Names the rows of files by their content and by what is read of it; None where some are not files."""
     contents = []
     for paths in files:
         if paths is None:

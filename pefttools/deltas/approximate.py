@@ -46,7 +46,7 @@ def as_low_rank(delta: SiteDelta, weight: torch.Tensor, rank: int | None) -> App
     if rank is None:
         raise ConfigError(
             "the change of the weights is not a low-rank update by itself: a rank is needed",
-            hint="Say how much may be kept: --rank 16. The relative error is reported.",
+            hint="Set the maximum rank, e.g. --rank 16; the relative error is reported.",
         )
     return _truncated(weight_change(delta, weight.float()), rank)
 

@@ -41,7 +41,7 @@ class Replace(DeltaKind):
         """Their average by these weights."""
         shapes = [{name: tuple(value.shape) for name, value in part.parameters.items()} for part, _ in parts]
         if any(shape != shapes[0] for shape in shapes):
-            raise ConfigError(f"the task heads at {site} are not alike: they can't be averaged")
+            raise ConfigError(f"the task heads at {site} have different shapes: they can't be averaged")
         total = sum(weight for _, weight in parts)
         return cls(
             {

@@ -12,7 +12,7 @@ class PoolingHead(nn.Module):
     """Pools hidden states and classifies.
 
     Args:
-        pooling: ``mean`` over the tokens, ``cls`` (the first token) or ``last`` (the last one that is no padding);
+        pooling: ``mean`` over the tokens, ``cls`` (the first token) or ``last`` (the last one that is not padding);
             ``tokens``: none, each token has logits of its own.
         hidden: size of a hidden state.
         outputs: number of logits.

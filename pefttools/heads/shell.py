@@ -87,7 +87,7 @@ class HeadShell:
         """The head that an adapter's deltas hold, and the rest of them.
 
         Raises:
-            ConfigError: something at a head module that is no change of its parameters.
+            ConfigError: something at a head module that is not a change of its parameters.
         """
         parameters = dict(self._own)
         rest = {}

@@ -17,7 +17,7 @@ class BatchStates:
         states: hidden states ``[rows, prompt + tokens, hidden]``.
         logits: of the language head, ``[rows, prompt + tokens, vocabulary]``, where the call asked for them.
         input_ids: ``[rows, tokens]``.
-        mask: which tokens are no padding, ``[rows, tokens]``.
+        mask: which tokens are not padding, ``[rows, tokens]``.
         prompt_mask: which places before the tokens hold a prompt's virtual tokens, ``[rows, prompt]``; None: none do.
     """
 

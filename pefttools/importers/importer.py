@@ -14,7 +14,7 @@ from pefttools.registry import Registry
 
 if TYPE_CHECKING:
     from pefttools.bases import Base
-    from pefttools.tasks import Built
+    from pefttools.tasks import TaskModel
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Importer(ABC):
         """
 
     @abstractmethod
-    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> Foreign:
+    def check(self, folder: Path, foreign: Foreign, built: TaskModel, base: Base) -> Foreign:
         """Compare names and shapes with a base that is ready for the task.
 
         Returns:

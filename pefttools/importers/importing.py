@@ -11,7 +11,7 @@ import torch
 
 from pefttools.artifact.effect import warn_without_effect
 from pefttools.artifact.manifest import MANIFEST, ImportedEntry, Manifest
-from pefttools.artifact.save import draft_manifest, seal
+from pefttools.artifact.save import draft_manifest, finalize
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.positions import text_limit
 from pefttools.compute.precision import default_device
@@ -21,7 +21,7 @@ from pefttools.importers.importer import Foreign, configured_labels
 from pefttools.importers.locate import Source, locate_source
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tasks import Built, Task, tasks
+from pefttools.tasks import Task, TaskModel, tasks
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tuned import TunedModel, assemble, check_combination
 
@@ -71,7 +71,7 @@ def import_folder(
         wrapped = _loaded(method, built, temporary, config, found, where)
         model = assemble(built, wrapped, where, kind, method, config, chosen, names, "float32", device)
         _ask(model, found, where)
-        manifest = seal(
+        manifest = finalize(
             temporary,
             draft_manifest(model),
             foreign.storage,
@@ -109,7 +109,7 @@ def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -
     return choose_task({"name": name, **options}, f"{source}: the task")
 
 
-def _longest(task: Task[Any], base: Base, built: Built, virtual: int) -> Task[Any]:
+def _longest(task: Task[Any], base: Base, built: TaskModel, virtual: int) -> Task[Any]:
     """The task with inputs as long as the base takes, where nobody says how long they were in training.
 
     Raises:
@@ -163,7 +163,9 @@ def _of_base(base: Base, outputs: int | None) -> tuple[str, ...]:
     return names if outputs is None or len(names) == outputs else ()
 
 
-def _built(task: Task[Any], base: Base, variant: Any, labels: Sequence[str], foreign: Foreign, source: str) -> Built:
+def _built(
+    task: Task[Any], base: Base, variant: Any, labels: Sequence[str], foreign: Foreign, source: str
+) -> TaskModel:
     try:
         return task.build(base, variant, labels, foreign.head)
     except RuntimeError as error:
@@ -173,12 +175,12 @@ def _built(task: Task[Any], base: Base, variant: Any, labels: Sequence[str], for
                 hint="Give the base as it was before it was fine-tuned.",
             ) from error
         raise ArtifactError(
-            f"{source}: the base {base.id!r} can't be made ready for the task {task.name!r}: {_first_line(error)}"
+            f"{source}: the base {base.id!r} can't be prepared for the task {task.name!r}: {_first_line(error)}"
         ) from error
 
 
 def _loaded(
-    method: Method[Any], built: Built, folder: Path, config: MethodConfig, found: Source, base: Base
+    method: Method[Any], built: TaskModel, folder: Path, config: MethodConfig, found: Source, base: Base
 ) -> torch.nn.Module:
     """The base with the adapter on it, loaded as every artifact is."""
     try:

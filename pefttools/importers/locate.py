@@ -46,12 +46,12 @@ def locate_source(source: str) -> Source:
     if not folder.is_dir():
         raise ArtifactError(f"{source} is a file", hint="Give the folder that it is in.")
     if (folder / MANIFEST).is_file():
-        raise ArtifactError(f"{source} is an artifact already: it has a {MANIFEST}", hint="Use it as it is.")
+        raise ArtifactError(f"{source} is already an artifact: it has a {MANIFEST}", hint="Use it as it is.")
     for importer in known:
         if importer.recognizes(folder):
             return Source(folder, revision, importer)
     formats = "; ".join(f"{importer.name}: {importer.summary}" for importer in known)
-    raise ArtifactError(f"{source} is of no format that can be imported", hint=f"Known: {formats or 'none'}.")
+    raise ArtifactError(f"{source} is not in a format that can be imported", hint=f"Known: {formats or 'none'}.")
 
 
 def _from_hub(name: str, revision: str | None, known: list[Importer]) -> Path:
@@ -62,7 +62,7 @@ def _from_hub(name: str, revision: str | None, known: list[Importer]) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise ArtifactError(
-            f"{name!r} is not a folder here and the hub did not give it: {type(error).__name__}: "
+            f"{name!r} is not a local folder, and the hub did not provide it: {type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}",
-            hint="Check the name and the network, or give a folder.",
+            hint="Check the name and the network connection, or give a folder.",
         ) from error

@@ -95,7 +95,7 @@ class Spearman(Metric):
         return float(np.corrcoef(rankdata(given), rankdata(true))[0, 1])
 
     def row_values(self, predictions: Sequence[Any], references: Sequence[Any]) -> Numbers | None:
-        """By the influence function: ranks are no sums, and leaving out rows one by one takes too long."""
+        """By the influence function: ranks are not sums, and leaving out rows one by one takes too long."""
         import numpy as np
 
         given, true = _pairs(predictions, references)

@@ -53,7 +53,7 @@ def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]
 
 class SharedGradients(Mode):
     """In a backward pass: adds up a parameter's gradients in place, as autograd does with real tensors alone, where
-    the first of them is no view.
+    the first of them is not a view.
 
     Args:
         shapes: of the trained parameters.

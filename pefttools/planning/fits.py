@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pefttools.bases import variants
 from pefttools.errors import ConfigError
 from pefttools.planning.device import Device
-from pefttools.planning.plan import Planned, Row, Shape
+from pefttools.planning.plan import MemoryPlan, Planned, Shape
 
 #: from one size that is traced to the next
 _STEP = 4
@@ -29,11 +29,11 @@ class Change:
     """
 
     text: str
-    row: Row
+    row: MemoryPlan
     fits: bool
 
 
-def fits(row: Row, card: Device) -> bool:
+def fits(row: MemoryPlan, card: Device) -> bool:
     """Whether the card has as much memory; always true of a device whose memory is not known."""
     return card.memory is None or row.total_bytes <= card.memory
 

@@ -29,7 +29,7 @@ Choice = str | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class MemoryPlan:
     """One line of a plan; sizes in bytes.
 
     Attributes:
@@ -118,7 +118,7 @@ class Shape:
                 f"times {self.devices} devices"
             )
         if self.sharded and self.devices == 1:
-            raise ConfigError("one device has nobody to share with: sharded needs devices of at least 2")
+            raise ConfigError("sharded needs at least 2 devices")
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, not {self.precision!r}")
         if self.optimizer not in TRANSFORMERS_NAMES:
@@ -150,7 +150,7 @@ class Planned:
     labels: int
     device: Device
 
-    def row(self, shape: Shape) -> Row:
+    def row(self, shape: Shape) -> MemoryPlan:
         """What a training of this shape takes."""
         if shape.length > self.longest:
             raise ConfigError(f"{shape.length} tokens are more than the {self.longest} that {self.base.id} takes")
@@ -195,7 +195,7 @@ class Planned:
         return trace.training(lengths, shape.accumulation, shape.optimizer).peak.total()
 
     def outputs_bytes(self, shape: Shape) -> int:
-        """What a training keeps between two steps beside `Row.persistent_bytes`, where it holds a pass's outputs.
+        """What a training keeps between steps beside `MemoryPlan.persistent_bytes`, where it holds a pass's outputs.
 
         pefttools does not; a script that leaves its model's outputs in a variable does.
         """
@@ -218,8 +218,8 @@ class Planned:
                 )  # fmt: skip
         except NotImplementedError as error:
             raise ConfigError(
-                f"memory can't be planned for the method {method.name!r} with these options: it needs the weights' "
-                "numbers to begin with"
+                f"memory can't be planned for the method {method.name!r} with these options: its "
+                "initialisation reads the weights' values"
             ) from error
         except PeftToolsError:
             raise
@@ -237,10 +237,10 @@ class Planned:
 
     def _row(
         self, trainable: int, unquantized: int, training: Traced, evaluation: Traced, generation: Traced | None
-    ) -> Row:
+    ) -> MemoryPlan:
         generated = 0 if generation is None else generation.peak.total()
         largest = max(training.peak.total(), evaluation.peak.total(), generated)
-        return Row(
+        return MemoryPlan(
             method=self.title,
             variant=self.variant,
             device=self.device.name,

@@ -41,7 +41,7 @@ class Sharding:
         names = {name for module in inner for name in module._no_split_modules or ()}
         self._blocks = [module for module in model.modules() if type(module).__name__ in names]
         if not self._blocks:
-            raise ConfigError("a model that names no blocks of layers can't be planned as sharded")
+            raise ConfigError("sharding can't be planned for a model that does not name its layer blocks")
         self._roots = [model, *inner]
         of_blocks = {id(p) for block in self._blocks for p in block.parameters()}
         rest = [p for p in model.parameters() if id(p) not in of_blocks]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from pefttools.errors import ArtifactError, CapacityError, UnknownNameError, is_out_of_memory
-from pefttools.pool.prepare import Prepared
+from pefttools.pool.prepare import PreparedAdapter
 from pefttools.pool.weight_slots import Allocation, WeightSlots
 from pefttools.tasks.task import Example, Prediction
 
@@ -44,7 +44,7 @@ class Resident:
 
     name: str
     source: Source
-    prepared: Prepared
+    prepared: PreparedAdapter
     allocation: Allocation
     pins: int = 0
 
@@ -82,7 +82,11 @@ class AdapterCache:
     """
 
     def __init__(
-        self, weight_slots: WeightSlots, prepare: Callable[[Path], Prepared], max_resident: int, max_bytes: int | None
+        self,
+        weight_slots: WeightSlots,
+        prepare: Callable[[Path], PreparedAdapter],
+        max_resident: int,
+        max_bytes: int | None,
     ) -> None:
         self.weight_slots = weight_slots
         self.max_resident = max_resident
@@ -150,21 +154,21 @@ class AdapterCache:
             CapacityError: it can't fit.
             ArtifactError: it is damaged, or another artifact than when it became known.
         """
-        fetched = False
         while True:
             with self.lock:
                 source = self._source(name)
                 if self._current(name, source) is not None:
                     self._by_name.move_to_end(name)
-                    return fetched
+                    return False
             prepared = self._prepare(source.folder)
             if prepared.digest != source.digest:
                 raise ArtifactError(
-                    f"the adapter {name!r} is no longer what it was: another artifact lies in {source.folder} now",
-                    hint="Load it anew, under this name or another: pool.load(name, folder).",
+                    f"the adapter {name!r} has changed: another artifact is in {source.folder} now",
+                    hint="Load it again, under this name or another: pool.load(name, folder).",
                 )
             with self.lock:
-                fetched = self._put(name, source, prepared, wait=wait, unasked=True) or fetched
+                if self._put(name, source, prepared, wait=wait, unasked=True):
+                    return True  # each placing is told of once, be it evicted in the next moment
 
     def evict(self, name: str) -> bool:
         """Let an adapter's weights go; it stays known. False where it was not resident."""
@@ -221,7 +225,7 @@ class AdapterCache:
                 self._sweep()
                 self._changed.notify_all()
 
-    def _put(self, name: str, source: Source, prepared: Prepared, *, wait: bool, unasked: bool) -> bool:
+    def _put(self, name: str, source: Source, prepared: PreparedAdapter, *, wait: bool, unasked: bool) -> bool:
         """Place an adapter; False where that is no longer wanted.
 
         Waiting lets go of the lock, so that everything is looked at anew after it.
@@ -294,14 +298,14 @@ class AdapterCache:
             hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
         )
 
-    def _fits(self, prepared: Prepared) -> bool:
+    def _fits(self, prepared: PreparedAdapter) -> bool:
         if len(self._by_name) + len(self._leaving) >= self.max_resident:
             return False
         if self.max_bytes is None:
             return True
         return self._bytes() + self.weight_slots.needs(prepared.deltas) + prepared.head.bytes() <= self.max_bytes
 
-    def _allocated(self, prepared: Prepared) -> Allocation | None:
+    def _allocated(self, prepared: PreparedAdapter) -> Allocation | None:
         """Where an adapter was written; None where the memory does not reach."""
         try:
             return self.weight_slots.allocate(prepared.deltas)

@@ -98,6 +98,17 @@ class ServedBase:
         """Number of tokens that its positions reach."""
         return longest_text(self.config)
 
+    def why_not_generated(self, adapter: str | None = None, *, language: bool = True) -> str | None:
+        """Why no text can be generated; None: it can.
+
+        Args:
+            adapter: name of a row's adapter; None: the base.
+            language: whether that answers by the base's language head.
+        """
+        if not self.causal:
+            return f"the base {self.base.id!r} is an encoder: it can't generate"
+        return None if language else f"the adapter {adapter!r} has a head of its own: it can't generate"
+
     def check_length(self, prompt: int, new: int, virtual: int) -> None:
         """Refuse more tokens than there are positions.
 
@@ -135,7 +146,7 @@ def load_served_base(
     if device is not None:
         check_precision("auto", variant, device)
     if dtype is not None and kind.quantized:
-        raise ConfigError(f"dtype does not go with the quantized base variant {variant!r}")
+        raise ConfigError(f"dtype can't be combined with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)
     auto = AutoModelForCausalLM if _is_causal(base, causal) else AutoModel
     # A narrower format is loaded as such: half of the memory must not need all of it to begin with.

@@ -105,7 +105,7 @@ class _Ends(StoppingCriteria):  # type: ignore[misc]
         # transformers pads the rows that have ended where some criterion has this
         self.eos_token_id = torch.tensor(sorted(frozenset().union(*ends)))
         longest = max(map(len, ends))
-        #: ``[rows, ends]``, filled up with what is no token
+        #: ``[rows, ends]``, filled up with what is not a token
         self.ends = moved(torch.tensor([[*own, *[-1] * (longest - len(own))] for own in ends]), device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -138,19 +138,19 @@ def generate(
     criteria = list(options.pop("stopping_criteria", ()))
     if any(row is not None for row in sampling):
         if num_beams > 1:
-            raise ConfigError("sampling does not go with beams")
+            raise ConfigError("sampling can't be combined with beam search")
         before = options.pop("logits_processor", ())
         options["logits_processor"] = LogitsProcessorList([*before, _Draw(sampling, served.device)])
     if len(set(max_new_tokens)) > 1:
         if num_beams > 1:
-            raise ConfigError("answers of different lengths do not go with beams")
+            raise ConfigError("answers of different lengths can't be combined with beam search")
         criteria.append(_Lengths(inputs["input_ids"].shape[1], max_new_tokens, served.device))
     distinct = {tuple(one) for one in ends}
     if len(distinct) == 1:
         options["eos_token_id"] = list(distinct.pop()) or None
     elif distinct:
         if num_beams > 1:
-            raise ConfigError("adapters whose answers end by different tokens do not go with beams")
+            raise ConfigError("adapters with different end tokens can't be combined with beam search")
         criteria.append(_Ends(ends, served.device))
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)

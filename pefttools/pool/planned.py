@@ -23,7 +23,7 @@ from pefttools.planning.fake import to_fake
 from pefttools.planning.plan import Planned, Shape
 from pefttools.pool.adapter_cache import Resident, Source
 from pefttools.pool.base import load_served_base
-from pefttools.pool.prepare import Prepared, Preparer
+from pefttools.pool.prepare import PreparedAdapter, Preparer
 from pefttools.pool.running import Runner
 from pefttools.pool.weight_slots import WeightSlots
 
@@ -121,7 +121,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
     )
 
 
-def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[Prepared, int]:
+def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[PreparedAdapter, int]:
     """An adapter of zeros as the pool takes it, and how many tokens its task generates."""
     # Its size does not depend on the base's number format, and of a quantized base nothing could be read.
     model = replace(planned, variant="float32").build(shape)
@@ -133,12 +133,12 @@ def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[Prepar
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         write_weights(model, Path(folder))
-        prepared = preparer.take_apart(Path(folder), entry, spec.method, spec.config)
+        prepared = preparer.to_deltas(Path(folder), entry, spec.method, spec.config)
     return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if spec.task.generates else 0
 
 
 def _fill(model: nn.Module) -> None:
-    """Give zeros to all that is no weight of the base: what is trained, and what methods keep beside it."""
+    """Give zeros to all that is not a weight of the base: what is trained, and what methods keep beside it."""
 
     def filled(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.device.type == "meta":

@@ -229,7 +229,7 @@ class AdapterPool:
         with torch.no_grad(), self._holding(adapters) as held:
             rows = [row for row in held if row is not None and not row.prepared.task.generates]
             if len(rows) < len(held):
-                raise ConfigError("the base, and adapters that write texts, have no head to predict by: see generate")
+                raise ConfigError("the base, and adapters that write texts, have no prediction head: use generate")
             examples = [
                 example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
                 for one, row in zip(inputs, rows, strict=True)
@@ -266,7 +266,7 @@ class AdapterPool:
                 tasks.
 
         Raises:
-            ConfigError: the base or an adapter is no causal language model.
+            ConfigError: the base or an adapter is not a causal language model.
         """
         tokens, ends = self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)
         texts = [answer_text(row, self.tokenizer, own) for row, own in zip(tokens.tolist(), ends, strict=True)]
@@ -291,8 +291,8 @@ class AdapterPool:
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
         """New tokens, and per row the tokens that end it."""
-        if not self.served.causal:
-            raise ConfigError(f"the base {self.served.base.id!r} is an encoder: it can't generate")
+        if (why := self.served.why_not_generated()) is not None:
+            raise ConfigError(why)
         given = token_ids(options.pop("eos_token_id", None))
         lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
         drawn = _per_row("sampling", sampling, len(adapters))

@@ -29,7 +29,7 @@ from pefttools.tuned import check_combination
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedAdapter:
     """An artifact ready for a pool.
 
     Attributes:
@@ -50,7 +50,7 @@ class Prepared:
     roles: frozenset[str] = frozenset()
     digest: str = ""
 
-    def without_deltas(self) -> Prepared:
+    def without_deltas(self) -> PreparedAdapter:
         """The same once its weights have been copied, so that they are not held twice."""
         return replace(self, deltas=AdapterDeltas({}))
 
@@ -71,7 +71,7 @@ class Preparer:
         self._shells: dict[str, HeadShell] = {}
         self._fitting = Fitting(served.base)
 
-    def prepare(self, folder: Path) -> Prepared:
+    def prepare(self, folder: Path) -> PreparedAdapter:
         """Verify an artifact and take it apart.
 
         Raises:
@@ -82,7 +82,7 @@ class Preparer:
         with hold_weights(folder, self._signers) as held:
             return self._prepare(held, folder)
 
-    def _prepare(self, held: Held, folder: Path) -> Prepared:
+    def _prepare(self, held: Held, folder: Path) -> PreparedAdapter:
         manifest = held.manifest
         method, config = stored_method(
             manifest.method.name, manifest.method.config, manifest.schema_version, str(folder)
@@ -98,9 +98,9 @@ class Preparer:
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
-        return replace(self.take_apart(held.folder, manifest.task, method, config), digest=held.digest)
+        return replace(self.to_deltas(held.folder, manifest.task, method, config), digest=held.digest)
 
-    def take_apart(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> Prepared:
+    def to_deltas(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> PreparedAdapter:
         """Deltas and head of what `write_weights` wrote.
 
         Args:
@@ -127,7 +127,7 @@ class Preparer:
                 raise ConfigError(f"the task {entry.name!r} can't be served in a pool: it has no served_head")
         elif task.generates:
             if not served.causal:
-                raise ConfigError(f"the base {served.base.id!r} is an encoder; it can't serve the task {entry.name!r}")
+                raise ConfigError(f"{served.why_not_generated()}, as the task {entry.name!r} does")
             model = served.model
             deltas = method.deltas(folder, model, config, Target(entry.name, task.peft_task_type))
             head = LanguageHead()
@@ -137,7 +137,7 @@ class Preparer:
             head, deltas = shell.head(
                 method.deltas(folder, model, config, shell.target), labels if task.one_label else ()
             )
-        return Prepared(method, self._renamed(deltas, model), head, task, labels, frozenset(entry.columns))
+        return PreparedAdapter(method, self._renamed(deltas, model), head, task, labels, frozenset(entry.columns))
 
     def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
         """Sites by their names in the pool's model."""
@@ -146,7 +146,9 @@ class Preparer:
             try:
                 return self._names[id(model.get_submodule(site))]
             except (AttributeError, KeyError):
-                raise ConfigError(f"the adapter acts at {site}, which is no module of the pool's base model") from None
+                raise ConfigError(
+                    f"the adapter acts at {site}, which is not a module of the pool's base model"
+                ) from None
 
         def renamed(part: DeltaKind) -> DeltaKind:
             return part if part.reads is None else part.reading(name(part.reads))

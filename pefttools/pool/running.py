@@ -149,7 +149,7 @@ class Runner:
         """Compile for batches of these adapters, and for nothing more from then on; see `AdapterPool.warm_up`."""
         run = self._run
         if not run.compiled:
-            raise ConfigError("there is nothing to warm up in a pool that does not compile", hint="Set compile=True.")
+            raise ConfigError("only a compiled pool can be warmed up", hint="Set compile=True.")
         run.sealed = False
         begin, before = time.perf_counter(), run.graphs()
         by_name = {one.name: one for one in residents}
@@ -202,8 +202,9 @@ class Runner:
     ) -> None:
         prompts = batch["attention_mask"].sum(1).tolist()
         for row, prompt, new in zip(rows, prompts, lengths, strict=True):
-            if row is not None and not row.prepared.head.language:
-                raise ConfigError(f"the adapter {row.name!r} is a classifier: it can't generate")
+            language = row is None or row.prepared.head.language
+            if (why := self.served.why_not_generated(None if row is None else row.name, language=language)) is not None:
+                raise ConfigError(why)
             virtual = 0 if row is None else sum(row.allocation.lengths.values())
             self.served.check_length(prompt, new, virtual)
 

@@ -127,6 +127,6 @@ class Site:
     def _mixed_up(self, y: torch.Tensor) -> ConfigError:
         return ConfigError(
             f"the module {self.name} sees {y.shape[0]} rows of a batch of {self.routing.total}: "
-            "which adapter is whose can't be told there, so an adapter that acts at it can't be served in a pool",
+            "rows can't be matched with adapters there, so an adapter that acts at it can't be served in a pool",
             hint="Serve it alone, by pefttools.load, or merge it.",
         )

@@ -122,7 +122,7 @@ def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, 
         return inputs
     if not served.takes_positions:
         raise ConfigError(
-            f"the base model {served.base.id!r} takes no positions, so that prefixes and prompts can't be served on it"
+            f"the base model {served.base.id!r} takes no position ids, so prefixes and prompts can't be served on it"
         )
     length = inputs["inputs_embeds"].shape[1] if "inputs_embeds" in inputs else ids.shape[1]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -length:] + served.first_position

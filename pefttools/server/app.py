@@ -91,7 +91,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if "json" not in request.headers.get("content-type", "") and request.method == "POST":
         parts = ["the body must be JSON, with the header content-type: application/json"]
     elif any(one["type"] == "json_invalid" for one in error.errors()):
-        parts = ["the body is no JSON"]
+        parts = ["the body is not JSON"]
     return JSONResponse(error_body("; ".join(parts), "invalid_request", 400), 400)
 
 

@@ -29,7 +29,7 @@ class ClosedError(PeftToolsError):
 
 
 @dataclass(eq=False)
-class Row:
+class WaitingRow:
     """One row that waits for its answer.
 
     Attributes:
@@ -90,7 +90,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[Sequence[Row]], None],
+        run: Callable[[Sequence[WaitingRow]], None],
         *,
         max_batch: int,
         max_adapters: int,
@@ -106,12 +106,12 @@ class Batcher:
         self._max_queue = max_queue
         self._max_run = max_run
         self._paces = {kind: Pace(max_wait) for kind in whole}
-        self._rows: list[Row] = []
+        self._rows: list[WaitingRow] = []
         self._turns = Turns()
         self._changed = threading.Condition()
         self._closed = False
-        self._batch: Sequence[Row] = ()
-        self._last: Sequence[Row] = ()
+        self._batch: Sequence[WaitingRow] = ()
+        self._last: Sequence[WaitingRow] = ()
         self._running_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="pefttools-batches", daemon=True)
         self._thread.start()
@@ -143,7 +143,7 @@ class Batcher:
             not row.cancelled and (row.owner not in owners or (room and not row.goes_on)) for row in list(self._rows)
         )
 
-    def again(self, rows: Sequence[Row]) -> None:
+    def again(self, rows: Sequence[WaitingRow]) -> None:
         """Queue rows of the batch that runs once more, behind those who wait; their work is counted already."""
         for row in rows:
             row.goes_on = True
@@ -160,7 +160,7 @@ class Batcher:
 
     def submit(
         self, kind: str, adapter: str | None, works: Sequence[Any], owner: str = "", costs: Sequence[float] = ()
-    ) -> list[Row]:
+    ) -> list[WaitingRow]:
         """Queue rows of one request; all of them or none.
 
         Args:
@@ -176,7 +176,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         rows = [
-            Row(kind, adapter, work, loop, loop.create_future(), owner, cost)
+            WaitingRow(kind, adapter, work, loop, loop.create_future(), owner, cost)
             for work, cost in zip(works, costs or [1.0] * len(works), strict=True)
         ]
         with self._changed:
@@ -184,7 +184,7 @@ class Batcher:
                 raise ClosedError("the server is stopping")
             waiting = sum(row.owner == owner and not row.cancelled for row in self._rows)
             if waiting + len(rows) > self._max_queue:
-                raise QueueFullError(f"{waiting} rows of yours wait already", hint="Try again later.")
+                raise QueueFullError(f"{waiting} of your rows are already waiting", hint="Try again later.")
             self._rows.extend(rows)
             self._changed.notify_all()
         return rows
@@ -230,7 +230,7 @@ class Batcher:
                 now = time.monotonic()
                 self._paces[batch[0].kind].ran(batch[0].bulk, _padded(batch), now - begin, now)
 
-    def _next(self) -> list[Row] | None:
+    def _next(self) -> list[WaitingRow] | None:
         with self._changed:
             while not self._rows:
                 if self._closed:
@@ -244,17 +244,17 @@ class Batcher:
                 self._changed.wait(left)
             return self._take()
 
-    def _take(self) -> list[Row]:
+    def _take(self) -> list[WaitingRow]:
         """Rows of one kind, within the limits, by their owners' turns; cancelled ones are dropped."""
         rows = [row for row in self._rows if not row.cancelled]
         self._mark_bulk(rows)
-        taken: list[Row] = []
+        taken: list[WaitingRow] = []
         adapters: set[str] = set()
         now = time.monotonic()
         budgets = {kind: pace.budget(now) for kind, pace in self._paces.items()}
         longest = 0.0
 
-        def fits(row: Row) -> bool:
+        def fits(row: WaitingRow) -> bool:
             nonlocal longest
             more = set() if row.adapter is None else {row.adapter}
             if len(adapters | more) > self._max_adapters:
@@ -274,13 +274,13 @@ class Batcher:
         self._rows = [row for row in rows if id(row) not in chosen]
         return batch
 
-    def _mark_bulk(self, rows: Sequence[Row]) -> None:
+    def _mark_bulk(self, rows: Sequence[WaitingRow]) -> None:
         """Note whose rows are bulk work, by those that wait and those that ran last: there may be more to come."""
         counts = Counter(row.owner for row in (*rows, *self._last) if not row.goes_on)
         for row in rows:
             row.bulk = row.bulk or (row.kind in self._paces and counts[row.owner] > self._max_batch // 2)
 
 
-def _padded(rows: Sequence[Row]) -> float:
+def _padded(rows: Sequence[WaitingRow]) -> float:
     """Work of rows that run together, each as long as the longest."""
     return len(rows) * max(row.size for row in rows)

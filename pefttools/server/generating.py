@@ -97,7 +97,7 @@ class Generation:
 
 
 class Numbers(LogitsProcessor):  # type: ignore[misc]
-    """Notes the rows whose logits are no numbers, and lets the others go on.
+    """Notes the rows whose logits are not numbers, and lets the others go on.
 
     Attributes:
         bad: which rows they were at the last token, ``[rows]``, None before the first; left on the device, from where

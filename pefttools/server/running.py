@@ -11,7 +11,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from pefttools.errors import ArtifactError
 from pefttools.pool import AdapterPool
 from pefttools.pool.running import fetched
-from pefttools.server.batching import Batcher, Row
+from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.generating import Control, Generation, Numbers
 from pefttools.server.metrics import Metrics
 
@@ -29,14 +29,14 @@ class BatchRunner:
     """
 
     def __init__(
-        self, pool: AdapterPool, metrics: Metrics, batcher: Callable[[], Batcher], loaded: Callable[[Row], None]
+        self, pool: AdapterPool, metrics: Metrics, batcher: Callable[[], Batcher], loaded: Callable[[WaitingRow], None]
     ) -> None:
         self._pool = pool
         self._metrics = metrics
         self._batcher = batcher
         self._loaded = loaded
 
-    def __call__(self, rows: Sequence[Row]) -> None:
+    def __call__(self, rows: Sequence[WaitingRow]) -> None:
         self._metrics.batches.observe(len(rows))
         for row in rows:
             if not row.goes_on:
@@ -50,7 +50,9 @@ class BatchRunner:
                 good.append(row)
             except Exception as error:
                 row.finish(error)
-        work: Callable[[Sequence[Row]], None] = self._answer if good and good[0].kind == ANSWER else self._generate
+        work: Callable[[Sequence[WaitingRow]], None] = (
+            self._answer if good and good[0].kind == ANSWER else self._generate
+        )
         if not good:
             return
         try:
@@ -70,18 +72,19 @@ class BatchRunner:
                 row.work.restart()
             self([row])
 
-    def _tell_of_fetched(self, rows: Sequence[Row]) -> None:
+    def _tell_of_fetched(self, rows: Sequence[WaitingRow]) -> None:
         """Adapters that left between the look for them above and their call."""
-        fetched = self._pool.take_fetched()
-        for row in {row.adapter: row for row in rows if row.adapter in fetched}.values():
-            self._loaded(row)
+        by_adapter = {row.adapter: row for row in rows}
+        for name in self._pool.take_fetched():
+            if name in by_adapter:
+                self._loaded(by_adapter[name])
 
-    def _answer(self, rows: Sequence[Row]) -> None:
+    def _answer(self, rows: Sequence[WaitingRow]) -> None:
         answers = fetched(self._pool.answer([row.work for row in rows], [row.adapter for row in rows]))
         for row, logits in zip(rows, answers, strict=True):
             row.finish(_no_numbers(row) if logits is None else logits)
 
-    def _generate(self, rows: Sequence[Row]) -> None:
+    def _generate(self, rows: Sequence[WaitingRow]) -> None:
         works: list[Generation] = [row.work for row in rows]
         for row in rows:
             if not row.work.tokens:
@@ -139,6 +142,6 @@ class Slice:
         return writing > reading and self._batcher.gives_way(writing, rows)
 
 
-def _no_numbers(row: Row) -> ArtifactError:
+def _no_numbers(row: WaitingRow) -> ArtifactError:
     named = "the base" if row.adapter is None else f"the adapter {row.adapter!r}"
     return ArtifactError(f"{named} gives no numbers (NaN or infinite) for this text")

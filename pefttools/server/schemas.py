@@ -50,7 +50,7 @@ class ClassifyRequest(_Request):
         | PairInput
     )
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="at a text that can't be classified; skip: the others are, and it gets an error"
+        "stop", description="what to do at a text that can't be classified: stop, or skip (it gets an error)"
     )
 
     @field_validator("input", mode="before")
@@ -74,7 +74,7 @@ class PredictRequest(_Request):
     input: Input | RowInput | Annotated[list[Input | RowInput], Field(min_length=1)]
     scores: bool = Field(False, description="with the probability of every label, or of each word's tag")
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="at a row that can't be taken; skip: the others are, and it gets an error"
+        "stop", description="what to do at a row that can't be used: stop, or skip (it gets an error)"
     )
 
 
@@ -223,7 +223,7 @@ class _Generate(_OpenAI):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=100)
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=-1, description="draw among so many tokens; 0 or -1: among all")
+    top_k: int = Field(0, ge=-1, description="sample from this many most likely tokens; 0 or -1: from all")
     n: Literal[1] = 1
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None

@@ -18,7 +18,7 @@ from pefttools.errors import ConfigError, DataError
 from pefttools.methods import methods
 from pefttools.pool import AdapterPool
 from pefttools.server.answers import Answered, Chosen, UnsuitedError
-from pefttools.server.batching import Batcher, Row
+from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.beside import Beside
 from pefttools.server.generating import Generation
 from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
@@ -101,9 +101,9 @@ class Service:
         """
         who = self.settings.metrics
         if who == "off":
-            raise ForbiddenError("this server shows no figures")
+            raise ForbiddenError("this server does not expose metrics")
         if who == "managers" and not self.keys.caller(authorization).manage:
-            raise ForbiddenError("this key may not read the figures")
+            raise ForbiddenError("this key may not read the metrics")
 
     async def predict(
         self, chosen: Chosen, rows: Sequence[Mapping[str, Any]], on_error: OnError, gone: Gone | None = None
@@ -134,7 +134,9 @@ class Service:
         try:
             task.check_inputs(method(), roles, self.pool.tokenizer)
             task.check_roles(roles, chosen.manifest.task.columns)
-        except (ConfigError, DataError) as error:
+        except ConfigError as error:
+            raise UnsuitedError(f"the adapter {chosen.name!r}: {error.message}", hint=error.hint) from error
+        except DataError as error:
             raise UnsuitedError(error.message, hint=error.hint) from error
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         examples = await self.beside.tokens(
@@ -162,7 +164,7 @@ class Service:
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no classification head")
         return await self.predict(chosen, rows, on_error, gone)
 
-    def _answered(self, chosen: Chosen, examples: Sequence[Example]) -> list[Row]:
+    def _answered(self, chosen: Chosen, examples: Sequence[Example]) -> list[WaitingRow]:
         task = chosen.task()
         assert task is not None
         costs = [float(size) for size in task.sizes(examples)]
@@ -227,12 +229,10 @@ class Service:
         Raises:
             UnsuitedError: an encoder, or a classifier.
         """
-        served = self.pool.served
         task = chosen.task()
-        if not served.causal:
-            raise UnsuitedError(f"the base {served.base.id!r} is an encoder: it can't generate")
-        if task is not None and not task.generates:
-            raise UnsuitedError(f"the adapter {chosen.name!r} is a classifier: it can't generate")
+        why = self.pool.served.why_not_generated(chosen.name, language=task is None or task.generates)
+        if why is not None:
+            raise UnsuitedError(why)
 
     def check_prompt(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
         """Refuse what can't be gone on with.
@@ -246,10 +246,10 @@ class Service:
         virtual = 0 if chosen.name is None else self.pool.virtual_length(chosen.name)
         self.pool.served.check_length(len(prompt), max_tokens, virtual)
 
-    def _loaded(self, row: Row) -> None:
+    def _loaded(self, row: WaitingRow) -> None:
         self.models.loaded(str(row.adapter), row.owner if self.keys.needed else EVERYBODY.id)
 
-    def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[Row]:
+    def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[WaitingRow]:
         for one in generations:
             self.check_prompt(chosen, one.prompt, one.max_tokens)
         costs = [float(len(one.prompt) + one.max_tokens) for one in generations]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from pefttools.errors import PeftToolsError
-from pefttools.server.batching import Row
+from pefttools.server.batching import WaitingRow
 
 #: whether a caller has hung up
 Gone = Callable[[], Awaitable[bool]]
@@ -30,7 +30,7 @@ def too_long(seconds: float) -> TooLongError:
     return TooLongError(f"the request took longer than {seconds:g} s")
 
 
-async def answers(rows: Sequence[Row], seconds: float, gone: Gone | None) -> list[Any]:
+async def answers(rows: Sequence[WaitingRow], seconds: float, gone: Gone | None) -> list[Any]:
     """Results of rows; whoever stops waiting cancels them.
 
     Args:
@@ -64,7 +64,7 @@ async def answers(rows: Sequence[Row], seconds: float, gone: Gone | None) -> lis
 
 
 async def pieces(
-    rows: Sequence[Row], queue: asyncio.Queue[tuple[int, str | None]], seconds: float
+    rows: Sequence[WaitingRow], queue: asyncio.Queue[tuple[int, str | None]], seconds: float
 ) -> AsyncIterator[tuple[int, str | None]]:
     """Numbers of rows and pieces of their texts as they come, None at the end of each; errors as `answers`."""
     for row in rows:

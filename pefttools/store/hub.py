@@ -25,7 +25,9 @@ def repository(reference: str) -> tuple[str, str | None]:
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise ConfigError(f"{reference!r} is no place on the hub", hint="Write it as hub:ORG/NAME or hub:ORG/NAME@REV.")
+        raise ConfigError(
+            f"{reference!r} does not name a repository on the hub", hint="Write it as hub:ORG/NAME or hub:ORG/NAME@REV."
+        )
     return match[1], match[2]
 
 
@@ -62,7 +64,7 @@ def pull(source: str) -> Path:
     Raises:
         ConfigError: no place on the hub.
         HubError: it could not be reached, or has no such repository.
-        ArtifactError: what came is no artifact, or damaged.
+        ArtifactError: what came is not an artifact, or damaged.
     """
     from huggingface_hub import snapshot_download
 
@@ -79,9 +81,11 @@ def _told(error: Exception, repo: str) -> HubError:
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     if isinstance(error, RepositoryNotFoundError):
-        return HubError(f"the hub has no repository {repo!r}, or you may not see it", hint="Log in: hf auth login.")
+        return HubError(
+            f"the hub has no repository {repo!r}, or you have no access to it", hint="Log in: hf auth login."
+        )
     # Errors of the connection come from whichever HTTP library the hub's client uses.
     from_http = type(error).__module__.partition(".")[0].startswith("httpx")
     if not from_http and not isinstance(error, LocalEntryNotFoundError | OSError):
         raise error
-    return HubError(f"the hub could not be used for {repo!r}: {error}")
+    return HubError(f"the hub request failed for {repo!r}: {error}")

@@ -28,7 +28,7 @@ def collect(store: Store, files: StoreFiles, keep: int, dry_run: bool) -> list[s
         with files.locked(name):
             if damaged := store.damaged_tags(name):
                 # Nobody knows which version they have named.
-                said = f"nothing of {name} is removed: its tag {', '.join(damaged)} is damaged; point it anew"
+                said = f"nothing of {name} is removed: its tag {', '.join(damaged)} is damaged; set it again"
                 warnings.warn(said, stacklevel=3)
                 continue
             versions = store.versions(name)

@@ -26,26 +26,28 @@ def is_name(text: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no adapter name.
+    """Refuse what is not an adapter name.
 
     Raises:
         BadNameError: other signs than letters, digits, dot, dash and underscore, or too long.
     """
     if not is_name(name):
         raise BadNameError(
-            f"{short(name)!r} is no adapter name", hint="Letters, digits, '.', '_' and '-'; a letter or digit first."
+            f"{short(name)!r} is not an adapter name",
+            hint="Letters, digits, '.', '_' and '-'; a letter or digit first.",
         )
 
 
 def check_tag(tag: str) -> None:
-    """Refuse what is no tag.
+    """Refuse what is not a tag.
 
     Raises:
         BadNameError: as `check_name`, or a number, which is a version.
     """
     if not is_name(tag) or tag.isdecimal():
         raise BadNameError(
-            f"{short(tag)!r} is no tag", hint="Letters, digits, '.', '_' and '-', and not a number, which is a version."
+            f"{short(tag)!r} is not a tag",
+            hint="Letters, digits, '.', '_' and '-', and not a number, which is a version.",
         )
 
 
@@ -58,7 +60,7 @@ def check_case(name: str, others: Iterable[str]) -> None:
     for other in others:
         if other != name and other.casefold() == name.casefold():
             raise NameTakenError(
-                f"{name!r} differs from {other!r} in upper and lower case alone", hint=f"Write {other!r}, or another."
+                f"{name!r} differs from {other!r} only in upper and lower case", hint=f"Write {other!r}, or another."
             )
 
 

@@ -71,7 +71,7 @@ class Store:
         except ImportError as error:
             raise ConfigError(f"{self.url} needs a package that is not installed: {error}") from error
         except ValueError as error:
-            raise ConfigError(f"{self.url!r} is no place for a store: {error}") from error
+            raise ConfigError(f"{self.url!r} is not a valid location for a store: {error}") from error
         kind = LocalFiles if isinstance(fs, LocalFileSystem) else RemoteFiles
         self._files: StoreFiles = kind(Reached(fs, self.url), posixpath.join(root, "adapters"))
         self._tags = Tags(self._files)
@@ -87,7 +87,7 @@ class Store:
             ConfigError: there is none.
         """
         if not self.exists():
-            raise ConfigError(f"there is no store at {self.url}", hint="`pefttools store add` makes one.")
+            raise ConfigError(f"there is no store at {self.url}", hint="Create one with `pefttools store add`.")
 
     def add(
         self, artifact: str | Path, name: str, *, tag: str | None = None, by: str | None = None, probe: bool = False
@@ -229,7 +229,7 @@ class Store:
 
         Raises:
             UnknownNameError: no such version.
-            ConfigError: a tag that is no name, or a number.
+            ConfigError: a tag that is not a name, or a number.
         """
         self._tags.check(name, tag)
         self.resolve(f"{name}@{version}")
@@ -268,17 +268,17 @@ class Store:
         """Remove a version for good; its number is never given again.
 
         Raises:
-            ConfigError: a tag names it, or the reference says no version.
+            ConfigError: a tag names it, or the reference names no version.
         """
         if "@" not in reference:
-            raise ConfigError(f"{reference!r} says no version", hint=f"Write {reference}@NUMBER.")
+            raise ConfigError(f"{reference!r} names no version", hint=f"Write {reference}@NUMBER.")
         name, version = self.resolve(reference)
         with self._files.locked(name):
             entry = self.show(f"{name}@{version}")
             if damaged := self.damaged_tags(name):
                 raise ConfigError(
                     f"{entry} may be what a damaged tag of {name} names: {', '.join(damaged)}",
-                    hint="Point it anew first.",
+                    hint="Set it again first.",
                 )
             if entry.tags:
                 raise ConfigError(f"{entry} is tagged {', '.join(entry.tags)}", hint="Move or remove the tag first.")

@@ -65,7 +65,7 @@ class Tags:
         if version is None:
             raise ArtifactError(
                 f"the tag {adapter}@{tag} is damaged",
-                hint=f"Point it anew: pefttools store tag {adapter}@VERSION {tag}",
+                hint=f"Set it again: pefttools store tag {adapter}@VERSION {tag}",
             )
         return version
 
@@ -139,7 +139,8 @@ class Tags:
             raise UnknownNameError("move of the tag", f"{adapter}@{tag}", [f"{adapter}@{one}" for one in moved])
         if self.read(adapter, tag) != moves[-1].version:
             raise ConfigError(
-                f"the tag {adapter}@{tag} was moved without a note of it", hint="Point it where it is to point."
+                f"the tag {adapter}@{tag} was moved without a log entry",
+                hint="Set it to the version that it should point at.",
             )
         return moves[-1].before
 

@@ -1,5 +1,5 @@
 """What a task is: its columns, head, loss, metrics and predictions."""
 
-from pefttools.tasks.task import Built, Evaluation, Task, TaskConfig, tasks
+from pefttools.tasks.task import Evaluation, Task, TaskConfig, TaskModel, tasks
 
-__all__ = ["Built", "Evaluation", "Task", "TaskConfig", "tasks"]
+__all__ = ["Evaluation", "Task", "TaskConfig", "TaskModel", "tasks"]

@@ -20,7 +20,7 @@ from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
 from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
-from pefttools.tasks.task import IGNORE, Batch, Built, Example, Prediction, Progress, Role, Task
+from pefttools.tasks.task import IGNORE, Batch, Example, Prediction, Progress, Role, Task, TaskModel
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class CausalLM(Task[CausalLMConfig]):
             for role in ("prompt", "completion") if labelled else ("prompt",):
                 check_text(table, index, role, row)
 
-    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         from transformers import AutoModelForCausalLM
 
         from pefttools.bases.loading import load_tokenizer, load_transformer
@@ -97,7 +97,7 @@ class CausalLM(Task[CausalLMConfig]):
         transformer, missing = load_transformer(AutoModelForCausalLM, base, variant)
         if missing:
             raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
-        return Built(transformer, None, "model", Target(self.name, self.peft_task_type), tokenizer)
+        return TaskModel(transformer, None, "model", Target(self.name, self.peft_task_type), tokenizer)
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         writer = ChatWriter(tokenizer, self.options)
@@ -177,10 +177,10 @@ class CausalLM(Task[CausalLMConfig]):
     ) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        from pefttools.tasks.language_head import counting, mean
+        from pefttools.tasks.language_head import labelled_rows, mean
 
         # Rows of the vocabulary's size are large: take only those that count.
-        rows, wanted = counting(logits, labels)
+        rows, wanted = labelled_rows(logits, labels)
         return mean(cross_entropy(rows.float(), wanted, reduction="sum"), labels, num_items_in_batch)
 
     def training_loss(
@@ -191,13 +191,13 @@ class CausalLM(Task[CausalLMConfig]):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        from pefttools.tasks.language_head import chunked_cross_entropy, counting, mean
+        from pefttools.tasks.language_head import chunked_cross_entropy, labelled_rows, mean
 
         where = batch.get(LABELLED)
         states, language_head = self._before_head(transformer, batch)
         if language_head is None:
             return self.loss(states, labels, num_items_in_batch)
-        rows, wanted = counting(states, labels, where)
+        rows, wanted = labelled_rows(states, labels, where)
         total = chunked_cross_entropy(rows, wanted, language_head, self.options.loss_rows)
         return mean(total, labels, num_items_in_batch)
 
@@ -271,13 +271,13 @@ class CausalLM(Task[CausalLMConfig]):
         """
         import torch
 
-        from pefttools.tasks.language_head import counting, scores
+        from pefttools.tasks.language_head import labelled_rows, scores
 
         given = all_moved(batch, model.device)
         labels = given.pop("labels")
         with model.inference_mode(), model.precision():
             states, head = self._before_head(model.transformer, given)
-            rows, wanted = counting(states, labels)
+            rows, wanted = labelled_rows(states, labels)
             size = self.options.loss_rows or max(len(rows), 1)
             parts = [
                 scores(part if head is None else head(part), truth)

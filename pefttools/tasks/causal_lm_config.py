@@ -21,16 +21,16 @@ class CausalLMConfig(TextTaskConfig):
     )
     plain: Literal["lines", "joined"] = Field(
         "lines",
-        description="text without a chat template. lines: system message, prompt and completion each on a line, chats "
-        "as `User: ...` and `Assistant: ...`; joined: prompt and completion with nothing between them",
+        description="format of texts without a chat template. lines: system message, prompt and completion each on a "
+        "line, chats as `User: ...` and `Assistant: ...`; joined: prompt and completion with nothing between them",
     )
-    system: str | None = Field(None, description="system message of every row that has none of its own")
+    system: str | None = Field(None, description="default system message")
     train_on: Literal["last", "all"] = Field(
-        "last", description="answers of a chat that are learned: the last one, or all of them"
+        "last", description="which answers of a chat are learned: the last one, or all"
     )
     max_new_tokens: int = Field(32, ge=1, description="longest generated answer, in tokens")
-    generate: bool = Field(True, description="generate answers at evaluation, for exact match")
+    generate: bool = Field(True, description="generate answers at evaluation, e.g. for exact match")
     loss_rows: int = Field(
         256, ge=0, description="maximum number of rows of logits in memory at a time in training; 0: all of them"
     )
-    packing: bool = Field(True, description="train on texts behind each other, without padding, where the model can")
+    packing: bool = Field(True, description="train on concatenated texts without padding, where the model supports it")

@@ -124,7 +124,6 @@ def _without_beginning(text: str, tokens: int, tokenizer: Any) -> str:
 
 def _too_long(writer: ChatWriter) -> ConfigError:
     return ConfigError(
-        "the system message and the frame of the chat alone are longer than "
-        f"task.max_length={writer.options.max_length}",
+        f"the system message and the chat template alone are longer than task.max_length={writer.options.max_length}",
         hint="Raise task.max_length, or shorten the system message.",
     )

@@ -61,7 +61,7 @@ class ChatWriter:
         if self.templated:
             return self._by_template(given, answered, tools)
         if tools:
-            raise ConfigError("descriptions of tools need a tokenizer with a chat template")
+            raise ConfigError("tool descriptions need a tokenizer with a chat template")
         if self.options.plain == "joined":
             return self._joined(given, answered)
         return self._lines(given, answered) if chat else self._prompt(given, answered)
@@ -103,9 +103,9 @@ class ChatWriter:
             after = whole if last else self._render(messages[: turn + 1], tools)
             if not (whole.startswith(after) and after.startswith(before) and len(before) >= at):
                 raise ConfigError(
-                    "the tokenizer's chat template does not put this answer behind its prompt: it rewrites earlier "
+                    "the tokenizer's chat template does not put this answer after its prompt: it rewrites earlier "
                     "turns" if self.options.train_on == "all" else
-                    "the tokenizer's chat template does not put an answer behind its prompt",
+                    "the tokenizer's chat template does not put an answer after its prompt",
                     hint="Set task.train_on=last, or task.template=none.",
                 )  # fmt: skip
             ends = self.turn_end is None

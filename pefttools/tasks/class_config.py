@@ -14,7 +14,7 @@ class ClassificationConfig(TextHeadConfig):
     """Options of sequence classification."""
 
     labels: list[str] = Field(
-        default_factory=list, description="all labels, in the order of the outputs; empty: those of the training rows"
+        default_factory=list, description="all labels, in output order; empty: those of the training rows"
     )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         None,
@@ -22,7 +22,7 @@ class ClassificationConfig(TextHeadConfig):
         "that every label weighs the same",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of every training label that is spread over all labels alike"
+        0.0, ge=0, lt=1, description="label smoothing: share of each target that is spread evenly over all labels"
     )
 
     @field_validator("labels", mode="before")

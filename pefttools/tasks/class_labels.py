@@ -49,7 +49,7 @@ def declared_labels(labels: Sequence[str]) -> list[str]:
         if name is None or name in names[:index]:
             raise DataError(
                 f"task.labels: {labels[index]!r} is {'empty' if name is None else 'listed twice'}",
-                hint="White space around a label is no part of it.",
+                hint="White space around a label is not part of it.",
             )
     return [name for name in names if name is not None]
 

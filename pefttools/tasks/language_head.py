@@ -58,7 +58,7 @@ def places(labels: torch.Tensor) -> torch.Tensor:
     return (labels.flatten() != IGNORE).nonzero().squeeze(1)
 
 
-def counting(
+def labelled_rows(
     rows: torch.Tensor, labels: torch.Tensor, where: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows ``[n, size]`` of ``[rows, tokens, size]`` that have a label, and their labels ``[n]``.
@@ -90,7 +90,7 @@ def chunked_cross_entropy(states: torch.Tensor, labels: torch.Tensor, head: nn.M
         states: ``[n, hidden]``.
         labels: ``[n]``; every one counts.
         head: gives logits ``[n, vocabulary]``.
-        rows: most rows of logits that stand in memory at a time.
+        rows: maximum number of rows of logits in memory at a time.
     """
     trained = [p for p in head.parameters() if p.requires_grad]
     total: torch.Tensor = _ChunkedCrossEntropy.apply(states, labels, head, rows, *trained)  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ def _added(total: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
     """A sum of gradients, in the place of the first.
 
     The first is taken out of the view that a linear layer's is: autograd adds up a parameter's gradients in place only
-    where the first is no view, so that of tied embeddings three would stand side by side.
+    where the first is not a view, so that of tied embeddings three would stand side by side.
     """
     if total is not None:
         return total.add_(gradient)

@@ -35,11 +35,9 @@ class MultiLabelConfig(TextHeadConfig):
     """Options of multi-label classification."""
 
     labels: list[str] = Field(
-        default_factory=list, description="all labels, in the order of the outputs; empty: those of the training rows"
+        default_factory=list, description="all labels, in output order; empty: those of the training rows"
     )
-    separator: str = Field(
-        "|", min_length=1, description="between the labels of a cell that is a text; lists need none"
-    )
+    separator: str = Field("|", min_length=1, description="separator of the labels in a text cell; lists need none")
     threshold: Literal["per-label", "shared"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         "per-label",
         description="probability from which on a label is given. per-label: chosen for each label, by its F1 on "
@@ -186,7 +184,7 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
             return super().joint_calibration(calibrations)
         if any(one != known[0] for one in known):
             warnings.warn(
-                "the thresholds of the sum are the mean of the adapters': on rows of your own others may be better",
+                "the thresholds of the sum are the mean of the adapters': other thresholds may be better on your data",
                 stacklevel=2,
             )
         return {_THRESHOLDS: [math.fsum(limits) / len(known) for limits in zip(*known, strict=True)]}

@@ -26,7 +26,7 @@ class RegressionConfig(TextHeadConfig):
     """Options of regression."""
 
     range: tuple[float, float] | None = Field(
-        None, description="least and greatest possible number: predictions are kept within; rows beyond are refused"
+        None, description="minimum and maximum of the number: predictions are clipped to it, rows outside are refused"
     )
 
 

@@ -31,15 +31,15 @@ class TaskConfig(BaseModel):
 
     metrics: list[str | dict[str, Any]] = Field(
         default_factory=list,
-        description="further metrics: a name, or a name with options, e.g. {name: f1, average: macro}; what pefttools "
-        "does not bring along is loaded by the evaluate library, from a hub or the path of a script",
+        description="further metrics: a name, or a name with options, e.g. {name: f1, average: macro}; others "
+        "are loaded by the evaluate library, from a hub or from a script's path",
     )
 
 
 class TextTaskConfig(TaskConfig):
     """Options of tasks that read texts."""
 
-    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are cut, which is said")
+    max_length: int = Field(128, ge=8, description="longest input, in tokens; longer ones are truncated, and counted")
 
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Built:
+class TaskModel:
     """A base model made ready for a task.
 
     Attributes:
@@ -183,11 +183,11 @@ class Task(ScoredTask[ConfigT]):
         return
 
     @abstractmethod
-    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         """Load the base for this task.
 
         Args:
-            base: where it lies.
+            base: its path.
             variant: number format of its weights.
             labels: label names.
             head_kind: of a saved artifact; None: as the options say.

@@ -12,7 +12,7 @@ from pydantic import Field
 from pefttools.data import Table
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, Target
-from pefttools.tasks.task import Batch, Built, Example, Task, TaskConfig, TextTaskConfig
+from pefttools.tasks.task import Batch, Example, Task, TaskConfig, TaskModel, TextTaskConfig
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class HeadTask(Task[ConfigT]):
         """What a head of ours adds to each logit before it has learned anything; None: nothing."""
         return None
 
-    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> Built:
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         import transformers
 
         from pefttools.bases.loading import load_transformer
@@ -65,7 +65,7 @@ class HeadTask(Task[ConfigT]):
                 raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
             hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
             head = PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
-            return Built(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), processor)
+            return TaskModel(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), processor)
         names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
         transformer, missing = load_transformer(
             getattr(transformers, self.auto_class),
@@ -77,7 +77,7 @@ class HeadTask(Task[ConfigT]):
         )
         self.settle_model(transformer, processor)
         heads = own_head_modules(transformer, missing)
-        return Built(transformer, None, kind, Target(self.name, self.peft_task_type, heads), processor)
+        return TaskModel(transformer, None, kind, Target(self.name, self.peft_task_type, heads), processor)
 
     def settle_model(self, transformer: nn.Module, processor: Any) -> None:
         """Set what transformers' class with a head must be told: where padding is, and that the last token is one."""

@@ -13,7 +13,7 @@ _HALF = "half of a character (a lone surrogate)"
 
 
 def check_text(table: Table, index: int, role: str, row: Mapping[str, Any]) -> None:
-    """Refuse a row whose cell is no text, or an empty one.
+    """Refuse a row whose cell is not a text, or an empty one.
 
     Args:
         table: where the row stands.

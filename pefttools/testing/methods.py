@@ -50,8 +50,7 @@ def check_method(
         variant: of the base; None: the default.
 
     Returns:
-        What was trained, for checks of your own; None where the method refuses the combination before anything is
-        loaded.
+        What was trained, for checks of your own; None where the method refuses the combination before loading.
 
     Raises:
         AssertionError: says what does not hold.
@@ -77,7 +76,7 @@ def check_method(
     artifact = folder / "artifact"
     pefttools.save(model, artifact)
     _check_loaded(model, artifact, trained, examples)
-    _check_merged(model, artifact, folder / "merged", kind.quantized)
+    _check_merged(model, artifact, folder / "merged")
     _check_pooled(model, artifact, examples)
     if chosen_task.generates:
         _check_generation(model, examples)
@@ -151,7 +150,7 @@ def _check_loaded(model: TunedModel, artifact: Path, wanted: torch.Tensor, examp
     assert_alike("a loaded artifact", logits_of(loaded, examples), wanted, model)
 
 
-def _check_merged(model: TunedModel, artifact: Path, merged: Path, quantized: bool) -> None:
+def _check_merged(model: TunedModel, artifact: Path, merged: Path) -> None:
     """`pefttools.merge` compares the logits itself, and refuses to write others."""
     try:
         pefttools.merge(artifact, merged)

@@ -29,10 +29,10 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are as they were written.
+    """A checkpoint whose files are unchanged.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         made_from: what decides how the training goes, see `pefttools.training.resume`; None: written by a version
             that did not keep it.
     """

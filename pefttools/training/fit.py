@@ -5,23 +5,25 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pefttools.compute.deterministic import deterministic
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
-from pefttools.tasks.task import Evaluation, Example, Task
+from pefttools.tasks.task import Evaluation
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
+
+if TYPE_CHECKING:
+    from pefttools.training.trainer import TuningTrainer
 
 
 @dataclass
@@ -91,16 +93,47 @@ def fit(
     """
     from transformers import set_seed
 
-    from pefttools.training.trainer import TuningTrainer
-
-    recipe, settings, task = prepared.recipe, prepared.recipe.training, prepared.task
+    recipe, task = prepared.recipe, prepared.task
     rates = rates or prepared.rates
     set_seed(recipe.seed)
     model = build_model(prepared)
-    train, validation = prepared.examples.train, prepared.examples.validation
+    _announce(prepared, model, rates, reporter)
+    if prepared.method.capabilities.trains == "nothing":
+        return _as_it_is(prepared, model, reporter)
+    before = _ready(prepared, model, reporter)
+    trainer, spent = _run(prepared, model, rates, reporter, work, checkpoint)
+    evaluation, why = Evaluation({}), None
+    if is_main_process():
+        evaluation = _evaluated(prepared, model, reporter)
+        why = why_not_learned(task, prepared.selection, evaluation, prepared.labels, before)
+        if why is not None:
+            reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rates.method:g}.")
+    state, train = trainer.state, prepared.examples.train
+    epochs = state.epoch or 0.0
+    return Fitted(
+        model=model,
+        validation=evaluation,
+        history=trainer.history,
+        steps=state.global_step,
+        best_step=trainer.best_step if recipe.training.keep_best else state.global_step,
+        train_seconds=spent.seconds,
+        evaluation_seconds=spent.evaluation,
+        samples=round(epochs * len(train)),
+        tokens=round(epochs * sum(task.sizes(train))),
+        learning_rate=rates.method,
+        head_learning_rate=rates.head if model.count().head else None,
+        cpu_seconds=spent.cpu,
+        busy_share=spent.own / spent.seconds if model.device.type == "cpu" and spent.seconds > 0 else None,
+        stopped_early=trainer.stopped_early,
+        did_not_learn=why,
+    )
+
+
+def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter) -> None:
+    """What is trained, and what was noticed about it."""
     count = model.count()
     reporter.event(
-        f"{prepared.method.name} on {prepared.base.id} ({recipe.variant}): {count.trainable:,} trained of "
+        f"{prepared.method.name} on {prepared.base.id} ({prepared.recipe.variant}): {count.trainable:,} trained of "
         f"{count.total:,} parameters, {_said(rates, bool(count.head))}"
     )
     for note in prepared.notes:
@@ -108,8 +141,11 @@ def fit(
     for split, cuts in prepared.examples.cuts.items():
         if cuts.cut:
             reporter.event(cuts.line(split))
-    if prepared.method.capabilities.trains == "nothing":
-        return _as_it_is(model, task, validation, settings.eval_batch_size, reporter)
+
+
+def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float | None:
+    """Load the weights to begin with; gives the loss before training, where nothing else says what is to be beaten."""
+    task, validation = prepared.task, prepared.examples.validation
     processes = world_size()
     reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
     if (unused := unused_cards(model.device)) is not None:
@@ -119,22 +155,29 @@ def fit(
     if prepared.parent is not None:
         start_from(model, prepared.parent, [validation[index] for index in range(min(4, len(validation)))])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
-    before = None
     if is_main_process() and not knows_a_bar(task):
-        before = mean_loss(model, validation, settings.eval_batch_size)
+        return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)
+    return None
+
+
+def _run(
+    prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter, work: Path, checkpoint: Checkpoint | None
+) -> tuple[TuningTrainer, _Spent]:
+    """The training itself; the model ends with the weights that are to be kept."""
+    from pefttools.training.trainer import TuningTrainer
+
+    settings = prepared.recipe.training
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
-        arguments = _arguments(recipe, model, len(train), rates.method, work)
+        arguments = _arguments(prepared.recipe, model, len(prepared.examples.train), rates.method, work)
         trainer = TuningTrainer(model, arguments, prepared, rates, advance)
         if checkpoint is not None:
-            reporter.event(f"going on from {checkpoint.folder}")
+            reporter.event(f"continuing from {checkpoint.folder}")
         evaluating = _Stopwatch(trainer)
         start = _clocks()
         with deterministic(settings.deterministic):
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         trainer.losses.settle()
-        seconds, cpu, own = (
-            now - then - spent for now, then, spent in zip(_clocks(), start, evaluating.spent, strict=True)
-        )
+        clocks = [now - then - spent for now, then, spent in zip(_clocks(), start, evaluating.spent, strict=True)]
     if trainer.stopped_early:
         reporter.event(
             f"no better {prepared.selection.metric} in {prepared.selection.patience} evaluations: stopped after step "
@@ -143,44 +186,25 @@ def fit(
     if settings.keep_best:
         trainer.restore_best()
     check_alike(model.trainable_state())
-    evaluation, why = Evaluation({}), None
-    if is_main_process():
-        with reporter.step("evaluating on validation", "rows") as advance:
-            evaluation = task.evaluate(
-                model, validation, batch_size=settings.eval_batch_size, progress=advance, calibrate=True
-            )
-        model.calibrate(evaluation.calibration)
-        why = why_not_learned(task, prepared.selection, evaluation, prepared.labels, before)
-        if why is not None:
-            reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rates.method:g}.")
-    state = trainer.state
-    passes = state.epoch or 0.0
-    return Fitted(
-        model=model,
-        validation=evaluation,
-        history=trainer.history,
-        steps=state.global_step,
-        best_step=trainer.best_step if settings.keep_best else state.global_step,
-        train_seconds=seconds,
-        evaluation_seconds=evaluating.spent[0],
-        samples=round(passes * len(train)),
-        tokens=round(passes * sum(task.sizes(train))),
-        learning_rate=rates.method,
-        head_learning_rate=rates.head if count.head else None,
-        cpu_seconds=cpu,
-        busy_share=own / seconds if model.device.type == "cpu" and seconds > 0 else None,
-        stopped_early=trainer.stopped_early,
-        did_not_learn=why,
-    )
+    return trainer, _Spent(clocks[0], clocks[1], clocks[2], evaluating.spent[0])
 
 
-def _as_it_is(
-    model: TunedModel, task: Task[Any], validation: Sequence[Example], batch_size: int, reporter: Reporter
-) -> Fitted:
+def _evaluated(prepared: Prepared, model: TunedModel, reporter: Reporter) -> Evaluation:
+    """Evaluation on validation, by which the model is calibrated."""
     with reporter.step("evaluating on validation", "rows") as advance:
-        evaluation = task.evaluate(model, validation, batch_size=batch_size, progress=advance, calibrate=True)
+        evaluation = prepared.task.evaluate(
+            model,
+            prepared.examples.validation,
+            batch_size=prepared.recipe.training.eval_batch_size,
+            progress=advance,
+            calibrate=True,
+        )
     model.calibrate(evaluation.calibration)
-    return Fitted(model, evaluation, [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
+    return evaluation
+
+
+def _as_it_is(prepared: Prepared, model: TunedModel, reporter: Reporter) -> Fitted:
+    return Fitted(model, _evaluated(prepared, model, reporter), [], 0, 0, 0.0, 0.0, 0, 0, 0.0)
 
 
 def _said(rates: Rates, head: bool) -> str:
@@ -199,8 +223,8 @@ def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: 
     every = max(1, total // settings.evaluations) if settings.evaluations else min(steps_per_epoch, total)
     arguments = TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=settings.batch_size // settings.parts // world_size(),
-        gradient_accumulation_steps=settings.parts,
+        per_device_train_batch_size=settings.batch_size // settings.microbatches // world_size(),
+        gradient_accumulation_steps=settings.microbatches,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=learning_rate,
@@ -239,6 +263,16 @@ def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: 
 def _clocks() -> tuple[float, float, float]:
     """Seconds: on the wall, of the processor for the whole process, and for this thread."""
     return time.perf_counter(), time.process_time(), time.thread_time()
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """Seconds of a training without its evaluations: on the wall, of the processor, of this thread; and theirs."""
+
+    seconds: float
+    cpu: float
+    own: float
+    evaluation: float
 
 
 class _Stopwatch:

@@ -26,9 +26,9 @@ def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
     planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
     shape = Shape(
-        batch_size=len(lengths) * settings.parts,
+        batch_size=len(lengths) * settings.microbatches,
         length=max(lengths),
-        accumulation=settings.parts,
+        accumulation=settings.microbatches,
         precision=settings.precision,
         gradient_checkpointing=settings.gradient_checkpointing,
         optimizer=settings.optimizer,

@@ -61,10 +61,10 @@ def prepare(recipe: Recipe) -> Prepared:
     check_combination(method, config, variants.get(recipe.variant)(device), task)
     if recipe.training.gradient_checkpointing:
         method.check_checkpointing()
-    if recipe.training.batch_size % (recipe.training.parts * world_size()):
+    if recipe.training.batch_size % (recipe.training.microbatches * world_size()):
         raise ConfigError(
             f"training.batch_size={recipe.training.batch_size} can't be divided by gradient_accumulation="
-            f"{recipe.training.parts} times {world_size()} processes"
+            f"{recipe.training.microbatches} times {world_size()} processes"
         )
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)

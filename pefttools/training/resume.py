@@ -14,7 +14,7 @@ from pefttools.compute.processes import world_size
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.progress import Reporter
 from pefttools.training.checkpoints import Checkpoint, any_checkpoint, newest_whole
-from pefttools.training.parts import with_parts
+from pefttools.training.microbatches import with_microbatches
 from pefttools.training.prepare import Prepared
 
 #: fields of a recipe that may change between two parts of a training: what is done with its result, and what stands
@@ -47,16 +47,16 @@ def check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and checkpoint is None:
         raise ConfigError(
             f"there is nothing to resume: no checkpoint in {work_folder(output)}",
-            hint="The training ended: its artifact is there. --overwrite trains it again."
+            hint="The training is complete: its artifact exists. --overwrite trains it again."
             if (output / MANIFEST).is_file()
-            else "Leave --resume (resume=True) out to begin.",
+            else "Run without --resume (resume=True) to start.",
         )
     if resume or overwrite:
         return
     if checkpoint is not None:
         raise ConfigError(
             f"{checkpoint.parent} holds an interrupted training, up to step {checkpoint.name.rpartition('-')[2]}",
-            hint="--resume (resume=True) goes on from there; --overwrite (overwrite=True) starts over and removes it.",
+            hint="--resume (resume=True) continues from there; --overwrite (overwrite=True) starts over.",
         )
     if (output / MANIFEST).is_file():
         raise ConfigError(
@@ -93,15 +93,15 @@ def checkpoint_to_resume(prepared: Prepared, work: Path, reporter: Reporter) -> 
     if found is None:
         return prepared, None
     if found.made_from is None:
-        reporter.event(f"{found.folder} does not say what it was made from: taken for one of this recipe and data")
+        reporter.event(f"{found.folder} has no record of its recipe and data: assumed to be of this one")
         return prepared, found
     if prepared.recipe.training.gradient_accumulation == "auto":
-        prepared = with_parts(prepared, int(found.made_from["recipe"]["training.gradient_accumulation"]))
+        prepared = with_microbatches(prepared, int(found.made_from["recipe"]["training.gradient_accumulation"]))
     changes = list(_changes(found.made_from, made_from(prepared)))
     if changes:
         raise ConfigError(
             f"{found.folder} belongs to another training: {'; '.join(changes)}",
-            hint="Put that back to go on, or start over with --overwrite (overwrite=True).",
+            hint="Restore it to continue, or start over with --overwrite (overwrite=True).",
         )
     return prepared, found
 

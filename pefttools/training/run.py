@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 
 from pefttools.artifact.manifest import MANIFEST
-from pefttools.artifact.save import seal
+from pefttools.artifact.save import finalize
 from pefttools.compute.processes import is_main_process
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.training.fit import fit
-from pefttools.training.parts import settle_parts
+from pefttools.training.microbatches import settle_microbatches
 from pefttools.training.prepare import prepare
 from pefttools.training.resume import check_free, checkpoint_to_resume, remove_checkpoints, work_folder
 from pefttools.training.store import Stored, store, write_classes
@@ -39,7 +39,7 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite
     checkpoint = None
     if resume:
         prepared, checkpoint = checkpoint_to_resume(prepared, work, reporter)
-    prepared = settle_parts(prepared, reporter)
+    prepared = settle_microbatches(prepared, reporter)
     if not resume and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
     fitted = fit(prepared, reporter, work, checkpoint=checkpoint)
@@ -57,7 +57,7 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite
             shutil.copytree(recipe.output, folder, dirs_exist_ok=True)
             write_classes(folder, "test", prepared.task.class_report(evaluation, prepared.labels))
             metrics = {**stored.manifest.metrics, "test": evaluation.metrics}
-            stored.manifest = seal(folder, stored.manifest, stored.manifest.storage, metrics=metrics)
+            stored.manifest = finalize(folder, stored.manifest, stored.manifest.storage, metrics=metrics)
     if recipe.training.report_to:
         remove_checkpoints(work)
     else:

@@ -29,7 +29,7 @@ class Parent:
     """A verified artifact of the same base, method and task.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         manifest: its manifest.
         digest: of the manifest, and so of everything in the artifact.
     """

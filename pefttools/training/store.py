@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pefttools.artifact.load import load_verified
 from pefttools.artifact.manifest import MANIFEST, Manifest
-from pefttools.artifact.save import draft_manifest, seal, to_float16, write_weights
+from pefttools.artifact.save import draft_manifest, finalize, to_float16, write_weights
 from pefttools.compute.processes import world_size
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
@@ -40,67 +41,90 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
     float16 is kept where the loaded model gives the same predictions on the validation rows. The trained model in
     `fitted` is released before the other is loaded, so that memory need not hold two.
     """
-    recipe, task, splits = prepared.recipe, prepared.task, prepared.splits
-    selection, parent = prepared.selection, prepared.parent
-    draft = draft_manifest(
-        fitted.model,
-        training={
-            "seed": recipe.seed,
-            "learning_rate": fitted.learning_rate,
-            "head_learning_rate": fitted.head_learning_rate,
-            "settings": recipe.training.model_dump(mode="json"),
-            "rows": {"train": len(splits.train), "validation": len(splits.validation)},
-            "data": splits.digests(),
-            "cut": {name: cuts.as_dict() for name, cuts in prepared.examples.cuts.items()},
-            "notes": prepared.notes,
-            "steps": fitted.steps,
-            "best_step": fitted.best_step,
-            "seconds": round(fitted.train_seconds, 3),
-            "processes": world_size(),
-            "selection": {"metric": selection.metric, "greater_is_better": selection.greater_is_better},
-            "stopped_early": fitted.stopped_early,
-            "did_not_learn": fitted.did_not_learn,
-            **({"parent": {"name": parent.folder.resolve().name, "digest": parent.digest}} if parent else {}),
-        },
-        columns=splits.train.columns,
-    )
-
-    def check(folder: Path, storage: str) -> tuple[TunedModel, Evaluation, int]:
-        loaded = load_verified(folder, seal(folder, draft, storage), prepared.base)
-        with reporter.step(f"evaluating the artifact as {storage}", "rows") as advance:
-            evaluation = loaded.spec.task.evaluate(
-                loaded, prepared.examples.validation, batch_size=recipe.training.eval_batch_size, progress=advance
-            )
-        pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
-        return loaded, evaluation, sum(now != before for now, before in pairs)
-
+    draft = draft_manifest(fitted.model, training=_training(prepared, fitted), columns=prepared.splits.train.columns)
     with folder_atomic(output, over=MANIFEST) as folder:
         write_weights(fitted.model, folder)
         fitted.release()
-        storage = "float32"
-        with tempfile.TemporaryDirectory() as spare:
-            originals = shutil.copytree(folder, Path(spare, "float32"))
-            if recipe.storage != "float32":
-                lost = to_float16(folder)
-                if lost is not None:
-                    reporter.event(f"{lost}: stored as float32")
-                else:
-                    loaded, evaluation, changed = check(folder, "float16")
-                    said = f"float16 changes {changed} of {len(evaluation.predictions)} predictions on validation"
-                    if changed == 0 or recipe.storage == "float16":
-                        storage = "float16"
-                        if changed:
-                            reporter.event(f"{said}: stored so all the same, as the recipe says")
-                    else:
-                        reporter.event(f"{said}: stored as float32")
-                        del loaded
-                        shutil.copytree(originals, folder, dirs_exist_ok=True)
-            if storage == "float32":
-                loaded, evaluation, changed = check(folder, "float32")
-        write_classes(folder, "validation", task.class_report(evaluation, prepared.labels))
-        summary = {**draft.training, "predictions_changed_by_reload": changed}
-        manifest = seal(folder, draft, storage, training=summary, metrics={"validation": evaluation.metrics})
-    return Stored(loaded, manifest, evaluation)
+        found = _in_float16(prepared, fitted, draft, folder, reporter)
+        if found is None:
+            found = _reloaded(prepared, fitted, draft, folder, "float32", reporter)
+        write_classes(folder, "validation", prepared.task.class_report(found.evaluation, prepared.labels))
+        summary = {**draft.training, "predictions_changed_by_reload": found.changed}
+        metrics = {"validation": found.evaluation.metrics}
+        manifest = finalize(folder, draft, found.storage, training=summary, metrics=metrics)
+    return Stored(found.model, manifest, found.evaluation)
+
+
+@dataclass(frozen=True)
+class _Reloaded:
+    """A stored model as it was loaded again, and how many of its predictions are others than the trained model's."""
+
+    storage: str
+    model: TunedModel
+    evaluation: Evaluation
+    changed: int
+
+
+def _training(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
+    """How the model was trained, for the manifest."""
+    recipe, splits, parent, selection = prepared.recipe, prepared.splits, prepared.parent, prepared.selection
+    return {
+        "seed": recipe.seed,
+        "learning_rate": fitted.learning_rate,
+        "head_learning_rate": fitted.head_learning_rate,
+        "settings": recipe.training.model_dump(mode="json"),
+        "rows": {"train": len(splits.train), "validation": len(splits.validation)},
+        "data": splits.digests(),
+        "cut": {name: cuts.as_dict() for name, cuts in prepared.examples.cuts.items()},
+        "notes": prepared.notes,
+        "steps": fitted.steps,
+        "best_step": fitted.best_step,
+        "seconds": round(fitted.train_seconds, 3),
+        "processes": world_size(),
+        "selection": {"metric": selection.metric, "greater_is_better": selection.greater_is_better},
+        "stopped_early": fitted.stopped_early,
+        "did_not_learn": fitted.did_not_learn,
+        **({"parent": {"name": parent.folder.resolve().name, "digest": parent.digest}} if parent else {}),
+    }
+
+
+def _in_float16(
+    prepared: Prepared, fitted: Fitted, draft: Manifest, folder: Path, reporter: Reporter
+) -> _Reloaded | None:
+    """The model in half of the bytes, where the recipe says so or no prediction changes; None: it stays float32."""
+    wanted = prepared.recipe.storage
+    if wanted == "float32":
+        return None
+    with tempfile.TemporaryDirectory() as spare:
+        originals = shutil.copytree(folder, Path(spare, "float32"))
+        if (lost := to_float16(folder)) is not None:
+            reporter.event(f"{lost}: stored as float32")
+            return None
+        found = _reloaded(prepared, fitted, draft, folder, "float16", reporter)
+        said = f"float16 changes {found.changed} of {len(found.evaluation.predictions)} predictions on validation"
+        if found.changed == 0:
+            return found
+        if wanted == "float16":
+            reporter.event(f"{said}: stored so anyway, as the recipe says")
+            return found
+        reporter.event(f"{said}: stored as float32")
+        shutil.copytree(originals, folder, dirs_exist_ok=True)
+    return None
+
+
+def _reloaded(
+    prepared: Prepared, fitted: Fitted, draft: Manifest, folder: Path, storage: str, reporter: Reporter
+) -> _Reloaded:
+    loaded = load_verified(folder, finalize(folder, draft, storage), prepared.base)
+    with reporter.step(f"evaluating the artifact as {storage}", "rows") as advance:
+        evaluation = loaded.spec.task.evaluate(
+            loaded,
+            prepared.examples.validation,
+            batch_size=prepared.recipe.training.eval_batch_size,
+            progress=advance,
+        )
+    pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
+    return _Reloaded(storage, loaded, evaluation, sum(now != before for now, before in pairs))
 
 
 def write_classes(folder: Path, split: str, report: ClassReport | None) -> None:

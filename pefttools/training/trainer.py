@@ -24,7 +24,7 @@ from pefttools.training.sampler import LengthWindowSampler
 from pefttools.tuned import TunedModel
 
 
-class Examples(torch.utils.data.Dataset[Example]):
+class ExampleDataset(torch.utils.data.Dataset[Example]):
     """Encoded examples for a data loader."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
@@ -79,8 +79,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=Examples(prepared.examples.train),
-            eval_dataset=Examples(self.validation),
+            train_dataset=ExampleDataset(prepared.examples.train),
+            eval_dataset=ExampleDataset(self.validation),
             data_collator=lambda examples: model.spec.task.training_batch(model, examples),
             compute_loss_func=_given_loss,
             callbacks=[_Advance(advance, self)],

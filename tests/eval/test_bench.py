@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pefttools.eval import worker
 from pefttools.eval.comparison import bench
 from pefttools.eval.environment import this_environment
 from pefttools.eval.records import RunRecord, read_predictions, read_records, write_record
-from pefttools.eval.reporting import load_report, words
+from pefttools.eval.reporting import formatting, load_report
 from pefttools.eval.reporting.findings import findings
 from pefttools.eval.spec import BenchSpec, Search, plan
 from pefttools.eval.worker import classify
@@ -135,7 +136,7 @@ def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
     assert "they are kept" in said
     data = load_report(folder)
     row = next(row for row in data.rows if row.label == "lora")
-    assert words.runs(row) == "1 of 1 †"
+    assert formatting.runs(row) == "1 of 1 †"
     assert any(text.startswith("† Made with other versions") and "torch 2.0.0" in text for text in findings(data))
     assert all(row.made_elsewhere == () for row in data.rows if row.label == "full")
     again = bench({**spec, "reuse": "same"}, reporter=told).records[record.id]
@@ -150,6 +151,26 @@ def test_methods_of_other_folders_are_of_one_environment() -> None:
     assert one.differences(other, same_method=True) == ["other code of the method"]
 
 
+def test_killed_after_a_run_it_goes_on_with_the_next(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        yaml.safe_dump(_spec(tiny_bert, intents, tmp_path / "out", methods=["head", "untuned"], baseline="head"))
+    )
+    program = [str(Path(sys.executable).with_name("pefttools")), "bench", str(path)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (done := list((tmp_path / "out" / "runs").glob("*/record.json"))):
+        assert process.poll() is None, "it ended without a record"
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)  # the parent alone: its workers must end by themselves
+    process.wait()
+    first = done[0].read_bytes()
+    again = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert [record.label for record in read_records(tmp_path / "out")] == ["head", "untuned"]
+    assert done[0].read_bytes() == first, "a run that was done was made again"
+
+
+@pytest.mark.slow
 def test_killed_at_random_points_it_ends_with_the_same_records(
     tmp_path: Path, unbroken: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:
@@ -190,6 +211,7 @@ def test_a_run_that_diverges_is_a_row_and_the_suite_goes_on(
     assert "diverged" in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_search_gives_everyone_the_same_trials(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     search = {"learning_rate": 3, "extend": 0}
     outcome = bench(_spec(tiny_bert, intents, tmp_path, methods=["lora"], baseline="lora", search=search))
@@ -208,7 +230,7 @@ def test_search_gives_everyone_the_same_trials(tmp_path: Path, tiny_bert: str, i
 
 def test_nothing_runs_where_one_run_could_not(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     spec = _spec(tiny_bert, intents, tmp_path / "out", methods=["lora", {"name": "full", "variants": ["nf4"]}])
-    with pytest.raises(ConfigError, match="'full' does not go with the base variant 'nf4'"):
+    with pytest.raises(ConfigError, match="'full' can't be used on the base variant 'nf4'"):
         bench(spec)
     assert not (tmp_path / "out" / "runs").exists() or not list((tmp_path / "out" / "runs").glob("*/record.json"))
 
@@ -220,7 +242,7 @@ def test_a_worker_that_dies_is_a_row(
     fake.write_text("#!/bin/sh\nkill -9 $$\n")
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
-    with pytest.raises(TrainingError, match="no run ended well"):
+    with pytest.raises(TrainingError, match="no run succeeded"):
         bench(_spec(tiny_bert, intents, tmp_path / "out", methods=["head"], baseline="head"))
     (record,) = read_records(tmp_path / "out")
     assert record.status == "oom" and record.error is not None and "signal 9" in record.error.message
@@ -251,7 +273,7 @@ def test_a_run_that_cannot_fit_is_not_begun(
     prepared = prepare(run.recipe)
     prediction.check_fits(prepared, SilentReporter())
     monkeypatch.setattr(prediction, "this_device", lambda: (CPU, 2**20))
-    with pytest.raises(WontFitError, match="predicted to take"):
+    with pytest.raises(WontFitError, match="a training step needs"):
         prediction.check_fits(prepared, SilentReporter())
 
 
@@ -266,9 +288,12 @@ def test_what_cannot_be_predicted_says_so(
     (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=[method], baseline="lora")))
     prepared = prepare(run.recipe)
     prediction.check_fits(prepared, LineReporter())
-    assert "not known whether memory will do: memory can't be planned for the method 'lora'" in capsys.readouterr().err
+    assert (
+        "it is not known whether memory will suffice: memory can't be planned for the method 'lora'"
+        in capsys.readouterr().err
+    )
     predicted, warning = prediction.predict(prepared, [8], Parts(weights=1))
-    assert predicted is None and warning is not None and "the weights' numbers" in warning
+    assert predicted is None and warning is not None and "the weights' values" in warning
 
 
 def test_plans() -> None:

@@ -25,10 +25,10 @@ from pefttools.eval.records import (
     write_predictions,
     write_record,
 )
-from pefttools.eval.reporting import load_report, print_table, words, write_report
+from pefttools.eval.reporting import formatting, load_report, print_table, write_report
 from pefttools.eval.reporting.figures import figures
 from pefttools.eval.reporting.findings import findings
-from pefttools.eval.reporting.words import memory_note
+from pefttools.eval.reporting.formatting import memory_note
 from pefttools.eval.row_values import write_row_values
 from pefttools.metrics import Measure
 from tests.eval.sample import EVIL, write_sample
@@ -132,9 +132,9 @@ def test_gpu_stands_on_no_figure_of_a_cpu(folder: Path) -> None:
 
 
 def test_a_prediction_that_was_wrong_says_by_how_much(folder: Path) -> None:
-    texts = {row.label: words.predicted(row.memory) for row in load_report(folder).rows}
+    texts = {row.label: formatting.predicted(row.memory) for row in load_report(folder).rows}
     assert texts["full"].endswith(" MiB (+10 %)")
-    assert texts["lora"] == words.bytes_(294 * 2**20)
+    assert texts["lora"] == formatting.bytes_(294 * 2**20)
     assert texts["=broken"] == "–"
     assert texts["full"] in write_report(folder)["html"].read_text(encoding="utf-8")
 
@@ -464,7 +464,7 @@ def test_an_unfinished_comparison_says_how_far_it_is(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps(spec), encoding="utf-8")
     data = load_report(tmp_path)
     lora = next(row for row in data.rows if row.label == "lora")
-    assert words.runs(lora) == "1 of 2"
+    assert formatting.runs(lora) == "1 of 2"
     texts = _everywhere(tmp_path)
     for name in ("html", "markdown", "json", "terminal"):
         assert "2 of 8 planned runs" in texts[name], name

@@ -46,7 +46,7 @@ def test_mean_squares_are_those_of_the_two_way_layout(values: np.ndarray) -> Non
     assert models.between == pytest.approx(values.mean(1).var(ddof=1), abs=1e-9)
     assert models.noise == pytest.approx((rest**2).sum() / (seeds - 1) / (rows - 1) / rows, abs=1e-9)
     assert models.mean == pytest.approx(values.mean(), abs=1e-9)
-    # whatever is added to a row, or to all of them, is no part of the noise
+    # whatever is added to a row, or to all of them, is not part of the noise
     shifted = Models.of(values + np.arange(rows) * 10)
     assert shifted.noise == pytest.approx(models.noise, abs=1e-6)
     assert shifted.between == pytest.approx(models.between, abs=1e-6)
@@ -138,7 +138,7 @@ def test_verdicts() -> None:
     assert _one(better[:1], base[:1]).verdict == "better"
     assert _one(base, base).verdict == "equal" and _one(base, base, margin=None).verdict == "inconclusive"
     few = _one(base[:, :20], base[:, :20])
-    assert few.verdict == "inconclusive", "no difference on 20 rows is no proof of equality"
+    assert few.verdict == "inconclusive", "no difference on 20 rows is not a proof of equality"
     assert _one(_numbers(3, 40_000, 5), _numbers(3, 40_000, 5)[::-1]).verdict == "equal"
 
 

@@ -129,7 +129,7 @@ def test_schema_versions(artifact: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is no artifact"):
+    with pytest.raises(ArtifactError, match="is not an artifact"):
         pefttools.load(tmp_path)
     with pytest.raises(ArtifactError, match="does not exist"):
         pefttools.load(tmp_path / "nothing")
@@ -211,7 +211,7 @@ def test_float16_does_not_lose_small_values(tmp_path: Path, size: float, said: s
     save_file({"large": torch.ones(3), "small": values}, tmp_path / "a.safetensors", metadata={"format": "pt"})
     lost = to_float16(tmp_path)
     if said is None:
-        # A few values close to 0 among larger ones are no loss.
+        # A few values close to 0 among larger ones are not loss.
         assert lost is None
     else:
         assert lost is not None and lost.startswith("a.safetensors, small: ") and said in lost

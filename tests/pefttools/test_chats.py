@@ -141,7 +141,7 @@ def test_tool_calls_are_learned(tiny_llama: str) -> None:
     assert learned.count("[unused1]") == 2 and learned.endswith("hello [unused1]")
     # in plain text as JSON, so that they are not lost
     assert '" name " : " time "' in _encoded(_model(tiny_llama), row)[0]
-    with pytest.raises(DataError, match=r"row 7, column 'messages': descriptions of tools need"):
+    with pytest.raises(DataError, match=r"row 7, column 'messages': tool descriptions need"):
         _encoded(_model(tiny_llama), {**row, "tools": call})
 
 
@@ -204,7 +204,7 @@ def test_a_long_chat_loses_its_oldest_turns_never_its_system_message(tiny_llama:
     (example,) = model.spec.task.encode(table, model.tokenizer, [])
     read = model.tokenizer.decode(example["input_ids"])
     assert "be kind" in read and "ask last" in read and "hello" in read and len(example["input_ids"]) <= 60
-    with pytest.raises(DataError, match="the system message and the frame of the chat alone"):
+    with pytest.raises(DataError, match="the system message and the chat template alone"):
         _encoded(model, {"messages": [{"role": "system", "content": "word " * 100}, FIRST, HELLO]})
 
 
@@ -276,7 +276,7 @@ def test_rows_of_one_batch_end_by_tokens_of_their_own(tiny_llama: str, tmp_path:
     model.lm_head = _Script(model.lm_head, said, model.config.vocab_size)  # type: ignore[union-attr, arg-type, operator]
     found = pool.generate([{"prompt": "a"}] * 2, ["chat", "text"], max_new_tokens=5)
     assert found[0] == "hello" and found[1].split()[0] == "hello" and found[1].split()[-1] == "card"
-    with pytest.raises(ConfigError, match="do not go with beams"):
+    with pytest.raises(ConfigError, match="can't be combined with beam search"):
         pool.generate([{"prompt": "a"}] * 2, ["chat", "text"], num_beams=2)
 
 

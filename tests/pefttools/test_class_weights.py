@@ -33,7 +33,7 @@ def test_balanced_is_what_scikit_learn_calls_so() -> None:
     task = _task(class_weights="balanced").settled(_table(labels), ["a", "b", "c"])
     expected = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=np.array(list(labels)))
     assert list(task.options.class_weights.values()) == pytest.approx(expected.tolist())
-    # They go into the manifest as numbers, and a label that no training row has is no hindrance.
+    # They go into the manifest as numbers, and a label that no training row has is not a hindrance.
     more = _task(class_weights="balanced").settled(_table(labels), ["a", "b", "c", "d"])
     assert more.options.class_weights == {**task.options.class_weights, "d": 1.0}
 

@@ -204,4 +204,4 @@ def test_errors_of_the_hub(hub: Hub, tmp_path: Path) -> None:
     hub.url = "http://127.0.0.1:9"
     away = _run(hub, tmp_path, "pull", "hub:org/nothing")
     assert away.returncode == 1
-    assert "the hub could not be used" in " ".join(away.stderr.replace("│", " ").split())
+    assert "the hub request failed" in " ".join(away.stderr.replace("│", " ").split())

@@ -157,7 +157,7 @@ def test_adapters_of_earlier_and_of_this_version_are_added(saved: tuple[Path, Pa
     write_manifest(other, manifest.model_copy(update={
         "base": manifest.base.model_copy(update={"config": config, "id": _edited(saved[0], tmp_path)})
     }))  # fmt: skip
-    with pytest.raises(ConfigError, match="bases with another hidden_act"):
+    with pytest.raises(ConfigError, match="base models with a different hidden_act"):
         pefttools.compose([adapter, other], [0.5, 0.5], tmp_path / "wrong")
 
 

@@ -49,7 +49,7 @@ def test_a_plugin_that_is_no_method_is_refused(tmp_path: Path, monkeypatch: pyte
     (info / "entry_points.txt").write_text("[pefttools.methods]\nwrong = json:JSONDecoder\ngone = no_such_module:X\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     registry: Registry[Method] = Registry("pefttools.methods", "method", base="pefttools.methods:Method")  # type: ignore[type-arg]
-    with pytest.raises(ConfigError, match=r"no subclass of pefttools\.methods\.Method"):
+    with pytest.raises(ConfigError, match=r"not a subclass of pefttools\.methods\.Method"):
         registry.get("wrong")
     with pytest.raises(ConfigError, match=r"gamma 1\.0 can't be imported"):
         registry.get("gone")

@@ -119,7 +119,7 @@ def test_an_interrupted_training_is_not_removed_unasked(cut: Path, tiny_bert: st
     told = Told()
     stored = pefttools.train(recipe, resume=True, reporter=told)
     assert stored is not None and stored.manifest.training["steps"] == 20
-    assert f"going on from {work / 'checkpoint-10'}" in told.events
+    assert f"continuing from {work / 'checkpoint-10'}" in told.events
     assert not work.exists()
 
 
@@ -133,7 +133,7 @@ def test_an_artifact_is_not_replaced_unasked(tmp_path: Path, tiny_bert: str, int
     assert read_manifest(tmp_path / "a") == before
     with pytest.raises(ConfigError, match="nothing to resume") as caught:
         pefttools.train(recipe, resume=True)
-    assert caught.value.hint is not None and "The training ended" in caught.value.hint
+    assert caught.value.hint is not None and "The training is complete" in caught.value.hint
     pefttools.train({**recipe, "seed": 1}, overwrite=True)
     assert read_manifest(tmp_path / "a").training["seed"] == 1
 
@@ -141,7 +141,7 @@ def test_an_artifact_is_not_replaced_unasked(tmp_path: Path, tiny_bert: str, int
 def test_nothing_to_resume(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="nothing to resume: no checkpoint in") as caught:
         pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a"), resume=True)
-    assert caught.value.hint == "Leave --resume (resume=True) out to begin."
+    assert caught.value.hint == "Run without --resume (resume=True) to start."
 
 
 def test_files_of_trackers_are_kept_and_no_interrupted_run_is_seen_in_them(
@@ -253,7 +253,7 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_says_what_it_cannot_know(
     told = Told()
     stored = pefttools.train(_recipe(tiny_bert, intents, cut, evaluations=4), resume=True, reporter=told)
     assert stored is not None and stored.manifest.training["steps"] == 20
-    assert any("does not say what it was made from" in event for event in told.events)
+    assert any("has no record of its recipe and data" in event for event in told.events)
 
 
 def test_parts_that_were_settled_before_are_kept(
@@ -265,7 +265,7 @@ def test_parts_that_were_settled_before_are_kept(
         pefttools.train(recipe, reporter=Told(stop_at=15))
     marker = json.loads((tmp_path / "a.training" / "checkpoint-10" / "complete").read_bytes())
     assert marker["made_from"]["recipe"]["training.gradient_accumulation"] == 1
-    monkeypatch.setattr("pefttools.training.parts.fewest", lambda rows, fits: 4)
+    monkeypatch.setattr("pefttools.training.microbatches.fewest", lambda rows, fits: 4)
     stored = pefttools.train(recipe, resume=True)
     assert stored is not None and stored.manifest.training["settings"]["gradient_accumulation"] == 1
 

@@ -97,14 +97,14 @@ def test_unknown_names_say_what_is_near(store: Store, artifacts: list[Path]) -> 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x" * 129, "a@1", "ä"])
 def test_names_are_never_paths(store: Store, artifacts: list[Path], name: str) -> None:
-    with pytest.raises(ConfigError, match="is no adapter name"):
+    with pytest.raises(ConfigError, match="is not an adapter name"):
         store.add(artifacts[0], name)
     with pytest.raises(UnknownNameError):
         store.get(name or "@")
 
 
 def test_a_tag_is_no_number(store: Store, artifacts: list[Path]) -> None:
-    with pytest.raises(ConfigError, match="is no tag"):
+    with pytest.raises(ConfigError, match="is not a tag"):
         store.add(artifacts[0], "acme", tag="3")
     assert store.names() == []
 
@@ -172,12 +172,13 @@ def test_a_tag_that_moves_during_gc_is_kept(tmp_path: Path, artifacts: list[Path
     assert store.get("acme@prod").is_dir()
 
 
-def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Path]) -> None:
-    """Kill -9 a writer 200 times at random moments: every version is whole or absent."""
+@pytest.mark.parametrize("times", [60, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Path], times: int) -> None:
+    """Kill -9 a writer at random moments: every version is whole or absent."""
     random.seed(0)
     store = Store(tmp_path / "store")
     kills = 0
-    while kills < 200:
+    while kills < times:
         # One process forks writers: starting an interpreter for each would take minutes.
         child = os.fork()
         if child == 0:
@@ -196,7 +197,7 @@ def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Pat
                 folder = Path(tmp_path / "store" / "adapters" / "acme" / "versions" / str(version))
                 verify_files(folder, read_manifest(folder))
     assert store.get("acme@prod").is_dir()
-    assert store.resolve("acme")[1] > 20
+    assert store.resolve("acme")[1] > times / 10
 
 
 def test_a_stale_leftover_is_swept(tmp_path: Path, artifacts: list[Path]) -> None:
@@ -213,7 +214,7 @@ def test_a_stale_leftover_is_swept(tmp_path: Path, artifacts: list[Path]) -> Non
 
 def test_removing_needs_a_version(store: Store, artifacts: list[Path]) -> None:
     store.add(artifacts[0], "acme")
-    with pytest.raises(ConfigError, match="'acme' says no version"):
+    with pytest.raises(ConfigError, match="'acme' names no version"):
         store.remove("acme")
     assert store.gc(keep=0, dry_run=True) == ["acme@1"]
     assert store.versions("acme") == [1]
@@ -222,7 +223,7 @@ def test_removing_needs_a_version(store: Store, artifacts: list[Path]) -> None:
 def test_places_that_are_no_store(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no store at"):
         Store(tmp_path / "nowhere").check_exists()
-    with pytest.raises(ConfigError, match="no place for a store"):
+    with pytest.raises(ConfigError, match="not a valid location for a store"):
         Store("nosuch://x/y")
 
 
@@ -235,7 +236,7 @@ def test_a_store_needs_no_torch() -> None:
 
 
 def test_what_is_no_version_is_none(artifacts: list[Path], tmp_path: Path) -> None:
-    """An empty folder is no newest version that lets `gc` remove whole ones; other spellings are no second names."""
+    """An empty one is not a newest version that lets `gc` remove whole ones; nor is another spelling a second name."""
     store = Store(tmp_path)
     store.add(artifacts[0], "acme")
     versions = tmp_path / "adapters" / "acme" / "versions"
@@ -288,10 +289,10 @@ def test_a_name_in_other_letters_is_refused(artifacts: list[Path], tmp_path: Pat
     """`ACME` beside `acme` would be one folder on a disk that knows no case."""
     store = Store(tmp_path)
     store.add(artifacts[0], "acme")
-    with pytest.raises(ConfigError, match="differs from 'acme' in upper and lower case alone"):
+    with pytest.raises(ConfigError, match="differs from 'acme' only in upper and lower case"):
         store.add(artifacts[0], "ACME")
     store.tag("acme", 1, "prod")
-    with pytest.raises(ConfigError, match="differs from 'prod' in upper and lower case alone"):
+    with pytest.raises(ConfigError, match="differs from 'prod' only in upper and lower case"):
         store.tag("acme", 1, "Prod")
     assert store.names() == ["acme"]
 
@@ -346,7 +347,7 @@ def test_a_move_is_not_taken_back_to_what_is_gone_or_was_not_noted(artifacts: li
     assert store.tags("acme") == {"prod": 2}
     store.add(artifacts[0], "acme")
     (tmp_path / "adapters" / "acme" / "tags" / "prod").write_text("3")
-    with pytest.raises(ConfigError, match="moved without a note"):
+    with pytest.raises(ConfigError, match="moved without a log entry"):
         store.undo("acme", "prod")
     (tmp_path / "adapters" / "acme" / "history" / "0.json").write_text("{")
     assert len(store.history("acme")) == 2

@@ -78,7 +78,7 @@ def test_a_models_own_head_has_the_heads_learning_rate(
     optimizer = torch.load(tmp_path / "work" / "checkpoint-1" / "optimizer.pt", weights_only=True)
     groups = optimizer["param_groups"]
     assert {group["initial_lr"] for group in groups} == {0.25, fitted.learning_rate}
-    # weight and bias of the classifier; the pooler came with the base and is no part of the head
+    # weight and bias of the classifier; the pooler came with the base and is not part of the head
     assert sum(len(group["params"]) for group in groups if group["initial_lr"] == 0.25) == 2
 
 

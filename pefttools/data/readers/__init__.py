@@ -48,7 +48,7 @@ def read_file(
 
 
 def files_of(source: str) -> list[Path] | None:
-    """The files that a source means: one, all of a folder, or those that a pattern matches; None: it is no path.
+    """The files that a source means: one, all of a folder, or those that a pattern matches; None: it is not a path.
 
     Raises:
         DataError: it looks like a path, and nothing is there.

@@ -13,7 +13,7 @@ from typing import Any
 from pefttools.data.readers.opening import lines
 from pefttools.errors import DataError
 
-#: begins a document; it is no sentence
+#: begins a document; it is not a sentence
 _DOCUMENT = "-DOCSTART-"
 
 

@@ -80,7 +80,7 @@ def _rows(
                 raise DataError(
                     f"{source}, row {number} (line {skipped + reader.line_num}): {len(cells)} cells, but the header "
                     f"names {len(header)} columns",
-                    hint=f"Cells are parted by {delimiter!r}: data.delimiter names another sign.",
+                    hint=f"Cells are separated by {delimiter!r}: set data.delimiter for another character.",
                 )
             if notes is not None and _swallowed(cells, delimiter, last):
                 odd += 1

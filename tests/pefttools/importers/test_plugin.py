@@ -14,7 +14,7 @@ import pefttools
 from pefttools.bases import Base
 from pefttools.errors import ArtifactError
 from pefttools.importers import Foreign, Importer, importers
-from pefttools.tasks import Built
+from pefttools.tasks import TaskModel
 
 FILE = "biases.safetensors"
 
@@ -37,7 +37,7 @@ class Biases(Importer):
             outputs=None, virtual=0, trained=numbers, in_head=0, storage="float32", files=(folder / FILE,),
         )  # fmt: skip
 
-    def check(self, folder: Path, foreign: Foreign, built: Built, base: Base) -> Foreign:
+    def check(self, folder: Path, foreign: Foreign, built: TaskModel, base: Base) -> Foreign:
         modules = dict(built.transformer.named_modules())
         for name in load_file(folder / FILE):
             if name not in modules:
@@ -79,7 +79,7 @@ def test_a_format_of_ones_own(tiny_gpt2: str, tmp_path: Path) -> None:
 
 def test_a_folder_of_no_known_format(tiny_gpt2: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(ArtifactError, match="is of no format that can be imported") as caught:
+    with pytest.raises(ArtifactError, match="is not in a format that can be imported") as caught:
         pefttools.import_adapter(tmp_path / "in", tiny_gpt2, tmp_path / "out")
     assert "adapter_config.json" in (caught.value.hint or "")
     with pytest.raises(ArtifactError, match="does not exist"):

@@ -48,7 +48,7 @@ def test_it_is_evaluated_inspected_and_served_like_any_other(
     assert "not verified by the source" in (tmp_path / "one" / "README.md").read_text()
     with pytest.raises(ConfigError, match="exists already"):
         pefttools.import_adapter(lora, tiny_bert, tmp_path / "one", labels=names)
-    with pytest.raises(ArtifactError, match="is an artifact already"):
+    with pytest.raises(ArtifactError, match="is already an artifact"):
         pefttools.import_adapter(tmp_path / "one", tiny_bert, tmp_path / "two", labels=names)
     pefttools.import_adapter(lora, tiny_bert, tmp_path / "one", labels=LABELS, overwrite=True)
     assert pefttools.inspect(tmp_path / "one").task.labels == LABELS
@@ -141,7 +141,7 @@ def test_from_a_hub(hub: Hub, lora: Path, tiny_bert: str, tmp_path: Path) -> Non
     assert manifest.imported is not None
     assert manifest.imported.source == "org/foreign" and manifest.imported.revision == hub.commit("org/foreign")
     assert missing.returncode == 2
-    assert "is not a folder here and the hub did not give it" in " ".join(missing.stderr.replace("│", " ").split())
+    assert "is not a local folder, and the hub did not provide it" in " ".join(missing.stderr.replace("│", " ").split())
 
 
 def test_options_without_effect_are_said(lora: Path, tiny_bert: str, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_head_with_one_output_is_a_regression(tiny_bert: str, tmp_path: Path) 
     folder = make(kind, tiny_bert, tmp_path / "peft", outputs=1)
     with pytest.raises(ConfigError, match="it gives a number, not labels") as caught:
         pefttools.import_adapter(folder, tiny_bert, tmp_path / "one", labels=["a"])
-    assert "--task regression" in (caught.value.hint or "")
+    assert "--task that gives numbers" in (caught.value.hint or "")
     pefttools.import_adapter(folder, tiny_bert, tmp_path / "one", task="regression")
     (found,) = pefttools.predict(tmp_path / "one", ["one two three"])
     model = peft.PeftModel.from_pretrained(plain(tiny_bert, "SEQ_CLS", outputs=1), str(folder)).eval()

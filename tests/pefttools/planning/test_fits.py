@@ -152,7 +152,7 @@ def test_bad_questions(tiny_llama: str, tmp_path: Path) -> None:
         ([tiny_llama, "--gpu", "h1000"], "unknown card 'h1000'"),
         ([str(comparison)], "is a comparison"),
         ([tiny_llama, "--gradient-checkpointing", "maybe"], "not 'maybe'"),
-        ([tiny_llama, "--set", "a=b"], "there is none"),
+        ([tiny_llama, "--set", "a=b"], "no recipe was given"),
         ([tiny_llama, "--optimizer", "sgd"], "no optimizer 'sgd'"),
     ):
         result = CliRunner().invoke(build_app(), ["plan", *arguments])
@@ -189,3 +189,21 @@ def test_the_api_plans_what_the_command_plans(tiny_llama: str, tmp_path: Path) -
     assert row.peak_bytes == rows[0].peak_bytes
     with pytest.raises(ConfigError, match="batch_size must be at least 1"):
         pefttools.plan(tiny_llama, batch_size=0)
+
+
+def test_the_command_says_what_the_functions_do(tiny_llama: str) -> None:
+    shape = {"batch_size": 4, "length": 16, "eval_batch_size": 4}
+    options = ["--batch-size", "4", "--length", "16", "--eval-batch-size", "4"]
+    found = _run(tiny_llama, "--task", "causal-lm", "--residents", "3", *options)
+    (row,) = pefttools.plan(tiny_llama, task="causal-lm", **shape)
+    (pool,) = pefttools.plan_pool(tiny_llama, residents=3, task="causal-lm", **shape)
+    assert found["rows"] == [row.as_dict()] and found["serving"] == [pool.as_dict()]
+
+
+@pytest.mark.slow
+def test_the_command_finds_the_largest_that_the_function_finds(tiny_llama: str) -> None:
+    shape = {"batch_size": 4, "length": 16, "eval_batch_size": 4}
+    options = ["--batch-size", "4", "--length", "16", "--eval-batch-size", "4"]
+    (largest,) = pefttools.largest_fit(tiny_llama, task="causal-lm", gpu="t4", **shape)
+    fit = _run(tiny_llama, "--task", "causal-lm", "--gpu", "t4", "--fit", *options)["fit"]
+    assert [(one["batch_size"], one["length"]) for one in fit] == [(largest.batch_size, largest.length)]

@@ -122,7 +122,12 @@ def _goes(method: Method, variant: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("method", _methods("sequence-classification"), ids=str)
+def _weighed(method: Method) -> Any:
+    """Methods by name are for every day; a name with options is slow."""
+    return pytest.param(method, marks=() if isinstance(method, str) else pytest.mark.slow, id=str(method))
+
+
+@pytest.mark.parametrize("method", map(_weighed, _methods("sequence-classification")))
 def test_within_a_hundredth_of_the_allocators_peak(method: Method, tiny_bert: str) -> None:
     # The others' formats are left to the slow tests.
     formats = FORMATS if method in ("lora", "full") or not isinstance(method, str) else FORMATS[1::3]
@@ -132,8 +137,17 @@ def test_within_a_hundredth_of_the_allocators_peak(method: Method, tiny_bert: st
             check(tiny_bert, method, "mean" if precision == "float32" else "model", variant, precision, (6, 24))
 
 
-@pytest.mark.parametrize("recompute", [False, "selective", True])
-@pytest.mark.parametrize("method", ["lora", "prefix"])
+@pytest.mark.parametrize(
+    ("method", "recompute"),
+    [
+        ("lora", False),
+        ("prefix", "selective"),
+        pytest.param("lora", "selective", marks=pytest.mark.slow),
+        pytest.param("lora", True, marks=pytest.mark.slow),
+        pytest.param("prefix", False, marks=pytest.mark.slow),
+        ("prefix", True),
+    ],
+)
 def test_of_a_decoder(method: Method, recompute: Any, tiny_llama: str) -> None:
     for variant, precision in (("float32", "float32"), ("nf4", "bfloat16")):
         check(tiny_llama, method, "lm", variant, precision, (4, 32), recompute)
@@ -270,7 +284,7 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, tmp_path: Path) -> None:
         plan(tiny_bert, shape=Shape(1, 100_000))
     with pytest.raises(UnknownNameError, match="unknown card 'h1000'"):
         find_device("h1000")
-    with pytest.raises(ConfigError, match="needs the weights' numbers"):
+    with pytest.raises(ConfigError, match="reads the weights' values"):
         plan(tiny_bert, methods=[{"name": "lora", "pissa": True}])
 
 

@@ -177,7 +177,7 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, loras: Callable[[int], Path]
         pool([3], ["acme"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="adapters must be a list"):
         pool(["text"], "acme")
-    with pytest.raises(ArtifactError, match="is no artifact"):
+    with pytest.raises(ArtifactError, match="is not an artifact"):
         pool.register("nothing", tmp_path)
     with pytest.raises(ConfigError, match="empty batch"):
         pool({"input_ids": torch.zeros(0, 1, dtype=torch.long)}, [])
@@ -193,7 +193,7 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, loras: Callable[[int], Path]
     assert pool.known == ["acme"]
     writer = AdapterPool(tiny_llama)
     writer.load("classifier", artifact(tiny_llama, "last", "lora", 0))
-    with pytest.raises(ConfigError, match="'classifier' is a classifier: it can't generate"):
+    with pytest.raises(ConfigError, match="'classifier' has a head of its own: it can't generate"):
         writer.generate(["text"], ["classifier"])
     with pytest.raises(ConfigError, match="max_resident must be at least 1"):
         AdapterPool(tiny_bert, max_resident=0)

@@ -74,7 +74,7 @@ def test_what_a_row_lacks_is_refused_by_its_own_task(adapters: dict[str, Path], 
         pool.predict([{"words": []}], ["tags"])
     with pytest.raises(ConfigError, match="2 rows, but 1 adapters"):
         pool.predict(["a", "b"], ["tags"])
-    with pytest.raises(ConfigError, match="no head to predict by"):
+    with pytest.raises(ConfigError, match="no prediction head"):
         pool.predict(["a"], [None])  # type: ignore[list-item]
 
 

@@ -146,7 +146,7 @@ def test_wrong_requests(serve: Serve, tiny_bert: str, tiny_llama: str, classifie
     assert _error(post("/v1/classify", json={**ask, "input": []}))[0] == 400
     assert _error(post("/v1/classify", json={**ask, "input": ["x" * 6000]}))[0] == 413
     header = {"content-type": "application/json"}
-    assert _error(post("/v1/classify", content=b"{", headers=header)) == (400, "the body is no JSON")
+    assert _error(post("/v1/classify", content=b"{", headers=header)) == (400, "the body is not JSON")
     assert "content-type" in _error(post("/v1/classify", content=b"{}"))[1]
     assert "constrained" not in _error(post("/v1/classify", json={**ask, "input": ""}))[1]
     assert _error(post("/v1/classify", json={**ask, "inputs": "x"})) == (400, "inputs: Extra inputs are not permitted")
@@ -340,7 +340,7 @@ def test_pairs_beside_single_texts(serve: Serve, tiny_bert: str, tmp_path: Path)
         assert scores[order.index(pair)] == pytest.approx(wanted, abs=1e-5)
     refused = server.http.post("/v1/classify", json={"model": "prefix", "input": pair})
     assert _error(refused)[0] == 404
-    assert "pairs of texts" in _error(refused)[1]
+    assert "the adapter 'prefix@1': the method 'prefix' can't tell the two texts of a pair apart" in _error(refused)[1]
 
 
 def test_names_of_others_are_not_told_to_managers(serve: Serve, tiny_bert: str, classifiers: Artifacts,

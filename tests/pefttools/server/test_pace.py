@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pefttools.server.batching import Batcher, Row
+from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.pace import Pace
 
 
@@ -52,10 +52,10 @@ def test_one_slow_batch_changes_little() -> None:
 
 def test_bulk_work_runs_apart_from_others() -> None:
     """700 rows of one caller, 20 of others while they run: each row once, and no batch with both."""
-    batches: list[list[Row]] = []
+    batches: list[list[WaitingRow]] = []
     enough, begun = threading.Event(), threading.Event()
 
-    def run(rows: Sequence[Row]) -> None:
+    def run(rows: Sequence[WaitingRow]) -> None:
         batches.append(list(rows))
         begun.set()
         enough.wait(10)
@@ -87,7 +87,7 @@ def test_bulk_work_runs_apart_from_others() -> None:
 def test_who_can_go_on_later_gives_way(wanted: str) -> None:
     seen: list[tuple[str, ...]] = []
 
-    def run(rows: Sequence[Row]) -> None:
+    def run(rows: Sequence[WaitingRow]) -> None:
         seen.append(tuple(row.owner for row in rows))
         if "long" in seen[-1] and len(seen) == 1:
             begun.set()
@@ -139,7 +139,7 @@ def test_nobody_gives_way_to_himself() -> None:
     asked: dict[str, bool] = {}
     begun, go = threading.Event(), threading.Event()
 
-    def run(rows: Sequence[Row]) -> None:
+    def run(rows: Sequence[WaitingRow]) -> None:
         if not begun.is_set():
             begun.set()
             go.wait(10)
@@ -165,9 +165,9 @@ def test_nobody_gives_way_to_himself() -> None:
 
 def test_work_counts_for_the_pace_and_not_rows() -> None:
     """Short rows first, which run fast; then as many long ones of the same caller."""
-    batches: list[list[Row]] = []
+    batches: list[list[WaitingRow]] = []
 
-    def run(rows: Sequence[Row]) -> None:
+    def run(rows: Sequence[WaitingRow]) -> None:
         batches.append(list(rows))
         time.sleep(0.0005 * len(rows) * max(row.size for row in rows))
         for row in rows:
@@ -192,7 +192,7 @@ def test_what_gives_way_runs_with_as_many_as_there_are() -> None:
     """Its time does not depend on its rows: fewer of them would only waste it."""
     sizes: list[int] = []
 
-    def run(rows: Sequence[Row]) -> None:
+    def run(rows: Sequence[WaitingRow]) -> None:
         bulk = sum(row.owner == "bulk" for row in rows)
         if bulk:
             sizes.append(bulk)

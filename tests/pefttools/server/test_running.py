@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pefttools.pool.running import Answer
-from pefttools.server.batching import Batcher, Row
+from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.generating import Generation
 from pefttools.server.metrics import Metrics
 from pefttools.server.running import ANSWER, GENERATE, BatchRunner
@@ -44,7 +44,7 @@ def test_a_retry_has_the_memory_of_what_failed() -> None:
     batcher = Batcher(runner, max_batch=4, max_adapters=4, max_wait=0.05, max_queue=9, max_run=1.0)
 
     async def ask() -> list[Any]:
-        rows: list[Row] = batcher.submit(ANSWER, None, [{"input_ids": [1]}] * 3)
+        rows: list[WaitingRow] = batcher.submit(ANSWER, None, [{"input_ids": [1]}] * 3)
         return [await row.future for row in rows]
 
     found = asyncio.run(ask())

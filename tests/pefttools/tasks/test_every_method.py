@@ -19,7 +19,7 @@ from tests.pefttools.tasks.samples import SAMPLES
 BUILT_IN = [name for name in methods if methods.origin(name).distribution == "pefttools"]
 #: method, variant -> why it is refused before anything is loaded
 REFUSED = {
-    ("full", "nf4"): "does not go with the base variant 'nf4'",
+    ("full", "nf4"): "can't be used on the base variant 'nf4'",
     ("head", "causal-lm"): "it trains a head, and the task has none",
 }
 _ASK = """

@@ -1,4 +1,4 @@
-"""One number per row: its unit changes nothing, and what is no number is refused."""
+"""One number per row: its unit changes nothing, and what is not a number is refused."""
 
 from __future__ import annotations
 

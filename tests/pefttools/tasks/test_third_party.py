@@ -44,9 +44,7 @@ assert '"prediction": "' in said
 assert "quadratic_kappa" in run("evaluate", folder / "artifact", "--data", data)
 pefttools.Store(folder / "store").add(folder / "artifact", "stars")
 
-from pefttools.planning.plan import Shape
-from ...planned import plan
-(row,) = plan(BASE, task=task, labels=3, shape=Shape(batch_size=4, length=16))
+(row,) = pefttools.plan(BASE, task=task, labels=3, batch_size=4, length=16)
 assert row.peak_bytes > row.weights_bytes
 
 from tests.pefttools.server.conftest import running

@@ -23,7 +23,7 @@ from pefttools.training.step import optimizer_step
 _SHARE_OF_CPU = 0.6
 
 
-def settle_parts(prepared: Prepared, reporter: Reporter) -> Prepared:
+def settle_microbatches(prepared: Prepared, reporter: Reporter) -> Prepared:
     """Replace ``gradient_accumulation: auto`` by the fewest parts that fit into this device's memory.
 
     Each number that divides a batch is predicted, from 1 on, for the largest batch of an epoch. On a GPU the first
@@ -39,7 +39,7 @@ def settle_parts(prepared: Prepared, reporter: Reporter) -> Prepared:
     trying = torch.cuda.is_available() and world_size() == 1
 
     def fits(parts: int) -> bool:
-        chosen = with_parts(prepared, parts)
+        chosen = with_microbatches(prepared, parts)
         train = prepared.examples.train
         sizes = prepared.task.sizes(train)
         batch = largest_batch(train, sizes, chosen.recipe.training.batch_size, parts * world_size())
@@ -47,7 +47,7 @@ def settle_parts(prepared: Prepared, reporter: Reporter) -> Prepared:
 
     parts = fewest(prepared.recipe.training.batch_size // world_size(), fits)
     reporter.event(f"gradient_accumulation: {parts}, the fewest parts of a batch that fit into memory")
-    return with_parts(prepared, parts)
+    return with_microbatches(prepared, parts)
 
 
 def fewest(rows: int, fits: Callable[[int], bool]) -> int:
@@ -65,7 +65,7 @@ def fewest(rows: int, fits: Callable[[int], bool]) -> int:
     )
 
 
-def with_parts(prepared: Prepared, parts: int) -> Prepared:
+def with_microbatches(prepared: Prepared, parts: int) -> Prepared:
     """The same training in so many parts."""
     training = prepared.recipe.training.model_copy(update={"gradient_accumulation": parts})
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"training": training}))
@@ -91,7 +91,7 @@ def _runs(prepared: Prepared, batch: Sequence[Example]) -> bool:
         model = build_model(prepared).train()
         optimizer = make_optimizer(settings.optimizer, [p for p in model.parameters() if p.requires_grad], 1e-8)
         for _ in range(2):
-            optimizer_step(model, batch, settings.parts, optimizer)
+            optimizer_step(model, batch, settings.microbatches, optimizer)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -10,16 +10,16 @@ from typing import Any
 from pefttools.bases import variants as all_variants
 from pefttools.errors import ConfigError
 from pefttools.methods import methods as all_methods
-from pefttools.planning.device import Device
+from pefttools.planning.device import CARDS, Device
 from pefttools.planning.plan import Choice, Planned, Shape, combined
-from pefttools.recipe import load_recipe, read_yaml
+from pefttools.recipe import Recipe, load_recipe, read_yaml
 from pefttools.tasks import tasks as all_tasks
 
 _CHECKPOINTING = {"false": False, "true": True, "selective": "selective"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlanRequest:
     """What is to be planned.
 
     Attributes:
@@ -34,8 +34,16 @@ class Asked:
     shape: Shape
     device: Device
 
+    @property
+    def cards(self) -> list[Device]:
+        """The cards of which it may be asked what fits: the device, or all known ones where it is none of them."""
+        if self.device.memory is not None:
+            return [self.device]
+        # Cards before bfloat16 compute in another format than the others: they are to be asked for by name.
+        return [card for card in CARDS.values() if card.bfloat16]
 
-def asked(
+
+def resolve_request(
     source: str,
     task: Choice | None,
     methods: Sequence[Choice] | None,
@@ -44,7 +52,7 @@ def asked(
     overrides: Sequence[str],
     shape: Mapping[str, Any],
     device: Device,
-) -> Asked:
+) -> PlanRequest:
     """Whatever is None or missing comes from the recipe, where `source` is one, else from the defaults.
 
     Args:
@@ -77,17 +85,7 @@ def asked(
         task = task or recipe.task
         methods = methods or [recipe.method]
         variants = variants or [recipe.variant]
-        training = recipe.training
-        of_recipe = {
-            "batch_size": training.batch_size,
-            "length": recipe.chosen_task().longest_input or 1,
-            "accumulation": training.parts,
-            "eval_batch_size": training.eval_batch_size,
-            "precision": training.precision,
-            "gradient_checkpointing": training.gradient_checkpointing,
-            "optimizer": training.optimizer,
-        }
-        given = {**of_recipe, **given}
+        given = {**_shape_of(recipe), **given}
     planned = combined(
         base,
         task or all_tasks.default(),
@@ -96,4 +94,18 @@ def asked(
         labels,
         device,
     )
-    return Asked(base, planned, Shape(**given), device)
+    return PlanRequest(base, planned, Shape(**given), device)
+
+
+def _shape_of(recipe: Recipe) -> dict[str, Any]:
+    """The fields of `Shape` that a recipe says."""
+    training = recipe.training
+    return {
+        "batch_size": training.batch_size,
+        "length": recipe.chosen_task().longest_input or 1,
+        "accumulation": training.microbatches,
+        "eval_batch_size": training.eval_batch_size,
+        "precision": training.precision,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "optimizer": training.optimizer,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pefttools.metrics import Measure
 
 from ..records import TOLERANCE, Memory, RunRecord
-from .data import ReportData, Row
+from .data import ReportData, ResultRow
 
 
 def score(value: float | None, measure: Measure) -> str:
@@ -15,7 +15,7 @@ def score(value: float | None, measure: Measure) -> str:
     return f"{100 * value:.1f} %" if measure.unit == "%" else f"{value:.4g}"
 
 
-def spread(row: Row, measure: Measure) -> str:
+def spread(row: ResultRow, measure: Measure) -> str:
     """The interval of a row's score."""
     if row.interval is None:
         return ""
@@ -23,14 +23,14 @@ def spread(row: Row, measure: Measure) -> str:
     return f"{scale * row.interval.low:{form}}–{scale * row.interval.high:{form}}"
 
 
-def deviation(row: Row, measure: Measure) -> str:
+def deviation(row: ResultRow, measure: Measure) -> str:
     """Standard deviation of a row's score between its seeds."""
     if row.deviation is None:
         return "–"
     return f"{100 * row.deviation:.2f} points" if measure.unit == "%" else f"{row.deviation:.3g}"
 
 
-def difference(row: Row, measure: Measure) -> str:
+def difference(row: ResultRow, measure: Measure) -> str:
     """Difference to the baseline, with its interval, in the unit of `difference_unit`."""
     if row.against is None:
         return ""
@@ -40,7 +40,7 @@ def difference(row: Row, measure: Measure) -> str:
     return f"{scale * against.difference:{form}} ({low:{form}} to {high:{form}})"
 
 
-def difference_in_short(row: Row, measure: Measure) -> str:
+def difference_in_short(row: ResultRow, measure: Measure) -> str:
     """The same without its interval, and with a sign for the verdict."""
     if row.is_baseline:
         return "baseline"
@@ -57,7 +57,7 @@ def difference_unit(measure: Measure) -> str:
     return "points" if measure.unit == "%" else measure.unit
 
 
-def runs(row: Row) -> str:
+def runs(row: ResultRow) -> str:
     """How many runs the figures of a row stand on, of those that are planned."""
     mark = " †" if row.made_elsewhere else ""
     return f"{len(row.done)} of {row.planned}{mark}"
@@ -83,13 +83,13 @@ def chance(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
-def artifact(row: Row) -> str:
+def artifact(row: ResultRow) -> str:
     """Size of what is saved, and its share of the base."""
     found = row.first.artifact
     return f"{bytes_(found.bytes)} ({percent(found.share_of_base)})" if found else "–"
 
 
-def learning_rates(row: Row) -> str:
+def learning_rates(row: ResultRow) -> str:
     """All that the seeds of a row used."""
     return ", ".join(f"{rate:g}" for rate in row.learning_rates) or "–"
 

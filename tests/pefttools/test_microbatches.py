@@ -13,8 +13,8 @@ from pefttools.errors import ConfigError, WontFitError
 from pefttools.planning.device import CPU
 from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe, validate
-from pefttools.training import parts
-from pefttools.training.parts import fewest, settle_parts, with_parts
+from pefttools.training import microbatches
+from pefttools.training.microbatches import fewest, settle_microbatches, with_microbatches
 from pefttools.training.prepare import Prepared, prepare
 from pefttools.training.run import train
 
@@ -57,17 +57,19 @@ def test_a_batch_is_cut_until_it_fits(
     prepared = _prepared(tiny_bert, intents, tmp_path / "a")
     # Room for a batch in four parts, of the longest rows that there are, and for no larger ones.
     needs = {}
-    monkeypatch.setattr(parts, "_predicted", lambda chosen, batch: bool(needs.setdefault(len(batch), batch)) and False)
+    monkeypatch.setattr(
+        microbatches, "_predicted", lambda chosen, batch: bool(needs.setdefault(len(batch), batch)) and False
+    )
     with pytest.raises(WontFitError):
-        settle_parts(prepared, SilentReporter())
+        settle_microbatches(prepared, SilentReporter())
     monkeypatch.undo()
     assert list(needs) == [32, 16, 8, 4, 2, 1]
     lengths = [len(example["input_ids"]) for example in needs[8]]
-    room = parts.training_bytes(with_parts(prepared, 4), CPU, lengths)
-    monkeypatch.setattr(parts, "this_device", lambda: (CPU, int(room / 0.6) + 1))
-    settled = settle_parts(prepared, SilentReporter())
-    assert settled.recipe.training.parts == settled.recipe.training.gradient_accumulation == 4
-    assert settle_parts(settled, SilentReporter()) is settled
+    room = microbatches.training_bytes(with_microbatches(prepared, 4), CPU, lengths)
+    monkeypatch.setattr(microbatches, "this_device", lambda: (CPU, int(room / 0.6) + 1))
+    settled = settle_microbatches(prepared, SilentReporter())
+    assert settled.recipe.training.microbatches == settled.recipe.training.gradient_accumulation == 4
+    assert settle_microbatches(settled, SilentReporter()) is settled
 
 
 def test_what_was_settled_is_recorded(tiny_bert: str, intents: dict[str, str], tmp_path: Path) -> None:
@@ -78,4 +80,4 @@ def test_what_was_settled_is_recorded(tiny_bert: str, intents: dict[str, str], t
 
 def test_what_can_not_be_planned(tiny_bert: str, intents: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a prediction"):
-        settle_parts(_prepared(tiny_bert, intents, tmp_path / "a", pissa=True), SilentReporter())
+        settle_microbatches(_prepared(tiny_bert, intents, tmp_path / "a", pissa=True), SilentReporter())
