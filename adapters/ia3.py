@@ -65,7 +65,7 @@ class IA3(PeftMethod[IA3Config]):
         return peft.IA3Config(
             target_modules=ends(targets, model),
             feedforward_modules=ends(feed_forward, model),
-            task_type=target.peft_task_type,
+            task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )
 

@@ -107,7 +107,7 @@ class Lora(PeftMethod[LoraConfig]):
             use_rslora=config.rslora,
             use_dora=config.dora,
             init_lora_weights="pissa" if config.pissa else True,
-            task_type=target.peft_task_type,
+            task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )
 

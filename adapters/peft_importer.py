@@ -98,6 +98,12 @@ class PeftImporter(Importer):
                 "does not name it among modules_to_save",
                 hint=f"Embeddings of a changed vocabulary can't be imported. {hint}",
             )
+        if _has_another_head(built, base):
+            raise ArtifactError(
+                f"{folder} has a head of {foreign.outputs} outputs, but the base {base.id!r} has a head of another "
+                "size",
+                hint="Give the base as it was before it was fine-tuned.",
+            )
         lacking = _lacking(shapes, built, base)
         if lacking:
             raise ArtifactError(
@@ -213,6 +219,20 @@ def _without_effect(found: PeftFolder) -> list[tuple[str, str]]:
         if name not in HEADS and not saved_whole(found.whole, [name]):
             unused.append(("modules_to_save", name))
     return unused
+
+
+def _has_another_head(built: TaskModel, base: Base) -> bool:
+    """Whether the base's files hold the task head in another shape."""
+    from pefttools.bases.fingerprint import safetensors_header, weight_files
+
+    held = {name: one for file in weight_files(base.folder) for name, one in safetensors_header(file).items()}
+    return any(
+        full in held and tuple(held[full]["shape"]) != tuple(parameter.shape)
+        for head in built.target.head_modules
+        for full, parameter in (
+            (f"{head}.{own}", parameter) for own, parameter in built.transformer.get_submodule(head).named_parameters()
+        )
+    )
 
 
 def _lacking(shapes: Shapes, built: TaskModel, base: Base) -> list[str]:

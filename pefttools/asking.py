@@ -28,7 +28,7 @@ def table_of(inputs: Sequence[str | Mapping[str, Any]], task: Task[Any]) -> Tabl
     if isinstance(inputs, str):
         raise ConfigError("give a list of texts, not one text")
     main = task.main_role()
-    rows = [{main: one} if isinstance(one, str) else dict(one) for one in inputs]
+    rows = [{main: one} if isinstance(one, str | bytes) else dict(one) for one in inputs]
     roles = [role for role in (*task.roles, ID) if any(role in row for row in rows)]
     return Table("the inputs", rows, {role: role for role in (main, *roles)}, range(1, len(rows) + 1))
 

@@ -246,4 +246,5 @@ def _read(
     chosen = {**remembered, **(columns or {})}
     if id_column is not None:
         roles, chosen = {**roles, ID: True}, {**chosen, ID: id_column}
-    return read_table(source, roles, chosen, split="test", delimiter=delimiter)
+    files_in = model.spec.task.files_in()
+    return read_table(source, roles, chosen, split="test", delimiter=delimiter, files_in=files_in)

@@ -64,7 +64,7 @@ def tokenizer_fingerprint(folder: Path) -> str:
         for name in _VOCABULARIES:
             if (folder / name).is_file():
                 parts[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json"):
         if (folder / name).is_file():
             parts[name] = {key: value for key, value in _json(folder / name).items() if key not in _OF_NO_TEXT}
     for name in _TEMPLATES:

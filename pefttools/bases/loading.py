@@ -23,6 +23,8 @@ def load_transformer(
     *,
     pooler: bool = False,
     dtype: torch.dtype | None = None,
+    reads: str = "input_ids",
+    new_head: bool = False,
     **config_changes: Any,
 ) -> tuple[nn.Module, list[str]]:
     """Load a model through one of transformers' auto classes, all parameters frozen, in eval mode.
@@ -33,6 +35,8 @@ def load_transformer(
         variant: number format of the weights, and the device that they are loaded to.
         pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
         dtype: to load the weights in; None: the variant's own.
+        reads: main input of the model; one that reads something else is refused.
+        new_head: parameters outside of the backbone that have another shape in the files are initialised anew.
         config_changes: fields of the model's configuration.
 
     Returns:
@@ -45,14 +49,14 @@ def load_transformer(
     from transformers import AutoConfig
 
     if isinstance(base, Skeleton):
-        return base.transformer(auto, variant, pooler=pooler, **config_changes)
+        return base.transformer(auto, variant, pooler=pooler, reads=reads, **config_changes)
     # Else transformers loads a quantized model to whatever card is the current one, and any other to RAM, from where
     # it is moved whole.
     place = {} if variant.device is None else {"device_map": {"": variant.device}}
     own = {} if dtype is None else {"dtype": dtype}
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
-        model_class, arguments = class_of(auto, config, pooler=pooler)
+        model_class, arguments = class_of(auto, config, pooler=pooler, reads=reads)
         with torch.device("meta"):
             skeleton = model_class(config, **arguments)
         with quiet():
@@ -61,6 +65,7 @@ def load_transformer(
                 config=config,
                 output_loading_info=True,
                 use_safetensors=True,
+                ignore_mismatched_sizes=new_head,
                 **arguments,
                 **place,
                 **(variant.load_arguments(kept(skeleton), stored_format(config)) | own),
@@ -69,11 +74,16 @@ def load_transformer(
         raise BaseModelError(
             f"the base model {base.id!r} can't be loaded as {auto.__name__}: {str(error) or repr(error)}"
         ) from error
+    resized = [name for name, *_ in info["mismatched_keys"]]
+    if inside := [name for name in resized if name.startswith(f"{model.base_model_prefix}.")]:
+        raise BaseModelError(
+            f"the base model {base.id!r} holds {inside[0]} in another shape than its configuration says"
+        )
     variant.after_load(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.eval()
-    return model, sorted(info["missing_keys"])
+    return model, sorted({*info["missing_keys"], *resized})
 
 
 def load_tokenizer(base: Base) -> Any:

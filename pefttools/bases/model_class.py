@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+#: what transformers calls an input -> what it is
+_INPUTS = {"input_ids": "text", "pixel_values": "pictures", "input_features": "audio"}
+
 
 def kept(model: nn.Module) -> list[str]:
     """Linear layers that no quantization may touch: heads, and whatever is not part of the backbone."""
@@ -34,7 +37,7 @@ def longest_text(config: Any) -> int | None:
     return None if limit is None or limit <= 0 else int(limit)  # XLNet says -1
 
 
-def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[str, Any]]:
+def class_of(auto: Any, config: Any, *, pooler: bool, reads: str = "input_ids") -> tuple[type[Any], dict[str, Any]]:
     """The class that one of transformers' auto classes builds for a configuration, and what else it must be told.
 
     Raises:
@@ -47,22 +50,22 @@ def class_of(auto: Any, config: Any, *, pooler: bool) -> tuple[type[Any], dict[s
     model_class = auto._model_mapping[type(config)]
     if isinstance(model_class, tuple):
         model_class = model_class[0]
-    _check_takes_texts(model_class, config, auto.__name__)
+    _check_input(model_class, config, auto.__name__, reads)
     takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
     without = not pooler and auto.__name__ == "AutoModel" and takes_pooler
     return model_class, {"add_pooling_layer": False} if without else {}
 
 
-def _check_takes_texts(model_class: type[Any], config: Any, auto: str) -> None:
-    """Refuse a class that reads something else than texts, or can't classify or continue them by itself.
+def _check_input(model_class: type[Any], config: Any, auto: str, reads: str) -> None:
+    """Refuse a class that reads something else, or can't classify or continue texts by itself.
 
     Raises:
         BaseModelError: says which.
     """
     named = f"the base model is a {config.model_type}"
-    if model_class.main_input_name != "input_ids":
-        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not text")
+    if model_class.main_input_name != reads:
+        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not {_INPUTS.get(reads, reads)}")
     if not config.is_encoder_decoder:
         return
     if auto != "AutoModelForSequenceClassification":

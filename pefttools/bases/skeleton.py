@@ -22,7 +22,14 @@ class Skeleton(Base):
     """Stands in for a `Base` wherever a model is only looked at, never run on numbers."""
 
     def transformer(
-        self, auto: Any, variant: BaseVariant, *, pooler: bool = False, **config_changes: Any
+        self,
+        auto: Any,
+        variant: BaseVariant,
+        *,
+        pooler: bool = False,
+        reads: str = "input_ids",
+        new_head: bool = False,
+        **config_changes: Any,
     ) -> tuple[nn.Module, list[str]]:
         """As `load_transformer` gives it, on the meta device.
 
@@ -34,7 +41,7 @@ class Skeleton(Base):
         config = self.configuration(**config_changes)
         stored = stored_format(config)
         try:
-            _, arguments = class_of(auto, config, pooler=pooler)
+            _, arguments = class_of(auto, config, pooler=pooler, reads=reads)
             with torch.device("meta"):
                 model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
         except (OSError, *OF_CONFIGURATIONS) as error:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import typer
 
+_INPUT = "A text, or the path of a picture; may be given several times. -: one per line of stdin."
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
@@ -56,7 +57,7 @@ def evaluate(
 
 def predict(
     artifact: Path = ARTIFACT,
-    text: list[str] = typer.Option([], "--text", help="A text; may be given several times. -: one per line of stdin."),
+    text: list[str] = typer.Option([], "--text", "--input", help=_INPUT),
     data: str | None = typer.Option(None, "--data", help="Rows: file, package: reference or hub data set."),
     output: Path | None = typer.Option(None, "--output", help="Write the lines here instead of printing them."),
     id_column: str | None = typer.Option(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: of the name of a column that holds JSON
 _JSON = "~json"
+#: of the name of a column that holds bytes
+_BYTES = "~bytes"
 
 
 class RowCodec(Codec):
@@ -39,8 +41,13 @@ class RowCodec(Codec):
             except UnicodeEncodeError:  # half of a character, which JSON writes as an escape
                 texts = [text if text is None or is_whole(text) else None for text in texts]
                 columns[name] = pyarrow.array(texts, pyarrow.large_string())
+            if any(isinstance(value, bytes) for value in values):
+                raw = [value if isinstance(value, bytes) else None for value in values]
+                columns[name + _BYTES] = pyarrow.array(raw, pyarrow.large_binary())
+            else:
+                columns[name + _BYTES] = pyarrow.nulls(len(values), pyarrow.large_binary())
             others = [
-                None if text is not None or value is None else json.dumps(value)
+                None if text is not None or value is None or isinstance(value, bytes) else json.dumps(value)
                 for text, value in zip(texts, values, strict=True)
             ]
             columns[name + _JSON] = pyarrow.array(others, pyarrow.large_string())
@@ -54,6 +61,9 @@ class RowCodec(Codec):
             if others.null_count < len(others):
                 pairs = zip(values, others.to_pylist(), strict=True)
                 values = [value if other is None else json.loads(other) for value, other in pairs]
+            raw = batch.column(name + _BYTES)
+            if raw.null_count < len(raw):
+                values = [value if one is None else one for value, one in zip(values, raw.to_pylist(), strict=True)]
             columns.append(values)
         return [dict(zip(self._names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 

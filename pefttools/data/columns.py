@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,15 +29,23 @@ class Columns:
         first: a row of the source; decides whether a name with braces is a column or a text that joins several.
         roles: role -> whether every row must have it.
         given: role -> column, where they differ.
+        files: roles whose cells may be the bytes of a file.
     """
 
-    def __init__(self, first: Mapping[str, Any], roles: Mapping[str, bool], given: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        first: Mapping[str, Any],
+        roles: Mapping[str, bool],
+        given: Mapping[str, str],
+        files: Collection[str] = (),
+    ) -> None:
         self.names = {role: given.get(role, role) for role in roles}
         self._required = {role for role, required in roles.items() if required}
         self._parts = {
             role: [name] if name in first else _COLUMN_IN_TEXT.findall(name) or [name]
             for role, name in self.names.items()
         }
+        self._files = frozenset(files)
         #: roles that some row had
         self.seen: set[str] = set()
 
@@ -59,7 +67,7 @@ class Columns:
                 return None
         self.seen.add(role)
         if parts == [name]:
-            return cell(row[name], name)
+            return file_cell(row[name], name) if role in self._files else cell(row[name], name)
         cells = {part: cell(row[part], part) for part in parts}
         if None in cells.values():
             return None  # the text would say "None"
@@ -68,6 +76,13 @@ class Columns:
     def missing(self, roles: Iterable[str]) -> list[tuple[str, str]]:
         """Column and role of each of some roles that no row had."""
         return [(self._parts[role][0], role) for role in roles if role not in self.seen]
+
+
+def file_cell(value: Any, name: str) -> Any:
+    """A cell that may be the bytes of a file, or a file as hub data sets keep it; else as `cell` has it."""
+    if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+        value = value["path"] if value["bytes"] is None else value["bytes"]
+    return value if isinstance(value, bytes) else cell(value, name)
 
 
 def cell(value: Any, name: str) -> Any:

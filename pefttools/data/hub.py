@@ -26,6 +26,9 @@ def from_hub(source: str, split: str) -> Iterator[dict[str, Any]]:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             hint="Check the name and the network connection, or give a file.",
         ) from error
+    for column, feature in loaded.features.items():
+        if getattr(feature, "decode", False):  # pictures and audio stay files until a batch is made of them
+            loaded = loaded.cast_column(column, type(feature)(decode=False))
     return (named(row, loaded.features) for row in loaded)
 
 

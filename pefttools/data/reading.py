@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pefttools.files import sha256_file
 from pefttools.packages import is_package_reference, package_path
 
 #: of cached rows; another one where a reader gives other rows for the same file
-_FORMAT = 3
+_FORMAT = 4
 #: name of a file or data set, and a function that reads it
 _Part = tuple[str, Callable[[], Iterable[Row]]]
 
@@ -33,6 +33,7 @@ def read_table(
     *,
     split: str = "train",
     delimiter: str | None = None,
+    files_in: Collection[str] = (),
 ) -> Table:
     """Read rows and give their columns the names of the task's roles.
 
@@ -45,6 +46,7 @@ def read_table(
         columns: role -> column name, where they differ.
         split: split of a hub data set where the source names none.
         delimiter: between the cells of a csv file; None: a comma, or what its header shows.
+        files_in: roles whose cells may be the bytes of a file, such as a picture.
 
     Raises:
         DataError: a file can't be read, or a column is missing.
@@ -55,8 +57,8 @@ def read_table(
     sources = [source] if isinstance(source, str) else list(source)
     files = [_files(one) for one in sources]
     notes: list[str] = []
-    reading = _Reading(_parts(sources, files, split, delimiter, notes), roles, columns)
-    key = _key(files, roles, columns, delimiter)
+    reading = _Reading(_parts(sources, files, split, delimiter, notes), roles, columns, files_in)
+    key = _key(files, roles, columns, delimiter, files_in)
     there = None if key is None else found(key, lambda about: RowCodec(about["roles"]))
     if there is not None:
         rows, about = there
@@ -90,12 +92,20 @@ class _Reading:
         parts: where the rows are.
         roles: see `read_table`.
         columns: see `read_table`.
+        files_in: see `read_table`.
     """
 
-    def __init__(self, parts: Sequence[_Part], roles: Mapping[str, bool], columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[_Part],
+        roles: Mapping[str, bool],
+        columns: Mapping[str, str],
+        files_in: Collection[str],
+    ) -> None:
         self._parts = parts
         self._roles = roles
         self._given = columns
+        self._files_in = files_in
         self._starts: list[int] = []
         self._columns: Columns | None = None
 
@@ -117,7 +127,7 @@ class _Reading:
             for number, row in enumerate(read(), start=1):
                 count += 1
                 if self._columns is None:
-                    first, self._columns = row, Columns(row, self._roles, self._given)
+                    first, self._columns = row, Columns(row, self._roles, self._given, self._files_in)
                 try:
                     yield self._columns.pick(row)
                 except MissingColumnError as error:
@@ -173,7 +183,11 @@ def _files(source: str) -> list[Path] | None:
 
 
 def _key(
-    files: Sequence[list[Path] | None], roles: Mapping[str, bool], columns: Mapping[str, str], delimiter: str | None
+    files: Sequence[list[Path] | None],
+    roles: Mapping[str, bool],
+    columns: Mapping[str, str],
+    delimiter: str | None,
+    files_in: Collection[str],
 ) -> str | None:
     """Names the rows of files by their content and by what is read of it; None where some are not files."""
     contents = []
@@ -181,5 +195,5 @@ def _key(
         if paths is None:
             return None
         contents += [(kind_of(path), sha256_file(path)) for path in paths]
-    said = json.dumps([_FORMAT, contents, dict(roles), dict(columns), delimiter])
+    said = json.dumps([_FORMAT, contents, dict(roles), dict(columns), delimiter, sorted(files_in)])
     return hashlib.sha256(said.encode()).hexdigest()

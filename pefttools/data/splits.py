@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pefttools.data.config import DataConfig, Split
@@ -31,20 +32,23 @@ class Splits:
         return {name: table for name, table in tables.items() if table is not None}
 
 
-def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | None = None) -> Splits:
+def load_splits(
+    config: DataConfig, roles: dict[str, bool], strata: Strata | None = None, files_in: Collection[str] = ()
+) -> Splits:
     """Read all splits of a recipe.
 
     Args:
         config: the `data` part.
         roles: of the task.
         strata: gives each row's stratum, whose shares splits and limits keep; None: rows are drawn as they come.
+        files_in: roles whose cells may be the bytes of a file.
 
     Raises:
         DataError: see `read_table`; too few rows, labels or groups to divide.
     """
     notes: list[str] = []
     grouped = config.group is not None
-    train = _read(config.train, roles, config, "train")
+    train = _read(config.train, roles, config, "train", files_in)
     notes += train.notes
     strata = strata if strata is not None and strata(next(iter(train.rows))) is not None else None
     test = None
@@ -52,13 +56,13 @@ def load_splits(config: DataConfig, roles: dict[str, bool], strata: Strata | Non
         train, test, said = divide(train, config.test, config.seed, strata, grouped, "test")
         notes += said
     elif config.test is not None:
-        test = _read(config.test, roles, config, "test")
+        test = _read(config.test, roles, config, "test", files_in)
         notes += test.notes
     if isinstance(config.validation, float):
         train, validation, said = divide(train, config.validation, config.seed, strata, grouped, "validation")
         notes += said
     else:
-        validation = _read(config.validation, roles, config, "validation")
+        validation = _read(config.validation, roles, config, "validation", files_in)
         notes += validation.notes
     found: dict[Split, Table] = {"train": train, "validation": validation}
     if test is not None:
@@ -101,10 +105,12 @@ def _shared_groups(tables: dict[Split, Table]) -> list[str]:
     return notes
 
 
-def _read(source: str | list[str], roles: dict[str, bool], config: DataConfig, split: Split) -> Table:
+def _read(
+    source: str | list[str], roles: dict[str, bool], config: DataConfig, split: Split, files_in: Collection[str]
+) -> Table:
     if not source:
         raise DataError(f"data.{split} is an empty list")
     columns = dict(config.columns)
     if config.group is not None:
         roles, columns = {**roles, "group": True}, {**columns, "group": config.group}
-    return read_table(source, roles, columns, split=split, delimiter=config.delimiter)
+    return read_table(source, roles, columns, split=split, delimiter=config.delimiter, files_in=files_in)

@@ -8,11 +8,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pefttools.data.columns import Row
 from pefttools.data.mapped import SMALL, Chosen, gathered
 from pefttools.errors import DataError
+from pefttools.packages import is_package_reference, package_path
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,28 @@ class Table:
 
     def error(self, index: int, role: str, problem: str, *, hint: str | None = None) -> DataError:
         """An error about one cell, with file, row and column."""
-        return DataError(f"{self._place(index)}, column {self.columns.get(role, role)!r}: {problem}", hint=hint)
+        return DataError(f"{self.place(index, role)}: {problem}", hint=hint)
 
-    def _place(self, index: int) -> str:
+    def place(self, index: int, role: str) -> str:
+        """File, row and column of a cell, for messages."""
+        file, number = self._file(index)
+        return f"{file}, row {number}, column {self.columns.get(role, role)!r}"
+
+    def beside(self, index: int, cell: Any) -> Any:
+        """A cell that names a file, by a path that is relative to the file that names it; anything else as it is."""
+        if not isinstance(cell, str) or not cell:
+            return cell
+        file, _ = self._file(index)
+        source = package_path(file) if is_package_reference(file) else Path(file)
+        return str(source.parent / Path(cell).expanduser())
+
+    def _file(self, index: int) -> tuple[str, int]:
+        """The file that a row is from, and its number there."""
         number = self.numbers[index]
         if not self.parts:
-            return f"{self.source}, row {number}"
+            return self.source, number
         before, name = self.parts[bisect_right(self.parts, number - 1, key=lambda part: part[0]) - 1]
-        return f"{name}, row {number - before}"
+        return name, number - before
 
     def take(self, indices: Sequence[int]) -> Table:
         """The rows at `indices`, in that order."""
@@ -63,7 +79,12 @@ class Table:
         """sha256 over the rows."""
         digest = hashlib.sha256()
         for index, row in enumerate(self.rows):
-            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_plain)
             # half of a character, which JSON may hold, has no UTF-8 of its own
             digest.update((f"\n{line}" if index else line).encode(errors="surrogatepass"))
         return digest.hexdigest()
+
+
+def _plain(value: Any) -> str:
+    """What stands for a value that JSON has not."""
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)

@@ -169,11 +169,6 @@ def _built(
     try:
         return task.build(base, variant, labels, foreign.head)
     except RuntimeError as error:
-        if "mismatched_sizes" in str(error):
-            raise ArtifactError(
-                f"{source} has a head of {len(labels)} outputs, but the base {base.id!r} has a head of another size",
-                hint="Give the base as it was before it was fine-tuned.",
-            ) from error
         raise ArtifactError(
             f"{source}: the base {base.id!r} can't be prepared for the task {task.name!r}: {_first_line(error)}"
         ) from error

@@ -62,7 +62,7 @@ class Trace:
             chosen.step()
             chosen.zero_grad()
         with self._counting() as (counter, sharding):
-            batch = self._training_batch(lengths)
+            batch = self._counted(self._training_batch(lengths), counter)
             labels = batch.pop("labels")
 
             def seen(p: torch.Tensor) -> None:
@@ -105,7 +105,7 @@ class Trace:
     def evaluation(self, rows: int, length: int) -> Traced:
         """A forward pass as the task's evaluation runs it."""
         with self._counting() as (counter, _):
-            batch = self._batch(rows, length)
+            batch = self._counted(self._batch(rows, length), counter)
             self.model.eval()
             with counter, kernels(self.device):
                 self.model.spec.task.evaluation_pass(self.model, batch)
@@ -161,8 +161,14 @@ class Trace:
                 self.model, [task.planned_example(length, self.model.labels) for length in lengths]
             )
 
+    def _counted(self, batch: dict[str, torch.Tensor], counter: StorageCounter) -> dict[str, torch.Tensor]:
+        """The batch, which takes memory of its own: pixels no little."""
+        for tensor in batch.values():
+            counter.track(tensor, "other")
+        return batch
+
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
-        return self.model.spec.task.planned_batch([length] * rows, self.model.labels)
+        return self.model.spec.task.planned_batch(self.model, [length] * rows)
 
 
 def _backward(loss: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Options of sequence classification."""
+"""Options of tasks that give one label of several."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from pefttools.data.labels import label_text
+from pefttools.tasks.task import TaskConfig
 from pefttools.tasks.text_head import TextHeadConfig
 
 
-class ClassificationConfig(TextHeadConfig):
-    """Options of sequence classification."""
+class ClassOptions(TaskConfig):
+    """Labels, and how they are weighed."""
 
     labels: list[str] = Field(
         default_factory=list, description="all labels, in output order; empty: those of the training rows"
@@ -39,6 +40,10 @@ class ClassificationConfig(TextHeadConfig):
         if len(weights) < len(given):
             raise ValueError("a label is listed twice")
         return weights
+
+
+class ClassificationConfig(TextHeadConfig, ClassOptions):
+    """Options of sequence classification."""
 
 
 def _name(label: Any) -> Any:

@@ -26,9 +26,11 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
     Raises:
         ConfigError: a ``max_length`` that was asked for is too long.
     """
+    wanted = task.longest_input
+    if wanted is None:
+        return task, None
     limit = text_limit(base)
     new = task.generated_tokens
-    wanted = task.options.max_length
     if limit is None or wanted + virtual + new <= limit:
         return task, None
     room = limit - virtual - new

@@ -81,6 +81,11 @@ class Task(ScoredTask[ConfigT]):
         return frozenset(name for name, role in cls.roles.items() if role.is_input)
 
     @classmethod
+    def files_in(cls) -> frozenset[str]:
+        """Roles whose cells may be a file: its path, or its bytes."""
+        return frozenset(name for name, role in cls.roles.items() if role.kind in ("image", "audio"))
+
+    @classmethod
     def main_role(cls) -> str:
         """The role of plain inputs, as of a list of texts."""
         return next(iter(cls.roles))
@@ -235,19 +240,19 @@ class Task(ScoredTask[ConfigT]):
         """
         raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
 
-    def planned_batch(self, sizes: Sequence[int], labels: Sequence[str] = ("",)) -> Batch:
+    def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
         """A batch for planning, of rows that are padded to the largest size.
 
         Args:
+            model: the planned model.
             sizes: of the rows, see `size`.
-            labels: label names of the planned model.
 
         Raises:
             ConfigError: the task can't be planned for.
         """
         import torch
 
-        one = self.planned_example(max(sizes), labels)
+        one = self.planned_example(max(sizes), model.labels)
         return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
 
     def why_not_merged(self, kind: str, format: str) -> str | None:

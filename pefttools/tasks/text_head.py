@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
 from pefttools.data import Table
 from pefttools.errors import ConfigError
-from pefttools.methods import Method, Target
-from pefttools.tasks.task import Batch, Example, Task, TaskConfig, TaskModel, TextTaskConfig
+from pefttools.methods import Method
+from pefttools.tasks.head import HeadTask
+from pefttools.tasks.task import Batch, Example, TextTaskConfig
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pefttools.bases import Base, BaseVariant
-    from pefttools.heads.served import ServedHead
+    from pefttools.bases import Base
 
 HeadKind = Literal["auto", "mean", "cls", "last", "model"]
 
@@ -35,49 +35,12 @@ class TextHeadConfig(TextTaskConfig):
     )
 
 
-ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+ConfigT = TypeVar("ConfigT", bound=TextTaskConfig)
 TextConfigT = TypeVar("TextConfigT", bound=TextHeadConfig)
 
 
-class HeadTask(Task[ConfigT]):
-    """A task whose answer is what a head makes of the base's states: ours, or the one of transformers' class."""
-
-    @abstractmethod
-    def head_kind(self, base: Base) -> str:
-        """What the options ask for: a kind of `PoolingHead`, or ``model`` for the head of transformers' class."""
-
-    def first_bias(self) -> Sequence[float] | None:
-        """What a head of ours adds to each logit before it has learned anything; None: nothing."""
-        return None
-
-    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
-        import transformers
-
-        from pefttools.bases.loading import load_transformer
-        from pefttools.heads.pooling import PoolingHead
-        from pefttools.heads.shell import own_head_modules
-
-        kind = head_kind or self.head_kind(base)
-        processor = self.processor(base)
-        if kind != "model":
-            transformer, missing = load_transformer(transformers.AutoModel, base, variant)
-            if missing:
-                raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
-            hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
-            head = PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
-            return TaskModel(transformer, head, kind, Target(self.name, "FEATURE_EXTRACTION"), processor)
-        names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
-        transformer, missing = load_transformer(
-            getattr(transformers, self.auto_class),
-            base,
-            variant,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={label: index for index, label in enumerate(names)},
-        )
-        self.settle_model(transformer, processor)
-        heads = own_head_modules(transformer, missing)
-        return TaskModel(transformer, None, kind, Target(self.name, self.peft_task_type, heads), processor)
+class TextStatesTask(HeadTask[ConfigT]):
+    """A task whose head reads the states of a text's tokens."""
 
     def settle_model(self, transformer: nn.Module, processor: Any) -> None:
         """Set what transformers' class with a head must be told: where padding is, and that the last token is one."""
@@ -99,15 +62,8 @@ class HeadTask(Task[ConfigT]):
             return logits[:, -tokens:] if self.per_token else logits
         return cast("torch.Tensor", head(outputs.last_hidden_state[:, -tokens:], batch["attention_mask"]))
 
-    def served_head(
-        self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor
-    ) -> ServedHead:
-        from pefttools.heads.served import LinearHead
 
-        return LinearHead(kind, dict(state), tuple(labels) if self.one_label else (), like)
-
-
-class TextHeadTask(HeadTask[TextConfigT]):
+class TextHeadTask(TextStatesTask[TextConfigT]):
     """One answer per text or pair of texts, in the columns `text` and, optionally, `pair`."""
 
     auto_class = "AutoModelForSequenceClassification"

@@ -18,7 +18,7 @@ from pefttools.metrics.tagging import EntityF1, EntityPrecision, EntityRecall, T
 from pefttools.tasks.class_labels import declared_labels
 from pefttools.tasks.tag_rows import check_tags, check_words, tags_of, words_of
 from pefttools.tasks.task import IGNORE, Batch, Evaluation, Example, Prediction, Role, TextTaskConfig
-from pefttools.tasks.text_head import HeadTask
+from pefttools.tasks.text_head import TextStatesTask
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class TagPrediction(Prediction):
         return found
 
 
-class TokenClassification(HeadTask[TokenClassificationConfig]):
+class TokenClassification(TextStatesTask[TokenClassificationConfig]):
     """One tag per word; columns `words` (a list, or a text divided by spaces) and `tags` (the same).
 
     A word's tag is read from its first token; the loss stands on those tokens.

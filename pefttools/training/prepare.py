@@ -71,7 +71,7 @@ def prepare(recipe: Recipe) -> Prepared:
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
-    splits = load_splits(recipe.data, task.columns(), task.strata)
+    splits = load_splits(recipe.data, task.columns(), task.strata, task.files_in())
     labels = task.labels(splits.train)
     if parent is not None:
         labels = parent.labels(labels)

@@ -16,6 +16,7 @@ from pefttools.methods import methods
 from pefttools.testing import check_method
 from pefttools.testing.rows import encoded_rows
 from pefttools.tuned import TunedModel
+from tests.pefttools.tasks.samples import SAMPLES
 
 LABELS = ["a", "b", "c"]
 #: options that change the structure, beside the defaults
@@ -87,6 +88,16 @@ def _check_plain_peft(artifact: Path, base: str, head: str, trained: TunedModel)
         expected, found = trained.transformer(**batch), plain(**batch)
     name = "last_hidden_state" if head == "mean" else "logits"
     torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", list(methods))
+def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_path: Path) -> None:
+    _, rows = SAMPLES["image-classification"]
+    model = check_method(name, base=tiny_vit, folder=tmp_path, task={"name": "image-classification", "head": "mean"},
+                         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
+    can = methods.get(name).capabilities
+    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
 
 
 @pytest.mark.parametrize("name", ["full", "head", "untuned"])

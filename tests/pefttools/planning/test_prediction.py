@@ -39,6 +39,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "tags": {"name": "token-classification"},
     "labels": {"name": "multi-label-classification", "head": "mean"},
     "number": {"name": "regression", "head": "model"},
+    "image": {"name": "image-classification", "head": "mean"},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -53,6 +54,10 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     labels = [] if task in ("lm", "number") else ["a", "b"]
     model = build(locate_base(base), variant, chosen, config, choose_task(TASKS[task]), labels,
                   precision=precision, seed=0, gradient_checkpointing=recompute)  # fmt: skip
+    if task == "image":
+        return _measured(
+            model, {"pixel_values": torch.rand(shape[0], 3, 16, 16)}, torch.zeros(shape[0], dtype=torch.long)
+        )
     mask = torch.ones(shape, dtype=torch.long)
     mask[0, -1] = 0  # a padded batch, as most are: a mask of ones is left out
     ids = torch.randint(5, 1000, shape)
@@ -95,6 +100,12 @@ def check(base: str, method: Method, task: str, variant: str, precision: Any, sh
     peak, standing = measured(base, method, task, variant, precision, shape, recompute)
     assert row.peak_bytes == pytest.approx(peak, rel=0.01)
     assert row.persistent_bytes == pytest.approx(standing, rel=0.01)
+
+
+@pytest.mark.parametrize("rows", [4, 16, 33])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: str) -> None:
+    check(tiny_vit, method, "image", "float32", "float32", (rows, 1))
 
 
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pefttools.tasks import tasks
 
 _WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "apples", "pears"]
 
@@ -13,6 +24,26 @@ def _text(number: int) -> str:
 
 def _tags(number: int) -> list[str]:
     return [("O", "B-PER", "I-PER", "B-LOC")[(number + place) % 4] for place in range(2 + number % 7)]
+
+
+@functools.cache
+def _pictures() -> Path:
+    """A folder of 24 small pictures, of three kinds that differ in colour."""
+    folder = Path(tempfile.mkdtemp(prefix="pefttools-pictures-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for number in range(24):
+        noise = np.random.default_rng(number).integers(0, 60, (9 + number % 3, 11, 3), dtype=np.uint8)
+        noise[..., number % 3] += 150
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    return folder
+
+
+def base_of(name: str, request: pytest.FixtureRequest) -> str:
+    """A tiny base for a task."""
+    task = tasks.get(name)
+    fixture = "tiny_vit" if task.modality == "image" else "tiny_llama" if task.generates else "tiny_bert"
+    found: str = request.getfixturevalue(fixture)
+    return found
 
 
 #: name -> options and rows
@@ -32,6 +63,10 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "multi-label-classification": (
         {"head": "mean"},
         [{"text": _text(n), "labels": [f"l{k}" for k in range(3) if (n + k) % (k + 2) == 0]} for n in range(24)],
+    ),
+    "image-classification": (
+        {"head": "mean"},
+        [{"image": str(_pictures() / f"{n}.png"), "label": f"l{n % 3}"} for n in range(24)],
     ),
     "regression": (
         {"head": "mean"},

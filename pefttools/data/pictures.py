@@ -1,0 +1,80 @@
+"""Pictures in cells: a path, or the bytes of a file; decoded only where a batch is made of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pefttools.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: of values in 16 bits that become 8
+_SIXTEEN_BITS = 256
+
+
+def check_picture(cell: Any) -> None:
+    """Look whether a file is a whole picture, as far as its format tells without decoding it.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    try:
+        with _opened(cell) as file:
+            file.verify()
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"the picture can't be decoded: {error}") from error
+
+
+def read_picture(cell: Any, where: str, mode: str = "RGB") -> Image:
+    """Decode a picture: turned as its EXIF data says, transparency on white, 16 bits as 8.
+
+    Args:
+        cell: the path of a file, or its bytes.
+        where: file, row and column, for messages.
+        mode: ``RGB``, or ``L`` for grey.
+
+    Raises:
+        DataError: it can't be decoded; names file, row and column.
+        ConfigError: pillow is not installed.
+    """
+    try:
+        with _opened(cell) as file:
+            from PIL import Image, ImageOps
+
+            found = ImageOps.exif_transpose(file)
+            found.load()
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{where}: the picture can't be decoded: {error}") from error
+    if found.mode.startswith("I"):
+        found = found.convert("I").point(lambda value: value / _SIXTEEN_BITS).convert("L")
+    if found.has_transparency_data:
+        found = found.convert("RGBA")
+        behind = Image.new("RGBA", found.size, "white")
+        found = Image.alpha_composite(behind, found)
+    return found.convert(mode)
+
+
+def _opened(cell: Any) -> Image:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "reading pictures needs the package pillow", hint='pip install "pefttools[images]"'
+        ) from error
+
+    if not cell or not isinstance(cell, str | bytes):
+        raise ValueError("the picture is missing" if cell is None else f"not a picture: {cell!r}")
+    try:
+        return Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else Path(cell))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {str(cell)!r}") from None
+    except UnidentifiedImageError:
+        named = "the bytes are" if isinstance(cell, bytes) else f"{str(cell)!r} is"
+        raise ValueError(f"{named} not a picture in a known format") from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the picture can't be opened: {error}") from error

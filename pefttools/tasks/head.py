@@ -1,0 +1,82 @@
+"""What tasks have in common whose answer is made by a head on the base's states."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pefttools.errors import ConfigError
+from pefttools.methods import Target
+from pefttools.tasks.task import Task, TaskConfig, TaskModel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base, BaseVariant
+    from pefttools.heads.served import ServedHead
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+class HeadTask(Task[ConfigT]):
+    """A task whose answer is what a head makes of the base's states: ours, or the one of transformers' class."""
+
+    #: the base's main input
+    reads: ClassVar[str] = "input_ids"
+
+    @abstractmethod
+    def head_kind(self, base: Base) -> str:
+        """What the options ask for: a kind of `PoolingHead`, or ``model`` for the head of transformers' class."""
+
+    def first_bias(self) -> Sequence[float] | None:
+        """What a head of ours adds to each logit before it has learned anything; None: nothing."""
+        return None
+
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
+        import transformers
+
+        from pefttools.bases.loading import load_transformer
+        from pefttools.heads.pooling import PoolingHead
+        from pefttools.heads.shell import own_head_modules
+
+        kind = head_kind or self.head_kind(base)
+        processor = self.processor(base)
+        if kind != "model":
+            transformer, missing = load_transformer(transformers.AutoModel, base, variant, reads=self.reads)
+            if missing:
+                raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
+            hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
+            head = PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
+            return TaskModel(
+                transformer,
+                head,
+                kind,
+                Target(self.name, "FEATURE_EXTRACTION" if self.peft_task_type else ""),
+                processor,
+            )
+        names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
+        transformer, missing = load_transformer(
+            getattr(transformers, self.auto_class),
+            base,
+            variant,
+            reads=self.reads,
+            new_head=True,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={label: index for index, label in enumerate(names)},
+        )
+        self.settle_model(transformer, processor)
+        heads = own_head_modules(transformer, missing)
+        return TaskModel(transformer, None, kind, Target(self.name, self.peft_task_type, heads), processor)
+
+    def settle_model(self, transformer: nn.Module, processor: Any) -> None:
+        """Set what transformers' class with a head must be told of the inputs; does nothing by default."""
+
+    def served_head(
+        self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor
+    ) -> ServedHead:
+        from pefttools.heads.served import LinearHead
+
+        return LinearHead(kind, dict(state), tuple(labels) if self.one_label else (), like)

@@ -1,0 +1,36 @@
+"""Classification of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pefttools.data import Table
+from pefttools.data.labels import label_text
+from pefttools.tasks.class_config import ClassOptions
+from pefttools.tasks.class_labels import check_label
+from pefttools.tasks.image_head import ImageHeadConfig, ImageHeadTask
+from pefttools.tasks.one_label import OneLabelTask
+from pefttools.tasks.task import Example, Role
+
+
+class ImageClassificationConfig(ImageHeadConfig, ClassOptions):
+    """Options of image classification."""
+
+
+class ImageClassification(OneLabelTask[ImageClassificationConfig], ImageHeadTask[ImageClassificationConfig]):
+    """One label per picture; columns `image` and `label`."""
+
+    name = "image-classification"
+    summary = "one label for a picture"
+    config = ImageClassificationConfig
+    roles = {"image": Role("image"), "label": Role("label", is_input=False)}  # noqa: RUF012
+
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
+        known = {label_text(label) or label for label in labels}
+        for index, row in enumerate(table.rows):
+            self.check_image(table, index, whole=not labelled)  # of a prediction, other rows are to go on
+            if labelled:
+                check_label(table, index, row["label"], known)
+
+    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
+        return {"labels": 0}
