@@ -20,6 +20,7 @@ from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
 from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
+from pefttools.tasks.plain_text import encoded_text, is_plain
 from pefttools.tasks.task import IGNORE, Batch, Example, Prediction, Progress, Role, Task, TaskModel
 from pefttools.tasks.texts import check_text
 
@@ -36,19 +37,20 @@ LABELLED = "labelled"
 
 
 class CausalLM(Task[CausalLMConfig]):
-    """Columns `prompt` and `completion`, or `messages` (a list of role and content).
+    """Columns `prompt` and `completion`, or `messages` (a list of role and content), or `text`.
 
-    The loss stands on the completion only.
+    The loss is that of the completion only; of a plain text it is that of every token.
     """
 
     name = "causal-lm"
-    summary = "completions of prompts, or chats; loss on the completion only"
+    summary = "completions of prompts, chats or plain texts; loss on the completion, or on the whole text"
     config = CausalLMConfig
     roles = {  # noqa: RUF012
         "prompt": Role("text", required=False),
         "completion": Role("text", required=False, is_input=False),
         "messages": Role("chat", required=False),
         "tools": Role("tools", required=False),
+        "text": Role("text", required=False),
     }
     auto_class = "AutoModelForCausalLM"
     peft_task_type = "CAUSAL_LM"
@@ -74,9 +76,12 @@ class CausalLM(Task[CausalLMConfig]):
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         columns = table.columns.keys()
+        if is_plain(columns):
+            self._check_plain(table, labelled)
+            return
         if "messages" not in columns and not ({"prompt", "completion"} if labelled else {"prompt"}) <= columns:
             raise DataError(
-                f"{table.source}: the task causal-lm needs the columns prompt and completion, or messages",
+                f"{table.source}: the task causal-lm needs the columns prompt and completion, or messages, or text",
                 hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. Map with data.columns.prompt=NAME.",
             )
         for index, row in enumerate(table.rows):
@@ -85,6 +90,15 @@ class CausalLM(Task[CausalLMConfig]):
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
                 check_text(table, index, role, row)
+
+    def _check_plain(self, table: Table, labelled: bool) -> None:
+        if labelled and self.options.generate:
+            raise DataError(
+                f"{table.source}: plain texts hold no prompts to be answered at evaluation",
+                hint="Set task.generate=false; perplexity, loss and token accuracy are measured.",
+            )
+        for index, row in enumerate(table.rows):
+            check_text(table, index, "text", row)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         from transformers import AutoModelForCausalLM
@@ -100,6 +114,9 @@ class CausalLM(Task[CausalLMConfig]):
         return TaskModel(transformer, None, "model", Target(self.name, self.peft_task_type), tokenizer)
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
+        if is_plain(table.columns):
+            limit = self.options.max_length
+            return [encoded_text(text, tokenizer, limit=limit, learned=labelled) for text in table.column("text")]
         writer = ChatWriter(tokenizer, self.options)
         answered = labelled and ("completion" in table.columns or "messages" in table.columns)
         found = []
@@ -112,6 +129,9 @@ class CausalLM(Task[CausalLMConfig]):
         return found
 
     def prompt_ids(self, row: Mapping[str, Any], tokenizer: Any) -> list[int]:
+        if is_plain(name for name, cell in row.items() if cell is not None):
+            plain: list[int] = encoded_text(row["text"], tokenizer, limit=None, learned=False)["prompt_ids"]
+            return plain
         writer = ChatWriter(tokenizer, self.options)
         ids: list[int] = encoded(row, writer, answered=False, cut=False)["prompt_ids"]
         return ids
@@ -219,7 +239,9 @@ class CausalLM(Task[CausalLMConfig]):
 
     def idle_options(self, tokenizer: Any, train: Table) -> list[str]:
         writer, options = ChatWriter(tokenizer, self.options), self.options
+        plain = is_plain(train.columns)
         idle = {
+            "template": "plain texts are written by no template" * plain,
             "system": "there is no chat template, and task.plain=joined has no place for it"
             * (not writer.takes_system),
             "plain": "the tokenizer's chat template writes the texts" * writer.templated,

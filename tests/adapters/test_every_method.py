@@ -48,12 +48,14 @@ def _task(head: str) -> dict[str, Any]:
 
 
 def _cases() -> Iterator[Any]:
-    """Defaults on every variant and float32 with every option are for every day; the rest is slow."""
+    """Defaults, on every variant by two kinds of base, and every option on those in float32: the rest is slow."""
     for choice in _choices():
         for family, head in FAMILIES:
             for variant in variants:
-                plain = len(choice) == 1 and (family, head) in (("bert", "mean"), ("llama", "lm"))
-                marks = () if variant == "float32" or plain else pytest.mark.slow
+                often = (family, head) in (("bert", "mean"), ("llama", "lm"))
+                every_day = often if variant == "float32" else often and len(choice) == 1
+                every_day |= variant == "float32" and len(choice) == 1
+                marks = () if every_day else pytest.mark.slow
                 yield pytest.param(
                     choice, family, head, variant, id=f"{_id(choice)}-{family}-{head}-{variant}", marks=marks
                 )

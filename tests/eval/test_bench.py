@@ -347,6 +347,7 @@ def test_time_left_counts_runs_that_are_made_now(
     assert any(event.startswith("1 runs in") and "made with other settings or data" in event for event in events)
 
 
+@pytest.mark.slow
 def test_a_comparison_by_another_metric_and_of_what_did_not_learn(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:

@@ -40,6 +40,7 @@ def test_changes_come_from_the_cheapest_on_and_end_with_one_that_fits(tiny_llama
     assert all(change.row.total_bytes < whole for change in changes)
 
 
+@pytest.mark.slow
 def test_the_largest_batch_fits_and_is_near_the_limit(tiny_llama: str) -> None:
     planned, shape = _planned(tiny_llama), Shape(1, 32)
     budget = planned.training_bytes(replace(shape, batch_size=23))

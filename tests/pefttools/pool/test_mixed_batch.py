@@ -83,7 +83,7 @@ def test_all_methods_in_one_batch(fixture: str, head: str, artifact: Make, reque
             assert_close(answer.logits, alone(pefttools.load(artifact(base, head, method, int(number))), text))
 
 
-@pytest.mark.parametrize("fixture", ["tiny_llama", "tiny_gpt2"])
+@pytest.mark.parametrize("fixture", ["tiny_llama", pytest.param("tiny_gpt2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_generated_tokens(fixture: str, beams: int, artifact: Make, request: pytest.FixtureRequest) -> None:
     base = request.getfixturevalue(fixture)

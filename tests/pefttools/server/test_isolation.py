@@ -52,7 +52,7 @@ def _adapter(base: str, variant: str, number: int, folder: Path) -> list[list[fl
 
 
 @pytest.mark.parametrize(("variant", "rows", "tenants"), [
-    ("float32", 5_000, 12),
+    ("float32", 2_500, 12),
     pytest.param("float32", 20_000, 12, marks=pytest.mark.slow),
     *(pytest.param(variant, 5_000, 12, marks=pytest.mark.slow) for variant in ("bfloat16", "int8", "nf4")),
     pytest.param("float32", 100_000, 200, marks=pytest.mark.slow),
