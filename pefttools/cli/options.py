@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -54,18 +52,16 @@ def _parameter(name: str, field: FieldInfo, option: str) -> inspect.Parameter:
     assert field.description is not None, f"the field {name} has no description"
     info = typer.Option(
         default, flag, help=f"{field.description[0].upper()}{field.description[1:]}.", envvar=variable or None,
-        **_bounds(field, kind),
+        **_bounds(field),
     )  # fmt: skip
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=kind)
 
 
-def _bounds(field: FieldInfo, kind: Any) -> dict[str, Any]:
+def _bounds(field: FieldInfo) -> dict[str, Any]:
     """What typer checks itself; `gt` is left to the model."""
     found: dict[str, Any] = {}
     for rule in field.metadata:
         for of_model, of_typer in (("ge", "min"), ("le", "max")):
             if (value := getattr(rule, of_model, None)) is not None:
                 found[of_typer] = value
-    if Path in (kind, *(get_args(kind) if get_origin(kind) in (Union, UnionType) else ())):
-        found.pop("min", None)
     return found

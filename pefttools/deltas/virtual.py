@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from pefttools.deltas.kind import Family, padded, tensors_of
+from pefttools.deltas.kind import Family, padded
 
 
 class VirtualTokens(ABC):
@@ -33,11 +33,6 @@ class VirtualTokens(ABC):
     def family(self) -> Family:
         """Which others it shares slots with in a pool."""
         return Family(self.name, padded(self.length))
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of its tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(self))
 
 
 @dataclass(frozen=True)

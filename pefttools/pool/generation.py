@@ -15,7 +15,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 from pefttools.compute.moving import moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
-from pefttools.pool.virtual import VirtualTokens, inject
+from pefttools.pool.virtual import BatchVirtualTokens, inject
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _Ends(StoppingCriteria):  # type: ignore[misc]
 def generate(
     served: ServedBase,
     inputs: dict[str, torch.Tensor],
-    virtual: VirtualTokens | None,
+    virtual: BatchVirtualTokens | None,
     *,
     max_new_tokens: Sequence[int],
     num_beams: int = 1,
@@ -168,7 +168,7 @@ def generate(
 
 
 @contextmanager
-def virtual_tokens(served: ServedBase, virtual: VirtualTokens | None) -> Iterator[None]:
+def virtual_tokens(served: ServedBase, virtual: BatchVirtualTokens | None) -> Iterator[None]:
     """Let every forward of the backbone within see the virtual tokens, and nobody their states."""
     backbone = served.backbone
     names = served.forward_arguments

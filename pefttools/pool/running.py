@@ -17,7 +17,7 @@ from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.base import ServedBase
 from pefttools.pool.forward import Forward
 from pefttools.pool.generation import Sampling, generate, virtual_tokens
-from pefttools.pool.virtual import VirtualTokens, gather, inject
+from pefttools.pool.virtual import BatchVirtualTokens, gather, inject
 from pefttools.pool.warming import WarmUp, typical_batches
 from pefttools.pool.weight_slots import WeightSlots
 
@@ -208,7 +208,7 @@ class Runner:
             virtual = 0 if row is None else sum(row.allocation.lengths.values())
             self.served.check_length(prompt, new, virtual)
 
-    def _route(self, rows: Sequence[Resident | None]) -> VirtualTokens | None:
+    def _route(self, rows: Sequence[Resident | None]) -> BatchVirtualTokens | None:
         allocations = [None if row is None else row.allocation for row in rows]
         self._weight_slots.route(allocations, self._run.compiled)
         return gather(self._weight_slots, allocations, self.served)

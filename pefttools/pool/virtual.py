@@ -20,7 +20,7 @@ from pefttools.pool.weight_slots import Allocation, WeightSlots
 
 
 @dataclass(frozen=True)
-class VirtualTokens:
+class BatchVirtualTokens:
     """The virtual tokens of a batch's rows.
 
     Attributes:
@@ -43,20 +43,22 @@ class VirtualTokens:
         """Length that all prefixes are padded to."""
         return self.mask.shape[1] - self.prompt_length
 
-    def repeat(self, times: int) -> VirtualTokens:
+    def repeat(self, times: int) -> BatchVirtualTokens:
         """Each row `times` times, as beams are."""
 
         def more(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.repeat_interleave(times, 0)
 
-        return VirtualTokens(
+        return BatchVirtualTokens(
             None if self.keys_values is None else [(more(k), more(v)) for k, v in self.keys_values],
             None if self.embeddings is None else more(self.embeddings),
             more(self.mask),
         )
 
 
-def gather(weight_slots: WeightSlots, rows: Sequence[Allocation | None], served: ServedBase) -> VirtualTokens | None:
+def gather(
+    weight_slots: WeightSlots, rows: Sequence[Allocation | None], served: ServedBase
+) -> BatchVirtualTokens | None:
     """The virtual tokens of rows that are routed; None where no row has any."""
     prefix, prefix_mask = _gathered(Prefix, weight_slots, rows)
     prompt, prompt_mask = _gathered(Prompt, weight_slots, rows)
@@ -68,7 +70,7 @@ def gather(weight_slots: WeightSlots, rows: Sequence[Allocation | None], served:
         states = prefix.to(served.dtype).unbind(1)
         keys_values = list(zip(states[::2], states[1::2], strict=True))
     embeddings = None if prompt is None else prompt.to(served.dtype)
-    return VirtualTokens(keys_values, embeddings, torch.cat(masks, dim=1))
+    return BatchVirtualTokens(keys_values, embeddings, torch.cat(masks, dim=1))
 
 
 def _gathered(
@@ -91,7 +93,7 @@ def _gathered(
     return states, moved(mask, states.device)
 
 
-def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, Any]) -> dict[str, Any]:
+def inject(served: ServedBase, virtual: BatchVirtualTokens | None, inputs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for the model's forward, with the virtual tokens in them and with explicit positions.
 
     Args:
@@ -135,7 +137,7 @@ def inject(served: ServedBase, virtual: VirtualTokens | None, inputs: dict[str, 
     return inputs
 
 
-def _check_length(served: ServedBase, mask: torch.Tensor, virtual: VirtualTokens | None) -> None:
+def _check_length(served: ServedBase, mask: torch.Tensor, virtual: BatchVirtualTokens | None) -> None:
     longest, limit = mask.shape[1] + served.first_position, served.longest
     if limit is not None and longest > limit and (most := int(mask.sum(1).max()) + served.first_position) > limit:
         raise ConfigError(
@@ -145,7 +147,7 @@ def _check_length(served: ServedBase, mask: torch.Tensor, virtual: VirtualTokens
         )
 
 
-def _first(served: ServedBase, virtual: VirtualTokens, inputs: dict[str, Any], cache: Any) -> dict[str, Any]:
+def _first(served: ServedBase, virtual: BatchVirtualTokens, inputs: dict[str, Any], cache: Any) -> dict[str, Any]:
     """What changes where the text begins: the cache is filled, the prompt's embeddings are put before the text's."""
     from transformers import DynamicCache
 

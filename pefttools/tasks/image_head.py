@@ -108,7 +108,7 @@ class ImageHeadTask(HeadTask[ConfigT]):
 
         from pefttools.data.pictures import read_picture
 
-        mode = "L" if len(processor.image_mean or (0, 0, 0)) == 1 else "RGB"
+        mode = _mode(processor)
         pictures = [read_picture(one["image"], one["where"], mode) for one in examples]
         batch: Batch = {"pixel_values": processor(images=pictures, return_tensors="pt")["pixel_values"]}
         if "labels" in examples[0]:
@@ -118,7 +118,7 @@ class ImageHeadTask(HeadTask[ConfigT]):
     def probe(self, processor: Any) -> Batch:
         from PIL import Image
 
-        mode = "L" if len(processor.image_mean or (0, 0, 0)) == 1 else "RGB"
+        mode = _mode(processor)
         return {"pixel_values": processor(images=[Image.new(mode, (32, 32), 128)], return_tensors="pt")["pixel_values"]}
 
     def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
@@ -146,3 +146,8 @@ class ImageHeadTask(HeadTask[ConfigT]):
             return cast("torch.Tensor", outputs.logits)
         states = outputs.last_hidden_state
         return cast("torch.Tensor", head(states, torch.ones(states.shape[:2], device=states.device)))
+
+
+def _mode(processor: Any) -> str:
+    """How Pillow names the channels that a processor takes: grey or colour."""
+    return "L" if len(processor.image_mean or (0, 0, 0)) == 1 else "RGB"
