@@ -61,7 +61,7 @@ class IA3(PeftMethod[IA3Config]):
         else:
             parts = block_parts(model)
             feed_forward = modules_at(model, parts.feed_forward_output)
-            targets = [name for part in parts.keys_values for name in modules_at(model, part)] + feed_forward
+            targets = [name for part in parts.all_keys_values for name in modules_at(model, part)] + feed_forward
         return peft.IA3Config(
             target_modules=ends(targets, model),
             feedforward_modules=ends(feed_forward, model),

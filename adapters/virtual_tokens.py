@@ -42,10 +42,29 @@ def check_prompt(model: nn.Module, name: str) -> None:
         raise _refusal(name, inner, f"its embeddings have the size {size}, its states {config.hidden_size}")
 
 
+def prefix_sizes(model: nn.Module) -> dict[str, int]:
+    """What PEFT can't find out about a prefix's base: of an encoder and a decoder, the sizes of the decoder.
+
+    PEFT puts the prefix before the keys and values of the decoder's own attention, for which it wants two submodules.
+    """
+    config = transformers_models(model)[0].config
+    if not config.is_encoder_decoder:
+        return {}
+    heads = int(getattr(config, "decoder_attention_heads", None) or config.num_attention_heads)
+    return {
+        "num_transformer_submodules": 2,
+        "num_layers": int(getattr(config, "num_decoder_layers", None) or config.decoder_layers),
+        "num_attention_heads": heads,
+        "token_dim": heads * int(getattr(config, "d_kv", config.hidden_size // heads)),
+    }
+
+
 def sizes(model: nn.Module) -> dict[str, int]:
     """What PEFT asks of a prompt's base, where its configuration calls it by other names."""
     config = transformers_models(model)[0].config.get_text_config()
     return {
+        # Of an encoder and a decoder, the encoder reads the prompt.
+        "num_transformer_submodules": 1,
         "token_dim": int(config.hidden_size),
         "num_attention_heads": int(config.num_attention_heads),
         "num_layers": int(config.num_hidden_layers),
@@ -54,8 +73,8 @@ def sizes(model: nn.Module) -> dict[str, int]:
 
 def _checked(model: nn.Module, name: str) -> Any:
     inner = transformers_models(model)[0]
-    if inner.config.is_encoder_decoder:
-        raise _refusal(name, inner, "it has an encoder and a decoder")
+    if inner.config.is_encoder_decoder and not inner.can_generate():
+        raise _refusal(name, inner, "it has an encoder and a decoder, and writes no texts")
     if getattr(inner, "_is_stateful", False) or getattr(inner.config, "num_attention_heads", None) is None:
         raise _refusal(name, inner, "its layers keep a state, and do not look back at all tokens")
     return inner

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,9 @@ def _measured(prepared: Prepared, final: Evaluation, folder: Path) -> dict[str, 
         write_row_values(folder, prepared.selection.metric, values)
     return {
         "fewest_rows": min((one.rows for one in report.classes if one.rows), default=None) if report else None,
-        "measures": {metric.name: asdict(metric.measure) for metric in final.measured},
+        "measures": {
+            metric.name: asdict(replace(metric.measure, signature=metric.signature)) for metric in final.measured
+        },
     }
 
 

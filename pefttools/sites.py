@@ -31,6 +31,9 @@ class BlockParts:
         feed_forward_input: the first projections of the feed-forward sub-layer.
         feed_forward_output: the projection that ends the feed-forward sub-layer.
         final_norm: in families of post-norm blocks, the norm that ends the block.
+        cross_keys_values: the same projections of a decoder's attention to an encoder's states, which only some blocks
+            of such models have.
+        cross_attention_output: the projection that ends that attention.
     """
 
     keys_values: tuple[str, ...]
@@ -38,8 +41,23 @@ class BlockParts:
     feed_forward_input: tuple[str, ...]
     feed_forward_output: str
     final_norm: str | None = None
+    cross_keys_values: tuple[str, ...] = ()
+    cross_attention_output: str | None = None
+
+    @property
+    def all_keys_values(self) -> tuple[str, ...]:
+        """Projections to keys and values of both attentions."""
+        return (*self.keys_values, *self.cross_keys_values)
+
+    @property
+    def attention_outputs(self) -> tuple[str, ...]:
+        """The projections that end the attention sub-layers."""
+        cross = self.cross_attention_output
+        return (self.attention_output,) if cross is None else (self.attention_output, cross)
 
 
+_BART_CROSS = (("encoder_attn.k_proj", "encoder_attn.v_proj"), "encoder_attn.out_proj")
+_T5_CROSS = (("EncDecAttention.k", "EncDecAttention.v"), "EncDecAttention.o")
 #: By family; the first whose every part stands in the model is taken. Another family costs one line here.
 FAMILIES = {
     "bert": BlockParts(
@@ -66,7 +84,12 @@ FAMILIES = {
     "phi": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.dense", ("mlp.fc1",), "mlp.fc2"),
     "clip": BlockParts(("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("mlp.fc1",), "mlp.fc2"),
     "bart": BlockParts(
-        ("self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", ("fc1",), "fc2", "final_layer_norm"
+        ("self_attn.k_proj", "self_attn.v_proj"),
+        "self_attn.out_proj",
+        ("fc1",),
+        "fc2",
+        "final_layer_norm",
+        *_BART_CROSS,
     ),
     "gpt2": BlockParts(("attn.c_attn",), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj"),
     "gpt-neox": BlockParts(
@@ -77,13 +100,20 @@ FAMILIES = {
     ),
     "modernbert": BlockParts(("attn.Wqkv",), "attn.Wo", ("mlp.Wi",), "mlp.Wo"),
     "t5": BlockParts(
-        ("SelfAttention.k", "SelfAttention.v"), "SelfAttention.o", ("DenseReluDense.wi",), "DenseReluDense.wo"
+        ("SelfAttention.k", "SelfAttention.v"),
+        "SelfAttention.o",
+        ("DenseReluDense.wi",),
+        "DenseReluDense.wo",
+        None,
+        *_T5_CROSS,
     ),
     "t5-gated": BlockParts(
         ("SelfAttention.k", "SelfAttention.v"),
         "SelfAttention.o",
         ("DenseReluDense.wi_0", "DenseReluDense.wi_1"),
         "DenseReluDense.wo",
+        None,
+        *_T5_CROSS,
     ),
 }
 

@@ -123,17 +123,19 @@ class TunedModel(nn.Module):
             return cast("torch.Tensor", self(**all_moved(batch, self.device)))
 
     def generate(self, inputs: dict[str, torch.Tensor], *, ends: Collection[int] = (), **options: Any) -> torch.Tensor:
-        """Greedy continuation of left-padded prompts: the new tokens only, ``[rows, new]``.
+        """Greedy continuation of left-padded prompts, or what a decoder writes: the new tokens only, ``[rows, new]``.
 
         Args:
-            inputs: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``.
+            inputs: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``; or what an encoder reads, padded on the
+                right.
             ends: tokens that end a row, beside those that the base's generation settings name.
             options: of transformers' ``generate``.
 
         Raises:
             ConfigError: prompts of different lengths, which the method can't take in one batch.
         """
-        if not self.spec.method.capabilities.left_padding and not inputs["attention_mask"].all():
+        apart = self.spec.task.encoder_decoder
+        if not apart and not self.spec.method.capabilities.left_padding and not inputs["attention_mask"].all():
             raise ConfigError(
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
                 hint="Give prompts of one length at a time.",
@@ -144,7 +146,8 @@ class TunedModel(nn.Module):
             tokens = self.transformer.generate(  # type: ignore[operator]
                 **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=stop, **options
             )
-        return cast("torch.Tensor", tokens[:, inputs["input_ids"].shape[1] :])
+        # What a decoder writes stands behind the token that it begins with.
+        return cast("torch.Tensor", tokens[:, 1 if apart else inputs["input_ids"].shape[1] :])
 
     def calibrate(self, calibration: dict[str, Any] | None) -> None:
         """Go by what the task chose on validation; see `Task.calibrate`."""

@@ -41,6 +41,28 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A T5 with two layers on each side and random weights; fewer layers in the decoder, and heads of another size."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=30522, d_model=64, d_kv=24, num_layers=3, num_decoder_layers=2, num_heads=4, d_ff=96,
+                      pad_token_id=0, eos_token_id=102, decoder_start_token_id=0, dropout_rate=0.0)  # fmt: skip
+    return save_base(T5ForConditionalGeneration(config), tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A BART with two layers on each side and random weights."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    config = BartConfig(vocab_size=30522, d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+                        decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96, max_position_embeddings=128,
+                        pad_token_id=0, bos_token_id=101, eos_token_id=102, decoder_start_token_id=102,
+                        forced_eos_token_id=None, dropout=0.0)  # fmt: skip
+    return save_base(BartForConditionalGeneration(config), tmp_path_factory.mktemp("bart"))
+
+
+@pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A vision transformer with two layers and random weights, for pictures of 16 x 16 pixels."""
     import torch

@@ -34,7 +34,7 @@ def serial_sites(model: nn.Module, config: BottleneckConfig) -> list[str]:
     parts = block_parts(model)
     names = modules_at(model, parts.feed_forward_output)
     if config.placement == "houlsby":
-        names += modules_at(model, parts.attention_output)
+        names += [name for part in parts.attention_outputs for name in modules_at(model, part)]
     return names
 
 

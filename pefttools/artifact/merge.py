@@ -22,6 +22,7 @@ from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
 from pefttools.tasks.padding import reads_the_last_position
+from pefttools.tasks.task import IGNORE
 from pefttools.tuned import TunedModel
 
 #: of the largest logit; float32 sums in another order stay far below
@@ -95,7 +96,8 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
 
 def _logits(tuned: TunedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     logits = tuned.run_batch(batch).float()
-    return logits[batch["attention_mask"].bool()] if logits.ndim == 3 else logits
+    per_token = logits.ndim == 3 and "decoder_input_ids" not in batch
+    return logits[batch["attention_mask"].bool()] if per_token else logits
 
 
 def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
@@ -116,7 +118,12 @@ def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
                 tokens = [(token + 1) % size if token == end else token for token in tokens[:-1]] + [end]
             ids[row, :length] = torch.tensor(tokens)
             mask[row, :length] = 1
-        found.append({"input_ids": ids, "attention_mask": mask})
+        batch = {"input_ids": ids, "attention_mask": mask}
+        if tuned.spec.task.encoder_decoder:
+            batch["decoder_input_ids"] = torch.cat(
+                [torch.full_like(ids[:, :1], IGNORE), ids[:, :1], ids[:, 1:2]], dim=1
+            )
+        found.append(batch)
     return found
 
 

@@ -49,6 +49,16 @@ prompts = [{prompt} for text in TEXTS]
 answers = generate(prompts, max_new_tokens={new}, do_sample=False, return_full_text=False)
 print([answer["generated_text"].strip() for (answer,) in answers])"""
 
+_ENCODER_DECODER = """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForSeq2SeqLM.from_pretrained(FOLDER).eval()
+texts = [{prefix!r} + text for text in TEXTS]
+batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, max_length={length}, return_tensors="pt")
+tokens = model.generate(**batch, max_new_tokens={new}, num_beams={beams}, do_sample=False)
+print([text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)])"""
+
 
 def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
     """Markdown of a merged model's ``README.md``."""
@@ -74,6 +84,10 @@ def code(tuned: TunedModel, format: str) -> str:
     """Lines of Python that print what the model gives for ``TEXTS``."""
     options = tuned.spec.task.options
     length = options.max_length
+    if tuned.spec.task.encoder_decoder:
+        return _ENCODER_DECODER.format(
+            prefix=options.prefix, length=length, new=options.max_new_tokens, beams=options.beams
+        )
     if not tuned.labels:
         return _LANGUAGE_MODEL.format(prompt=_prompt(tuned), new=options.max_new_tokens)
     if tuned.head is None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 #: what transformers calls an input -> what it is
+#: auto classes of models that have an encoder and a decoder
+_OF_PAIRS = ("AutoModelForSequenceClassification", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
 _INPUTS = {"input_ids": "text", "pixel_values": "pictures", "input_features": "audio"}
 
 
@@ -68,10 +70,10 @@ def _check_input(model_class: type[Any], config: Any, auto: str, reads: str) -> 
         raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not {_INPUTS.get(reads, reads)}")
     if not config.is_encoder_decoder:
         return
-    if auto != "AutoModelForSequenceClassification":
+    if auto not in _OF_PAIRS:
         raise BaseModelError(
-            f"{named}, which has an encoder and a decoder; such a model can only classify, with its own head "
-            "(task.head=model)"
+            f"{named}, which has an encoder and a decoder; such a model can only write texts from texts, or classify, "
+            "with its own head (task.head=model)"
         )
     if getattr(config, "decoder_start_token_id", None) is None:
-        raise BaseModelError(f"{named} without decoder_start_token_id in its configuration: it can't classify")
+        raise BaseModelError(f"{named} without decoder_start_token_id in its configuration: its decoder can't begin")

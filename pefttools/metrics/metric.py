@@ -27,6 +27,7 @@ class Measure:
         bounds: least and greatest possible value, None for a greatest that there is not; None: it has no bounds.
         margin: differences below it are taken as too small to matter; None: not known.
         over_classes: it is an average over classes, in which a rare one counts as much as a frequent one.
+        signature: options and version of the library that defines the number, to be quoted with it; empty: none.
     """
 
     unit: str = ""
@@ -34,6 +35,7 @@ class Measure:
     bounds: tuple[float, float | None] | None = None
     margin: float | None = None
     over_classes: bool = False
+    signature: str = ""
 
     @classmethod
     def error(cls, unit: str = "") -> Measure:
@@ -56,6 +58,19 @@ class Metric(ABC):
 
     name: str
     measure: Measure
+
+    def ready(self) -> None:
+        """Look whether what defines the number is installed, before anything is loaded.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        return
+
+    @property
+    def signature(self) -> str:
+        """See `Measure`."""
+        return self.measure.signature
 
     @abstractmethod
     def compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:

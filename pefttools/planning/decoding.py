@@ -16,9 +16,13 @@ def read_and_continue(
     Args:
         read: forward of the model for a prompt.
         step: forward of the model for one token more.
-        batch: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``.
+        batch: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``; with ``decoder_input_ids``, what an encoder
+            reads.
         new_tokens: length of the answer.
     """
+    if "decoder_input_ids" in batch:
+        _write_and_continue(read, step, batch, new_tokens)
+        return
     cache, scores = _scores(read(**batch, use_cache=True, logits_to_keep=1))
     if new_tokens < 2:
         return
@@ -26,6 +30,24 @@ def read_and_continue(
     last = batch["input_ids"][:, :1]
     # As in `generate`, the last token's scores stay until the next one's are there.
     _, scores = _scores(step(input_ids=last, past_key_values=cache, use_cache=True, logits_to_keep=1))
+    del scores
+
+
+def _write_and_continue(
+    read: Callable[..., Any], step: Callable[..., Any], batch: dict[str, torch.Tensor], new_tokens: int
+) -> None:
+    """The same of an encoder, and of a decoder that looks at its states again for each token."""
+    first = batch["decoder_input_ids"][:, :1]
+    output = read(**(batch | {"decoder_input_ids": first}), use_cache=True)
+    states = output.encoder_last_hidden_state
+    cache, scores = _scores(output)
+    del output
+    if new_tokens < 2:
+        return
+    _grow(cache.self_attention_cache, new_tokens - 2)
+    seen = first.new_ones(states.shape[:2])
+    given = {"encoder_outputs": (states,), "attention_mask": seen, "past_key_values": cache}
+    _, scores = _scores(step(**given, decoder_input_ids=first, use_cache=True))
     del scores
 
 

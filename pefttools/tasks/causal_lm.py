@@ -7,21 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from pefttools.compute.moving import all_moved
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
-from pefttools.metrics import Metric
-from pefttools.metrics.losses import Perplexity, TokenAccuracy, TokenLoss
-from pefttools.metrics.texts import ExactMatch
 from pefttools.tasks.batches import in_order_of_size
 from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
-from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
+from pefttools.tasks.generation import answer_text, end_tokens
+from pefttools.tasks.language_task import LABELLED, LanguageTask
 from pefttools.tasks.plain_text import encoded_text, is_plain
-from pefttools.tasks.task import IGNORE, Batch, Example, Prediction, Progress, Role, Task, TaskModel
+from pefttools.tasks.task import IGNORE, Batch, Example, Progress, Role, TaskModel
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
@@ -32,11 +29,7 @@ if TYPE_CHECKING:
     from pefttools.tasks.model import Model
 
 
-#: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
-LABELLED = "labelled"
-
-
-class CausalLM(Task[CausalLMConfig]):
+class CausalLM(LanguageTask[CausalLMConfig]):
     """Columns `prompt` and `completion`, or `messages` (a list of role and content), or `text`.
 
     The loss is that of the completion only; of a plain text it is that of every token.
@@ -54,13 +47,9 @@ class CausalLM(Task[CausalLMConfig]):
     }
     auto_class = "AutoModelForCausalLM"
     peft_task_type = "CAUSAL_LM"
-    generates = True
-    named_metrics = {"exact_match": ExactMatch}  # noqa: RUF012
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__(config)
-        #: of each model that was run: whether its loss can be computed in pieces
-        self._in_pieces: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
         #: of each model that was asked about: why its rows are padded, or None
         self._padded: WeakKeyDictionary[Model, str | None] = WeakKeyDictionary()
 
@@ -70,9 +59,6 @@ class CausalLM(Task[CausalLMConfig]):
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
         return  # a prompt is a chat of one message
-
-    def labels(self, train: Table) -> list[str]:
-        return []
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         columns = table.columns.keys()
@@ -192,51 +178,6 @@ class CausalLM(Task[CausalLMConfig]):
         logits: torch.Tensor = transformer(**batch, use_cache=False).logits
         return logits[:, -batch["input_ids"].shape[1] :]
 
-    def loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
-
-        from pefttools.tasks.language_head import labelled_rows, mean
-
-        # Rows of the vocabulary's size are large: take only those that count.
-        rows, wanted = labelled_rows(logits, labels)
-        return mean(cross_entropy(rows.float(), wanted, reduction="sum"), labels, num_items_in_batch)
-
-    def training_loss(
-        self,
-        transformer: nn.Module,
-        head: nn.Module | None,
-        batch: Batch,
-        labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        from pefttools.tasks.language_head import chunked_cross_entropy, labelled_rows, mean
-
-        where = batch.get(LABELLED)
-        states, language_head = self._before_head(transformer, batch)
-        if language_head is None:
-            return self.loss(states, labels, num_items_in_batch)
-        rows, wanted = labelled_rows(states, labels, where)
-        total = chunked_cross_entropy(rows, wanted, language_head, self.options.loss_rows)
-        return mean(total, labels, num_items_in_batch)
-
-    def _before_head(self, transformer: nn.Module, batch: Batch) -> tuple[torch.Tensor, nn.Module | None]:
-        """What the language head would read, and the head; logits and None where they can't be computed in pieces."""
-        from pefttools.tasks.language_head import without_head
-
-        if self.options.loss_rows and self._in_pieces.get(transformer, True):
-            language_head: nn.Module = transformer.get_output_embeddings()  # type: ignore[operator]
-            states, in_pieces = without_head(language_head, lambda: self.logits(transformer, None, batch))
-            self._in_pieces[transformer] = in_pieces
-            if in_pieces:
-                return states, language_head
-        return self.logits(transformer, None, batch), None
-
-    @property
-    def generated_tokens(self) -> int:
-        return self.options.max_new_tokens if self.options.generate else 0
-
     def idle_options(self, tokenizer: Any, train: Table) -> list[str]:
         writer, options = ChatWriter(tokenizer, self.options), self.options
         plain = is_plain(train.columns)
@@ -251,73 +192,8 @@ class CausalLM(Task[CausalLMConfig]):
         given = options.model_fields_set
         return [f"task.{name} has no effect: {why}" for name, why in idle.items() if why and name in given]
 
-    def usual_metrics(self) -> list[Metric]:
-        teacher_forced: list[Metric] = [TokenAccuracy(), TokenLoss(), Perplexity()]
-        return [ExactMatch(), *teacher_forced] if self.options.generate else teacher_forced
-
-    def trial_answers(self, labels: Sequence[str]) -> Sequence[str]:
-        if self.options.metrics and not self.options.generate:
-            raise ConfigError("task.metrics compare generated answers", hint="Set task.generate=true.")
-        return ["an answer", "another"]
-
-    def reference(self, example: Example, labels: Sequence[str]) -> str:
-        return str(example["reference"])
-
-    def predict(
-        self,
-        model: Model,
-        examples: Sequence[Example],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> list[Prediction]:
-        labelled = len(examples) > 0 and "labels" in examples[0]
-        if not labelled:
-            return [TextPrediction(answer) for answer in self._answers(model, examples, batch_size, progress)]
-        steps = 2 if self.options.generate else 1
-        forced = in_order_of_size(
-            examples, self.sizes(examples), batch_size, lambda batch: self._forced(model, batch),
-            _part(progress, 0, steps),
-        )  # fmt: skip
-        if not self.options.generate:
-            return [TextPrediction(None, *numbers) for numbers in forced]
-        answers = self._answers(model, examples, batch_size, _part(progress, 1, steps))
-        return [TextPrediction(answer, *numbers) for answer, numbers in zip(answers, forced, strict=True)]
-
-    def evaluation_pass(self, model: Model, batch: Batch) -> Any:
-        """Per row: summed loss, number of right tokens and of all tokens of the completion, given its true beginning.
-
-        Args:
-            model: the model.
-            batch: with labels.
-        """
-        import torch
-
-        from pefttools.tasks.language_head import labelled_rows, scores
-
-        given = all_moved(batch, model.device)
-        labels = given.pop("labels")
-        with model.inference_mode(), model.precision():
-            states, head = self._before_head(model.transformer, given)
-            rows, wanted = labelled_rows(states, labels)
-            size = self.options.loss_rows or max(len(rows), 1)
-            parts = [
-                scores(part if head is None else head(part), truth)
-                for part, truth in zip(torch.split(rows, size), torch.split(wanted, size), strict=True)
-            ]
-        of_row = (labels != IGNORE).sum(1)
-        found = torch.zeros(2, len(labels), dtype=torch.float64, device=labels.device)
-        owner = (labels != IGNORE).nonzero()[:, 0]
-        for index, values in enumerate(zip(*parts, strict=True)):
-            found[index].index_add_(0, owner, torch.cat(values).double())
-        return found[0], found[1], of_row
-
-    def _forced(self, model: Model, batch: list[Example]) -> list[tuple[float, int, int]]:
-        losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.processor))
-        return list(zip(losses.tolist(), rights.long().tolist(), counts.tolist(), strict=True))
-
-    def _answers(
-        self, model: Model, examples: Sequence[Example], batch_size: int, progress: Progress | None
+    def answers(
+        self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
     ) -> list[str]:
         padded = model.capabilities.left_padding
 
@@ -337,9 +213,3 @@ class CausalLM(Task[CausalLMConfig]):
         # Batches are formed by the length of the prompt here, not of the whole example.
         prompts = [{"input_ids": example["prompt_ids"], "prompt_ids": example["prompt_ids"]} for example in examples]
         return cast("list[str]", in_order_of_size(prompts, self.sizes(prompts), batch_size, run, progress))
-
-
-def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress((step * total + done) // steps, total)

@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from pefttools.tasks.language_task import LanguageConfig
 from pefttools.tasks.task import TextTaskConfig
 
 
-class CausalLMConfig(TextTaskConfig):
+class CausalLMConfig(LanguageConfig, TextTaskConfig):
     """Options of causal language modelling; docs/chats.md shows what each does to a text."""
 
     max_length: int = Field(
@@ -27,10 +28,5 @@ class CausalLMConfig(TextTaskConfig):
     system: str | None = Field(None, description="default system message")
     train_on: Literal["last", "all"] = Field(
         "last", description="which answers of a chat are learned: the last one, or all"
-    )
-    max_new_tokens: int = Field(32, ge=1, description="longest generated answer, in tokens")
-    generate: bool = Field(True, description="generate answers at evaluation, e.g. for exact match")
-    loss_rows: int = Field(
-        256, ge=0, description="maximum number of rows of logits in memory at a time in training; 0: all of them"
     )
     packing: bool = Field(True, description="train on concatenated texts without padding, where the model supports it")

@@ -30,7 +30,9 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
     if wanted is None:
         return task, None
     limit = text_limit(base)
-    new = task.generated_tokens
+    if task.encoder_decoder:
+        _check_targets(task, base, limit)
+    new = 0 if task.encoder_decoder else task.generated_tokens
     if limit is None or wanted + virtual + new <= limit:
         return task, None
     room = limit - virtual - new
@@ -42,3 +44,18 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
     if "max_length" in task.options.model_fields_set or room < 8:
         raise ConfigError(what, hint=f"Set task.max_length={room} or less." if room >= 8 else "Use fewer of them.")
     return type(task)(task.options.model_copy(update={"max_length": room})), f"{what}: task.max_length is {room}"
+
+
+def _check_targets(task: Task[Any], base: Base, limit: int | None) -> None:
+    """Refuse texts that a decoder has no positions for.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for name in ("max_target_length", "max_new_tokens"):
+        wanted = getattr(task.options, name, 0)
+        if limit is not None and wanted > limit:
+            raise ConfigError(
+                f"task.{name}={wanted} is more than the {limit} positions of the base {base.id!r}",
+                hint=f"Set task.{name}={limit} or less.",
+            )

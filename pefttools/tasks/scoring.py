@@ -76,10 +76,13 @@ class ScoredTask(ABC, Generic[ConfigT]):
         """The metrics of the evaluate library that ``task.metrics`` names, loaded and tried.
 
         Raises:
-            ConfigError: one that does not exist, or that does not take its options or the task's answers.
+            ConfigError: one that does not exist, or that does not take its options or the task's answers; or one of the
+                task's own lacks a package.
         """
         from pefttools.metrics.foreign import load_foreign
 
+        for metric in self.metrics:
+            metric.ready()
         foreign = list(map(split, self.foreign_metrics()))
         trial = self.trial_answers(labels)
         if foreign and not trial:

@@ -63,6 +63,8 @@ class Task(ScoredTask[ConfigT]):
     peft_task_type: ClassVar[str] = ""
     #: whether answers are texts that the model generates, by the base's own language head
     generates: ClassVar[bool] = False
+    #: whether those are written by a decoder of their own, and do not continue what was read
+    encoder_decoder: ClassVar[bool] = False
     #: whether a row's logits are those of its one label, as a softmax takes them
     one_label: ClassVar[bool] = False
     #: whether there is one output per token, not one per row

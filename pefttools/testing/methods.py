@@ -14,6 +14,7 @@ from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import tasks
+from pefttools.tasks.task import IGNORE
 from pefttools.testing.rows import encoded_rows
 from pefttools.tuned import TunedModel, build, check_combination
 
@@ -79,7 +80,9 @@ def check_method(
     _check_merged(model, artifact, folder / "merged")
     if "text" in chosen_task.modality:  # what a pool serves
         _check_pooled(model, artifact, examples)
-    if chosen_task.generates:
+    if chosen_task.encoder_decoder:
+        _check_written(model, examples)
+    elif chosen_task.generates:
         _check_generation(model, examples)
     if not kind.quantized:
         _check_recomputed(model, base, examples)
@@ -102,7 +105,11 @@ def logits_of(model: TunedModel, examples: Sequence[dict[str, Any]]) -> torch.Te
     """Logits without those of padding, float32 on the CPU."""
     batch = model.spec.task.collate(examples, model.processor)
     found = model.run_batch({name: value for name, value in batch.items() if name != "labels"}).float().cpu()
-    return found[batch["attention_mask"].bool()] if found.ndim == 3 and "attention_mask" in batch else found
+    if found.ndim < 3:
+        return found
+    if model.spec.task.encoder_decoder:
+        return found[batch["labels"] != IGNORE]
+    return found[batch["attention_mask"].bool()] if "attention_mask" in batch else found
 
 
 def _train(model: TunedModel, examples: Sequence[dict[str, Any]]) -> None:
@@ -213,6 +220,19 @@ def _check_generation(model: TunedModel, examples: Sequence[dict[str, Any]]) -> 
     assert model.spec.method.capabilities.left_padding, "it says that it can't generate beside padding"
     for row, prompt in zip(together, prompts, strict=True):
         assert [row] == answer([prompt]), "padding before a prompt changes what is generated"
+
+
+def _check_written(model: TunedModel, examples: Sequence[dict[str, Any]]) -> None:
+    """A decoder writes beside others what it writes alone: what is most likely after what it has written so far."""
+    task: Any = model.spec.task
+    options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5}
+    together = model.generate(task.inputs_of(examples, model.processor), **options)
+    for row, example in zip(together.tolist(), examples, strict=True):
+        (alone,) = model.generate(task.inputs_of([example], model.processor), **options).tolist()
+        assert row == alone, "padding changes what is written"
+        logits = model.run([{**example, "labels": row}])[0]
+        logits[:, task.answer_ends(model.processor)] = -torch.inf  # as the least number of tokens asks for
+        assert logits.argmax(-1).tolist() == row, "what is written is not what is most likely"
 
 
 def _check_recomputed(model: TunedModel, base: str, examples: Sequence[dict[str, Any]]) -> None:

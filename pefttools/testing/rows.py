@@ -29,5 +29,7 @@ def encoded_rows(model: TunedModel, rows: Sequence[Mapping[str, Any]] | None) ->
 
 def _row(task: Task[Any], text: str, index: int, labels: Sequence[str]) -> dict[str, Any]:
     if task.generates:
-        return {"prompt": text, "completion": "an answer"}
+        # By the names that every such task has for what is read and what is written.
+        written = next(role for role, one in task.roles.items() if not one.is_input)
+        return {task.main_role(): text, written: "an answer"}
     return {task.main_role(): text, "label": labels[index % len(labels)]}

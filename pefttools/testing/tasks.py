@@ -104,7 +104,8 @@ def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
         together, alone = model.run([examples[short], examples[long]]).float(), model.run([examples[short]]).float()
         seen = together[:1, : alone.shape[1]] if task.per_token else together[:1]
         if task.generates:
-            seen = together[:1, : sizes[short]]
+            seen = together[:1, : len(examples[short]["labels"])]
+            alone = alone[:, : seen.shape[1]]
         limit = _TOLERANCE * max(1.0, float(together.abs().max()))
         assert float((seen - alone).abs().max()) <= limit, "padding changes a row's logits"
         parts, whole = [examples[:3], examples[3:6]], examples[:6]

@@ -205,16 +205,14 @@ def test_long_texts_are_tokenized_beside_the_loop(serve: Serve, tiny_bert: str, 
     long = {"model": "acme", "input": ["word " * 30_000] * 12}
     server.http.post("/v1/classify", json={"model": "acme", "input": "a text"})
     with ThreadPoolExecutor(1) as threads:
-        begin = time.perf_counter()
         asked = threads.submit(server.http.post, "/v1/classify", json=long)
-        times = []
+        answered = 0
         while not asked.done():
-            start = time.perf_counter()
             httpx.get(f"{server.url}/health")
-            times.append(time.perf_counter() - start)
-        whole = time.perf_counter() - begin
+            answered += 1
         assert asked.result().status_code == 200
-    assert max(times) < whole / 2, f"{max(times):.2f} s of {whole:.2f} s"
+    # One or two, where the loop tokenizes: whoever asks meanwhile waits until it is done.
+    assert answered >= 5, f"the server answered {answered} others while it tokenized"
 
 
 def test_a_body_that_does_not_come_keeps_nobody(tiny_bert: str, classifiers: Artifacts, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def base_of(name: str, request: pytest.FixtureRequest) -> str:
     """A tiny base for a task."""
     task = tasks.get(name)
     fixture = "tiny_vit" if task.modality == "image" else "tiny_llama" if task.generates else "tiny_bert"
+    if task.encoder_decoder:
+        fixture = "tiny_t5"
     found: str = request.getfixturevalue(fixture)
     return found
 
@@ -55,6 +57,10 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "causal-lm": (
         {"max_new_tokens": 3},
         [{"prompt": _text(n), "completion": _WORDS[n % 12]} for n in range(24)],
+    ),
+    "seq2seq-lm": (
+        {"max_new_tokens": 3, "max_target_length": 64},
+        [{"text": _text(n), "target": _text(3 * n + 1)} for n in range(24)],
     ),
     "token-classification": (
         {},

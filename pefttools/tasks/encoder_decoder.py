@@ -1,0 +1,155 @@
+"""What tasks have in common whose answers are written by a decoder that reads what an encoder made of the input."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from pydantic import Field
+
+from pefttools.data import Table
+from pefttools.errors import ConfigError
+from pefttools.methods import Target
+from pefttools.tasks.batches import in_order_of_size
+from pefttools.tasks.generation import answer_text, end_tokens
+from pefttools.tasks.language_task import LABELLED, LanguageConfig, LanguageTask
+from pefttools.tasks.task import IGNORE, Batch, Example, Progress, TaskModel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base, BaseVariant
+    from pefttools.tasks.model import Model
+
+
+class EncoderDecoderConfig(LanguageConfig):
+    """Options of every such task."""
+
+    max_target_length: int = Field(
+        128, ge=4, description="longest text to be learned, in tokens; longer ones are truncated, and counted"
+    )
+    max_new_tokens: int = Field(128, ge=1, description="longest generated answer, in tokens")
+    beams: int = Field(1, ge=1, description="beam width of generation; 1: greedy")
+
+
+ConfigT = TypeVar("ConfigT", bound=EncoderDecoderConfig)
+
+
+class EncoderDecoderTask(LanguageTask[ConfigT]):
+    """A text is written token by token, by a decoder that looks at the encoder's states.
+
+    A batch has ``decoder_input_ids``, ``[rows, target tokens]``: the tokens to be learned, one place later. The first
+    of each row is the one that the model's own configuration begins with, which only the model knows: `IGNORE` stands
+    there.
+    """
+
+    encoder_decoder = True
+    #: the base's main input
+    reads: ClassVar[str] = "input_ids"
+    #: the column that is learned
+    learned: ClassVar[str] = "target"
+
+    @abstractmethod
+    def inputs_of(self, examples: Sequence[Example], processor: Any) -> Batch:
+        """What the encoder reads of a batch, padded."""
+
+    @abstractmethod
+    def tokenizer_of(self, processor: Any) -> Any:
+        """What writes the answers."""
+
+    def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
+        import transformers
+
+        from pefttools.bases.loading import load_transformer
+
+        processor = self.processor(base)
+        transformer, missing = load_transformer(getattr(transformers, self.auto_class), base, variant, reads=self.reads)
+        if missing:
+            raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
+        return TaskModel(transformer, None, "model", Target(self.name, self.peft_task_type), processor)
+
+    def learn(self, example: Example, text: str, processor: Any) -> None:
+        """Put the tokens of a text into an example, to be learned: ``labels``, ``reference`` and ``target_length``.
+
+        A text that is cut has no end to learn.
+        """
+        ids = list(self.tokenizer_of(processor)(text_target=text)["input_ids"])
+        example |= {
+            "labels": ids[: self.options.max_target_length], "reference": text, "target_length": len(ids),
+        }  # fmt: skip
+
+    def answer_ends(self, processor: Any) -> list[int]:
+        end = self.tokenizer_of(processor).eos_token_id
+        return [] if end is None else [int(end)]
+
+    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
+        import torch
+
+        batch = self.inputs_of(examples, processor)
+        if "labels" not in examples[0]:
+            batch["decoder_input_ids"] = torch.full((len(examples), 1), IGNORE)
+            return batch
+        longest = max(len(example["labels"]) for example in examples)
+        labels = torch.full((len(examples), longest), IGNORE)
+        ids = torch.full((len(examples), longest), int(self.tokenizer_of(processor).pad_token_id))
+        for row, example in enumerate(examples):
+            learned = torch.tensor(example["labels"])
+            labels[row, : len(learned)] = learned
+            ids[row, 1 : len(learned)] = learned[:-1]
+        ids[:, 0] = IGNORE
+        batch["decoder_input_ids"], batch["labels"] = ids, labels
+        return batch
+
+    def training_batch(self, model: Model, examples: Sequence[Example]) -> Batch:
+        from pefttools.tasks.language_head import places
+
+        batch = self.collate(examples, model.processor)
+        batch[LABELLED] = places(batch["labels"])
+        return batch
+
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        given = {name: tensor for name, tensor in batch.items() if name != LABELLED}
+        ids = given["decoder_input_ids"]
+        given["decoder_input_ids"] = ids.masked_fill(ids == IGNORE, start_token(transformer))
+        return cast("torch.Tensor", transformer(**given, use_cache=False).logits)
+
+    def planned_targets(self, rows: int, length: int) -> Batch:
+        """The part of a planned batch that the decoder reads and learns."""
+        import torch
+
+        ids = torch.ones(rows, min(length, self.options.max_target_length), dtype=torch.long)
+        return {"decoder_input_ids": ids, "labels": ids.clone()}
+
+    def prompt_ids(self, row: Mapping[str, Any], processor: Any) -> list[int]:
+        raise ConfigError(
+            f"the task {self.name!r} continues no text: its encoder reads one, its decoder writes another"
+        )
+
+    def idle_options(self, processor: Any, train: Table) -> list[str]:
+        idle = [] if self.options.generate else ["max_new_tokens", "beams"]
+        given = self.options.model_fields_set
+        return [f"task.{name} has no effect: task.generate is off" for name in idle if name in given]
+
+    def answers(
+        self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+    ) -> list[str]:
+        tokenizer = self.tokenizer_of(model.processor)
+        ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}
+
+        def run(batch: list[Example]) -> list[str]:
+            new = model.generate(
+                self.inputs_of(batch, model.processor), ends=ends, max_new_tokens=self.options.max_new_tokens,
+                num_beams=self.options.beams,
+            )  # fmt: skip
+            return [answer_text(row, tokenizer, ends).strip() for row in new.tolist()]
+
+        return in_order_of_size(examples, self.sizes(examples), batch_size, run, progress)
+
+
+def start_token(transformer: nn.Module) -> int:
+    """The token that a model's decoder begins with."""
+    from pefttools.sites import transformers_models
+
+    return int(transformers_models(transformer)[0].config.decoder_start_token_id)

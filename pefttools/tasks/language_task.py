@@ -1,0 +1,193 @@
+"""What tasks have in common whose answers are texts from the base's own language head."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from pydantic import Field
+
+from pefttools.compute.moving import all_moved
+from pefttools.data import Table
+from pefttools.errors import ConfigError
+from pefttools.metrics import Metric
+from pefttools.metrics.losses import Perplexity, TokenAccuracy, TokenLoss
+from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
+from pefttools.metrics.texts import ExactMatch
+from pefttools.tasks.batches import in_order_of_size
+from pefttools.tasks.generation import TextPrediction
+from pefttools.tasks.task import IGNORE, Batch, Example, Prediction, Progress, Task, TaskConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.tasks.model import Model
+
+#: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
+LABELLED = "labelled"
+
+
+class LanguageConfig(TaskConfig):
+    """Options of every such task."""
+
+    max_new_tokens: int = Field(32, ge=1, description="longest generated answer, in tokens")
+    generate: bool = Field(True, description="generate answers at evaluation, e.g. for exact match")
+    loss_rows: int = Field(
+        256, ge=0, description="maximum number of rows of logits in memory at a time in training; 0: all of them"
+    )
+
+
+ConfigT = TypeVar("ConfigT", bound=LanguageConfig)
+
+
+class LanguageTask(Task[ConfigT]):
+    """Texts are learned token by token, and generated at evaluation.
+
+    A batch's ``labels`` stand where the logits are that predict them.
+    """
+
+    generates = True
+    named_metrics = {"exact_match": ExactMatch, "bleu": BLEU, "chrf": ChrF, "rouge": ROUGE}  # noqa: RUF012
+
+    def __init__(self, config: ConfigT) -> None:
+        super().__init__(config)
+        #: of each model that was run: whether its loss can be computed in pieces
+        self._in_pieces: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+    @abstractmethod
+    def answers(
+        self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
+    ) -> list[str]:
+        """One generated text per example."""
+
+    def labels(self, train: Table) -> list[str]:
+        return []
+
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        from pefttools.tasks.language_head import labelled_rows, mean
+
+        # Rows of the vocabulary's size are large: take only those that count.
+        rows, wanted = labelled_rows(logits, labels)
+        return mean(cross_entropy(rows.float(), wanted, reduction="sum"), labels, num_items_in_batch)
+
+    def training_loss(
+        self,
+        transformer: nn.Module,
+        head: nn.Module | None,
+        batch: Batch,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        from pefttools.tasks.language_head import chunked_cross_entropy, labelled_rows, mean
+
+        where = batch.get(LABELLED)
+        states, language_head = self._before_head(transformer, batch)
+        if language_head is None:
+            return self.loss(states, labels, num_items_in_batch)
+        rows, wanted = labelled_rows(states, labels, where)
+        total = chunked_cross_entropy(rows, wanted, language_head, self.options.loss_rows)
+        return mean(total, labels, num_items_in_batch)
+
+    def _before_head(self, transformer: nn.Module, batch: Batch) -> tuple[torch.Tensor, nn.Module | None]:
+        """What the language head would read, and the head; logits and None where they can't be computed in pieces."""
+        from pefttools.tasks.language_head import without_head
+
+        if self.options.loss_rows and self._in_pieces.get(transformer, not _adds_a_bias(transformer)):
+            language_head: nn.Module = transformer.get_output_embeddings()  # type: ignore[operator]
+            states, in_pieces = without_head(language_head, lambda: self.logits(transformer, None, batch))
+            self._in_pieces[transformer] = in_pieces
+            if in_pieces:
+                return states, language_head
+        return self.logits(transformer, None, batch), None
+
+    @property
+    def generated_tokens(self) -> int:
+        return self.options.max_new_tokens if self.options.generate else 0
+
+    def generated_metrics(self) -> list[Metric]:
+        """Of generated answers; the first chooses the best model."""
+        return [ExactMatch()]
+
+    def usual_metrics(self) -> list[Metric]:
+        teacher_forced: list[Metric] = [TokenAccuracy(), TokenLoss(), Perplexity()]
+        return [*self.generated_metrics(), *teacher_forced] if self.options.generate else teacher_forced
+
+    def trial_answers(self, labels: Sequence[str]) -> Sequence[str]:
+        if self.options.metrics and not self.options.generate:
+            raise ConfigError("task.metrics compare generated answers", hint="Set task.generate=true.")
+        return ["an answer", "another"]
+
+    def reference(self, example: Example, labels: Sequence[str]) -> str:
+        return str(example["reference"])
+
+    def predict(
+        self,
+        model: Model,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        labelled = len(examples) > 0 and "labels" in examples[0]
+        if not labelled:
+            found = self.answers(model, examples, batch_size=batch_size, progress=progress)
+            return [TextPrediction(answer) for answer in found]
+        steps = 2 if self.options.generate else 1
+        forced = in_order_of_size(
+            examples, self.sizes(examples), batch_size, lambda batch: self._forced(model, batch),
+            _part(progress, 0, steps),
+        )  # fmt: skip
+        if not self.options.generate:
+            return [TextPrediction(None, *numbers) for numbers in forced]
+        answers = self.answers(model, examples, batch_size=batch_size, progress=_part(progress, 1, steps))
+        return [TextPrediction(answer, *numbers) for answer, numbers in zip(answers, forced, strict=True)]
+
+    def evaluation_pass(self, model: Model, batch: Batch) -> Any:
+        """Per row: summed loss, number of right tokens and of all tokens to be predicted, given the true ones before.
+
+        Args:
+            model: the model.
+            batch: with labels.
+        """
+        import torch
+
+        from pefttools.tasks.language_head import labelled_rows, scores
+
+        given = all_moved(batch, model.device)
+        labels = given.pop("labels")
+        with model.inference_mode(), model.precision():
+            states, head = self._before_head(model.transformer, given)
+            rows, wanted = labelled_rows(states, labels)
+            size = self.options.loss_rows or max(len(rows), 1)
+            parts = [
+                scores(part if head is None else head(part), truth)
+                for part, truth in zip(torch.split(rows, size), torch.split(wanted, size), strict=True)
+            ]
+        of_row = (labels != IGNORE).sum(1)
+        found = torch.zeros(2, len(labels), dtype=torch.float64, device=labels.device)
+        owner = (labels != IGNORE).nonzero()[:, 0]
+        for index, values in enumerate(zip(*parts, strict=True)):
+            found[index].index_add_(0, owner, torch.cat(values).double())
+        return found[0], found[1], of_row
+
+    def _forced(self, model: Model, batch: list[Example]) -> list[tuple[float, int, int]]:
+        losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.processor))
+        return list(zip(losses.tolist(), rights.long().tolist(), counts.tolist(), strict=True))
+
+
+def _adds_a_bias(transformer: nn.Module) -> bool:
+    """Whether a bias follows the language head, as in BART and its relatives, so that its input can't stand for it."""
+    return any(name.endswith("final_logits_bias") for name, _ in transformer.named_buffers())
+
+
+def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress((step * total + done) // steps, total)
