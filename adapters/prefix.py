@@ -12,7 +12,7 @@ from pydantic import Field
 from pefttools.methods import Capabilities, MethodConfig, Target
 
 from .peft_bridge import PeftMethod
-from .virtual_tokens import check_prefix, prefix_sizes
+from .virtual_tokens import check_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +42,6 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
 
         return peft.PrefixTuningConfig(
             num_virtual_tokens=config.length,
-            **prefix_sizes(model),
             task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )

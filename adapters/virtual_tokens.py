@@ -19,6 +19,9 @@ def check_prefix(model: nn.Module, name: str) -> None:
         ConfigError: there is no way in for them.
     """
     inner = _checked(model, name)
+    if inner.config.is_encoder_decoder:
+        # PEFT 0.21 gives half of a prefix's states to the cross-attention, and then empties its cache.
+        raise _refusal(name, inner, "it has an encoder and a decoder, of which PEFT reads half of a prefix")
     if "past_key_values" not in inspect.signature(inner.base_model.forward).parameters:
         raise _refusal(name, inner, "its attention takes no keys and values from a cache")
     if getattr(inner.config.get_text_config(), "kv_lora_rank", None) is not None:
@@ -40,23 +43,6 @@ def check_prompt(model: nn.Module, name: str) -> None:
     size = inner.get_input_embeddings().weight.shape[-1]
     if size != config.hidden_size:
         raise _refusal(name, inner, f"its embeddings have the size {size}, its states {config.hidden_size}")
-
-
-def prefix_sizes(model: nn.Module) -> dict[str, int]:
-    """What PEFT can't find out about a prefix's base: of an encoder and a decoder, the sizes of the decoder.
-
-    PEFT puts the prefix before the keys and values of the decoder's own attention, for which it wants two submodules.
-    """
-    config = transformers_models(model)[0].config
-    if not config.is_encoder_decoder:
-        return {}
-    heads = int(getattr(config, "decoder_attention_heads", None) or config.num_attention_heads)
-    return {
-        "num_transformer_submodules": 2,
-        "num_layers": int(getattr(config, "num_decoder_layers", None) or config.decoder_layers),
-        "num_attention_heads": heads,
-        "token_dim": heads * int(getattr(config, "d_kv", config.hidden_size // heads)),
-    }
 
 
 def sizes(model: nn.Module) -> dict[str, int]:

@@ -162,7 +162,9 @@ class Planned:
         generation = None
         if model.spec.task.generates:
             new = model.spec.task.options.max_new_tokens
-            generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, self.longest - new)), new)
+            # What a decoder writes apart takes no place of what is read.
+            room = self.longest - (0 if model.spec.task.encoder_decoder else new)
+            generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, room)), new)
         return self._row(trainable, unquantized, training, evaluation, generation)
 
     @property

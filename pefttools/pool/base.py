@@ -26,7 +26,7 @@ class ServedBase:
     Attributes:
         base: where it comes from.
         variant: number format of its weights.
-        model: the transformers model; with its language head, where the base is a causal language model.
+        model: the transformers model; with its language head, where the base is a language model.
         backbone: the part that gives hidden states; the same as `model` for an encoder.
         tokenizer: transformers' tokenizer.
         missing: parameters of the backbone that the base's files do not hold.
@@ -40,9 +40,14 @@ class ServedBase:
     missing: tuple[str, ...]
 
     @property
+    def encoder_decoder(self) -> bool:
+        """Whether an encoder reads and a decoder writes: then it gives texts and nothing else."""
+        return bool(self.config.is_encoder_decoder)
+
+    @property
     def causal(self) -> bool:
-        """Whether it has a language head, and so can generate."""
-        return self.model is not self.backbone
+        """Whether it is a decoder with its language head, which continues what it reads."""
+        return self.model is not self.backbone and not self.encoder_decoder
 
     @property
     def config(self) -> Any:
@@ -105,7 +110,7 @@ class ServedBase:
             adapter: name of a row's adapter; None: the base.
             language: whether that answers by the base's language head.
         """
-        if not self.causal:
+        if not self.causal and not self.encoder_decoder:
             return f"the base {self.base.id!r} is an encoder: it can't generate"
         return None if language else f"the adapter {adapter!r} has a head of its own: it can't generate"
 
@@ -136,10 +141,10 @@ def load_served_base(
         causal: whether a base is a decoder whose configuration does not say what it is.
 
     Raises:
-        BaseModelError: an encoder-decoder model, or one that lacks weights.
+        BaseModelError: an encoder-decoder model that writes no texts, or one that lacks weights.
         ConfigError: a dtype for a quantized variant.
     """
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     kind = variants.get(variant)(device)
     kind.check()
@@ -148,14 +153,10 @@ def load_served_base(
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype can't be combined with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)
-    auto = AutoModelForCausalLM if _is_causal(base, causal) else AutoModel
+    auto, reads = _auto_class(base, causal)
     # A narrower format is loaded as such: half of the memory must not need all of it to begin with.
     narrow = dtype if dtype is not None and dtype.itemsize < torch.float32.itemsize else None
-    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow)
-    if model.config.is_encoder_decoder:  # type: ignore[union-attr]
-        raise BaseModelError(
-            f"the base model {base.id!r} is an encoder-decoder model; a pool serves encoders and decoders"
-        )
+    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow, reads=reads)
     backbone = model.base_model if auto is AutoModelForCausalLM else model
     assert isinstance(backbone, nn.Module)
     lacking = [name for name in missing if not name.startswith("pooler.")]
@@ -169,10 +170,16 @@ def load_served_base(
     return ServedBase(base, variant, model, backbone, tokenizer, tuple(missing))
 
 
-def _is_causal(base: Base, otherwise: bool) -> bool:
-    from transformers import AutoConfig
+def _auto_class(base: Base, causal: bool) -> tuple[Any, str]:
+    """The auto class that a pool loads a base by, and the base's main input."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    names = AutoConfig.from_pretrained(base.folder).architectures
-    if not names:
-        return otherwise
-    return str(names[0]).endswith(("ForCausalLM", "LMHeadModel"))
+    config = AutoConfig.from_pretrained(base.folder)
+    names = config.architectures
+    if config.is_encoder_decoder and str((names or ["ForConditionalGeneration"])[0]).endswith(
+        "ForConditionalGeneration"
+    ):
+        return AutoModelForSeq2SeqLM, "input_ids"
+    if causal if not names else str(names[0]).endswith(("ForCausalLM", "LMHeadModel")):
+        return AutoModelForCausalLM, "input_ids"
+    return AutoModel, "input_ids"

@@ -135,6 +135,35 @@ def generate(
         ends: per row, tokens that end it; none at all: those of the base's generation settings.
         options: of transformers' ``generate``.
     """
+    prompt = inputs["input_ids"].shape[1]
+    settings = settings_of(served, prompt, max_new_tokens, num_beams, sampling, ends, options)
+    if virtual is not None and num_beams > 1:
+        virtual = virtual.repeat(num_beams)
+    with virtual_tokens(served, virtual):
+        tokens = served.model.generate(**inputs, **settings)  # type: ignore[operator]
+    return cast("torch.Tensor", tokens[:, prompt:])
+
+
+def settings_of(
+    served: ServedBase,
+    prompt: int,
+    max_new_tokens: Sequence[int],
+    num_beams: int,
+    sampling: Sequence[Sampling | None],
+    ends: Sequence[Sequence[int]],
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """What transformers' ``generate`` must be told, where rows end and are drawn each in a way of their own.
+
+    Args:
+        served: the base.
+        prompt: tokens that stand before the new ones.
+        max_new_tokens: see `generate`, as all that follow.
+
+    Raises:
+        ConfigError: what beam search can't be combined with.
+    """
+    options = dict(options)
     criteria = list(options.pop("stopping_criteria", ()))
     if any(row is not None for row in sampling):
         if num_beams > 1:
@@ -144,7 +173,7 @@ def generate(
     if len(set(max_new_tokens)) > 1:
         if num_beams > 1:
             raise ConfigError("answers of different lengths can't be combined with beam search")
-        criteria.append(_Lengths(inputs["input_ids"].shape[1], max_new_tokens, served.device))
+        criteria.append(_Lengths(prompt, max_new_tokens, served.device))
     distinct = {tuple(one) for one in ends}
     if len(distinct) == 1:
         options["eos_token_id"] = list(distinct.pop()) or None
@@ -152,19 +181,14 @@ def generate(
         if num_beams > 1:
             raise ConfigError("adapters with different end tokens can't be combined with beam search")
         criteria.append(_Ends(ends, served.device))
-    if virtual is not None and num_beams > 1:
-        virtual = virtual.repeat(num_beams)
-    with virtual_tokens(served, virtual):
-        tokens = served.model.generate(  # type: ignore[operator]
-            **inputs,
-            max_new_tokens=max(max_new_tokens),
-            num_beams=num_beams,
-            do_sample=False,
-            pad_token_id=served.tokenizer.pad_token_id,
-            stopping_criteria=StoppingCriteriaList(criteria),
-            **options,
-        )
-    return cast("torch.Tensor", tokens[:, inputs["input_ids"].shape[1] :])
+    return {
+        "max_new_tokens": max(max_new_tokens),
+        "num_beams": num_beams,
+        "do_sample": False,
+        "pad_token_id": served.tokenizer.pad_token_id,
+        "stopping_criteria": StoppingCriteriaList(criteria),
+        **options,
+    }
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.tasks import Task
+from pefttools.tasks.encoder_decoder import EncoderDecoderTask
 from pefttools.tasks.task import Example
 
 #: texts; rows as `predict` takes them; or tensors as the tokenizer gives them
@@ -42,6 +43,12 @@ class Tensors:
         table = [{"input_ids": task.prompt_ids(one, tokenizer)} for task, one in zip(tasks, inputs, strict=True)]
         with self._alone:
             return dict(tokenizer.pad(table, padding_side="left", return_tensors="pt"))
+
+    def read(self, examples: Sequence[Example], task: EncoderDecoderTask[Any]) -> dict[str, torch.Tensor]:
+        """Encoded rows as one batch for an encoder, which is put together as any of its tasks does it."""
+        with self._alone:
+            batch = task.encoder_batch(examples, self._served.tokenizer)
+        return all_moved(batch, self._served.device)
 
     def padded(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Encoded rows, padded on the right to one batch ``[rows, tokens]``."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ class Serving:
         residents: number of adapters held.
         weights_bytes: of the base.
         adapters_bytes: of all adapters, with free slots and heads.
-        answer_bytes: peak while a mixed batch is answered.
+        answer_bytes: peak while a mixed batch is answered; 0 where the base does nothing but write.
         generation_bytes: peak while a mixed batch of prompts is read and answered; 0 where nothing is generated.
         beside_bytes: what the device takes beside the tensors.
     """
@@ -99,14 +101,16 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         rows = [held[index % residents] for index in range(shape.eval_batch_size)]
         ids = torch.ones(shape.eval_batch_size, shape.length, dtype=torch.long)
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        counter.reset_peak()
-        with counter, kernels(planned.device):
-            runner.answer(rows, batch)
-        answer, generation = counter.peak.total(), 0
+        answer = generation = 0
+        if not served.encoder_decoder:
+            counter.reset_peak()
+            with counter, kernels(planned.device):
+                runner.answer(rows, batch)
+            answer = counter.peak.total()
         if new_tokens:
             counter.reset_peak()
-            with counter, kernels(planned.device), runner.reading(rows):
-                read_and_continue(served.model, served.model, batch, new_tokens)
+            with counter, kernels(planned.device):
+                _generated(runner, rows, batch, new_tokens)
             generation = counter.peak.total() + own
     return Serving(
         method=planned.title,
@@ -115,10 +119,22 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         residents=residents,
         weights_bytes=weights,
         adapters_bytes=weight_slots.bytes() + own,
-        answer_bytes=answer + own,
+        answer_bytes=answer + own if answer else 0,
         generation_bytes=generation,
         beside_bytes=planned.device.beside(max(answer, generation) + own),
     )
+
+
+def _generated(runner: Runner, rows: Sequence[Resident], batch: dict[str, torch.Tensor], new_tokens: int) -> None:
+    """Read prompts and go on with them, or encode texts and write."""
+    model: Any = runner.served.model
+    if not runner.served.encoder_decoder:
+        with runner.reading(rows):
+            read_and_continue(model, model, batch, new_tokens)
+        return
+    seen = runner.encoded(rows, batch)
+    given = {"attention_mask": seen.mask, "decoder_input_ids": batch["input_ids"][:, :1]}
+    read_and_continue(partial(model, encoder_outputs=(seen.states,)), model, given, new_tokens)
 
 
 def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[PreparedAdapter, int]:

@@ -22,13 +22,13 @@ from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.running import Answer, Runner, fetched
+from pefttools.pool.texts import OptionsOf, Texts
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
-from pefttools.tasks.generation import answer_text, end_tokens
+from pefttools.tasks.generation import answer_text
 from pefttools.tasks.padding import padded_on_the_right
 from pefttools.tasks.task import Example
-from pefttools.tasks.unadapted import base_task
 
 
 class AdapterPool:
@@ -73,17 +73,21 @@ class AdapterPool:
             self._weight_slots, Preparer(self.served, trusted(signed_by)).prepare, max_resident, max_bytes
         )
         self._runner = Runner(self.served, self._weight_slots, self._cache.lock, compile=compile)
-        #: writes the chats of rows without an adapter
-        self.base_task: Task[Any] = base_task()
         self._running = threading.Lock()
         #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
         self._fetched: list[str] = []
         self._tensors = Tensors(self.served)
+        self._texts = Texts(self.served, self._runner, self._tensors)
 
     @property
     def tokenizer(self) -> Any:
         """The base's tokenizer."""
         return self.served.tokenizer
+
+    @property
+    def base_task(self) -> Task[Any]:
+        """Encodes the rows without an adapter, such as their chats."""
+        return self._texts.base_task
 
     @property
     def known(self) -> list[str]:
@@ -244,12 +248,12 @@ class AdapterPool:
         inputs: Inputs,
         adapters: Sequence[str | None],
         *,
-        max_new_tokens: int | Sequence[int] = 32,
-        num_beams: int = 1,
+        max_new_tokens: int | Sequence[int] | None = None,
+        num_beams: int | None = None,
         sampling: Sampling | Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[str]:
-        """Continue each row with its own adapter; gives the new texts.
+        """Continue each row with its own adapter, or write what a decoder makes of it; gives the new texts.
 
         Texts are continued as they are, character by character. Rows, as `pefttools.predict` takes them, are written
         as the row's adapter saw such rows in training: by the tokenizer's chat template, with its system message.
@@ -258,8 +262,9 @@ class AdapterPool:
             inputs: texts, rows (``{"prompt": ...}`` or ``{"messages": [...]}``), or left-padded tensors
                 ``[rows, tokens]``.
             adapters: name of each row's adapter; None: the base.
-            max_new_tokens: maximum number of new tokens, for all rows alike or per row.
-            num_beams: beams per row.
+            max_new_tokens: maximum number of new tokens, for all rows alike or per row; None: 32, or of a decoder that
+                writes apart what the row's adapter was evaluated with.
+            num_beams: beams per row; None: 1, or of such a decoder the same.
             sampling: draw tokens, for all rows alike or per row, each row by a generator of its own; None: take the
                 most likely.
             options: of transformers' ``generate``. Tokens of ``eos_token_id`` end answers besides those of base and
@@ -270,7 +275,8 @@ class AdapterPool:
         """
         tokens, ends = self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)
         texts = [answer_text(row, self.tokenizer, own) for row, own in zip(tokens.tolist(), ends, strict=True)]
-        return [text.strip() for text in texts] if are_rows(inputs) else texts
+        apart = are_rows(inputs) or self.served.encoder_decoder
+        return [text.strip() for text in texts] if apart else texts
 
     @torch.no_grad()
     def generate_tokens(
@@ -278,8 +284,8 @@ class AdapterPool:
         inputs: Inputs,
         adapters: Sequence[str | None],
         *,
-        max_new_tokens: int | Sequence[int] = 32,
-        num_beams: int = 1,
+        max_new_tokens: int | Sequence[int] | None = None,
+        num_beams: int | None = None,
         sampling: Sampling | Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> torch.Tensor:
@@ -287,35 +293,51 @@ class AdapterPool:
         return self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)[0]
 
     def _generate(
-        self, inputs: Inputs, adapters: Sequence[str | None], max_new_tokens: Any, num_beams: int, sampling: Any,
+        self, inputs: Inputs, adapters: Sequence[str | None], max_new_tokens: Any, num_beams: int | None, sampling: Any,
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
         """New tokens, and per row the tokens that end it."""
         if (why := self.served.why_not_generated()) is not None:
             raise ConfigError(why)
         given = token_ids(options.pop("eos_token_id", None))
-        lengths = _per_row("max_new_tokens", max_new_tokens, len(adapters))
-        drawn = _per_row("sampling", sampling, len(adapters))
-        batch = None if are_rows(inputs) else self._tensors.of(inputs, adapters, "left")
         with self._holding(adapters) as rows:
-            if batch is None:  # only the rows' adapters can write it
-                batch = self._tensors.of(
-                    self._tensors.prompts(inputs, [self._task(row) for row in rows]), adapters, "left"
+            if self.served.encoder_decoder:
+                examples = self._texts.encoded(rows, inputs)
+                return self._texts.written(
+                    rows, examples, max_new_tokens, num_beams, sampling, given, lambda own: options
                 )
-            ends = [sorted({*given, *self.answer_ends(None if row is None else row.prepared.task)}) for row in rows]
-            tokens = self._runner.generate(
-                rows, batch, max_new_tokens=lengths, num_beams=num_beams, sampling=drawn, ends=ends, **options
-            )
-        return tokens, ends
+            return self._texts.continued(rows, adapters, inputs, max_new_tokens, num_beams, sampling, given, options)
+
+    @torch.no_grad()
+    def write_tokens(
+        self,
+        examples: Sequence[Example],
+        adapters: Sequence[str | None],
+        *,
+        max_new_tokens: int | Sequence[int] | None = None,
+        num_beams: int | None = None,
+        sampling: Sampling | Sequence[Sampling | None] | None = None,
+        begun: Sequence[Sequence[int]] = (),
+        options_of: OptionsOf | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        """New tokens ``[rows, new]`` of a decoder that writes apart, for rows that are encoded already.
+
+        Args:
+            examples: as `Task.encode` gives them.
+            adapters: see `generate`, as all that are not named here.
+            begun: tokens of each row that were written before; none: it begins.
+            options_of: of transformers' ``generate`` for some of the rows, by their places: not all run together.
+        """
+        given = token_ids(options.pop("eos_token_id", None))
+        with self._holding(adapters) as rows:
+            return self._texts.written(
+                rows, examples, max_new_tokens, num_beams, sampling, given, options_of or (lambda own: options), begun
+            )[0]
 
     def answer_ends(self, task: Task[Any] | None) -> list[int]:
         """Tokens that end an answer of a task on this base; without a task, of the base."""
-        own = [] if task is None else task.answer_ends(self.tokenizer)
-        return sorted({*own, *end_tokens(self.served.model)})
-
-    def _task(self, row: Resident | None) -> Task[Any]:
-        """Who writes a row's prompt."""
-        return self.base_task if row is None else row.prepared.task
+        return self._texts.ends(task)
 
     @contextmanager
     def _holding(self, adapters: Sequence[str | None]) -> Iterator[list[Resident | None]]:
@@ -325,12 +347,3 @@ class AdapterPool:
             self._fetched = []
             with self._cache.hold(names, self._fetched) as held:
                 yield [None if name is None else held[name] for name in adapters]
-
-
-def _per_row(name: str, given: Any, rows: int) -> list[Any]:
-    """One value per row, of one for all or one for each."""
-    if isinstance(given, Sequence):
-        if len(given) != rows:
-            raise ConfigError(f"{len(given)} values of {name} for {rows} rows")
-        return list(given)
-    return [given] * rows

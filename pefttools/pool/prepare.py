@@ -115,6 +115,12 @@ class Preparer:
         served = self.served
         task = entry.stored(str(folder))
         labels = tuple(entry.labels)
+        if task.encoder_decoder != served.encoder_decoder:
+            kind = "writes texts by a decoder of its own" if served.encoder_decoder else "has no decoder of its own"
+            raise ConfigError(
+                f"the task {entry.name!r} can't be served in a pool of {served.base.id!r}, which {kind}",
+                hint="Serve it alone, by pefttools.load.",
+            )
         # Names in the files are relative to the transformers model of the task: here, one around the pool's backbone.
         model: nn.Module
         head: ServedHead | None
@@ -126,8 +132,8 @@ class Preparer:
             if head is None:
                 raise ConfigError(f"the task {entry.name!r} can't be served in a pool: it has no served_head")
         elif task.generates:
-            if not served.causal:
-                raise ConfigError(f"{served.why_not_generated()}, as the task {entry.name!r} does")
+            if (why := served.why_not_generated()) is not None:
+                raise ConfigError(f"{why}, as the task {entry.name!r} does")
             model = served.model
             deltas = method.deltas(folder, model, config, Target(entry.name, task.peft_task_type))
             head = LanguageHead()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from pefttools.compute.moving import moved
 from pefttools.errors import ConfigError
 from pefttools.heads.states import BatchStates
 from pefttools.pool.adapter_cache import Resident
@@ -20,6 +21,7 @@ from pefttools.pool.generation import Sampling, generate, virtual_tokens
 from pefttools.pool.virtual import BatchVirtualTokens, gather, inject
 from pefttools.pool.warming import WarmUp, typical_batches
 from pefttools.pool.weight_slots import WeightSlots
+from pefttools.pool.writing import Encoded, encode, write
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Runner:
         Raises:
             ConfigError: rows that can't be served.
         """
+        if self.served.encoder_decoder:
+            raise ConfigError(f"the base {self.served.base.id!r} writes texts, and has no other answer: use generate")
         self._check(rows, batch)
         virtual = self._route(rows)
         language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
@@ -142,6 +146,66 @@ class Runner:
                 ends=ends,
                 **options,
             )
+
+    def write(
+        self,
+        rows: Sequence[Resident | None],
+        batch: dict[str, torch.Tensor],
+        *,
+        begun: Sequence[Sequence[int]],
+        max_new_tokens: Sequence[int],
+        num_beams: Sequence[int],
+        sampling: Sequence[Sampling | None],
+        ends: Sequence[Sequence[int]],
+        options: Callable[[Sequence[int]], dict[str, Any]],
+    ) -> torch.Tensor:
+        """New tokens ``[rows, new]`` of a decoder, padded on the right.
+
+        Rows run together whose beginnings are of one length, and whose beams are as many.
+
+        Args:
+            rows: each row's adapter; None: the base.
+            batch: what the encoder reads.
+            begun: tokens that the decoder begins with, per row.
+            max_new_tokens: maximum number of new tokens, per row.
+            num_beams: beams, per row.
+            sampling: how tokens are drawn, per row; None: the most likely are taken.
+            ends: tokens that end a row, per row.
+            options: of transformers' ``generate`` for some of the rows, by their places.
+
+        Raises:
+            ConfigError: rows that can't be served.
+        """
+        alike: dict[tuple[int, int], list[int]] = {}
+        for index, row in enumerate(rows):
+            alike.setdefault((len(begun[index]), num_beams[index]), []).append(index)
+            virtual = 0 if row is None else sum(row.allocation.lengths.values())
+            if "attention_mask" in batch:
+                self.served.check_length(int(batch["attention_mask"][index].sum()), 0, virtual)
+            self.served.check_length(0, len(begun[index]) + max_new_tokens[index], 0)
+        found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        for (_, beams), own in alike.items():
+            chosen = moved(torch.tensor(own), self.served.device)
+            some = [rows[index] for index in own]
+            seen = self.encoded(some, {name: tensor.index_select(0, chosen) for name, tensor in batch.items()})
+            if beams > 1:
+                self._weight_slots.route(
+                    [None if row is None else row.allocation for row in some for _ in range(beams)]
+                )
+            with self._keeping():
+                new = write(
+                    self.served, seen, moved(torch.tensor([begun[index] for index in own]), seen.states.device),
+                    max_new_tokens=[max_new_tokens[index] for index in own], num_beams=beams,
+                    sampling=[sampling[index] for index in own], ends=[ends[index] for index in own], **options(own),
+                )  # fmt: skip
+            for index, tokens in zip(own, new, strict=True):
+                found[index] = tokens
+        pad = float(self.served.tokenizer.pad_token_id)
+        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=pad)
+
+    def encoded(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> Encoded:
+        """What the encoder makes of a batch, for whose rows adapters are then routed."""
+        return encode(self.served, batch, self._route(rows))
 
     def warm_up(
         self, residents: Iterable[Resident], rows: Sequence[int], tokens: int, pairs: bool | None = None

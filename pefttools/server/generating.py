@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
 from pefttools.compute.moving import moved
 from pefttools.pool.generation import Sampling
+from pefttools.tasks.task import Example
 
+T = TypeVar("T")
 #: what a decoder shows while the rest of a character is missing
 _INCOMPLETE = "\ufffd"
 
@@ -21,13 +23,14 @@ class Generation:
     """An answer in the making.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids; of a decoder that writes apart, those that its encoder reads.
         max_tokens: maximum number of new tokens.
         ends: tokens at which it ends.
         stop: texts at which it ends; they are not part of the answer.
         sampling: how tokens are drawn; None: the most likely.
         on_text: called with each new piece of text, from the thread that generates.
         on_first: called when the first token has come, once.
+        example: what an encoder reads, where a decoder writes apart.
         tokens: what has come so far.
         reason: why it ended: ``stop`` or ``length``; None while it goes on.
         failed: whether the model gave no numbers for the next token.
@@ -40,6 +43,7 @@ class Generation:
     sampling: Sampling | None = None
     on_text: Callable[[str], None] | None = None
     on_first: Callable[[], None] | None = None
+    example: Example | None = None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     reason: str | None = None
@@ -141,6 +145,10 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         self.tokenizer = tokenizer
         self.gives_way = gives_way
         self.numbers = numbers
+
+    def going_on(self, rows: Sequence[T]) -> list[T]:
+        """Those of the rows, in the order of the batch, whose answers are to go on."""
+        return [row for row, goes_on in zip(rows, self.open, strict=True) if goes_on]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         # The one thing that the processor must wait for with every token.

@@ -38,6 +38,7 @@ from pefttools.server.schemas import (
 )
 from pefttools.server.service import Service
 from pefttools.store import check_name
+from pefttools.tasks.task import Example
 
 #: new tokens where a request does not say how many, as OpenAI's completions have it
 _DEFAULT_TOKENS = 16
@@ -123,7 +124,7 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
 
 @router.post("/v1/predict", responses=documented(Predictions))
 async def predict(request: PredictRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """What an adapter of any task with a head says of rows: labels, tags, numbers."""
+    """What an adapter says of rows: labels, tags, numbers, or the texts that a decoder makes of them."""
     chosen = await service.models.choose(request.model, caller)
     task = chosen.task()
     given = request.input if isinstance(request.input, list) else [request.input]
@@ -139,7 +140,7 @@ async def predict(request: PredictRequest, http: Request, service: ServiceHere, 
 async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Answer a chat."""
     chosen = await service.models.choose(request.model, caller)
-    service.check_generates(chosen)
+    service.check_generates(chosen, chat=True)
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
@@ -160,15 +161,17 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
 
 @router.post("/v1/completions", responses=documented(Completion, stream=True))
 async def completions(request: CompletionRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
-    """Go on with texts."""
+    """Go on with texts; or, of a base with an encoder and a decoder, write what becomes of them."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     chosen = await service.models.choose(request.model, caller)
     service.check_generates(chosen)
     _limit(len(prompts), service)
     tokens = request.max_tokens or min(_DEFAULT_TOKENS, service.settings.max_tokens)
     ends = service.ends(chosen, chat=False)
-    ids = await service.ids(prompts)
-    generations = [_generation(request, one, tokens, service, ends) for one in ids]
+    generations = [
+        _generation(request, one["input_ids"], tokens, service, ends, one)
+        for one in await service.examples(chosen, prompts)
+    ]
     for one in generations:
         service.check_prompt(chosen, one.prompt, tokens)
     head = _head("text_completion", request.model)
@@ -211,12 +214,18 @@ def _limit(inputs: int, service: Service) -> None:
 
 
 def _generation(
-    request: ChatRequest | CompletionRequest, prompt: list[int], tokens: int, service: Service, ends: frozenset[int]
+    request: ChatRequest | CompletionRequest,
+    prompt: list[int],
+    tokens: int,
+    service: Service,
+    ends: frozenset[int],
+    example: Example | None = None,
 ) -> Generation:
     if tokens > service.settings.max_tokens:
         raise ConfigError(f"at most {service.settings.max_tokens} new tokens may be asked for, not {tokens}")
     drawn = sampling(request.temperature, request.top_p, request.top_k, request.seed)
-    return Generation(prompt, tokens, ends, request.stops(), drawn)
+    read = example if service.pool.served.encoder_decoder else None
+    return Generation(prompt, tokens, ends, request.stops(), drawn, example=read)
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:

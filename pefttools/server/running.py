@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from pefttools.errors import ArtifactError
@@ -90,30 +92,58 @@ class BatchRunner:
             if not row.work.tokens:
                 row.work.on_first = partial(self._first, row.since)
         before = sum(len(one.tokens) for one in works)
+        open_rows = self._written(rows) if works[0].example is not None else self._continued(rows)
+        self._metrics.tokens.inc(sum(len(one.tokens) for one in works) - before)
+        self._batcher().again([row for row in rows if row in open_rows])
+        for row in rows:
+            if row not in open_rows:  # those that failed, or that nobody waits for any more
+                row.finish(_no_numbers(row) if row.work.failed else row.work)
+
+    def _continued(self, rows: Sequence[WaitingRow]) -> list[WaitingRow]:
+        """Go on with prompts; gives the rows that are to go on later."""
+        works: list[Generation] = [row.work for row in rows]
         prompts = [{"input_ids": [*one.prompt, *one.tokens]} for one in works]
         inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
+        control, options = self._controlled(rows, Slice(self._batcher()))
+        self._pool.generate_tokens(
+            dict(inputs), [row.adapter for row in rows], **_of_works(works, self._pool.served.device), **options
+        )
+        return control.going_on(rows)
+
+    def _written(self, rows: Sequence[WaitingRow]) -> list[WaitingRow]:
+        """The same of a decoder that writes apart; rows that have come equally far run together."""
+        works: list[Generation] = [row.work for row in rows]
+        going_on: list[Callable[[], list[WaitingRow]]] = []
+
+        def options_of(own: Sequence[int]) -> dict[str, Any]:
+            some = [rows[index] for index in own]
+            control, options = self._controlled(some, Slice(self._batcher()))
+            going_on.append(partial(control.going_on, some))
+            return options
+
+        self._pool.write_tokens(
+            [one.example or {} for one in works], [row.adapter for row in rows], num_beams=1,
+            begun=[list(one.tokens) for one in works], options_of=options_of,
+            **_of_works(works, self._pool.served.device),
+        )  # fmt: skip
+        return [row for some in going_on for row in some()]
+
+    def _controlled(self, rows: Sequence[WaitingRow], gives_way: Slice) -> tuple[Control, dict[str, Any]]:
+        """What watches over rows that run together, and how ``generate`` is told of it."""
         numbers = Numbers()
         control = Control(
-            works,
+            [row.work for row in rows],
             [partial(getattr, row, "cancelled") for row in rows],
             [partial(row.finish, row.work) for row in rows],
             self._pool.tokenizer,
-            Slice(self._batcher()),
+            gives_way,
             numbers,
         )
-        self._pool.generate_tokens(
-            dict(inputs),
-            [row.adapter for row in rows],
-            max_new_tokens=[one.max_tokens - len(one.tokens) for one in works],
-            sampling=[one.drawing(self._pool.served.device) for one in works],
-            stopping_criteria=StoppingCriteriaList([control]),
-            logits_processor=LogitsProcessorList([numbers]),
-        )
-        self._metrics.tokens.inc(sum(len(one.tokens) for one in works) - before)
-        self._batcher().again([row for row, goes_on in zip(rows, control.open, strict=True) if goes_on])
-        for row, goes_on in zip(rows, control.open, strict=True):
-            if not goes_on:  # those that failed, or that nobody waits for any more
-                row.finish(_no_numbers(row) if row.work.failed else row.work)
+        options = {
+            "stopping_criteria": StoppingCriteriaList([control]),
+            "logits_processor": LogitsProcessorList([numbers]),
+        }
+        return control, options
 
     def _first(self, since: float) -> None:
         self._metrics.first.observe(time.monotonic() - since)
@@ -140,6 +170,14 @@ class Slice:
             return False
         reading, writing = self._read - self._begin, now - self._read
         return writing > reading and self._batcher.gives_way(writing, rows)
+
+
+def _of_works(works: Sequence[Generation], device: torch.device) -> dict[str, Any]:
+    """How far each goes, and how its tokens are drawn."""
+    return {
+        "max_new_tokens": [one.max_tokens - len(one.tokens) for one in works],
+        "sampling": [one.drawing(device) for one in works],
+    }
 
 
 def _no_numbers(row: WaitingRow) -> ArtifactError:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import OnError, encoded
+from pefttools.asking import OnError, encoded, example_of
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import methods
@@ -28,7 +28,9 @@ from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
-from pefttools.tasks.task import Example
+from pefttools.tasks import Task
+from pefttools.tasks.generation import TextPrediction
+from pefttools.tasks.task import Example, Prediction
 
 
 class Service:
@@ -122,7 +124,7 @@ class Service:
             UnsuitedError: an adapter that writes texts, or was trained on other rows.
         """
         task = chosen.task()
-        if task is None or task.generates:
+        if task is None or (task.generates and not task.encoder_decoder):
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no head that makes predictions")
         assert chosen.manifest is not None
         roles = {role: role for row in rows for role in row if role in task.inputs()}
@@ -145,11 +147,25 @@ class Service:
         )
         found = [Answered.of(one, task) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        logits = await answers(self._answered(chosen, good), self.settings.timeout_s, gone) if good else ()
-        labels = chosen.manifest.task.labels
-        decoded = [task.decode(one, example, labels) for one, example in zip(logits, good, strict=True)]
-        predictions = iter(task.finish(decoded))
+        predictions = iter(task.finish(await self._decoded(chosen, task, good, gone)))
         return [one if one.error else replace(one, prediction=next(predictions)) for one in found]
+
+    async def _decoded(
+        self, chosen: Chosen, task: Task[Any], examples: Sequence[Example], gone: Gone | None
+    ) -> list[Prediction]:
+        """What the model says of encoded rows."""
+        assert chosen.manifest is not None
+        if task.encoder_decoder:
+            self.check_generates(chosen)
+            most = min(task.options.max_new_tokens, self.settings.max_tokens)
+            ends = self.ends(chosen, chat=False)
+            asked = [Generation(one["input_ids"], most, ends, example=one) for one in examples]
+            return [TextPrediction(one.text.strip()) for one in await self.generate(chosen, asked, gone)]
+        if not examples:
+            return []
+        logits = await answers(self._answered(chosen, examples), self.settings.timeout_s, gone)
+        labels = chosen.manifest.task.labels
+        return [task.decode(one, example, labels) for one, example in zip(logits, examples, strict=True)]
 
     async def classify(
         self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError, gone: Gone | None = None
@@ -212,27 +228,47 @@ class Service:
         except ConfigError as error:
             raise DataError(error.message, hint=error.hint) from error
 
-    async def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of texts."""
-        return await self.beside.tokens(
-            lambda tokenizer: [list(tokenizer(text)["input_ids"]) for text in texts], sum(map(len, texts))
-        )
+    async def examples(self, chosen: Chosen, texts: Sequence[str]) -> list[Example]:
+        """Texts that are to be gone on with, or those that an encoder reads: as its adapter saw them in training.
+
+        Raises:
+            DataError: an empty text.
+        """
+        task = chosen.task() or self.pool.base_task
+
+        def work(tokenizer: Any) -> list[Example]:
+            if task.encoder_decoder:
+                return [example_of(text, task, tokenizer, (), ()) for text in texts]
+            return [{"input_ids": list(tokenizer(text)["input_ids"])} for text in texts]
+
+        return await self.beside.tokens(work, sum(map(len, texts)))
 
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
         """Tokens that end an answer: the base's own, and those that the adapter, or a chat, ends by."""
         task = chosen.task() or (self.pool.base_task if chat else None)
         return frozenset(self.pool.answer_ends(task))
 
-    def check_generates(self, chosen: Chosen) -> None:
-        """Refuse models that write no texts.
+    def check_generates(self, chosen: Chosen, *, chat: bool = False) -> None:
+        """Refuse models that write no texts, or answer no chats.
 
         Raises:
-            UnsuitedError: an encoder, or a classifier.
+            UnsuitedError: an encoder, or a classifier; of chats, a decoder that writes apart from what is read.
         """
         task = chosen.task()
+        if chat and self.pool.served.encoder_decoder:
+            raise UnsuitedError(
+                f"the base {self.pool.served.base.id!r} reads a text and writes another: it answers no chats",
+                hint="Ask /v1/completions or /v1/predict.",
+            )
         why = self.pool.served.why_not_generated(chosen.name, language=task is None or task.generates)
         if why is not None:
             raise UnsuitedError(why)
+        if task is not None and getattr(task.options, "beams", 1) > 1:
+            raise UnsuitedError(
+                f"the adapter {chosen.name!r} was evaluated with task.beams={task.options.beams}; this server writes "
+                "one token after the other, without beams",
+                hint="Ask it by pefttools.predict.",
+            )
 
     def check_prompt(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
         """Refuse what can't be gone on with.
@@ -244,7 +280,10 @@ class Service:
         if not prompt:
             raise DataError("the prompt is empty")
         virtual = 0 if chosen.name is None else self.pool.virtual_length(chosen.name)
-        self.pool.served.check_length(len(prompt), max_tokens, virtual)
+        apart = self.pool.served.encoder_decoder
+        self.pool.served.check_length(len(prompt), 0 if apart else max_tokens, virtual)
+        if apart:
+            self.pool.served.check_length(0, 1 + max_tokens, 0)
 
     def _loaded(self, row: WaitingRow) -> None:
         self.models.loaded(str(row.adapter), row.owner if self.keys.needed else EVERYBODY.id)

@@ -52,12 +52,16 @@ class EncoderDecoderTask(LanguageTask[ConfigT]):
     learned: ClassVar[str] = "target"
 
     @abstractmethod
-    def inputs_of(self, examples: Sequence[Example], processor: Any) -> Batch:
+    def encoder_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         """What the encoder reads of a batch, padded."""
 
     @abstractmethod
     def tokenizer_of(self, processor: Any) -> Any:
         """What writes the answers."""
+
+    def opening(self, config: Any) -> list[int]:
+        """Tokens that the decoder of a base with this configuration begins with; they are not learned."""
+        return [int(config.decoder_start_token_id)]
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         import transformers
@@ -87,7 +91,7 @@ class EncoderDecoderTask(LanguageTask[ConfigT]):
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
         import torch
 
-        batch = self.inputs_of(examples, processor)
+        batch = self.encoder_batch(examples, processor)
         if "labels" not in examples[0]:
             batch["decoder_input_ids"] = torch.full((len(examples), 1), IGNORE)
             return batch
@@ -140,7 +144,7 @@ class EncoderDecoderTask(LanguageTask[ConfigT]):
 
         def run(batch: list[Example]) -> list[str]:
             new = model.generate(
-                self.inputs_of(batch, model.processor), ends=ends, max_new_tokens=self.options.max_new_tokens,
+                self.encoder_batch(batch, model.processor), ends=ends, max_new_tokens=self.options.max_new_tokens,
                 num_beams=self.options.beams,
             )  # fmt: skip
             return [answer_text(row, tokenizer, ends).strip() for row in new.tolist()]

@@ -86,7 +86,7 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
             examples.append(example)
         return examples
 
-    def inputs_of(self, examples: Sequence[Example], processor: Any) -> Batch:
+    def encoder_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         inputs = [{"input_ids": example["input_ids"]} for example in examples]
         return dict(processor.pad(inputs, padding_side="right", return_tensors="pt"))
 

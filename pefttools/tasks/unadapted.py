@@ -6,9 +6,10 @@ from typing import Any
 
 from pefttools.tasks.causal_lm import CausalLM
 from pefttools.tasks.causal_lm_config import CausalLMConfig
+from pefttools.tasks.seq2seq_lm import Seq2SeqLM, Seq2SeqLMConfig
 from pefttools.tasks.task import Task
 
 
-def base_task() -> Task[Any]:
-    """Writes prompts for a base as it is: chats by its own template."""
-    return CausalLM(CausalLMConfig())
+def base_task(*, encoder_decoder: bool = False) -> Task[Any]:
+    """Encodes rows for a base as it is: chats by its own template, or what its encoder reads."""
+    return Seq2SeqLM(Seq2SeqLMConfig()) if encoder_decoder else CausalLM(CausalLMConfig())

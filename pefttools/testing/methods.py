@@ -180,6 +180,9 @@ def _check_pooled(model: TunedModel, artifact: Path, examples: Sequence[dict[str
         assert not spec.method.capabilities.deltas or "can't be served" in str(error), error
         assert repr(spec.method.name) in str(error) or spec.task.name in str(error), f"not refused by name: {error}"
         return
+    if spec.task.encoder_decoder:
+        _check_pooled_writing(pool, model, examples)
+        return
     asked = [{name: value for name, value in one.items() if name != "labels"} for one in examples]
     answers = _pooled(pool, asked)
     if spec.variant.quantized:
@@ -204,6 +207,21 @@ def _pooled(pool: pefttools.AdapterPool, examples: Sequence[dict[str, Any]]) -> 
     return found
 
 
+def _check_pooled_writing(pool: pefttools.AdapterPool, model: TunedModel, examples: Sequence[dict[str, Any]]) -> None:
+    """A row of a pool is written as the adapter alone writes it, whatever stands beside it."""
+    task: Any = model.spec.task
+    names: list[str | None] = ["one", None] * len(examples)
+    doubled = [one for one in examples for _ in range(2)]
+    mixed = pool.write_tokens(doubled, names, max_new_tokens=5, min_new_tokens=5)[::2].tolist()
+    for example, row in zip(examples, mixed, strict=True):
+        if model.spec.variant.quantized:
+            alone = pool.write_tokens([example], ["one"], max_new_tokens=5, min_new_tokens=5)
+        else:
+            inputs = task.encoder_batch([example], model.processor)
+            alone = model.generate(inputs, max_new_tokens=5, min_new_tokens=5, num_beams=task.options.beams)
+        assert alone.tolist() == [row], f"a row of a pool writes {row}, alone {alone.tolist()}"
+
+
 def _check_generation(model: TunedModel, examples: Sequence[dict[str, Any]]) -> None:
     prompts = [{"input_ids": one["prompt_ids"]} for one in examples]
 
@@ -226,9 +244,9 @@ def _check_written(model: TunedModel, examples: Sequence[dict[str, Any]]) -> Non
     """A decoder writes beside others what it writes alone: what is most likely after what it has written so far."""
     task: Any = model.spec.task
     options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5}
-    together = model.generate(task.inputs_of(examples, model.processor), **options)
+    together = model.generate(task.encoder_batch(examples, model.processor), **options)
     for row, example in zip(together.tolist(), examples, strict=True):
-        (alone,) = model.generate(task.inputs_of([example], model.processor), **options).tolist()
+        (alone,) = model.generate(task.encoder_batch([example], model.processor), **options).tolist()
         assert row == alone, "padding changes what is written"
         logits = model.run([{**example, "labels": row}])[0]
         logits[:, task.answer_ends(model.processor)] = -torch.inf  # as the least number of tokens asks for

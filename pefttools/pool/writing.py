@@ -1,0 +1,98 @@
+"""Encoder-decoder bases: what is read is encoded once, and answers are written with an adapter per row.
+
+Prompts stand before the text that the encoder reads, each row beginning at its first position: an encoder counts them
+from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from pefttools.pool.base import ServedBase
+from pefttools.pool.generation import Sampling, settings_of
+from pefttools.pool.virtual import BatchVirtualTokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder made of a batch.
+
+    Attributes:
+        states: ``[rows, tokens, hidden]``, virtual tokens among them.
+        mask: which of them are real, ``[rows, tokens]``.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+
+
+def encode(served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVirtualTokens | None) -> Encoded:
+    """Run the encoder; the rows' adapters must be routed.
+
+    Args:
+        served: the base.
+        batch: what it reads, padded on the right.
+        virtual: of the batch's rows; their prompts are put before the texts.
+    """
+    encoder: Any = served.model.get_encoder()  # type: ignore[operator]
+    if virtual is not None and virtual.embeddings is not None:
+        batch = _with_prompts(served, batch, virtual)
+    states = encoder(**batch).last_hidden_state
+    mask = batch.get("attention_mask")
+    return Encoded(states, states.new_ones(states.shape[:2], dtype=torch.long) if mask is None else mask)
+
+
+def write(
+    served: ServedBase,
+    seen: Encoded,
+    begun: torch.Tensor,
+    *,
+    max_new_tokens: Sequence[int],
+    num_beams: int = 1,
+    sampling: Sequence[Sampling | None] = (),
+    ends: Sequence[Sequence[int]] = (),
+    **options: Any,
+) -> torch.Tensor:
+    """New tokens ``[rows, new]``; the rows' adapters must be routed, each as often as it has beams.
+
+    Args:
+        served: the base.
+        seen: what the encoder made of the rows.
+        begun: tokens that the decoder begins with, ``[rows, begun]``.
+        max_new_tokens: see `generate`, as all that follow.
+    """
+    from transformers import GenerationMixin
+    from transformers.modeling_outputs import BaseModelOutput
+
+    settings = settings_of(served, begun.shape[1], max_new_tokens, num_beams, sampling, ends, options)
+    # Some classes, such as Whisper's, have a generate of their own, which takes no states.
+    tokens = GenerationMixin.generate(
+        served.model,
+        encoder_outputs=BaseModelOutput(last_hidden_state=seen.states),
+        attention_mask=seen.mask,
+        decoder_input_ids=begun,
+        **settings,
+    )
+    return cast("torch.Tensor", tokens[:, begun.shape[1] :])
+
+
+def _with_prompts(
+    served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVirtualTokens
+) -> dict[str, torch.Tensor]:
+    """Each row's prompt and its text, one behind the other, padded on the right."""
+    assert virtual.embeddings is not None
+    texts = served.model.get_input_embeddings()(batch["input_ids"])  # type: ignore[operator]
+    prompts = virtual.mask[:, virtual.prefix_length :].sum(1).tolist()
+    lengths = batch["attention_mask"].sum(1).tolist()
+    rows = [
+        torch.cat([virtual.embeddings[row, virtual.prompt_length - prompt :].to(texts.dtype), texts[row, :length]])
+        for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
+    ]
+    mask = [batch["attention_mask"].new_ones(len(one)) for one in rows]
+    pad = nn.utils.rnn.pad_sequence
+    return {"inputs_embeds": pad(rows, batch_first=True), "attention_mask": pad(mask, batch_first=True)}
