@@ -26,7 +26,7 @@ from pefttools.pool.texts import OptionsOf, Texts
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
-from pefttools.tasks.generation import answer_text
+from pefttools.tasks.generation import TextPrediction, answer_text
 from pefttools.tasks.padding import padded_on_the_right
 from pefttools.tasks.task import Example
 
@@ -226,14 +226,18 @@ class AdapterPool:
 
         Raises:
             DataError: a row that its adapter can't take.
-            ConfigError: an adapter that generates texts: see `generate`.
+            ConfigError: an adapter that continues texts: see `generate`.
         """
         if len(inputs) != len(adapters):
             raise ConfigError(f"{len(inputs)} rows, but {len(adapters)} adapters: one is needed for each row")
+        if self.served.encoder_decoder:
+            if all_scores:
+                raise ConfigError("texts that are written have no labels that could be scored")
+            return [TextPrediction(text).as_dict() for text in self.generate(inputs, adapters)]
         with torch.no_grad(), self._holding(adapters) as held:
             rows = [row for row in held if row is not None and not row.prepared.task.generates]
             if len(rows) < len(held):
-                raise ConfigError("the base, and adapters that write texts, have no prediction head: use generate")
+                raise ConfigError("the base, and adapters that continue texts, have no prediction head: use generate")
             examples = [
                 example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
                 for one, row in zip(inputs, rows, strict=True)

@@ -182,7 +182,8 @@ class Runner:
             virtual = 0 if row is None else sum(row.allocation.lengths.values())
             if "attention_mask" in batch:
                 self.served.check_length(int(batch["attention_mask"][index].sum()), 0, virtual)
-            self.served.check_length(0, len(begun[index]) + max_new_tokens[index], 0)
+            # The last token is written, and never read.
+            self.served.check_length(0, len(begun[index]) + max_new_tokens[index] - 1, 0)
         found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
         for (_, beams), own in alike.items():
             chosen = moved(torch.tensor(own), self.served.device)

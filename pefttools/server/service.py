@@ -283,7 +283,7 @@ class Service:
         apart = self.pool.served.encoder_decoder
         self.pool.served.check_length(len(prompt), 0 if apart else max_tokens, virtual)
         if apart:
-            self.pool.served.check_length(0, 1 + max_tokens, 0)
+            self.pool.served.check_length(0, max_tokens, 0)
 
     def _loaded(self, row: WaitingRow) -> None:
         self.models.loaded(str(row.adapter), row.owner if self.keys.needed else EVERYBODY.id)

@@ -74,15 +74,17 @@ class EncoderDecoderTask(LanguageTask[ConfigT]):
             raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
         return TaskModel(transformer, None, "model", Target(self.name, self.peft_task_type), processor)
 
-    def learn(self, example: Example, text: str, processor: Any) -> None:
-        """Put the tokens of a text into an example, to be learned: ``labels``, ``reference`` and ``target_length``.
+    def learn(self, example: Example, text: str, processor: Any) -> int:
+        """Put the tokens of a text into an example, to be learned: ``labels`` and ``reference``.
 
         A text that is cut has no end to learn.
+
+        Returns:
+            Number of tokens before anything was cut.
         """
         ids = list(self.tokenizer_of(processor)(text_target=text)["input_ids"])
-        example |= {
-            "labels": ids[: self.options.max_target_length], "reference": text, "target_length": len(ids),
-        }  # fmt: skip
+        example |= {"labels": ids[: self.options.max_target_length], "reference": text}
+        return len(ids)
 
     def answer_ends(self, processor: Any) -> list[int]:
         end = self.tokenizer_of(processor).eos_token_id

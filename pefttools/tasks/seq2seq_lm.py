@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pefttools.data import Table
+from pefttools.data.mapped import MappedItems
 from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
@@ -71,6 +72,14 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
             for role in ("text", "target") if labelled else ("text",):
                 check_text(table, index, role, row)
 
+    def size(self, example: Example) -> int:
+        return max(len(example["input_ids"]), len(example.get("labels", ())))
+
+    def sizes(self, examples: Sequence[Example]) -> list[int]:
+        if not isinstance(examples, MappedItems) or "labels" not in examples.names:
+            return super().sizes(examples)
+        return list(map(max, examples.lengths("input_ids"), examples.lengths("labels")))
+
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         limit = self.options.max_length
         texts = [self.options.prefix + text for text in table.column("text")]
@@ -82,7 +91,10 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
             if len(ids) == limit:  # as long as that, or longer
                 example["length"] = len(tokenizer(texts[index], verbose=False)["input_ids"])
             if targets is not None:
-                self.learn(example, targets[index], tokenizer)
+                written = self.learn(example, targets[index], tokenizer)
+                whole, left = max(example["length"], written), self.size(example)
+                is_cut = example["length"] > len(ids) or written > len(example["labels"])
+                example["length"] = max(whole, left + 1) if is_cut else left
             examples.append(example)
         return examples
 

@@ -102,6 +102,32 @@ def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_pa
     assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
 
 
+@pytest.mark.parametrize("variant", ["float32", "nf4"])
+@pytest.mark.parametrize("family", ["t5", "bart"])
+@pytest.mark.parametrize("name", list(methods))
+def test_the_contract_of_what_writes_texts_apart(
+    name: str, family: str, variant: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    base = request.getfixturevalue(f"tiny_{family}")
+    given: dict[str, Any] = {"base": base, "folder": tmp_path, "variant": variant, "rows": SAMPLES["seq2seq-lm"][1][:5],
+                             "task": {"name": "seq2seq-lm", "max_length": 64, "max_target_length": 64}}  # fmt: skip
+    why = (
+        "PEFT reads half of a prefix"
+        if name == "prefix"
+        else "no bias terms"
+        if (name, family) == ("bitfit", "t5")
+        else ""
+    )
+    if why:
+        with pytest.raises(PeftToolsError, match=why):
+            check_method(name, **given)
+        return
+    can = methods.get(name).capabilities
+    assert (check_method(name, **given) is None) == (
+        can.trains == "head" or (can.trains == "base" and variant == "nf4")
+    )
+
+
 @pytest.mark.parametrize("name", ["full", "head", "untuned"])
 def test_what_trains_no_adapter_is_counted_so(name: str, tiny_bert: str, tmp_path: Path) -> None:
     model = pefttools.wrap(tiny_bert, name, task=_task("mean"), labels=LABELS, precision="float32")

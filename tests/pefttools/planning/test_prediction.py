@@ -40,6 +40,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "labels": {"name": "multi-label-classification", "head": "mean"},
     "number": {"name": "regression", "head": "model"},
     "image": {"name": "image-classification", "head": "mean"},
+    "texts": {"name": "seq2seq-lm", "max_target_length": 16, "loss_rows": 16, "max_new_tokens": 8},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -51,7 +52,7 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
              ) -> tuple[int, int]:  # fmt: skip
     """Peak of a training step and what stands after it, by the allocator's own record."""
     chosen, config = choose_method(method)
-    labels = [] if task in ("lm", "number") else ["a", "b"]
+    labels = [] if task in ("lm", "number", "texts") else ["a", "b"]
     model = build(locate_base(base), variant, chosen, config, choose_task(TASKS[task]), labels,
                   precision=precision, seed=0, gradient_checkpointing=recompute)  # fmt: skip
     if task == "image":
@@ -62,6 +63,9 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     mask[0, -1] = 0  # a padded batch, as most are: a mask of ones is left out
     ids = torch.randint(5, 1000, shape)
     batch = {"input_ids": ids, "attention_mask": mask}
+    if task == "texts":
+        written = torch.randint(5, 1000, (shape[0], min(shape[1], 16)))
+        return _measured(model, {**batch, "decoder_input_ids": written}, written.clone())
     targets = {
         "lm": ids.clone(),
         "tags": torch.zeros_like(ids),
@@ -106,6 +110,14 @@ def check(base: str, method: Method, task: str, variant: str, precision: Any, sh
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: str) -> None:
     check(tiny_vit, method, "image", "float32", "float32", (rows, 1))
+
+
+@pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
+@pytest.mark.parametrize("base", ["tiny_t5", pytest.param("tiny_bart", marks=pytest.mark.slow)])
+def test_a_decoder_beside_an_encoder_is_within_a_hundredth_too(
+    base: str, shape: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    check(request.getfixturevalue(base), "lora", "texts", "float32", "float32", shape)
 
 
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
