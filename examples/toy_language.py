@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +24,22 @@ from pefttools.progress import default_reporter
 DATA = Path(__file__).parent / "data"
 _NOUNS = (
     "customer order invoice parcel refund account card message manager office product price contract agent driver "
-    "letter payment branch clerk shop package voucher receipt address number bank phone store return gift label box "
-    "ticket bill credit loan rate fee plan line visitor form code key book desk team report offer sale"
-).split()
+    "letter payment branch clerk shop package voucher receipt address number bank phone store return gift label "
+    "box ticket bill credit loan rate fee plan line visitor form code key book desk team report offer sale"
+).split()  # noqa: SIM905
 _VERBS = (
-    "cancel send check pay open close lose find change return order accept refuse block need want answer call print "
-    "sign deliver count repair sell buy move keep test read write"
-).split()
-_ADJECTIVES = "new old red late early small large cheap lost open wrong good empty heavy quick".split()
+    "cancel send check pay open close lose find change return order accept refuse block need want answer call "
+    "print sign deliver count repair sell buy move keep test read write"
+).split()  # noqa: SIM905
+_ADJECTIVES = "new old red late early small large cheap lost open wrong good empty heavy quick".split()  # noqa: SIM905
 _NEW_NOUNS = (
-    "battery charger cable screen router modem camera printer sensor engine tyre mirror window door seat helmet pedal "
-    "brake lamp wheel"
-).split()
+    "battery charger cable screen router modem camera printer sensor engine tyre mirror window door seat helmet "
+    "pedal brake lamp wheel"
+).split()  # noqa: SIM905
 _NEW_VERBS = (
-    "charge mount clean replace adjust install remove update reset lock unlock rent lend swap scan park steer brake "
-    "polish wash"
-).split()
+    "charge mount clean replace adjust install remove update reset lock unlock rent lend swap scan park steer "
+    "brake polish wash"
+).split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ DIALECT = Grammar((*_NOUNS[:20], *_NEW_NOUNS), (*_VERBS[:12], *_NEW_VERBS), "iri
 def words() -> dict[str, str]:
     """The made-up word of each English one."""
     draw = random.Random(7)
-    syllables = [one + vowel for one in "b d f g k l m n p r s t v z".split() for vowel in "aeiou"]
+    syllables = [
+        one + vowel
+        for one in ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"]
+        for vowel in "aeiou"
+    ]
     found: dict[str, str] = {}
     for word in (*_NOUNS, *_NEW_NOUNS, *_VERBS, *_NEW_VERBS, *_ADJECTIVES):
         while (made := "".join(draw.sample(syllables, 2 + draw.randrange(2)))) in found.values():
@@ -105,7 +110,7 @@ def sentence(grammar: Grammar, dictionary: dict[str, str], draw: random.Random) 
     return {"text": " ".join(english), "target": " ".join([*made, last])}
 
 
-def sentences(grammar: Grammar, seed: int, number: int, without: set[str] = frozenset()) -> list[dict[str, str]]:  # type: ignore[assignment]
+def sentences(grammar: Grammar, seed: int, number: int, without: Collection[str] = ()) -> list[dict[str, str]]:
     """Different sentences, none of which is among some others."""
     draw, dictionary = random.Random(seed), words()
     found: dict[str, dict[str, str]] = {}

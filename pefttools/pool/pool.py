@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -233,7 +233,7 @@ class AdapterPool:
         if self.served.encoder_decoder:
             if all_scores:
                 raise ConfigError("texts that are written have no labels that could be scored")
-            return [TextPrediction(text).as_dict() for text in self.generate(inputs, adapters)]
+            return [TextPrediction(text).as_dict() for text in self.generate(cast("Inputs", inputs), adapters)]
         with torch.no_grad(), self._holding(adapters) as held:
             rows = [row for row in held if row is not None and not row.prepared.task.generates]
             if len(rows) < len(held):

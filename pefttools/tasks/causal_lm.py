@@ -15,8 +15,9 @@ from pefttools.tasks.causal_lm_config import CausalLMConfig
 from pefttools.tasks.chat_tokens import encoded
 from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
+from pefttools.tasks.generating_task import GeneratingTask
 from pefttools.tasks.generation import answer_text, end_tokens
-from pefttools.tasks.language_task import LABELLED, LanguageTask
+from pefttools.tasks.language_task import LABELLED
 from pefttools.tasks.plain_text import encoded_text, is_plain
 from pefttools.tasks.task import IGNORE, Batch, Example, Progress, Role, TaskModel
 from pefttools.tasks.texts import check_text
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pefttools.tasks.model import Model
 
 
-class CausalLM(LanguageTask[CausalLMConfig]):
+class CausalLM(GeneratingTask[CausalLMConfig]):
     """Columns `prompt` and `completion`, or `messages` (a list of role and content), or `text`.
 
     The loss is that of the completion only; of a plain text it is that of every token.

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from pefttools.tasks.language_task import LanguageConfig
+from pefttools.tasks.generating_task import GeneratingConfig
 from pefttools.tasks.task import TextTaskConfig
 
 
-class CausalLMConfig(LanguageConfig, TextTaskConfig):
+class CausalLMConfig(GeneratingConfig, TextTaskConfig):
     """Options of causal language modelling; docs/chats.md shows what each does to a text."""
 
     max_length: int = Field(

@@ -12,8 +12,9 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_order_of_size
+from pefttools.tasks.generating_task import GeneratingConfig, GeneratingTask
 from pefttools.tasks.generation import answer_text, end_tokens
-from pefttools.tasks.language_task import LABELLED, LanguageConfig, LanguageTask
+from pefttools.tasks.language_task import LABELLED
 from pefttools.tasks.task import IGNORE, Batch, Example, Progress, TaskModel
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pefttools.tasks.model import Model
 
 
-class EncoderDecoderConfig(LanguageConfig):
+class EncoderDecoderConfig(GeneratingConfig):
     """Options of every such task."""
 
     max_target_length: int = Field(
@@ -37,7 +38,7 @@ class EncoderDecoderConfig(LanguageConfig):
 ConfigT = TypeVar("ConfigT", bound=EncoderDecoderConfig)
 
 
-class EncoderDecoderTask(LanguageTask[ConfigT]):
+class EncoderDecoderTask(GeneratingTask[ConfigT]):
     """A text is written token by token, by a decoder that looks at the encoder's states.
 
     A batch has ``decoder_input_ids``, ``[rows, target tokens]``: the tokens to be learned, one place later. The first

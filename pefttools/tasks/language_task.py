@@ -1,8 +1,7 @@
-"""What tasks have in common whose answers are texts from the base's own language head."""
+"""What tasks have in common that learn tokens by the base's own language head."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -11,14 +10,10 @@ from pydantic import Field
 
 from pefttools.compute.moving import all_moved
 from pefttools.data import Table
-from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.losses import Perplexity, TokenAccuracy, TokenLoss
-from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
-from pefttools.metrics.texts import ExactMatch
 from pefttools.tasks.batches import in_order_of_size
-from pefttools.tasks.generation import TextPrediction
-from pefttools.tasks.task import IGNORE, Batch, Example, Prediction, Progress, Task, TaskConfig
+from pefttools.tasks.task import IGNORE, Batch, Example, Progress, Task, TaskConfig
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +28,6 @@ LABELLED = "labelled"
 class LanguageConfig(TaskConfig):
     """Options of every such task."""
 
-    max_new_tokens: int = Field(32, ge=1, description="longest generated answer, in tokens")
-    generate: bool = Field(True, description="generate answers at evaluation, e.g. for exact match")
     loss_rows: int = Field(
         256, ge=0, description="maximum number of rows of logits in memory at a time in training; 0: all of them"
     )
@@ -44,24 +37,12 @@ ConfigT = TypeVar("ConfigT", bound=LanguageConfig)
 
 
 class LanguageTask(Task[ConfigT]):
-    """Texts are learned token by token, and generated at evaluation.
-
-    A batch's ``labels`` stand where the logits are that predict them.
-    """
-
-    generates = True
-    named_metrics = {"exact_match": ExactMatch, "bleu": BLEU, "chrf": ChrF, "rouge": ROUGE}  # noqa: RUF012
+    """Texts are learned token by token; a batch's ``labels`` stand where the logits are that predict them."""
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config)
         #: of each model that was run: whether its loss can be computed in pieces
         self._in_pieces: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-    @abstractmethod
-    def answers(
-        self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
-    ) -> list[str]:
-        """One generated text per example."""
 
     def labels(self, train: Table) -> list[str]:
         return []
@@ -107,47 +88,19 @@ class LanguageTask(Task[ConfigT]):
                 return states, language_head
         return self.logits(transformer, None, batch), None
 
-    @property
-    def generated_tokens(self) -> int:
-        return self.options.max_new_tokens if self.options.generate else 0
-
-    def generated_metrics(self) -> list[Metric]:
-        """Of generated answers; the first chooses the best model."""
-        return [ExactMatch()]
-
     def usual_metrics(self) -> list[Metric]:
-        teacher_forced: list[Metric] = [TokenAccuracy(), TokenLoss(), Perplexity()]
-        return [*self.generated_metrics(), *teacher_forced] if self.options.generate else teacher_forced
-
-    def trial_answers(self, labels: Sequence[str]) -> Sequence[str]:
-        if self.options.metrics and not self.options.generate:
-            raise ConfigError("task.metrics compare generated answers", hint="Set task.generate=true.")
-        return ["an answer", "another"]
+        return [TokenAccuracy(), TokenLoss(), Perplexity()]
 
     def reference(self, example: Example, labels: Sequence[str]) -> str:
         return str(example["reference"])
 
-    def predict(
-        self,
-        model: Model,
-        examples: Sequence[Example],
-        *,
-        batch_size: int,
-        progress: Progress | None = None,
-    ) -> list[Prediction]:
-        labelled = len(examples) > 0 and "labels" in examples[0]
-        if not labelled:
-            found = self.answers(model, examples, batch_size=batch_size, progress=progress)
-            return [TextPrediction(answer) for answer in found]
-        steps = 2 if self.options.generate else 1
-        forced = in_order_of_size(
-            examples, self.sizes(examples), batch_size, lambda batch: self._forced(model, batch),
-            _part(progress, 0, steps),
-        )  # fmt: skip
-        if not self.options.generate:
-            return [TextPrediction(None, *numbers) for numbers in forced]
-        answers = self.answers(model, examples, batch_size=batch_size, progress=_part(progress, 1, steps))
-        return [TextPrediction(answer, *numbers) for answer, numbers in zip(answers, forced, strict=True)]
+    def scored(
+        self, model: Model, examples: Sequence[Example], batch_size: int, progress: Progress | None = None
+    ) -> list[tuple[float, int, int]]:
+        """Per labelled example, see `evaluation_pass`."""
+        return in_order_of_size(
+            examples, self.sizes(examples), batch_size, lambda batch: self._scored(model, batch), progress
+        )
 
     def evaluation_pass(self, model: Model, batch: Batch) -> Any:
         """Per row: summed loss, number of right tokens and of all tokens to be predicted, given the true ones before.
@@ -177,7 +130,7 @@ class LanguageTask(Task[ConfigT]):
             found[index].index_add_(0, owner, torch.cat(values).double())
         return found[0], found[1], of_row
 
-    def _forced(self, model: Model, batch: list[Example]) -> list[tuple[float, int, int]]:
+    def _scored(self, model: Model, batch: list[Example]) -> list[tuple[float, int, int]]:
         losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.processor))
         return list(zip(losses.tolist(), rights.long().tolist(), counts.tolist(), strict=True))
 
@@ -185,9 +138,3 @@ class LanguageTask(Task[ConfigT]):
 def _adds_a_bias(transformer: nn.Module) -> bool:
     """Whether a bias follows the language head, as in BART and its relatives, so that its input can't stand for it."""
     return any(name.endswith("final_logits_bias") for name, _ in transformer.named_buffers())
-
-
-def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress((step * total + done) // steps, total)

@@ -92,6 +92,10 @@ def _check_plain_peft(artifact: Path, base: str, head: str, trained: TunedModel)
     torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
 
 
+#: of encoders and decoders
+OFTEN = {("lora", "t5", "float32"), ("prompt", "bart", "float32"), ("prefix", "t5", "float32"), ("head", "t5", "nf4")}
+
+
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(methods))
 def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_path: Path) -> None:
@@ -102,9 +106,15 @@ def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_pa
     assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
 
 
-@pytest.mark.parametrize("variant", ["float32", "nf4"])
-@pytest.mark.parametrize("family", ["t5", "bart"])
-@pytest.mark.parametrize("name", list(methods))
+@pytest.mark.parametrize(
+    ("name", "family", "variant"),
+    [
+        pytest.param(name, family, variant, marks=() if (name, family, variant) in OFTEN else pytest.mark.slow)
+        for name in methods
+        for family in ("t5", "bart")
+        for variant in ("float32", "nf4")
+    ],
+)
 def test_the_contract_of_what_writes_texts_apart(
     name: str, family: str, variant: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

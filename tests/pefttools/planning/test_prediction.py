@@ -112,7 +112,9 @@ def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: s
     check(tiny_vit, method, "image", "float32", "float32", (rows, 1))
 
 
-@pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
+@pytest.mark.parametrize(
+    "shape", [(4, 24), *(pytest.param(one, marks=pytest.mark.slow) for one in [(16, 12), (3, 60)])]
+)
 @pytest.mark.parametrize("base", ["tiny_t5", pytest.param("tiny_bart", marks=pytest.mark.slow)])
 def test_a_decoder_beside_an_encoder_is_within_a_hundredth_too(
     base: str, shape: tuple[int, int], request: pytest.FixtureRequest
