@@ -22,24 +22,30 @@ import pefttools
 from pefttools.progress import default_reporter
 
 DATA = Path(__file__).parent / "data"
-_NOUNS = (
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_NOUNS = _words(
     "customer order invoice parcel refund account card message manager office product price contract agent driver "
     "letter payment branch clerk shop package voucher receipt address number bank phone store return gift label "
     "box ticket bill credit loan rate fee plan line visitor form code key book desk team report offer sale"
-).split()  # noqa: SIM905
-_VERBS = (
+)
+_VERBS = _words(
     "cancel send check pay open close lose find change return order accept refuse block need want answer call "
     "print sign deliver count repair sell buy move keep test read write"
-).split()  # noqa: SIM905
-_ADJECTIVES = "new old red late early small large cheap lost open wrong good empty heavy quick".split()  # noqa: SIM905
-_NEW_NOUNS = (
+)
+_ADJECTIVES = _words("new old red late early small large cheap lost open wrong good empty heavy quick")
+_NEW_NOUNS = _words(
     "battery charger cable screen router modem camera printer sensor engine tyre mirror window door seat helmet "
     "pedal brake lamp wheel"
-).split()  # noqa: SIM905
-_NEW_VERBS = (
+)
+_NEW_VERBS = _words(
     "charge mount clean replace adjust install remove update reset lock unlock rent lend swap scan park steer "
     "brake polish wash"
-).split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ batch = tokenizer(texts, padding=True, padding_side="right", truncation=True, ma
 tokens = model.generate(**batch, max_new_tokens={new}, num_beams={beams}, do_sample=False)
 print([text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)])"""
 
+_FILL_MASK = """\
+from transformers import pipeline
+
+fill = pipeline("fill-mask", FOLDER)
+print([fill(text.replace("MASK", fill.tokenizer.mask_token)) for text in TEXTS])  # each with MASK in one place"""
+
 
 def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
     """Markdown of a merged model's ``README.md``."""
@@ -88,6 +94,8 @@ def code(tuned: TunedModel, format: str) -> str:
         return _ENCODER_DECODER.format(
             prefix=options.prefix, length=length, new=options.max_new_tokens, beams=options.beams
         )
+    if tuned.spec.task.self_supervised and not tuned.spec.task.generates:
+        return _FILL_MASK
     if not tuned.labels:
         return _LANGUAGE_MODEL.format(prompt=_prompt(tuned), new=options.max_new_tokens)
     if tuned.head is None:

@@ -84,6 +84,7 @@ class PlannedTokenizer:
 
     pad_token_id = 0
     eos_token_id = 0
+    mask_token_id = 0
     chat_template = "planned"
     model_input_names = ("input_ids", "attention_mask")
 

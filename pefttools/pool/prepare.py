@@ -95,6 +95,10 @@ class Preparer:
                 f"the task {task.name!r} can't be served in a pool: its models read {task.modality}, not text",
                 hint="Serve it alone, by pefttools.load.",
             )
+        if not task.servable:
+            raise ConfigError(
+                f"the task {task.name!r} can't be served in a pool", hint="Serve it alone, by pefttools.load."
+            )
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)

@@ -69,6 +69,10 @@ class Task(ScoredTask[ConfigT]):
     one_label: ClassVar[bool] = False
     #: whether there is one output per token, not one per row
     per_token: ClassVar[bool] = False
+    #: whether a pool can answer for it, where its models read texts
+    servable: ClassVar[bool] = True
+    #: whether what is learned is a part of the input itself
+    self_supervised: ClassVar[bool] = False
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
 

@@ -87,7 +87,7 @@ def check_declarations(task: Task[Any]) -> None:
     assert task.name and task.summary and not task.summary.endswith("."), "a name and a summary, without a full stop"
     assert task.inputs(), "no role is an input"
     assert task.main_role() in task.inputs(), "the first role must be what a prediction reads"
-    assert task.inputs() < set(task.roles), "no role is what is to be predicted"
+    assert task.self_supervised or task.inputs() < set(task.roles), "no role is what is to be predicted"
     names = [metric.name for metric in task.metrics]
     assert names and len(names) == len(set(names)), f"metrics must have names of their own: {names}"
     assert task.metrics[0].measure.higher_is_better is not None, "it must be known which way the first metric is better"

@@ -13,7 +13,11 @@ from pefttools.errors import ConfigError, DataError
 from pefttools.tasks import tasks
 from tests.pefttools.tasks.samples import SAMPLES
 
-HEADS = [name for name in SAMPLES if not tasks.get(name).generates and tasks.get(name).modality == "text"]
+HEADS = [
+    name
+    for name in SAMPLES
+    if not tasks.get(name).generates and tasks.get(name).servable and tasks.get(name).modality == "text"
+]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ BUILT_IN = [name for name in methods if methods.origin(name).distribution == "pe
 REFUSED = {
     ("full", "nf4"): "can't be used on the base variant 'nf4'",
     ("head", "causal-lm"): "it trains a head, and the task has none",
+    ("head", "seq2seq-lm"): "it trains a head, and the task has none",
+    ("prefix", "seq2seq-lm"): "PEFT reads half of a prefix",
 }
 _ASK = """
 import json, sys
@@ -67,6 +69,6 @@ def test_a_new_process_predicts_what_the_trained_model_did(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     after = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(after) == len(before) >= 6
+    assert len(after) == len(before) >= 5
     for (folder, expected), found in zip(before.items(), after, strict=True):
         assert found == expected, folder
