@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
@@ -40,6 +41,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "labels": {"name": "multi-label-classification", "head": "mean"},
     "number": {"name": "regression", "head": "model"},
     "image": {"name": "image-classification", "head": "mean"},
+    "sound": {"name": "audio-classification", "head": "mean", "max_seconds": 1.0},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -58,6 +60,10 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
         return _measured(
             model, {"pixel_values": torch.rand(shape[0], 3, 16, 16)}, torch.zeros(shape[0], dtype=torch.long)
         )
+    if task == "sound":
+        noise = np.random.default_rng(0).normal(0, 0.1, shape[1] * 160).astype(np.float32)
+        sounds = [noise[:-50], *[noise] * (shape[0] - 1)]
+        return _measured(model, model.processor(sounds), torch.zeros(shape[0], dtype=torch.long))
     mask = torch.ones(shape, dtype=torch.long)
     mask[0, -1] = 0  # a padded batch, as most are: a mask of ones is left out
     ids = torch.randint(5, 1000, shape)
@@ -106,6 +112,13 @@ def check(base: str, method: Method, task: str, variant: str, precision: Any, sh
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: str) -> None:
     check(tiny_vit, method, "image", "float32", "float32", (rows, 1))
+
+
+@pytest.mark.parametrize("rows", [4, 33])
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("base", ["tiny_whisper", "tiny_wav2vec2"])
+def test_sounds_are_within_a_hundredth_too(base: str, method: str, rows: int, request: pytest.FixtureRequest) -> None:
+    check(request.getfixturevalue(base), method, "sound", "float32", "float32", (rows, 80))
 
 
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
