@@ -1,7 +1,7 @@
 """Read the weights of a model in CTranslate2's binary format, version 6 (https://opennmt.net/CTranslate2).
 
 Little-endian: version, name of the model's kind and its revision; the number of variables, and of each its name, shape,
-number format, bytes and content; the number of aliases, and of each its name and that of the variable that it stands for.
+number format, bytes and content; the number of aliases, and of each its name and that of the variable it stands for.
 """
 
 from __future__ import annotations

@@ -9,11 +9,6 @@ import torch
 from pefttools.planning.mode import Mode
 
 _aten = torch.ops.aten
-#: they read rows that stand one behind the other -> which of their arguments
-_OF_ROWS = {
-    _aten.native_layer_norm.default: (0,),
-    _aten.native_layer_norm_backward.default: (0, 1),
-}
 _POINTWISE = frozenset({_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor})
 
 
@@ -21,7 +16,6 @@ class CpuKernels(Mode):
     """Allocates that too.
 
     A product or sum of two formats first makes a copy of the operand with the narrower one; a GPU converts on the fly.
-    A norm of states whose numbers do not stand side by side, as behind convolutions, first puts them so.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -31,7 +25,6 @@ class CpuKernels(Mode):
             if len(tensors) == 2 and tensors[0].dtype != tensors[1].dtype:
                 common = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
                 copies = [tensor.to(common) for tensor in tensors if tensor.dtype != common]
-        copies += [args[place].contiguous() for place in _OF_ROWS.get(func, ()) if not args[place].is_contiguous()]
         result = func(*args, **(kwargs or {}))
         del copies
         return result

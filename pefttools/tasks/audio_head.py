@@ -76,10 +76,10 @@ class AudioHeadTask(HeadTask[ConfigT]):
         return None if taken is None else int(taken * self.size_unit.parts)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
-        from pefttools.tasks.sound_inputs import shorten_positions
+        from pefttools.tasks.sound_inputs import settle_encoder
 
         built = super().build(base, variant, labels, head_kind)
-        shorten_positions(built.transformer, built.processor.positions)
+        settle_encoder(built.transformer, built.processor.positions)
         return built
 
     def identity(self, row: Row) -> Hashable:

@@ -94,6 +94,16 @@ def _check_plain_peft(artifact: Path, base: str, head: str, trained: TunedModel)
 
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(methods))
+def test_the_contract_on_sounds(name: str, variant: str, tiny_whisper: str, tmp_path: Path) -> None:
+    options, rows = SAMPLES["audio-classification"]
+    model = check_method(name, base=tiny_whisper, folder=tmp_path, task={"name": "audio-classification", **options},
+                         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
+    can = methods.get(name).capabilities
+    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
+
+
+@pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", list(methods))
 def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_path: Path) -> None:
     _, rows = SAMPLES["image-classification"]
     model = check_method(name, base=tiny_vit, folder=tmp_path, task={"name": "image-classification", "head": "mean"},
