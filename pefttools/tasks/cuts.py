@@ -40,7 +40,7 @@ class Cuts:
         """One line for a log."""
         return (
             f"{what}: {self.cut:,} of {self.rows:,} rows ({self.share:.1%}) are longer than "
-            f"task.{self.option}={self.limit:g} {self.unit} and were cut; the longest has {self.longest:,}"
+            f"task.{self.option}={self.limit} {self.unit} and were cut; the longest has {self.longest:,}"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -35,13 +35,13 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
         return task, None
     unit = task.size_unit
     name, room = f"task.{unit.option}", limit - virtual - new
-    parts = [f"{name}={unit.shown(wanted):g}"]
+    parts = [f"{name}={unit.shown(wanted)}"]
     parts += [f"{virtual} virtual tokens"] if virtual else []
     parts += [f"{new} generated ones"] if new else []
     verb = "is" if len(parts) == 1 else "are"
-    most = f"{unit.shown(limit):g} {'positions' if unit == TOKENS else unit.name}"
+    most = f"{unit.shown(limit)} {'positions' if unit == TOKENS else unit.name}"
     what = f"{' and '.join(parts)} {verb} more than the {most} of the base {base.id!r}"
     left = unit.shown(room)
     if unit.option in task.options.model_fields_set or room < 8:
-        raise ConfigError(what, hint=f"Set {name}={left:g} or less." if room >= 8 else "Use fewer of them.")
-    return type(task)(task.options.model_copy(update={unit.option: left})), f"{what}: {name} is {left:g}"
+        raise ConfigError(what, hint=f"Set {name}={left} or less." if room >= 8 else "Use fewer of them.")
+    return type(task)(task.options.model_copy(update={unit.option: left})), f"{what}: {name} is {left}"

@@ -21,7 +21,8 @@ class SizeUnit:
 
     def shown(self, size: int) -> int | float:
         """A size as the option says it."""
-        return size if self.parts == 1 else size / self.parts
+        whole, rest = divmod(size, self.parts)
+        return size / self.parts if rest else whole
 
 
 TOKENS = SizeUnit()

@@ -120,12 +120,12 @@ def load_extractor(base: Base) -> Any:
     from transformers import FEATURE_EXTRACTOR_MAPPING, AutoFeatureExtractor
 
     try:
-        if isinstance(base, Skeleton) and not (base.folder / "preprocessor_config.json").is_file():
-            kind = FEATURE_EXTRACTOR_MAPPING[type(_configuration(base))]
-            config = _configuration(base)
-            return kind(feature_size=config.num_mel_bins) if _has_positions(config) else kind()
         return AutoFeatureExtractor.from_pretrained(base.folder)
     except (OSError, ValueError, KeyError) as error:
+        config = _configuration(base)
+        if isinstance(base, Skeleton) and type(config) in FEATURE_EXTRACTOR_MAPPING:
+            kind = FEATURE_EXTRACTOR_MAPPING[type(config)]
+            return kind(feature_size=config.num_mel_bins) if _has_positions(config) else kind()
         raise BaseModelError(f"the base model {base.id!r} has no feature extractor of sounds: {error}") from error
 
 
