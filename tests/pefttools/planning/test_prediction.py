@@ -114,9 +114,16 @@ def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: s
     check(tiny_vit, method, "image", "float32", "float32", (rows, 1))
 
 
-@pytest.mark.parametrize("rows", [4, 33])
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("base", ["tiny_whisper", "tiny_wav2vec2"])
+@pytest.mark.parametrize("rows", [pytest.param(4, marks=pytest.mark.slow), 33])
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [
+        ("tiny_whisper", "lora"),
+        ("tiny_wav2vec2", "lora"),
+        pytest.param("tiny_whisper", "full", marks=pytest.mark.slow),
+        pytest.param("tiny_wav2vec2", "full", marks=pytest.mark.slow),
+    ],
+)
 def test_sounds_are_within_a_hundredth_too(base: str, method: str, rows: int, request: pytest.FixtureRequest) -> None:
     check(request.getfixturevalue(base), method, "sound", "float32", "float32", (rows, 80))
 
