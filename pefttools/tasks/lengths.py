@@ -29,11 +29,12 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
     wanted = task.longest_input
     if wanted is None:
         return task, None
-    limit = task.input_limit(base)
+    limit, unit = task.input_limit(base), task.size_unit
     new = task.generated_tokens
+    if unit != TOKENS:
+        virtual = new = 0  # they take nothing from a sound
     if limit is None or wanted + virtual + new <= limit:
         return task, None
-    unit = task.size_unit
     name, room = f"task.{unit.option}", limit - virtual - new
     parts = [f"{name}={unit.shown(wanted)}"]
     parts += [f"{virtual} virtual tokens"] if virtual else []
