@@ -60,9 +60,22 @@ class FullFineTuning(OwnMethod[FullConfig]):
         return []
 
     def wrap(self, model: nn.Module, config: FullConfig, target: Target) -> nn.Module:
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        constant = _constants(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in constant)
         return model
 
     def merge(self, model: nn.Module) -> nn.Module:
         return model
+
+
+def _constants(model: nn.Module) -> set[str]:
+    """Parameters that transformers' class never trains, such as the waves that stand for Whisper's positions."""
+    import torch
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        return set()
+    with torch.device("meta"):
+        fresh = type(model)(model.config)
+    return {name for name, parameter in fresh.named_parameters() if not parameter.requires_grad}

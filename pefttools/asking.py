@@ -81,7 +81,7 @@ def predict(
         if isinstance(example, DataError):
             found.append({**row, "error": str(example)})
             continue
-        cut = {"cut_from": example["length"]} if is_cut(example, task) else {}
+        cut = {"cut_from": task.size_unit.shown(example["length"])} if is_cut(example, task) else {}
         found.append({**row, **next(answers).as_dict(all_scores=all_scores), **cut})
     if len(good) < len(found):
         reporter.event(f"{len(found) - len(good):,} of {len(found):,} rows could not be predicted: see their errors")

@@ -74,6 +74,12 @@ FAMILIES = {
         "output.dense",
     ),
     "vit-5": BlockParts(("attention.k_proj", "attention.v_proj"), "attention.o_proj", ("mlp.fc1",), "mlp.fc2"),
+    "wav2vec2": BlockParts(
+        ("attention.k_proj", "attention.v_proj"),
+        "attention.out_proj",
+        ("feed_forward.intermediate_dense",),
+        "feed_forward.output_dense",
+    ),
     "distilbert": BlockParts(
         ("attention.k_lin", "attention.v_lin"), "attention.out_lin", ("ffn.lin1",), "ffn.lin2", "output_layer_norm"
     ),
@@ -305,6 +311,17 @@ def _suggestion(pattern: str, names: list[str]) -> str:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     listed = ", ".join(short[:40]) + (f" and {len(short) - 40} more" if len(short) > 40 else "")
     return f"{hint}The model has: {listed}."
+
+
+def backbone_name(model: nn.Module) -> str:
+    """What the base is called inside of one of transformers' classes with a head."""
+    from transformers import PreTrainedModel
+
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    if hasattr(model, prefix):
+        return prefix
+    # Whisper's class for audio is around the encoder alone, and says that its base is the whole model.
+    return next((name for name, child in model.named_children() if isinstance(child, PreTrainedModel)), prefix)
 
 
 def transformers_models(model: nn.Module) -> list[Any]:

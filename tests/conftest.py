@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,45 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     ViTModel(config).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Whisper with two layers and random weights, with its decoder, for sounds of one second."""
+    import torch
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    config = WhisperConfig(d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+                           decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, num_mel_bins=16,
+                           max_source_positions=50, max_target_positions=32, vocab_size=100, pad_token_id=0,
+                           bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, classifier_proj_size=32,
+                           begin_suppress_tokens=None)  # fmt: skip
+    folder = tmp_path_factory.mktemp("whisper")
+    torch.manual_seed(0)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A wav2vec 2.0 with two layers and random weights, whose norms don't look at padding."""
+    return save_wav2vec2(tmp_path_factory.mktemp("wav2vec2"), feat_extract_norm="layer", do_stable_layer_norm=True)
+
+
+def save_wav2vec2(folder: Path, **options: Any) -> str:
+    """Write a tiny wav2vec 2.0 with random weights, and what prepares sounds for it."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    config = Wav2Vec2Config(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+                            conv_dim=(16, 16, 16), conv_stride=(5, 4, 4), conv_kernel=(10, 8, 4),
+                            num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, classifier_proj_size=32,
+                            vocab_size=32, **options)  # fmt: skip
+    torch.manual_seed(0)
+    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=options["feat_extract_norm"] == "layer").save_pretrained(folder)
     return str(folder)
 
 

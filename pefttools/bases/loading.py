@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
-from pefttools.bases.model_class import class_of, kept, stored_format
+from pefttools.bases.model_class import TEXT, class_of, kept, stored_format
 from pefttools.bases.quiet import quiet
 from pefttools.bases.skeleton import Skeleton
 from pefttools.errors import BaseModelError
+from pefttools.sites import backbone_name
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +25,7 @@ def load_transformer(
     *,
     pooler: bool = False,
     dtype: torch.dtype | None = None,
-    reads: str = "input_ids",
+    reads: Collection[str] = TEXT,
     new_head: bool = False,
     **config_changes: Any,
 ) -> tuple[nn.Module, list[str]]:
@@ -35,7 +37,7 @@ def load_transformer(
         variant: number format of the weights, and the device that they are loaded to.
         pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
         dtype: to load the weights in; None: the variant's own.
-        reads: main input of the model; one that reads something else is refused.
+        reads: main input of the model, by any of these names; one that reads something else is refused.
         new_head: parameters outside of the backbone that have another shape in the files are initialised anew.
         config_changes: fields of the model's configuration.
 
@@ -56,17 +58,18 @@ def load_transformer(
     own = {} if dtype is None else {"dtype": dtype}
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
-        model_class, arguments = class_of(auto, config, pooler=pooler, reads=reads)
+        built = class_of(auto, config, pooler=pooler, reads=reads)
         with torch.device("meta"):
-            skeleton = model_class(config, **arguments)
+            skeleton = built.kind(config, **built.arguments)
         with quiet():
-            model, info = model_class.from_pretrained(
+            model, info = built.kind.from_pretrained(
                 base.folder,
                 config=config,
                 output_loading_info=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=new_head,
-                **arguments,
+                key_mapping=built.names,
+                **built.arguments,
                 **place,
                 **(variant.load_arguments(kept(skeleton), stored_format(config)) | own),
             )
@@ -75,7 +78,7 @@ def load_transformer(
             f"the base model {base.id!r} can't be loaded as {auto.__name__}: {str(error) or repr(error)}"
         ) from error
     resized = [name for name, *_ in info["mismatched_keys"]]
-    if inside := [name for name in resized if name.startswith(f"{model.base_model_prefix}.")]:
+    if inside := [name for name in resized if name.startswith(f"{backbone_name(model)}.")]:
         raise BaseModelError(
             f"the base model {base.id!r} holds {inside[0]} in another shape than its configuration says"
         )

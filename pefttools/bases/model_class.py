@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pefttools.errors import BaseModelError
 
@@ -11,10 +12,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-#: what transformers calls an input -> what it is
+#: what transformers calls the main input of a model that reads texts
+TEXT = frozenset({"input_ids"})
 #: auto classes of models that have an encoder and a decoder
 _OF_PAIRS = ("AutoModelForSequenceClassification", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
-_INPUTS = {"input_ids": "text", "pixel_values": "pictures", "input_features": "audio"}
+#: what transformers calls an input -> what it is
+_INPUTS = {"input_ids": "text", "pixel_values": "pictures", "input_features": "audio", "input_values": "audio"}
 
 
 def kept(model: nn.Module) -> list[str]:
@@ -39,8 +42,24 @@ def longest_text(config: Any) -> int | None:
     return None if limit is None or limit <= 0 else int(limit)  # XLNet says -1
 
 
-def class_of(auto: Any, config: Any, *, pooler: bool, reads: str = "input_ids") -> tuple[type[Any], dict[str, Any]]:
-    """The class that one of transformers' auto classes builds for a configuration, and what else it must be told.
+class ModelClass(NamedTuple):
+    """What is built for a configuration.
+
+    Attributes:
+        kind: a class of transformers.
+        arguments: what it must be told beside the configuration.
+        names: how the names in a checkpoint become its own, as patterns; None: they are the same.
+    """
+
+    kind: type[Any]
+    arguments: dict[str, Any]
+    names: dict[str, str] | None = None
+
+
+def class_of(auto: Any, config: Any, *, pooler: bool, reads: Collection[str] = TEXT) -> ModelClass:
+    """The class that one of transformers' auto classes builds for a configuration.
+
+    Where states of sounds are asked for, it is the encoder alone of a model that has a decoder too, such as Whisper.
 
     Raises:
         BaseModelError: the auto class knows no such model.
@@ -52,23 +71,33 @@ def class_of(auto: Any, config: Any, *, pooler: bool, reads: str = "input_ids") 
     model_class = auto._model_mapping[type(config)]
     if isinstance(model_class, tuple):
         model_class = model_class[0]
+    if auto.__name__ == "AutoModel" and config.is_encoder_decoder and model_class.main_input_name in set(reads) - TEXT:
+        return ModelClass(_encoder_class(model_class, config), {}, {r"^(?:model\.)?encoder\.": ""})
     _check_input(model_class, config, auto.__name__, reads)
     takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
     without = not pooler and auto.__name__ == "AutoModel" and takes_pooler
-    return model_class, {"add_pooling_layer": False} if without else {}
+    return ModelClass(model_class, {"add_pooling_layer": False} if without else {})
 
 
-def _check_input(model_class: type[Any], config: Any, auto: str, reads: str) -> None:
+def _encoder_class(model_class: type[Any], config: Any) -> type[Any]:
+    import torch
+
+    with torch.device("meta"):
+        return type(model_class(config).get_encoder())
+
+
+def _check_input(model_class: type[Any], config: Any, auto: str, reads: Collection[str]) -> None:
     """Refuse a class that reads something else, or can't classify or continue texts by itself.
 
     Raises:
         BaseModelError: says which.
     """
     named = f"the base model is a {config.model_type}"
-    if model_class.main_input_name != reads:
-        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not {_INPUTS.get(reads, reads)}")
-    if not config.is_encoder_decoder:
+    if model_class.main_input_name not in reads:
+        wanted = " or ".join(sorted({_INPUTS.get(one, one) for one in reads}))
+        raise BaseModelError(f"{named}: it reads {model_class.main_input_name}, not {wanted}")
+    if not config.is_encoder_decoder or not TEXT & set(reads):
         return
     if auto not in _OF_PAIRS:
         raise BaseModelError(

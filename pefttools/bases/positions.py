@@ -27,6 +27,14 @@ def text_limit(base: Base) -> int | None:
     return longest - first_position(model)
 
 
+def written_limit(base: Base) -> int | None:
+    """The same of what the decoder of a base with an encoder and a decoder writes."""
+    outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
+    config = outline.configuration()
+    limit = getattr(config, "max_target_positions", None)  # of those that don't read texts
+    return longest_text(config) if limit is None else int(limit)
+
+
 def first_position(backbone: Any) -> int:
     """Position of a text's first token: 0, but for RoBERTa and its relatives, which begin after the padding's."""
     padding = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)

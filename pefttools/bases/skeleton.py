@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base, locate_base
-from pefttools.bases.model_class import class_of, kept, stored_format
+from pefttools.bases.model_class import TEXT, class_of, kept, stored_format
 from pefttools.bases.sizes import OF_CONFIGURATIONS, check_given, check_sizes
 from pefttools.errors import BaseModelError
 
@@ -27,7 +28,7 @@ class Skeleton(Base):
         variant: BaseVariant,
         *,
         pooler: bool = False,
-        reads: str = "input_ids",
+        reads: Collection[str] = TEXT,
         new_head: bool = False,
         **config_changes: Any,
     ) -> tuple[nn.Module, list[str]]:
@@ -41,9 +42,10 @@ class Skeleton(Base):
         config = self.configuration(**config_changes)
         stored = stored_format(config)
         try:
-            _, arguments = class_of(auto, config, pooler=pooler, reads=reads)
+            built = class_of(auto, config, pooler=pooler, reads=reads)
             with torch.device("meta"):
-                model: nn.Module = auto.from_config(config, dtype=torch.float32, **arguments)
+                make = auto.from_config if built.names is None else built.kind._from_config
+                model: nn.Module = make(config, dtype=torch.float32, **built.arguments)
         except (OSError, *OF_CONFIGURATIONS) as error:
             raise BaseModelError(
                 f"the base model {self.id!r} can't be built as {auto.__name__}: {str(error) or repr(error)}"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import typer
 
-_INPUT = "A text, or the path of a picture; may be given several times. -: one per line of stdin."
+_INPUT = "A text, or the path of a picture or a sound; may be given several times. -: one per line of stdin."
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")

@@ -16,6 +16,7 @@ from pefttools.errors import ConfigError
 from pefttools.heads.served import ServedHead
 from pefttools.heads.states import BatchStates
 from pefttools.methods import Target
+from pefttools.sites import backbone_name
 
 
 class ModelHead(ServedHead):
@@ -152,7 +153,7 @@ class _GivenStates(nn.Module):
 
 def own_head_modules(model: nn.Module, missing: Sequence[str]) -> tuple[str, ...]:
     """Modules outside the backbone, and any other that the base's files held no weights for."""
-    backbone = getattr(model, "base_model_prefix", "")
+    backbone = backbone_name(model)
     heads = [
         name
         for name, child in model.named_children()

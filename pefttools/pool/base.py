@@ -12,7 +12,7 @@ from torch import nn
 
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
-from pefttools.bases.model_class import longest_text
+from pefttools.bases.model_class import TEXT, longest_text
 from pefttools.bases.positions import first_position
 from pefttools.compute.precision import check_precision, hardware_dtype
 from pefttools.compute.processes import unused_cards
@@ -170,7 +170,7 @@ def load_served_base(
     return ServedBase(base, variant, model, backbone, tokenizer, tuple(missing))
 
 
-def _auto_class(base: Base, causal: bool) -> tuple[Any, str]:
+def _auto_class(base: Base, causal: bool) -> tuple[Any, frozenset[str]]:
     """The auto class that a pool loads a base by, and the base's main input."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -179,7 +179,7 @@ def _auto_class(base: Base, causal: bool) -> tuple[Any, str]:
     if config.is_encoder_decoder and str((names or ["ForConditionalGeneration"])[0]).endswith(
         "ForConditionalGeneration"
     ):
-        return AutoModelForSeq2SeqLM, "input_ids"
+        return AutoModelForSeq2SeqLM, TEXT
     if causal if not names else str(names[0]).endswith(("ForCausalLM", "LMHeadModel")):
-        return AutoModelForCausalLM, "input_ids"
-    return AutoModel, "input_ids"
+        return AutoModelForCausalLM, TEXT
+    return AutoModel, TEXT

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pefttools.data.mapped import MappedItems
+from pefttools.tasks.size_unit import TOKENS
 from pefttools.tasks.task import Example, Task
 
 
@@ -17,14 +18,20 @@ class Cuts:
     Attributes:
         rows: number of rows.
         cut: how many of them were cut.
-        longest: tokens of the longest, before it was cut.
-        limit: tokens that are left of a row that was cut.
+        longest: size of the longest, before it was cut.
+        limit: what is left of a row that was cut.
+        option: of the task, that says so.
+        unit: of the two sizes.
+        other: what else rows are cut by, in words; empty: nothing.
     """
 
     rows: int
     cut: int
-    longest: int
-    limit: int
+    longest: int | float
+    limit: int | float
+    option: str = TOKENS.option
+    unit: str = TOKENS.name
+    other: str = ""
 
     @property
     def share(self) -> float:
@@ -34,8 +41,8 @@ class Cuts:
     def line(self, what: str) -> str:
         """One line for a log."""
         return (
-            f"{what}: {self.cut:,} of {self.rows:,} rows ({self.share:.1%}) are longer than task.max_length="
-            f"{self.limit} tokens and were cut; the longest has {self.longest:,}"
+            f"{what}: {self.cut:,} of {self.rows:,} rows ({self.share:.1%}) are longer than "
+            f"task.{self.option}={self.limit}{self.other} {self.unit} and were cut; the longest has {self.longest:,}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,14 +57,17 @@ def is_cut(example: Example, task: Task[Any]) -> bool:
 
 def cuts_of(examples: Sequence[Example], task: Task[Any]) -> Cuts:
     """Count them."""
-    limit = task.longest_input or 0
+    unit = task.size_unit
+    limit = unit.shown(task.longest_input or 0)
     if isinstance(examples, MappedItems) and "length" in examples.names:
         whole, left = examples.numbers("length"), task.sizes(examples)
         cut = sum(before > after for before, after in zip(whole, left, strict=True))
-        return Cuts(len(examples), cut, max(whole, default=0), limit)
+        return Cuts(
+            len(examples), cut, unit.shown(max(whole, default=0)), limit, unit.option, unit.name, task.other_limit
+        )
     rows = cut = longest = 0
     for example in examples:
         rows += 1
         cut += is_cut(example, task)
         longest = max(longest, int(example.get("length", task.size(example))))
-    return Cuts(rows, cut, longest, limit)
+    return Cuts(rows, cut, unit.shown(longest), limit, unit.option, unit.name, task.other_limit)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from pydantic import Field
 
+from pefttools.bases.model_class import TEXT
 from pefttools.data import Table
 from pefttools.errors import ConfigError
 from pefttools.methods import Target
@@ -47,8 +48,8 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
     """
 
     encoder_decoder = True
-    #: the base's main input
-    reads: ClassVar[str] = "input_ids"
+    #: the base's main input, by any of these names
+    reads: ClassVar[frozenset[str]] = TEXT
     #: the column that is learned
     learned: ClassVar[str] = "target"
 
@@ -74,6 +75,10 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         if missing:
             raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
         return TaskModel(transformer, None, "model", Target(self.name, self.peft_task_type), processor)
+
+    @property
+    def other_limit(self) -> str:
+        return f" or task.max_target_length={self.options.max_target_length}"
 
     def learn(self, example: Example, text: str, processor: Any) -> int:
         """Put the tokens of a text into an example, to be learned: ``labels`` and ``reference``.

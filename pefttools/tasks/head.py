@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from pefttools.bases.model_class import TEXT
 from pefttools.errors import ConfigError
 from pefttools.methods import Target
 from pefttools.tasks.task import Task, TaskConfig, TaskModel
@@ -23,8 +24,10 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 class HeadTask(Task[ConfigT]):
     """A task whose answer is what a head makes of the base's states: ours, or the one of transformers' class."""
 
-    #: the base's main input
-    reads: ClassVar[str] = "input_ids"
+    #: what transformers may call the base's main input
+    reads: ClassVar[frozenset[str]] = TEXT
+    #: fields of the base's configuration that are not to be as its files say, where it has them
+    config_changes: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def head_kind(self, base: Base) -> str:
@@ -44,7 +47,9 @@ class HeadTask(Task[ConfigT]):
         kind = head_kind or self.head_kind(base)
         processor = self.processor(base)
         if kind != "model":
-            transformer, missing = load_transformer(transformers.AutoModel, base, variant, reads=self.reads)
+            transformer, missing = load_transformer(
+                transformers.AutoModel, base, variant, reads=self.reads, **self.config_changes
+            )
             if missing:
                 raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
             hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
@@ -66,6 +71,7 @@ class HeadTask(Task[ConfigT]):
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={label: index for index, label in enumerate(names)},
+            **self.config_changes,
         )
         self.settle_model(transformer, processor)
         heads = own_head_modules(transformer, missing)

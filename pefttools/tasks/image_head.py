@@ -42,7 +42,7 @@ class ImageHeadTask(HeadTask[ConfigT]):
 
     modality = "image"
     auto_class = "AutoModelForImageClassification"
-    reads: ClassVar[str] = "pixel_values"
+    reads: ClassVar[frozenset[str]] = frozenset({"pixel_values"})
     sized_by = None
 
     def head_kind(self, base: Base) -> str:

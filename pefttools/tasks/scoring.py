@@ -15,6 +15,7 @@ from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.choices import MetricChoice, own_metric, split
 from pefttools.tasks.evaluation import Evaluation, Prediction
+from pefttools.tasks.size_unit import TOKENS, SizeUnit
 from pefttools.tasks.types import Example, Progress
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class ScoredTask(ABC, Generic[ConfigT]):
     named_metrics: ClassVar[Mapping[str, type[Metric]]] = {}
     #: part of an example whose length is its size; None: all examples are alike
     sized_by: ClassVar[str | None] = "input_ids"
+    #: what sizes are counted in
+    size_unit: ClassVar[SizeUnit] = TOKENS
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
@@ -117,7 +120,13 @@ class ScoredTask(ABC, Generic[ConfigT]):
     @property
     def longest_input(self) -> int | None:
         """Size that longer inputs are cut to; None: nothing is cut."""
-        return getattr(self.options, "max_length", None)
+        wanted = getattr(self.options, self.size_unit.option, None)
+        return None if wanted is None else round(wanted * self.size_unit.parts)
+
+    @property
+    def other_limit(self) -> str:
+        """What else a row may be cut by, for messages; empty: nothing."""
+        return ""
 
     def size(self, example: Example) -> int:
         """How much of the model's input an example takes, e.g. its tokens: batches are made of similar sizes."""

@@ -180,6 +180,16 @@ class Task(ScoredTask[ConfigT]):
 
         return load_tokenizer(base)
 
+    def input_limit(self, base: Base) -> int | None:
+        """Size of the longest input that a base takes; None where it sets no limit.
+
+        Raises:
+            BaseModelError: no configuration, or one of no known model.
+        """
+        from pefttools.bases.positions import text_limit
+
+        return text_limit(base)
+
     def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
         """Refuse a method that drops an input of the model which rows of these roles need.
 

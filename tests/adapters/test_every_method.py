@@ -92,6 +92,22 @@ def _check_plain_peft(artifact: Path, base: str, head: str, trained: TunedModel)
     torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
 
 
+#: of whose way into Whisper's encoder the most can go wrong
+ON_SOUNDS = ("lora", "bottleneck", "full")
+
+
+@pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", [name if name in ON_SOUNDS else pytest.param(name, marks=pytest.mark.slow) for name in methods]
+)
+def test_the_contract_on_sounds(name: str, variant: str, tiny_whisper: str, tmp_path: Path) -> None:
+    options, rows = SAMPLES["audio-classification"]
+    model = check_method(name, base=tiny_whisper, folder=tmp_path, task={"name": "audio-classification", **options},
+                         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
+    can = methods.get(name).capabilities
+    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
+
+
 #: of encoders and decoders
 OFTEN = {("lora", "t5", "float32"), ("prompt", "bart", "float32"), ("prefix", "t5", "float32"), ("head", "t5", "nf4")}
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
@@ -41,6 +42,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "number": {"name": "regression", "head": "model"},
     "image": {"name": "image-classification", "head": "mean"},
     "texts": {"name": "seq2seq-lm", "max_target_length": 16, "loss_rows": 16, "max_new_tokens": 8},
+    "sound": {"name": "audio-classification", "head": "mean", "max_seconds": 1.0},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -59,6 +61,10 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
         return _measured(
             model, {"pixel_values": torch.rand(shape[0], 3, 16, 16)}, torch.zeros(shape[0], dtype=torch.long)
         )
+    if task == "sound":
+        noise = np.random.default_rng(0).normal(0, 0.1, shape[1] * 160).astype(np.float32)
+        sounds = [noise[:-50], *[noise] * (shape[0] - 1)]
+        return _measured(model, model.processor(sounds), torch.zeros(shape[0], dtype=torch.long))
     mask = torch.ones(shape, dtype=torch.long)
     mask[0, -1] = 0  # a padded batch, as most are: a mask of ones is left out
     ids = torch.randint(5, 1000, shape)
@@ -120,6 +126,20 @@ def test_a_decoder_beside_an_encoder_is_within_a_hundredth_too(
     base: str, shape: tuple[int, int], request: pytest.FixtureRequest
 ) -> None:
     check(request.getfixturevalue(base), "lora", "texts", "float32", "float32", shape)
+
+
+@pytest.mark.parametrize("rows", [pytest.param(4, marks=pytest.mark.slow), 33])
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [
+        ("tiny_whisper", "lora"),
+        ("tiny_wav2vec2", "lora"),
+        pytest.param("tiny_whisper", "full", marks=pytest.mark.slow),
+        pytest.param("tiny_wav2vec2", "full", marks=pytest.mark.slow),
+    ],
+)
+def test_sounds_are_within_a_hundredth_too(base: str, method: str, rows: int, request: pytest.FixtureRequest) -> None:
+    check(request.getfixturevalue(base), method, "sound", "float32", "float32", (rows, 80))
 
 
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])

@@ -38,12 +38,27 @@ def _pictures() -> Path:
     return folder
 
 
+@functools.cache
+def _sounds() -> Path:
+    """A folder of 24 short sounds, of three pitches, of different lengths."""
+    import soundfile
+
+    folder = Path(tempfile.mkdtemp(prefix="pefttools-sounds-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for number in range(24):
+        count = 1600 + 400 * (number % 5)
+        noise = np.random.default_rng(number).normal(0, 0.02, count)
+        tone = np.sin(np.arange(count) * (0.1 + 0.2 * (number % 3)))
+        soundfile.write(folder / f"{number}.flac", 0.5 * tone + noise, 16_000)
+    return folder
+
+
 def base_of(name: str, request: pytest.FixtureRequest) -> str:
     """A tiny base for a task."""
     task = tasks.get(name)
-    fixture = "tiny_vit" if task.modality == "image" else "tiny_llama" if task.generates else "tiny_bert"
-    if task.encoder_decoder:
-        fixture = "tiny_t5"
+    others = {"image": "tiny_vit", "audio": "tiny_whisper"}
+    written = "tiny_t5" if task.encoder_decoder else "tiny_llama" if task.generates else "tiny_bert"
+    fixture = others.get(task.modality) or written
     found: str = request.getfixturevalue(fixture)
     return found
 
@@ -74,6 +89,10 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "image-classification": (
         {"head": "mean"},
         [{"image": str(_pictures() / f"{n}.png"), "label": f"l{n % 3}"} for n in range(24)],
+    ),
+    "audio-classification": (
+        {"head": "mean", "max_seconds": 0.2},
+        [{"audio": str(_sounds() / f"{n}.flac"), "label": f"l{n % 3}"} for n in range(24)],
     ),
     "regression": (
         {"head": "mean"},

@@ -49,6 +49,7 @@ def test_a_text_that_is_cut_has_no_end_to_learn(tiny_t5: str) -> None:
     assert whole["labels"][-1] == end
     found = cuts_of([cut, whole], task)
     assert (found.cut, found.longest) == (1, 8)
+    assert "task.max_length=64 or task.max_target_length=4 tokens" in found.line("train")
 
 
 def test_a_prefix_stands_before_every_text(tiny_t5: str) -> None:

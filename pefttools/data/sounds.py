@@ -1,0 +1,131 @@
+"""Sounds in cells: a path, or the bytes of a file; decoded only where a batch is made of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pefttools.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from soundfile import SoundFile
+
+    Samples = NDArray[np.float32]
+
+#: what libsndfile notes of a file that ends before its header says
+_CUT_SHORT = re.compile(r"data\s*:\s*(\d+) \(should be (\d+)\)")
+#: bytes that a header names where whoever wrote it did not know how many would follow
+_NOT_KNOWN = 0x7FFF0000
+
+
+def sound_seconds(cell: Any) -> float:
+    """How long a sound is, as its file's header tells without decoding it.
+
+    Args:
+        cell: the path of a file, or its bytes.
+
+    Raises:
+        ValueError: it is missing, empty, cut short or in no known format; says which.
+        ConfigError: soundfile is not installed.
+    """
+    with _opened(cell) as file:
+        seconds: float = file.frames / file.samplerate
+        return seconds
+
+
+def read_sound(cell: Any, where: str, rate: int | None, seconds: float | None = None) -> Samples:
+    """Decode a sound: the mean of its channels, resampled; float32, 1 is the loudest that 16 bits can hold.
+
+    Args:
+        cell: the path of a file, or its bytes.
+        where: file, row and column, for messages.
+        rate: samples per second; None: as in the file.
+        seconds: from its beginning, no more of the file is read than that; None: all of it.
+
+    Returns:
+        ``[samples]``.
+
+    Raises:
+        DataError: it can't be decoded; names file, row and column.
+        ConfigError: soundfile or soxr is not installed.
+    """
+    from math import ceil
+
+    try:
+        with _opened(cell) as file:
+            found, given = file.samplerate, file.frames
+            wanted = given if seconds is None else min(given, ceil(seconds * found))
+            try:
+                channels = file.read(wanted, dtype="float32", always_2d=True)
+            except RuntimeError as error:  # as soundfile's errors are
+                raise ValueError(f"the sound can't be decoded: {_said(error)}") from error
+        if len(channels) < wanted:
+            raise ValueError(
+                f"the sound is damaged: {len(channels) / found:.2f} of {wanted / found:.2f} seconds can be decoded"
+            )
+        rate = rate or found
+        samples = _resampled(channels.mean(axis=1), found, rate)
+        if seconds is not None:
+            samples = samples[: round(seconds * rate)]
+        return _finite(samples)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _resampled(samples: Samples, found: int, rate: int) -> Samples:
+    if found == rate:
+        return samples
+    try:
+        import soxr
+    except ModuleNotFoundError as error:
+        raise _lacking("soxr") from error
+    resampled: Samples = soxr.resample(samples, found, rate)
+    if not len(resampled):
+        raise ValueError(f"the sound has {len(samples)} samples at {found} Hz, and none at {rate} Hz")
+    return resampled
+
+
+def _finite(samples: Samples) -> Samples:
+    import numpy as np
+
+    if not np.isfinite(samples).all():
+        raise ValueError("the sound has samples that are not numbers")
+    return samples
+
+
+def _opened(cell: Any) -> SoundFile:
+    try:
+        import soundfile
+    except ModuleNotFoundError as error:
+        raise _lacking("soundfile") from error
+
+    if not cell or not isinstance(cell, str | bytes):
+        raise ValueError("the sound is missing" if cell is None else f"not a sound: {cell!r}")
+    if isinstance(cell, str) and not Path(cell).is_file():
+        raise ValueError(f"there is no file {cell!r}")
+    named = "the bytes are" if isinstance(cell, bytes) else f"{cell!r} is"
+    try:
+        file = soundfile.SoundFile(io.BytesIO(cell) if isinstance(cell, bytes) else cell)
+    except (OSError, TypeError, RuntimeError) as error:  # a raw file, whose format its name must tell, is a TypeError
+        raise ValueError(f"{named} not a sound in a known format: {_said(error)}") from error
+    short = _CUT_SHORT.search(file.extra_info)
+    if short and int(short[2]) < int(short[1]) < _NOT_KNOWN:
+        file.close()
+        raise ValueError(f"the sound is cut short: {int(short[2]):,} of {int(short[1]):,} bytes are there")
+    if not file.frames:
+        file.close()
+        raise ValueError("the sound is empty")
+    return file
+
+
+def _said(error: Exception) -> str:
+    """What libsndfile says, without where it was said."""
+    return str(getattr(error, "error_string", error))
+
+
+def _lacking(package: str) -> ConfigError:
+    return ConfigError(f"reading sounds needs the package {package}", hint='pip install "pefttools[audio]"')

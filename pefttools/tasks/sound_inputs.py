@@ -1,0 +1,218 @@
+"""From samples to what a base hears: how sounds are cut and padded, and which of its states are of sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from pefttools.bases.skeleton import Skeleton
+from pefttools.errors import BaseModelError
+from pefttools.sites import transformers_models
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.bases import Base
+    from pefttools.data.sounds import Samples
+    from pefttools.tasks.types import Batch
+
+#: seconds that a frame of mel spectra stands for, where the feature extractor takes Kaldi's
+_FRAME = 0.01
+#: seconds of the shortest sound that gives a state, where the base's convolutions don't say it
+_SHORTEST = 0.05
+
+
+@dataclass(frozen=True)
+class SoundInputs:
+    """Makes a batch of sounds, as transformers' feature extractor does for a base.
+
+    Attributes:
+        extractor: transformers' own.
+        samples: samples that each sound is padded to, where the base must be given sounds of one length or hears the
+            padding; None: the longest of the batch, with a mask.
+        shortest: samples that a shorter sound is padded to, so that it has a state.
+        positions: of the base, that the samples take; None: it has no such positions.
+    """
+
+    extractor: Any
+    samples: int | None
+    shortest: int
+    positions: int | None
+
+    @property
+    def rate(self) -> int:
+        """Samples per second."""
+        return int(self.extractor.sampling_rate)
+
+    def __call__(self, sounds: Sequence[Samples]) -> Batch:
+        """The base's main input, and a mask of what is no padding, where there is one.
+
+        Args:
+            sounds: samples of each, at `rate`.
+        """
+        import numpy as np
+
+        padded = [np.pad(one, (0, max(0, self.shortest - len(one)))) for one in sounds]
+        length = {"padding": True} if self.samples is None else {
+            "padding": "max_length", "max_length": self.samples, "truncation": True,
+        }  # fmt: skip
+        found = self.extractor(
+            padded, sampling_rate=self.rate, return_attention_mask=True, return_tensors="pt", **length
+        )
+        names = [name for name in (self.extractor.model_input_names[0], "attention_mask") if name in found]
+        return {name: found[name].contiguous() for name in names}  # a mask of frames is cut out of one of samples
+
+    def shapes(self, seconds: float) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape of one row and number format of each part of a batch whose longest sound is so long."""
+        import numpy as np
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+        silence = np.zeros(max(1, round(seconds * self.rate)), dtype=np.float32)
+        with unset_fake_temporarily():  # a plan computes without numbers, a feature extractor only with them
+            found = self([silence])
+        return {name: (tuple(part.shape[1:]), part.dtype) for name, part in found.items()}
+
+
+def sound_inputs(base: Base, seconds: float) -> SoundInputs:
+    """What makes batches of sounds for a base.
+
+    Args:
+        base: its files; of a skeleton the configuration alone will do.
+        seconds: of the longest sound.
+
+    Raises:
+        BaseModelError: the base has no feature extractor.
+    """
+    config, extractor = _configuration(base), load_extractor(base)
+    rate = extractor.sampling_rate
+    samples = ceil(seconds * rate)
+    if _has_positions(config):
+        per_position = 2 * extractor.hop_length  # the second convolution takes every other frame
+        positions = min(ceil(samples / per_position), config.max_source_positions)
+        return SoundInputs(extractor, positions * per_position, 0, positions)
+    shortest = _receptive_field(config) or ceil(_SHORTEST * rate)
+    fixed = _hears_padding(config) or _takes_frames(config)
+    return SoundInputs(extractor, max(samples, shortest) if fixed else None, shortest, None)
+
+
+def seconds_taken(base: Base) -> float | None:
+    """How long a sound a base can take; None where it sets no limit.
+
+    Raises:
+        BaseModelError: the base has no feature extractor.
+    """
+    config = _configuration(base)
+    if _has_positions(config):
+        extractor = load_extractor(base)
+        return float(config.max_source_positions * 2 * extractor.hop_length / extractor.sampling_rate)
+    return config.max_length * _FRAME if _takes_frames(config) else None
+
+
+def load_extractor(base: Base) -> Any:
+    """The base's feature extractor; for a skeleton without its file, the one that transformers makes for its type.
+
+    Raises:
+        BaseModelError: there is none.
+    """
+    from transformers import FEATURE_EXTRACTOR_MAPPING, AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(base.folder)
+    except (OSError, ValueError, KeyError) as error:
+        config = _configuration(base)
+        if isinstance(base, Skeleton) and type(config) in FEATURE_EXTRACTOR_MAPPING:
+            kind = FEATURE_EXTRACTOR_MAPPING[type(config)]
+            return kind(feature_size=config.num_mel_bins) if _has_positions(config) else kind()
+        raise BaseModelError(f"the base model {base.id!r} has no feature extractor of sounds: {error}") from error
+
+
+def settle_encoder(transformer: nn.Module, positions: int | None) -> None:
+    """Make an encoder like Whisper's compute no more than the sounds need, and that quickly; others stay as they are.
+
+    It takes sounds of exactly as many frames as it has positions for, and computes all of them, silence too: only the
+    first positions are kept, as they are. Its convolutions give states whose numbers do not stand side by side, and so
+    would all that follows: put so once, each step takes half the time, with the same numbers.
+
+    Args:
+        transformer: the model, or one that has it inside.
+        positions: that the sounds take; None: the model has no such encoder.
+    """
+    from torch import nn
+
+    for model in transformers_models(transformer):
+        if positions is None or not hasattr(model, "embed_positions") or not hasattr(model, "conv1"):
+            continue
+        model.layers[0].register_forward_pre_hook(_side_by_side)
+        table = model.embed_positions.weight
+        if positions >= len(table):
+            continue
+        kept = table.detach()[:positions].clone()
+        model.embed_positions = nn.Embedding(positions, table.shape[1], _weight=kept, _freeze=True)
+        model.max_source_positions = model.config.max_source_positions = positions
+
+
+def _side_by_side(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    states, *others = arguments
+    return (states.contiguous(), *others)
+
+
+def takes_mask(config: Any) -> bool:
+    """Whether a base is to be told what is padding: those with a norm over the whole length were trained without."""
+    return getattr(config, "feat_extract_norm", None) != "group"
+
+
+def _hears_padding(config: Any) -> bool:
+    """Whether what stands behind a sound changes its states, be it masked.
+
+    A norm over the whole length does that, and so do several convolutions that give positions, one after the other.
+    """
+    several = hasattr(config, "conv_pos_kernel_size") or getattr(config, "conv_pos_batch_norm", False)
+    return several or not takes_mask(config)
+
+
+def state_mask(transformer: nn.Module, mask: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
+    """Which states are of sound, ``[rows, states]``.
+
+    Args:
+        transformer: that gave the states.
+        mask: of samples or frames that are sound; None: all are.
+        states: ``[rows, states, hidden]``.
+    """
+    import torch
+
+    count = states.shape[1]
+    if mask is None:
+        return torch.ones(states.shape[:2], device=states.device)
+    model = transformers_models(transformer)[0]
+    lengths = model._get_feat_extract_output_lengths(mask.sum(-1))
+    found: torch.Tensor = torch.arange(count, device=states.device)[None] < lengths[:, None]
+    return found.to(states.dtype)
+
+
+def _configuration(base: Base) -> Any:
+    outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
+    return outline.configuration()
+
+
+def _has_positions(config: Any) -> bool:
+    """Whether sounds take positions of their own, as many as an encoder like Whisper's has."""
+    return config.is_encoder_decoder and getattr(config, "max_source_positions", None) is not None
+
+
+def _takes_frames(config: Any) -> bool:
+    """Whether the base takes pictures of sounds, of one size, as AST does."""
+    return getattr(config, "time_stride", None) is not None
+
+
+def _receptive_field(config: Any) -> int:
+    """Samples that the first state is made of; 0 where the base has no such convolutions."""
+    kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
+    if not isinstance(kernels, list | tuple) or not isinstance(strides, list | tuple):
+        return 0
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return int(samples)
