@@ -14,6 +14,7 @@ from pefttools.bases import Base, BaseVariant, variants
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.methods import Capabilities, Method, MethodConfig, Target, TaskFacts
+from pefttools.sites import transformers_models
 from pefttools.tasks import Task, TaskModel
 from pefttools.tasks.generation import end_tokens
 
@@ -134,7 +135,12 @@ class TunedModel(nn.Module):
         Raises:
             ConfigError: prompts of different lengths, which the method can't take in one batch.
         """
+        from transformers import GenerationMixin
+
         apart = self.spec.task.encoder_decoder
+        begun = options.get("decoder_input_ids")
+        if begun is not None:
+            options["decoder_input_ids"] = begun.to(self.device)
         if not apart and not self.spec.method.capabilities.left_padding and not inputs["attention_mask"].all():
             raise ConfigError(
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
@@ -143,11 +149,14 @@ class TunedModel(nn.Module):
         with self.inference_mode(), self.precision():
             inputs = all_moved(inputs, self.device)
             stop = sorted({*ends, *end_tokens(self.transformer)}) or None
-            tokens = self.transformer.generate(  # type: ignore[operator]
-                **inputs, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=stop, **options
-            )
-        # What a decoder writes stands behind the token that it begins with.
-        return cast("torch.Tensor", tokens[:, 1 if apart else inputs["input_ids"].shape[1] :])
+            given = {"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stop, **options}
+            if "input_ids" in inputs:
+                tokens = self.transformer.generate(**inputs, **given)  # type: ignore[operator]
+            else:  # past Whisper's own, which cuts long sounds up and begins as it sees fit
+                tokens = GenerationMixin.generate(transformers_models(self.transformer)[0], **inputs, **given)
+        # What a decoder writes stands behind the tokens that it begins with.
+        before = begun.shape[1] if begun is not None else 1 if apart else inputs["input_ids"].shape[1]
+        return cast("torch.Tensor", tokens[:, before:])
 
     def calibrate(self, calibration: dict[str, Any] | None) -> None:
         """Go by what the task chose on validation; see `Task.calibrate`."""

@@ -87,12 +87,12 @@ def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     config = WhisperConfig(d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
                            decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, num_mel_bins=16,
-                           max_source_positions=50, max_target_positions=32, vocab_size=100, pad_token_id=0,
-                           bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, classifier_proj_size=32,
+                           max_source_positions=50, max_target_positions=64, vocab_size=30522, pad_token_id=0,
+                           bos_token_id=101, eos_token_id=102, decoder_start_token_id=101, classifier_proj_size=32,
                            begin_suppress_tokens=None)  # fmt: skip
     folder = tmp_path_factory.mktemp("whisper")
     torch.manual_seed(0)
-    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    save_base(WhisperForConditionalGeneration(config), folder)
     WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
     return str(folder)
 

@@ -100,7 +100,7 @@ class Texts:
             rows,
             self._tensors.read(examples, tasks[0]),
             begun=[
-                [*task.opening(self._served.config), *(begun[index] if begun else ())]
+                [*task.opening(self._served.config, self._served.tokenizer), *(begun[index] if begun else ())]
                 for index, task in enumerate(tasks)
             ],
             max_new_tokens=[

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
 from pefttools.data import Table
-from pefttools.data.columns import Row
-from pefttools.data.mapped import MappedItems
 from pefttools.tasks.head import HeadTask
-from pefttools.tasks.size_unit import SECONDS
-from pefttools.tasks.task import Batch, Example, TaskConfig, TaskModel
+from pefttools.tasks.sound_task import SoundConfig, SoundTask
+from pefttools.tasks.task import Batch, Example, TaskModel
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from pefttools.tasks.model import Model
 
 
-class AudioHeadConfig(TaskConfig):
+class AudioHeadConfig(SoundConfig):
     """Options of every such task."""
 
     head: Literal["model", "mean"] = Field(
@@ -31,29 +29,15 @@ class AudioHeadConfig(TaskConfig):
         description="model: the model's own head; mean: the mean of the states of the sound, without those of padding, "
         "and one linear layer",
     )
-    max_seconds: float = Field(
-        30.0,
-        ge=0.1,
-        allow_inf_nan=False,
-        description="longest sound, in seconds; longer ones are truncated, and counted. Where a base takes sounds of "
-        "one length, as Whisper does, all are padded to it: the shorter, the less time and memory",
-    )
 
 
 ConfigT = TypeVar("ConfigT", bound=AudioHeadConfig)
 
 
-class AudioHeadTask(HeadTask[ConfigT]):
-    """One answer per sound, in the column `audio`: a path beside the data file, or the bytes of a file.
+class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
+    """One answer per sound, in the column `audio`."""
 
-    Sounds are decoded where a batch is made of them, so that no more than a batch of samples is in memory.
-    """
-
-    modality = "audio"
     auto_class = "AutoModelForAudioClassification"
-    reads = frozenset({"input_features", "input_values"})
-    size_unit = SECONDS
-    sized_by = "size"
     # Whole layers and stretches of sound are left out at random by no generator that a seed reaches.
     config_changes = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}  # noqa: RUF012
 
@@ -64,17 +48,6 @@ class AudioHeadTask(HeadTask[ConfigT]):
     def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
         """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
 
-    def processor(self, base: Base) -> Any:
-        from pefttools.tasks.sound_inputs import sound_inputs
-
-        return sound_inputs(base, self.options.max_seconds)
-
-    def input_limit(self, base: Base) -> int | None:
-        from pefttools.tasks.sound_inputs import seconds_taken
-
-        taken = seconds_taken(base)
-        return None if taken is None else int(taken * self.size_unit.parts)
-
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         from pefttools.tasks.sound_inputs import settle_encoder
 
@@ -82,99 +55,28 @@ class AudioHeadTask(HeadTask[ConfigT]):
         settle_encoder(built.transformer, built.processor.positions)
         return built
 
-    def identity(self, row: Row) -> Hashable:
-        return hash(row["audio"])
-
-    def check_audio(self, table: Table, index: int, *, whole: bool = False) -> None:
-        """Refuse a row whose sound is missing, empty, damaged or in no known format.
-
-        Args:
-            table: the rows.
-            index: of the row.
-            whole: decode it, which finds every damage and takes time.
-
-        Raises:
-            DataError: names file, row and column.
-        """
-        from pefttools.data.sounds import read_sound, sound_seconds
-
-        cell = table.beside(index, table.rows[index].get("audio"))
-        try:
-            found = sound_seconds(cell)
-        except ValueError as error:
-            raise table.error(index, "audio", str(error)) from error
-        if whole:
-            # At its own rate: which one the base takes changes nothing.
-            read_sound(cell, table.place(index, "audio"), None, min(found, self.options.max_seconds))
-
-    def idle_options(self, processor: Any, train: Table) -> list[str]:
-        from pefttools.data.sounds import sound_seconds
-
-        if processor.samples is None or not len(train):
-            return []
-        cells = (train.beside(index, row["audio"]) for index, row in enumerate(train.rows))
-        longest, padded = max(map(sound_seconds, cells)), processor.samples / processor.rate
-        if longest > padded / 2:
-            return []
-        return [
-            f"task.max_seconds={padded:g}: all sounds are padded to it for this base, and the longest of the training "
-            f"rows has {longest:.2f} seconds; a lower one saves time and memory"
-        ]
-
     def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
-        from pefttools.data.sounds import sound_seconds
-
         learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)
-        limit = self.longest_input or 0
         examples = []
-        for index, row in enumerate(table.rows):
-            cell = table.beside(index, row["audio"])
-            try:
-                length = max(1, round(sound_seconds(cell) * self.size_unit.parts))
-            except ValueError as error:
-                raise table.error(index, "audio", str(error)) from error
-            example: Example = {
-                "audio": cell,
-                "where": table.place(index, "audio"),
-                "length": length,
-                "size": min(length, limit),
-            }
+        for index in range(len(table)):
+            example = self.sound_example(table, index)
             if learned:
                 example["labels"] = self.target(table, index, labels)
             examples.append(example)
         return examples
 
-    def size(self, example: Example) -> int:
-        return int(example["size"])
-
-    def sizes(self, examples: Sequence[Example]) -> list[int]:
-        if isinstance(examples, MappedItems):
-            return examples.numbers("size")
-        return [self.size(example) for example in examples]
-
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
         import torch
 
-        from pefttools.data.sounds import read_sound
-
-        longest = self.options.max_seconds
-        batch: Batch = processor([read_sound(one["audio"], one["where"], processor.rate, longest) for one in examples])
+        batch = self.heard(examples, processor)
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        return batch
-
-    def probe(self, processor: Any) -> Batch:
-        import numpy as np
-
-        tone = np.sin(np.arange(processor.rate) * (2 * np.pi * 440 / processor.rate))
-        batch: Batch = processor([tone.astype(np.float32)])
         return batch
 
     def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
         import torch
 
-        shapes = model.processor.shapes(max(sizes) / self.size_unit.parts)
-        batch: Batch = {name: torch.ones((len(sizes), *shape), dtype=kind) for name, (shape, kind) in shapes.items()}
+        batch = self.planned_sounds(model.processor, sizes)
         batch["labels"] = torch.tensor([self.planned_example(1, model.labels)["labels"]] * len(sizes))
         return batch
 

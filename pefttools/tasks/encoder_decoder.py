@@ -12,6 +12,7 @@ from pefttools.bases.model_class import TEXT
 from pefttools.data import Table
 from pefttools.errors import ConfigError
 from pefttools.methods import Target
+from pefttools.sites import transformers_models
 from pefttools.tasks.batches import in_order_of_size
 from pefttools.tasks.generating_task import GeneratingConfig, GeneratingTask
 from pefttools.tasks.generation import answer_text, end_tokens
@@ -61,9 +62,13 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
     def tokenizer_of(self, processor: Any) -> Any:
         """What writes the answers."""
 
-    def opening(self, config: Any) -> list[int]:
-        """Tokens that the decoder of a base with this configuration begins with; they are not learned."""
-        return [int(config.decoder_start_token_id)]
+    def unlearned(self, processor: Any) -> list[int]:
+        """Tokens that stand between the first one of every text and those that are learned, such as a language's."""
+        return []
+
+    def opening(self, config: Any, processor: Any) -> list[int]:
+        """Tokens that the decoder of a base with this configuration begins with."""
+        return [int(config.decoder_start_token_id), *self.unlearned(processor)]
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         import transformers
@@ -88,7 +93,10 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         Returns:
             Number of tokens before anything was cut.
         """
-        ids = list(self.tokenizer_of(processor)(text_target=text)["input_ids"])
+        tokenizer, before = self.tokenizer_of(processor), self.unlearned(processor)
+        ids = list(tokenizer(text_target=text)["input_ids"])
+        if before:  # the tokenizer writes them too, and the first one of every text
+            ids = ids[1 + len(before) :]
         example |= {"labels": ids[: self.options.max_target_length], "reference": text}
         return len(ids)
 
@@ -103,13 +111,14 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         if "labels" not in examples[0]:
             batch["decoder_input_ids"] = torch.full((len(examples), 1), IGNORE)
             return batch
-        longest = max(len(example["labels"]) for example in examples)
+        before = torch.tensor(self.unlearned(processor), dtype=torch.long)
+        longest = len(before) + max(len(example["labels"]) for example in examples)
         labels = torch.full((len(examples), longest), IGNORE)
         ids = torch.full((len(examples), longest), int(self.tokenizer_of(processor).pad_token_id))
         for row, example in enumerate(examples):
-            learned = torch.tensor(example["labels"])
-            labels[row, : len(learned)] = learned
-            ids[row, 1 : len(learned)] = learned[:-1]
+            written = torch.cat([before, torch.tensor(example["labels"])])
+            labels[row, len(before) : len(written)] = written[len(before) :]
+            ids[row, 1 : len(written)] = written[:-1]
         ids[:, 0] = IGNORE
         batch["decoder_input_ids"], batch["labels"] = ids, labels
         return batch
@@ -122,9 +131,14 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        import torch
+
         given = {name: tensor for name, tensor in batch.items() if name != LABELLED}
         ids = given["decoder_input_ids"]
         given["decoder_input_ids"] = ids.masked_fill(ids == IGNORE, start_token(transformer))
+        for name in self.reads - TEXT & given.keys():  # numbers, which a model takes in the format of its weights
+            if not torch.is_autocast_enabled(given[name].device.type):
+                given[name] = given[name].to(number_format(transformer))
         return cast("torch.Tensor", transformer(**given, use_cache=False).logits)
 
     def planned_targets(self, rows: int, length: int) -> Batch:
@@ -144,6 +158,22 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         given = self.options.model_fields_set
         return [f"task.{name} has no effect: task.generate is off" for name in idle if name in given]
 
+    def written(self, model: Model, examples: Sequence[Example], **options: Any) -> torch.Tensor:
+        """What a model writes for a batch: the new tokens only, ``[rows, new]``.
+
+        Args:
+            model: the model.
+            examples: encoded rows.
+            options: of `Model.generate`.
+        """
+        import torch
+
+        inputs = self.encoder_batch(examples, model.processor)
+        for name in self.reads - TEXT & inputs.keys():
+            inputs[name] = inputs[name].to(number_format(model.transformer))
+        opening = self.opening(transformers_models(model.transformer)[0].config, model.processor)
+        return model.generate(inputs, decoder_input_ids=torch.tensor([opening] * len(examples)), **options)
+
     def answers(
         self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
     ) -> list[str]:
@@ -151,10 +181,9 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}
 
         def run(batch: list[Example]) -> list[str]:
-            new = model.generate(
-                self.encoder_batch(batch, model.processor), ends=ends, max_new_tokens=self.options.max_new_tokens,
-                num_beams=self.options.beams,
-            )  # fmt: skip
+            new = self.written(
+                model, batch, ends=ends, max_new_tokens=self.options.max_new_tokens, num_beams=self.options.beams
+            )
             return [answer_text(row, tokenizer, ends).strip() for row in new.tolist()]
 
         return in_order_of_size(examples, self.sizes(examples), batch_size, run, progress)
@@ -162,6 +191,9 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
 
 def start_token(transformer: nn.Module) -> int:
     """The token that a model's decoder begins with."""
-    from pefttools.sites import transformers_models
-
     return int(transformers_models(transformer)[0].config.decoder_start_token_id)
+
+
+def number_format(transformer: nn.Module) -> torch.dtype:
+    """Number format of a model's states."""
+    return next(parameter.dtype for parameter in transformer.parameters() if parameter.is_floating_point())

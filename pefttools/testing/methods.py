@@ -217,8 +217,7 @@ def _check_pooled_writing(pool: pefttools.AdapterPool, model: TunedModel, exampl
         if model.spec.variant.quantized:
             alone = pool.write_tokens([example], ["one"], max_new_tokens=5, min_new_tokens=5)
         else:
-            inputs = task.encoder_batch([example], model.processor)
-            alone = model.generate(inputs, max_new_tokens=5, min_new_tokens=5, num_beams=task.options.beams)
+            alone = task.written(model, [example], max_new_tokens=5, min_new_tokens=5, num_beams=task.options.beams)
         assert alone.tolist() == [row], f"a row of a pool writes {row}, alone {alone.tolist()}"
 
 
@@ -244,9 +243,9 @@ def _check_written(model: TunedModel, examples: Sequence[dict[str, Any]]) -> Non
     """A decoder writes beside others what it writes alone: what is most likely after what it has written so far."""
     task: Any = model.spec.task
     options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5}
-    together = model.generate(task.encoder_batch(examples, model.processor), **options)
+    together = task.written(model, examples, **options)
     for row, example in zip(together.tolist(), examples, strict=True):
-        (alone,) = model.generate(task.encoder_batch([example], model.processor), **options).tolist()
+        (alone,) = task.written(model, [example], **options).tolist()
         assert row == alone, "padding changes what is written"
         logits = model.run([{**example, "labels": row}])[0]
         logits[:, task.answer_ends(model.processor)] = -torch.inf  # as the least number of tokens asks for

@@ -77,6 +77,10 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"max_new_tokens": 3, "max_target_length": 64},
         [{"text": _text(n), "target": _text(3 * n + 1)} for n in range(24)],
     ),
+    "speech-recognition": (
+        {"max_seconds": 1.0, "max_target_length": 32, "max_new_tokens": 3},
+        [{"audio": str(_sounds() / f"{n}.flac"), "text": _text(n)} for n in range(24)],
+    ),
     "masked-lm": ({}, [{"text": f"{_text(n)} {_text(n + 3)}"} for n in range(24)]),
     "token-classification": (
         {},
