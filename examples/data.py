@@ -101,13 +101,13 @@ def passages() -> dict[str, Rows]:
             for name in ("combined", "dev")
         }
     test = [{"question": row["question"], "passage": row["passage"]} for row in files["dev"]]
-    # This file has a passage's title before it, and some passages cut at another place: those that end alike are one.
+    # This file has a passage's title before it, and some passages are cut elsewhere: alike is what begins or ends so.
     rows = [
         {"question": row["question"], "passage": row["passage"].partition(" -- ")[2] or row["passage"]}
         for row in files["combined"]
     ]
-    held_out = {row["passage"][-60:] for row in test}
-    train = [row for row in rows if row["passage"][-60:] not in held_out]
+    held_out = {end for row in test for end in (row["passage"][:60], row["passage"][-60:])}
+    train = [row for row in rows if held_out.isdisjoint((row["passage"][:60], row["passage"][-60:]))]
     random.Random(0).shuffle(train)
     return {"passages-train": train, "passages-test": test}
 

@@ -43,9 +43,9 @@ class EmbeddingHead(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return embedded(pool(_wide(states), mask, self.pooling), self.change)
 
-    def weight(self) -> torch.Tensor | None:
-        """The projection's matrix, ``[hidden, hidden]``; None: there is none."""
-        return None if self.change is None else projection(self.change.detach())
+    def layer(self) -> dict[str, torch.Tensor] | None:
+        """State of the projection, as of a `torch.nn.Linear` without bias; None: there is none."""
+        return None if self.change is None else {"weight": projection(self.change.detach())}
 
 
 class ServedEmbedding(ServedHead):

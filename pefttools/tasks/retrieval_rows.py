@@ -204,8 +204,8 @@ def group_notes(tables: Mapping[str, Table]) -> list[str]:
             notes.append(f"{split}: {single:,} rows have a label that no other row has, and count in no metric")
         if shared := len(counts.keys() & learned):
             notes.append(
-                f"{split}: {shared:,} of {len(counts):,} labels occur in train too; set data.group to the labels' column "
-                "to measure labels that were not learned"
+                f"{split}: {shared:,} of {len(counts):,} labels occur in train too; set data.group to the labels' "
+                "column to measure labels that were not learned"
             )
         learned = learned or set(counts)
     return notes

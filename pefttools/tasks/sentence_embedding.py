@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pefttools.bases import Base
 from pefttools.data import Table
@@ -17,8 +15,10 @@ from pefttools.data.labels import label_text
 from pefttools.data.mapped import MappedItems
 from pefttools.errors import DataError
 from pefttools.metrics import Metric
-from pefttools.metrics.ranking import ByChance, Ranked
+from pefttools.metrics.ranking import ByChance
 from pefttools.metrics.retrieval import MRR, NDCG, HitRate, Recall, RetrievalMetric
+from pefttools.tasks.embedding_config import SentenceEmbeddingConfig
+from pefttools.tasks.embedding_prediction import EmbeddingPrediction
 from pefttools.tasks.retrieval_rows import (
     Candidates,
     Known,
@@ -29,7 +29,7 @@ from pefttools.tasks.retrieval_rows import (
     negatives_of,
     pair_notes,
 )
-from pefttools.tasks.task import Batch, Example, Prediction, Progress, Role, TextTaskConfig
+from pefttools.tasks.task import Batch, Example, Prediction, Progress, Role
 from pefttools.tasks.text_head import TextStatesTask, pooling_of
 from pefttools.tasks.texts import check_text
 
@@ -44,62 +44,6 @@ _INPUTS = ("input_ids", "attention_mask")
 #: of the names of a batch's further texts
 _OTHERS = "other_"
 _A_RANDOM_ORDER = "a random order"
-
-
-class SentenceEmbeddingConfig(TextTaskConfig):
-    """Options of sentence embedding."""
-
-    head: Literal["auto", "mean", "cls", "last"] = Field(
-        "auto", description="how the states of the tokens become one; auto: what the base's files say, else the mean"
-    )
-    projection: bool = Field(
-        False,
-        description="a linear layer on the pooled states, which begins as the identity: what the method head trains",
-    )
-    temperature: float = Field(0.05, ge=0.001, description="similarities are divided by it in the loss")
-    symmetric: bool = Field(False, description="of pairs: the positive must find its text too")
-    form: Literal["auto", "pairs", "labels"] = Field(
-        "auto",
-        description="pairs: a text and its positive; labels: texts of one label are near; auto: what columns there are",
-    )
-    negatives: int | None = Field(
-        None, ge=0, description="maximum number of a row's hard negatives in a training batch; none: all of them"
-    )
-
-
-@dataclass(frozen=True)
-class EmbeddingPrediction(Prediction):
-    """The embedding of one text.
-
-    Attributes:
-        answer: its numbers, an array of floats.
-        known: what is known of its row.
-        others: embeddings of the row's other texts, until they were ranked.
-        ranking: where the right candidates stand, once all were ranked.
-        nearest: text or label of the first candidate.
-    """
-
-    answer: Any
-    known: Known | None = None
-    others: Sequence[array[float]] = ()
-    ranking: Ranked | None = None
-    nearest: str | None = None
-
-    def as_dict(self, *, all_scores: bool = False) -> dict[str, Any]:
-        return {"prediction": self.shown(self.answer)}
-
-    def shown(self, answer: Any) -> Any:
-        if isinstance(answer, Known):
-            return answer.shown
-        return [round(number, 8) for number in answer] if isinstance(answer, array) else answer
-
-    def entry(self, reference: Any) -> dict[str, Any]:
-        """What was found first, not the embedding."""
-        found: dict[str, Any] = {"prediction": self.nearest, "reference": self.shown(reference)}
-        if self.ranking is not None and self.ranking.relevant:
-            found["correct"] = bool(self.ranking.hit(1))
-            found["reciprocal_rank"] = self.ranking.reciprocal(None)
-        return found
 
 
 class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
@@ -118,6 +62,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         "label": Role("label", required=False, is_input=False),
     }
     peft_task_type = "FEATURE_EXTRACTION"
+    embeds = True
     loss_over_batch = True
     named_metrics = {"ndcg": NDCG, "recall": Recall, "mrr": MRR, "hit_rate": HitRate}  # noqa: RUF012
 
@@ -377,6 +322,8 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         return {**batch, **others, "labels": torch.zeros(rows, count or rows, dtype=torch.long)}
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
+        if format == "transformers" and self.options.projection:
+            return "transformers has no place for its projection; --format sentence-transformers has"
         return None
 
 

@@ -67,6 +67,8 @@ class Task(ScoredTask[ConfigT]):
     one_label: ClassVar[bool] = False
     #: whether there is one output per token, not one per row
     per_token: ClassVar[bool] = False
+    #: whether a row's answer is a vector, an array of floats
+    embeds: ClassVar[bool] = False
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
     #: whether a row's loss depends on the other rows of its batch. Such a batch is never split: its loss is that of the
