@@ -85,6 +85,10 @@ class TaskFacts(Protocol):
         """What the model reads: ``text``, ``image``, ``audio`` or ``image-text``."""
 
     @property
+    def generates(self) -> bool:
+        """Whether answers are texts from the base's own language head."""
+
+    @property
     def why_no_head(self) -> str | None:
         """Why there is no head that could be trained alone; None: there is one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,23 +88,29 @@ class ByChance:
         return self.relevant * min(k, self.candidates) / self.candidates
 
     def hit(self, k: int) -> float:
-        return math.fsum(chance for _, chance in self._first(k))
+        return _by_chance(self.relevant, self.candidates, k)[0]
 
     def reciprocal(self, k: int | None) -> float:
-        return math.fsum(chance / place for place, chance in self._first(k))
+        return _by_chance(self.relevant, self.candidates, k)[1]
 
     def gain(self, k: int) -> float:
         return ideal_gain(min(k, self.candidates)) * self.relevant / self.candidates
 
-    def _first(self, k: int | None) -> Iterator[tuple[int, float]]:
-        """Places that the first right one may have, and how likely each is."""
-        none_yet, wrong = 1.0, self.candidates - self.relevant
-        for before in range(min(self.candidates if k is None else k, wrong + 1)):
-            left = self.candidates - before
-            yield before + 1, none_yet * self.relevant / left
-            none_yet *= (wrong - before) / left
+
+@functools.lru_cache(maxsize=4096)  # many queries have as many right candidates
+def _by_chance(relevant: int, candidates: int, k: int | None) -> tuple[float, float]:
+    """Chance that one of the first `k` is right, and the mean of one by the place of the first that is."""
+    none_yet, wrong = 1.0, candidates - relevant
+    hits, reciprocals = [], []
+    for before in range(min(candidates if k is None else k, wrong + 1)):
+        left = candidates - before
+        hits.append(none_yet * relevant / left)
+        reciprocals.append(hits[-1] / (before + 1))
+        none_yet *= (wrong - before) / left
+    return math.fsum(hits), math.fsum(reciprocals)
 
 
+@functools.lru_cache(maxsize=4096)
 def ideal_gain(count: int) -> float:
     """The gain where the first places are all right."""
     return math.fsum(1 / math.log2(1 + place) for place in range(1, count + 1))
@@ -160,11 +167,12 @@ def _block(
     best_wrong, best_right = of_wrong.argmax(1), of_right.argmax(1)
     before = (of_wrong >= of_right.max(1, keepdims=True)).sum(1)
     top_wrong, top_right = _largest(of_wrong, depth), _largest(of_right, depth)
-    # A right one stands behind the right ones before it and behind all wrong ones that are as near.
-    places = 1 + np.arange(top_right.shape[1]) + (top_wrong[:, None, :] >= top_right[:, :, None]).sum(2)
     for row in range(len(queries)):
         count = int(right[row].sum())
-        own_places = tuple(int(place) for place in places[row][:count] if place <= depth)
+        # A right one stands behind the right ones before it and behind all wrong ones that are as near.
+        wrong_before = top_wrong.shape[1] - np.searchsorted(top_wrong[row], top_right[row][::-1], side="left")
+        places = 1 + np.arange(len(wrong_before)) + wrong_before
+        own_places = tuple(int(place) for place in places[:count] if place <= depth)
         first = int(before[row]) + 1 if count else 0
         whole = len(candidates) - len(left_out[row])
         nearest = -1 if not whole else int(best_right[row] if first == 1 else best_wrong[row])
@@ -172,10 +180,10 @@ def _block(
 
 
 def _largest(scores: Numbers, count: int) -> Numbers:
-    """The largest of each row, from the largest on."""
+    """The largest of each row, the largest last."""
     import numpy as np
 
     if count < scores.shape[1]:
         scores = np.partition(scores, -count, axis=1)[:, -count:]
-    found: Numbers = np.sort(scores, axis=1)[:, ::-1]
+    found: Numbers = np.sort(scores, axis=1)
     return found

@@ -5,11 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pefttools.metrics.ranking import Ranked
 from pefttools.tasks.evaluation import Prediction
 from pefttools.tasks.retrieval_rows import Known
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,8 @@ class EmbeddingPrediction(Prediction):
             found["correct"] = bool(self.ranking.hit(1))
             found["reciprocal_rank"] = self.ranking.reciprocal(None)
         return found
+
+
+def as_array(row: torch.Tensor) -> array[float]:
+    """An embedding in four bytes a number."""
+    return array("f", row.tolist())

@@ -17,8 +17,9 @@ from pefttools.errors import DataError
 from pefttools.metrics import Metric
 from pefttools.metrics.ranking import ByChance
 from pefttools.metrics.retrieval import MRR, NDCG, HitRate, Recall, RetrievalMetric
+from pefttools.tasks.embedding_batches import collated, encoded, others_of, planned, split
 from pefttools.tasks.embedding_config import SentenceEmbeddingConfig
-from pefttools.tasks.embedding_prediction import EmbeddingPrediction
+from pefttools.tasks.embedding_prediction import EmbeddingPrediction, as_array
 from pefttools.tasks.retrieval_rows import (
     Candidates,
     Known,
@@ -26,7 +27,6 @@ from pefttools.tasks.retrieval_rows import (
     check_pair,
     form_of,
     group_notes,
-    negatives_of,
     pair_notes,
 )
 from pefttools.tasks.task import Batch, Example, Prediction, Progress, Role
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from pefttools.heads.served import ServedHead
     from pefttools.tasks.model import Model
 
-_INPUTS = ("input_ids", "attention_mask")
-#: of the names of a batch's further texts
-_OTHERS = "other_"
 _A_RANDOM_ORDER = "a random order"
 
 
@@ -123,46 +120,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         learned = labelled and bool({"positive", "label"} & table.columns.keys())
         form = form_of(table, self.options.form) if learned else None
-        ids, lengths = self._tokens(table.column("text"), tokenizer)
-        examples: list[Example] = [
-            {
-                "input_ids": one,
-                "attention_mask": [1] * len(one),
-                "length": length,
-                "size": len(one),
-                "text": row["text"],
-            }
-            for one, length, row in zip(ids, lengths, table.rows, strict=True)
-        ]
-        if form == "labels":
-            for example, row in zip(examples, table.rows, strict=True):
-                example["label"] = label_text(row["label"])
-        elif form == "pairs":
-            self._encode_others(examples, table, tokenizer)
-        return examples
-
-    def _encode_others(self, examples: Sequence[Example], table: Table, tokenizer: Any) -> None:
-        """Add the tokens of the other texts to examples of pairs."""
-        others = [[row["positive"], *negatives_of(row.get("negative"))] for row in table.rows]
-        ids, lengths = self._tokens([text for texts in others for text in texts], tokenizer)
-        begin = 0
-        for example, texts in zip(examples, others, strict=True):
-            own, end = ids[begin : begin + len(texts)], begin + len(texts)
-            example["others"] = json.dumps(texts)
-            example["other_ids"] = [token for one in own for token in one]
-            example["other_sizes"] = [len(one) for one in own]
-            example["length"] = max(example["length"], *lengths[begin:end])
-            example["size"] = max(example["size"], *example["other_sizes"])
-            begin = end
-
-    def _tokens(self, texts: Sequence[str], tokenizer: Any) -> tuple[list[list[int]], list[int]]:
-        """Tokens of texts, cut to the longest input, and how many there were before that."""
-        ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=self.options.max_length)["input_ids"]
-        lengths = [len(one) for one in ids]
-        for index, length in enumerate(lengths):
-            if length == self.options.max_length:  # as long as that, or longer
-                lengths[index] = len(tokenizer(texts[index], verbose=False)["input_ids"])
-        return ids, lengths
+        return encoded(table, form, tokenizer, self.options.max_length)
 
     def size(self, example: Example) -> int:
         return int(example["size"]) if "size" in example else len(example["input_ids"])
@@ -180,30 +138,10 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         return known.others[0] if known is not None and known.others else None
 
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
-        """Texts, ``[rows, tokens]``; positives, and then negatives, by the same names with ``other_`` before them.
-
-        ``labels`` say what each other text is to each text, see `pefttools.tasks.contrast`.
-        """
-        from pefttools.tasks import contrast
-
-        batch = _padded([one["input_ids"] for one in examples], tokenizer)
-        rows = [known for known in map(Known.of, examples) if known is not None]
-        if len(rows) < len(examples):
-            return batch
-        texts = [row.text for row in rows]
-        if not rows[0].others:
-            return {**batch, "labels": contrast.of_labels(texts, [row.label for row in rows])}
-        most = None if self.options.negatives is None else 1 + self.options.negatives
-        ids = [_others(one)[:most] for one in examples]
-        ordered = [one[0] for one in ids] + [tokens for one in ids for tokens in one[1:]]
-        negatives = [text for row in rows for text in row.others[1:most]]
-        others = {_OTHERS + name: tensor for name, tensor in _padded(ordered, tokenizer).items()}
-        return {**batch, **others, "labels": contrast.of_pairs(texts, [row.others[0] for row in rows], negatives)}
+        return collated(examples, tokenizer, self.options.negatives)
 
     def passes(self, batch: Batch) -> list[Batch]:
-        texts = {name: tensor for name, tensor in batch.items() if not name.startswith(_OTHERS)}
-        others = {name.removeprefix(_OTHERS): one for name, one in batch.items() if name.startswith(_OTHERS)}
-        return [texts, others] if others else [texts]
+        return split(batch)
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         """Embeddings of the texts, and behind them of all others: ``[texts + others, size]``."""
@@ -228,7 +166,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         return loss
 
     def evaluation_pass(self, model: Model, batch: Batch) -> Any:
-        return model.run_batch({name: batch[name] for name in _INPUTS})
+        return model.run_batch(split(batch)[0])
 
     def predict(
         self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
@@ -239,11 +177,11 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         places: dict[tuple[int, ...], int] = {}
         wanted = []
         for example in examples:
-            own = [example["input_ids"], *(_others(example) if "other_ids" in example else ())]
+            own = [example["input_ids"], *others_of(example)]
             wanted.append([places.setdefault(tuple(one), len(places)) for one in own])
 
         def run(batch: list[Example]) -> list[array[float]]:
-            return [_array(row) for row in model.run(batch).float().cpu()]
+            return [as_array(row) for row in model.run(batch).float().cpu()]
 
         texts: list[Example] = [{"input_ids": list(one)} for one in places]
         found = in_order_of_size(texts, [len(one) for one in places], batch_size, run, progress)
@@ -283,7 +221,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         return known
 
     def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> EmbeddingPrediction:
-        return EmbeddingPrediction(_array(logits))
+        return EmbeddingPrediction(as_array(logits))
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction]:
         """What a random order of the candidates gives on average."""
@@ -299,46 +237,21 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         """A text, with as many others as the options say: of pairs a positive, and negatives where they are told."""
         text = [1] * length
         example: Example = {"input_ids": text, "attention_mask": text, "size": length, "text": ""}
-        if self.options.form == "labels":
+        count = self._planned_others
+        if not count:
             return {**example, "label": ""}
-        count = 1 + (self.options.negatives or 0)
-        return {
-            **example,
-            "others": json.dumps([""] * count),
-            "other_ids": text * count,
-            "other_sizes": [length] * count,
-        }
+        others = {"other_ids": text * count, "other_sizes": [length] * count}
+        return {**example, **others, "others": json.dumps([""] * count)}
 
     def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
-        import torch
+        return planned(len(sizes), max(sizes), self._planned_others)
 
-        def of(rows: int) -> torch.Tensor:
-            return torch.ones(rows, max(sizes), dtype=torch.long)
-
-        rows = len(sizes)
-        batch = {name: of(rows) for name in _INPUTS}
-        count = 0 if self.options.form == "labels" else rows * (1 + (self.options.negatives or 0))
-        others = {_OTHERS + name: of(count) for name in _INPUTS} if count else {}
-        return {**batch, **others, "labels": torch.zeros(rows, count or rows, dtype=torch.long)}
+    @property
+    def _planned_others(self) -> int:
+        """Other texts of a planned row."""
+        return 0 if self.options.form == "labels" else 1 + (self.options.negatives or 0)
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
         if format == "transformers" and self.options.projection:
             return "transformers has no place for its projection; --format sentence-transformers has"
         return None
-
-
-def _others(example: Example) -> list[list[int]]:
-    """Tokens of each of an example's other texts."""
-    found, begin = [], 0
-    for size in example["other_sizes"]:
-        found.append(list(example["other_ids"][begin : begin + size]))
-        begin += size
-    return found
-
-
-def _padded(ids: Sequence[Sequence[int]], tokenizer: Any) -> Batch:
-    return dict(tokenizer.pad({"input_ids": list(ids)}, padding_side="right", return_tensors="pt"))
-
-
-def _array(row: torch.Tensor) -> array[float]:
-    return array("f", row.tolist())

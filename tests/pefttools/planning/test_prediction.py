@@ -127,9 +127,14 @@ def _embedding(
     return _measured(model, batch, targets)
 
 
-@pytest.mark.parametrize("parts", [1, 4])
 @pytest.mark.parametrize(
-    ("options", "per_row"), [({"form": "labels"}, 0), ({}, 1), ({"negatives": 2}, 3)], ids=["labels", "pairs", "hard"]
+    ("options", "per_row", "parts"),
+    [
+        ({}, 1, 1),
+        pytest.param({}, 1, 4, marks=pytest.mark.slow),
+        *(pytest.param({"form": "labels"}, 0, parts, marks=pytest.mark.slow) for parts in (1, 4)),
+        *(pytest.param({"negatives": 2}, 3, parts, marks=pytest.mark.slow) for parts in (1, 4)),
+    ],
 )
 def test_whole_batches_of_several_texts_are_within_a_hundredth(
     options: dict[str, Any], per_row: int, parts: int, tiny_bert: str

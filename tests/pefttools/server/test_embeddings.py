@@ -26,7 +26,7 @@ def adapters(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Two embedders by different methods, and a classifier."""
     folder = tmp_path_factory.mktemp("embedders")
     for number, method in enumerate(("lora", "prefix")):
-        model = pefttools.wrap(tiny_bert, method, task=TASK, precision="float32")
+        model = pefttools.wrap(tiny_bert, method, task={**TASK, "projection": number == 0}, precision="float32")
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():
             for parameter in model.parameters():
