@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _AT_A_TIME = 1 << 21
 #: digits of a similarity that are compared: equal vectors have equal scores, wherever a product computes them
 _DIGITS = 12
+#: beyond any score
+_FAR = 1e300
 
 
 class Ranked(Protocol):
@@ -135,7 +137,7 @@ def rank(
     """Order candidates by their dot product with each query, in blocks of bounded memory.
 
     Of equal scores the wrong ones come first, so that no metric is better for a model that tells nothing apart. Scores
-    are equal where they agree to twelve digits behind the point.
+    are equal where they agree to twelve digits behind the point. What is not a number is worst.
 
     Args:
         queries: ``[queries, size]``.
@@ -163,6 +165,8 @@ def _block(
         right[row, own] = True
         right[row, without] = False
         scores[row, without] = -np.inf
+    # A model that gives no numbers must not be the best of all.
+    scores = np.where(np.isnan(scores), np.where(right, -_FAR, _FAR), scores)
     of_wrong, of_right = np.where(right, -np.inf, scores), np.where(right, scores, -np.inf)
     best_wrong, best_right = of_wrong.argmax(1), of_right.argmax(1)
     before = (of_wrong >= of_right.max(1, keepdims=True)).sum(1)

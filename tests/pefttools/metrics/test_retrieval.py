@@ -71,6 +71,14 @@ def test_a_model_that_tells_nothing_apart_finds_nothing() -> None:
     assert 0 < _measured(MRR(None), rankings) < 1 / 20
 
 
+def test_what_is_not_a_number_is_worst() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[2] = np.nan
+    found = rank(vectors, vectors, [np.array([2, 3])] * 4, [np.array([index]) for index in range(4)], 10)
+    assert [one.ranking.places for one in found] == [(2, 3), (2, 3), (3,), (3,)]
+    assert [one.ranking.first for one in found] == [2, 2, 3, 3]
+
+
 @pytest.fixture(scope="module")
 def predictions(intents: dict[str, str]) -> tuple[Any, Any]:
     """What MiniLM says of real rows, ranked, and its embeddings."""
