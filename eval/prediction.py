@@ -9,6 +9,7 @@ import torch
 from pefttools.errors import ConfigError, WontFitError
 from pefttools.planning.device import GPU, this_device
 from pefttools.progress import Reporter
+from pefttools.tasks.task import Example
 from pefttools.training.predicted import training_bytes
 from pefttools.training.prepare import Prepared
 
@@ -29,9 +30,12 @@ def check_fits(prepared: Prepared, reporter: Reporter) -> None:
     """
     device, available = this_device()
     settings = prepared.recipe.training
-    rows = settings.batch_size // settings.microbatches
+    rows = settings.batch_size // prepared.passes
+    train = prepared.examples.train
+    sizes = prepared.task.sizes(train)
+    longest = train[max(range(len(sizes)), key=sizes.__getitem__)]
     try:
-        need = training_bytes(prepared, device, [prepared.examples.longest] * rows)
+        need = training_bytes(prepared, device, [longest] * rows)
     except ConfigError as error:
         reporter.event(f"it is not known whether memory will suffice: {error.message}")
         return
@@ -43,17 +47,17 @@ def check_fits(prepared: Prepared, reporter: Reporter) -> None:
         )
 
 
-def predict(prepared: Prepared, lengths: Sequence[int], measured: Parts) -> tuple[Predicted | None, str | None]:
+def predict(prepared: Prepared, batch: Sequence[Example], measured: Parts) -> tuple[Predicted | None, str | None]:
     """What was predicted for the profiled batch, and a warning where it differs from what was measured or can't be.
 
     Args:
         prepared: what was trained.
-        lengths: tokens of each text of the profiled batch.
+        batch: examples of the profiled forward pass.
         measured: its parts.
     """
     try:
-        here = training_bytes(prepared, this_device()[0], lengths)
-        gpu = here if torch.cuda.is_available() else training_bytes(prepared, GPU, lengths)
+        here = training_bytes(prepared, this_device()[0], batch)
+        gpu = here if torch.cuda.is_available() else training_bytes(prepared, GPU, batch)
     except ConfigError as error:
         return None, f"memory is not predicted: {error.message}"
     warning = None

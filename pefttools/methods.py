@@ -86,7 +86,11 @@ class TaskFacts(Protocol):
 
     @property
     def generates(self) -> bool:
-        """Whether answers are texts from the base's own language head, so that no head is trained."""
+        """Whether answers are texts from the base's own language head."""
+
+    @property
+    def why_no_head(self) -> str | None:
+        """Why there is no head that could be trained alone; None: there is one."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,9 @@ class Method(ABC, Generic[ConfigT]):
                 f"the method {self.name!r} can't train the task {task.name!r}: it puts virtual tokens before a text, "
                 f"and the task's models read {task.modality}"
             )
-        if can.trains == "head" and task.generates:
+        if can.trains == "head" and task.why_no_head is not None:
             raise ConfigError(
-                f"the method {self.name!r} can't train the task {task.name!r}: it trains a head, and the task has none"
+                f"the method {self.name!r} can't train the task {task.name!r}: it trains a head, and {task.why_no_head}"
             )
         if can.variants is not None and variant.name not in can.variants:
             raise ConfigError(

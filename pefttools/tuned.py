@@ -17,6 +17,7 @@ from pefttools.methods import Capabilities, Method, MethodConfig, Target, TaskFa
 from pefttools.sites import transformers_models
 from pefttools.tasks import Task, TaskModel
 from pefttools.tasks.generation import end_tokens
+from pefttools.tasks.whole_batch import logits_in_parts
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class TunedModel(nn.Module):
         self.spec = spec
         self.processor = processor
         self.autocast = autocast
+        #: parts of a batch's rows that a training pass keeps the activations of one at a time, where the task's loss is
+        #: one of the whole batch
+        self.parts = 1
 
     @property
     def tokenizer(self) -> Any:
@@ -112,6 +116,9 @@ class TunedModel(nn.Module):
         with self.precision():
             if targets is None:
                 return self.spec.task.logits(self.transformer, self.head, batch)
+            if self.parts > 1 and self.spec.task.loss_over_batch:
+                logits = logits_in_parts(self.spec.task, self.transformer, self.head, batch, self.parts)
+                return self.spec.task.loss(logits, targets, num_items_in_batch)
             return self.spec.task.training_loss(self.transformer, self.head, batch, targets, num_items_in_batch)
 
     def run(self, examples: Sequence[dict[str, Any]]) -> torch.Tensor:

@@ -82,10 +82,11 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
     with folder_atomic(output, over=_KIND) as temporary:
         with quiet():
             _with_pooler(plain, tuned).save_pretrained(temporary)
-        tuned.tokenizer.padding_side = "right" if tuned.labels else "left"
+        tuned.tokenizer.padding_side = "left" if tuned.spec.task.generates else "right"
         tuned.tokenizer.save_pretrained(temporary)
-        if tuned.head is not None:
-            state = {name: tensor.cpu().contiguous() for name, tensor in tuned.head.state_dict().items()}
+        state = {} if tuned.head is None else tuned.head.state_dict()
+        if state:
+            state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
             save_file(state, temporary / HEAD, metadata={"format": "pt"})
         written = _check(temporary, tuned, type(plain), wanted)
         if format == "sentence-transformers":
@@ -192,7 +193,8 @@ def _check(folder: Path, tuned: TunedModel, kind: Any, wanted: list[torch.Tensor
         written = kind.from_pretrained(folder, dtype=torch.float32).to(tuned.device).eval()
     head: nn.Module | None = None
     if tuned.head is not None:
-        tuned.head.load_state_dict(load_file(folder / HEAD))
+        if (folder / HEAD).is_file():
+            tuned.head.load_state_dict(load_file(folder / HEAD))
         head = tuned.head
     again = TunedModel(written, head, tuned.spec, tuned.tokenizer, None).eval()
     for batch, expected in zip(_probes(tuned), wanted, strict=True):
@@ -214,30 +216,33 @@ def _compare(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 def _as_sentence_transformer(folder: Path, tuned: TunedModel) -> None:
-    """Add what sentence-transformers reads: pooling, and the linear layer with its softmax.
+    """Add what sentence-transformers reads: pooling, the linear layer where there is one, and what follows it.
 
     Raises:
-        MergeError: it gives other probabilities.
+        MergeError: it gives other probabilities, or other embeddings.
     """
     try:
         from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+        from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
     except ImportError as error:
         raise ConfigError(
             "--format sentence-transformers needs the package sentence-transformers",
             hint="pip install 'sentence-transformers>=6'",
         ) from error
-    assert tuned.head is not None
-    linear: Any = tuned.head.linear
-    assert isinstance(linear, nn.Linear)
+    head: Any = tuned.head
+    layer = head.layer()
     mode = {"last": "lasttoken"}.get(tuned.spec.head_kind, tuned.spec.head_kind)
     with quiet():
-        modules = [
-            Transformer(str(folder), max_seq_length=tuned.spec.task.options.max_length),
-            Pooling(linear.in_features, pooling_mode=mode),
-            Dense(linear.in_features, linear.out_features, activation_function=nn.Softmax()),
-        ]
-        modules[2].linear.load_state_dict(linear.state_dict())
+        transformer = Transformer(str(folder), max_seq_length=tuned.spec.task.options.max_length)
+        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)]
+        if layer is not None:
+            activation = nn.Softmax() if tuned.labels else nn.Identity()
+            outputs, inputs = layer["weight"].shape
+            dense = Dense(inputs, outputs, bias="bias" in layer, activation_function=activation)
+            dense.linear.load_state_dict(layer)
+            modules.append(dense)
+        if tuned.spec.task.embeds:
+            modules.append(Normalize())
         SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
         opened = SentenceTransformer(str(folder), device="cpu")
     texts = [
@@ -249,4 +254,8 @@ def _as_sentence_transformer(folder: Path, tuned: TunedModel) -> None:
     )
     batch.pop("token_type_ids", None)
     found = opened.encode(texts, convert_to_tensor=True, show_progress_bar=False)
-    _compare("probabilities", found, _logits(tuned, dict(batch)).softmax(-1).to(found.device))
+    given = _logits(tuned, dict(batch)).to(found.device)
+    if tuned.labels:
+        _compare("probabilities", found, given.softmax(-1))
+    else:
+        _compare("embeddings", found, given)

@@ -35,6 +35,23 @@ labels = model[0].auto_model.config.id2label
 scores = model.encode(TEXTS)
 print([(labels[int(row.argmax())], float(row.max())) for row in scores])"""
 
+_EMBEDDING = """\
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModel.from_pretrained(FOLDER).eval()
+batch = tokenizer(TEXTS, padding=True, padding_side="right", truncation=True, max_length={length}, return_tensors="pt")
+with torch.no_grad():
+    states = model(**batch).last_hidden_state
+{pooling}
+print(torch.nn.functional.normalize(pooled, dim=-1))"""
+
+_SENTENCE_EMBEDDING = """\
+from sentence_transformers import SentenceTransformer
+
+print(SentenceTransformer(FOLDER).encode(TEXTS))"""
+
 _OWN_HEAD = """\
 from transformers import pipeline
 
@@ -96,6 +113,10 @@ def code(tuned: TunedModel, format: str) -> str:
         )
     if tuned.spec.task.self_supervised and not tuned.spec.task.generates:
         return _FILL_MASK
+    if tuned.spec.task.embeds:
+        if format == "sentence-transformers":
+            return _SENTENCE_EMBEDDING
+        return _EMBEDDING.format(length=length, pooling=_POOLED[tuned.spec.head_kind])
     if not tuned.labels:
         return _LANGUAGE_MODEL.format(prompt=_prompt(tuned), new=options.max_new_tokens)
     if tuned.head is None:
@@ -118,4 +139,6 @@ def _prompt(tuned: TunedModel) -> str:
 def _head(tuned: TunedModel) -> str:
     if tuned.head is None:
         return "the model's own"
+    if tuned.spec.task.embeds:
+        return f"{tuned.spec.head_kind} pooling of the last hidden states, scaled to length 1"
     return f"{tuned.spec.head_kind} pooling of the last hidden states, one linear layer (head.safetensors)"

@@ -36,7 +36,8 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all processes")
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1,
-        description="number of parts in which a batch is computed, to save memory; auto: the fewest that fit here",
+        description="number of parts in which a batch is computed, to save memory; auto: the fewest that fit here. Of "
+        "a loss that compares all rows of a batch, parts run again in the backward pass, and the loss stays the same",
     )
     eval_batch_size: int = Field(64, ge=1, description="batch size for evaluation")
     learning_rate: float | None = Field(None, gt=0, description="none: the method's own default for this base")

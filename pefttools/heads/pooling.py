@@ -43,6 +43,10 @@ class PoolingHead(nn.Module):
         logits: torch.Tensor = self.linear(self.dropout(pool(states.to(self.linear.weight.dtype), mask, self.pooling)))
         return logits
 
+    def layer(self) -> dict[str, torch.Tensor]:
+        """State of the linear layer, as of `torch.nn.Linear`."""
+        return self.linear.state_dict()
+
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """One vector per row, ``[rows, hidden]``; the states themselves where they are not pooled."""

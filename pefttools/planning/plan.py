@@ -22,7 +22,7 @@ from pefttools.planning.counting import Traced
 from pefttools.planning.device import Device
 from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tasks.task import Task
+from pefttools.tasks.task import Batch, Task
 from pefttools.tuned import TunedModel, build
 
 Choice = str | Mapping[str, Any]
@@ -157,7 +157,7 @@ class Planned:
         model = self.build(shape)
         trainable, unquantized = model.count().trainable, unquantized_bytes(model)
         trace = Trace(model, self.device, shape.devices, shape.sharded)
-        training = trace.training([shape.length] * shape.rows, shape.accumulation, shape.optimizer)
+        training = trace.training([shape.length] * self._rows(shape), shape.accumulation, shape.optimizer)
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
         generation = None
         if model.spec.task.generates:
@@ -185,23 +185,28 @@ class Planned:
         """Most tokens of a text."""
         return longest_text(self.base.configuration()) or 1 << 20
 
-    def training_bytes(self, shape: Shape, lengths: Sequence[int] | None = None) -> int:
+    def training_bytes(self, shape: Shape, lengths: Sequence[int] | None = None, like: Batch | None = None) -> int:
         """Training peak alone.
 
         Args:
             shape: of the training.
             lengths: tokens of each text of one forward pass, where they are not all as long as the shape says.
+            like: a batch of the forward pass, where the lengths don't tell all of it.
         """
         trace = Trace(self.build(shape), self.device, shape.devices, shape.sharded)
-        lengths = lengths or [shape.length] * shape.rows
-        return trace.training(lengths, shape.accumulation, shape.optimizer).peak.total()
+        lengths = lengths or [shape.length] * self._rows(shape)
+        return trace.training(lengths, shape.accumulation, shape.optimizer, like).peak.total()
+
+    def _rows(self, shape: Shape) -> int:
+        """Of one forward pass on one device: of a task whose loss is one of the whole batch, all of them."""
+        return shape.batch_size // shape.devices if self.chosen_task().loss_over_batch else shape.rows
 
     def outputs_bytes(self, shape: Shape) -> int:
         """What a training keeps between steps beside `MemoryPlan.persistent_bytes`, where it holds a pass's outputs.
 
         pefttools does not; a script that leaves its model's outputs in a variable does.
         """
-        return Trace(self.build(shape), self.device).outputs(shape.rows, shape.length)
+        return Trace(self.build(shape), self.device).outputs(self._rows(shape), shape.length)
 
     def build(self, shape: Shape) -> TunedModel:
         """The model on the meta device.
@@ -214,10 +219,12 @@ class Planned:
         names = [str(number) for number in range(self.labels)] if task.has_labels else []
         try:
             with torch.device("meta"), quiet():
-                return build(
+                model = build(
                     self.base, known_variants.get(self.variant).name, method, config, task, names,
                     precision=self.precision(shape), seed=0, gradient_checkpointing=shape.gradient_checkpointing,
                 )  # fmt: skip
+                model.parts = shape.accumulation if task.loss_over_batch else 1
+                return model
         except NotImplementedError as error:
             raise ConfigError(
                 f"memory can't be planned for the method {method.name!r} with these options: its "

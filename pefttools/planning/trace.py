@@ -18,6 +18,7 @@ from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.sharding import Sharding
 from pefttools.sites import transformers_models
+from pefttools.tasks.task import Batch
 from pefttools.tuned import TunedModel
 
 
@@ -42,13 +43,16 @@ class Trace:
         self._mode = FakeTensorMode()
         to_fake(model, self._mode, DEVICE)
 
-    def training(self, lengths: Sequence[int], accumulation: int = 1, optimizer: str = "adamw") -> Traced:
+    def training(
+        self, lengths: Sequence[int], accumulation: int = 1, optimizer: str = "adamw", like: Batch | None = None
+    ) -> Traced:
         """A training step in the middle of a training.
 
         Args:
             lengths: tokens of each text of one forward pass.
             accumulation: forward passes of one optimizer step.
             optimizer: see `TrainingConfig`.
+            like: a batch of the same sizes, where the lengths don't tell all of them.
         """
         model = self.model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -62,7 +66,7 @@ class Trace:
             chosen.step()
             chosen.zero_grad()
         with self._counting() as (counter, sharding):
-            batch = self._counted(self._training_batch(lengths), counter)
+            batch = self._counted(self._training_batch(lengths) if like is None else _alike(like), counter)
             labels = batch.pop("labels")
 
             def seen(p: torch.Tensor) -> None:
@@ -81,7 +85,8 @@ class Trace:
                 counter.track(bucket, "gradients")
             counter.reset_peak()
             with counter, kernels(self.device):
-                for _ in range(min(accumulation, 2)):  # from the second pass on gradients stand beside the activations
+                passes = 1 if model.spec.task.loss_over_batch else min(accumulation, 2)
+                for _ in range(passes):  # from the second pass on gradients stand beside the activations
                     loss = model(**batch, targets=labels)
                     with SharedGradients(p.shape for p in trained):
                         _backward(loss)
@@ -169,6 +174,11 @@ class Trace:
 
     def _batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
         return self.model.spec.task.planned_batch(self.model, [length] * rows)
+
+
+def _alike(batch: Batch) -> Batch:
+    """A batch of the same sizes, whose numbers nobody reads."""
+    return {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in batch.items()}
 
 
 def _backward(loss: torch.Tensor) -> None:

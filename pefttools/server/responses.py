@@ -97,7 +97,7 @@ class RowPrediction(_Answer):
     """What the adapter says of one row; scores only where they were asked for and its task has them."""
 
     index: int
-    prediction: str | float | list[str]
+    prediction: str | float | list[str] | list[float]
     score: float | None = None
     scores: dict[str, float] | list[float] | None = None
     cut_from: int | None = None
@@ -165,6 +165,30 @@ class Completion(_Answer):
     model: str
     choices: list[TextChoice]
     usage: Usage
+
+
+class Embedding(_Answer):
+    """One text's embedding: numbers, or base64 of them as float32, the low byte first."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(_Answer):
+    """Tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(_Answer):
+    """One entry per text, in their order."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: EmbeddingUsage
 
 
 class Loaded(_Answer):

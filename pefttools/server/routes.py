@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.server.embedding import EmbeddingRequest, embed, written
 from pefttools.server.errors import error_response
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.keys import Caller
@@ -19,6 +20,7 @@ from pefttools.server.responses import (
     ChatCompletion,
     Classification,
     Completion,
+    Embeddings,
     Health,
     Loaded,
     ModelList,
@@ -134,6 +136,25 @@ async def predict(request: PredictRequest, http: Request, service: ServiceHere, 
     found = await service.predict(chosen, rows, request.on_error, http.is_disconnected)
     data = [{"index": index, **one.as_dict(all_scores=request.scores)} for index, one in enumerate(found)]
     return {"object": "list", "model": chosen.name, "data": data}
+
+
+@router.post("/v1/embeddings", responses=documented(Embeddings))
+async def embeddings(
+    request: EmbeddingRequest, http: Request, service: ServiceHere, caller: CallerHere
+) -> dict[str, Any]:
+    """Embed texts."""
+    inputs = request.inputs()
+    chosen = await service.models.choose(request.model, caller)
+    _limit(len(inputs), service)
+    found = await embed(service, chosen, inputs, http.is_disconnected)
+    tokens, data = 0, []
+    for index, one in enumerate(found):
+        assert one.example is not None and one.prediction is not None
+        tokens += len(one.example["input_ids"])
+        numbers = written(one.prediction.answer, request.encoding_format)
+        data.append({"object": "embedding", "index": index, "embedding": numbers})
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": request.model, "data": data, "usage": usage}
 
 
 @router.post("/v1/chat/completions", responses=documented(ChatCompletion, stream=True))

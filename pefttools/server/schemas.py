@@ -78,7 +78,7 @@ class PredictRequest(_Request):
     )
 
 
-class _OpenAI(_Request):
+class OpenAIRequest(_Request):
     """What OpenAI's clients send: options without effect are taken, and those with an effect are honoured or refused.
 
     Attributes:
@@ -144,7 +144,7 @@ _OF_ANSWERS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-class _Message(_OpenAI):
+class _Message(OpenAIRequest):
     neutral = _OF_ANSWERS
 
     content: Content
@@ -168,7 +168,7 @@ class AssistantMessage(_Message):
     content: Content = ""
 
 
-class StreamOptions(_OpenAI):
+class StreamOptions(OpenAIRequest):
     """Options of a stream."""
 
     idle = frozenset({"include_obfuscation"})
@@ -218,7 +218,7 @@ _NEUTRAL_IN_CHATS: dict[str, tuple[Any, ...]] = {
 }
 
 
-class _Generate(_OpenAI):
+class _Generate(OpenAIRequest):
     model: Model
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=100)
@@ -259,9 +259,15 @@ class CompletionRequest(_Generate):
     prompt: Text | Annotated[list[Text], Field(min_length=1)]
 
 
+#: request -> field that holds several inputs
+_LIMITED = (
+    ("ClassifyRequest", "input"), ("ChatRequest", None), ("CompletionRequest", "prompt"), ("EmbeddingRequest", "input"),
+)  # fmt: skip
+
+
 def limit_schemas(schemas: dict[str, Any], settings: Settings) -> None:
     """Write a server's limits into the JSON schemas of requests."""
-    for name, inputs in (("ClassifyRequest", "input"), ("ChatRequest", None), ("CompletionRequest", "prompt")):
+    for name, inputs in _LIMITED:
         properties = schemas[name]["properties"]
         for field in {"max_tokens", "max_completion_tokens"} & properties.keys():
             for one in _alternatives(properties[field], "integer"):

@@ -145,7 +145,12 @@ class Service:
             lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
             sum(len(str(cell)) for row in rows for cell in row.values()),
         )
-        found = [Answered.of(one, task) for one in examples]
+        return await self.answered(chosen, [Answered.of(one, task) for one in examples], gone)
+
+    async def answered(self, chosen: Chosen, found: Sequence[Answered], gone: Gone | None = None) -> list[Answered]:
+        """Rows with their predictions; those with an error stay as they are. Arguments and errors as `predict`."""
+        task = chosen.task()
+        assert task is not None and chosen.manifest is not None
         good = [one.example for one in found if one.example is not None]
         predictions = iter(task.finish(await self._decoded(chosen, task, good, gone)))
         return [one if one.error else replace(one, prediction=next(predictions)) for one in found]

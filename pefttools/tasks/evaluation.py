@@ -35,6 +35,10 @@ class Prediction(ABC):
         """An answer, or a reference, as it stands in `as_dict`."""
         return answer
 
+    def says(self, other: Prediction) -> bool:
+        """Whether another of the same row says the same."""
+        return bool(self.shown(self.answer) == other.shown(other.answer))
+
     def entry(self, reference: Any) -> dict[str, Any]:
         """Plain values, with ``reference``, and ``correct`` where an answer is simply right or wrong."""
         return {**self.as_dict(), "reference": self.shown(reference)}

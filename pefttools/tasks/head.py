@@ -37,11 +37,16 @@ class HeadTask(Task[ConfigT]):
         """What a head of ours adds to each logit before it has learned anything; None: nothing."""
         return None
 
+    def own_head(self, kind: str, hidden: int, labels: Sequence[str]) -> nn.Module:
+        """A head of ours on states of `hidden` numbers, as it begins."""
+        from pefttools.heads.pooling import PoolingHead
+
+        return PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
+
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         import transformers
 
         from pefttools.bases.loading import load_transformer
-        from pefttools.heads.pooling import PoolingHead
         from pefttools.heads.shell import own_head_modules
 
         kind = head_kind or self.head_kind(base)
@@ -53,7 +58,7 @@ class HeadTask(Task[ConfigT]):
             if missing:
                 raise ConfigError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(missing[:3])}")
             hidden: int = transformer.config.hidden_size  # type: ignore[union-attr,assignment]
-            head = PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
+            head = self.own_head(kind, hidden, labels)
             return TaskModel(
                 transformer,
                 head,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: what a cell holds. ``label``: one name; ``labels``: several; ``words``: a sentence in words; ``tags``: one name per
-#: word; ``chat``: messages; ``tools``: descriptions of functions
-RoleKind = Literal["text", "words", "chat", "tools", "label", "labels", "tags", "number", "image", "audio"]
+#: what a cell holds. ``texts``: one text, or a list of them; ``label``: one name; ``labels``: several; ``words``: a
+#: sentence in words; ``tags``: one name per word; ``chat``: messages; ``tools``: descriptions of functions
+RoleKind = Literal["text", "texts", "words", "chat", "tools", "label", "labels", "tags", "number", "image", "audio"]
 
 
 @dataclass(frozen=True)

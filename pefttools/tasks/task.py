@@ -73,8 +73,13 @@ class Task(ScoredTask[ConfigT]):
     servable: ClassVar[bool] = True
     #: whether what is learned is a part of the input itself
     self_supervised: ClassVar[bool] = False
+    #: whether a row's answer is a vector, an array of floats
+    embeds: ClassVar[bool] = False
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
+    #: whether a row's loss depends on the other rows of its batch. Such a batch is never split: its loss is that of the
+    #: whole, the mean over its rows whatever `num_items_in_batch` says; see `passes`, `kept_together`, `kept_apart`
+    loss_over_batch: ClassVar[bool] = False
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +109,11 @@ class Task(ScoredTask[ConfigT]):
     def outputs(self, labels: Sequence[str]) -> int:
         """Number of the head's outputs."""
         return len(labels)
+
+    @property
+    def why_no_head(self) -> str | None:
+        """Why there is no head that could be trained alone; None: there is one."""
+        return "the task has none" if self.generates else None
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
         """Refuse rows that are made of other parts than those that a model was trained on.
@@ -312,6 +322,21 @@ class Task(ScoredTask[ConfigT]):
     def training_batch(self, model: Model, examples: Sequence[Example]) -> Batch:
         """Examples as one batch to train on."""
         return self.collate(examples, model.processor)
+
+    def passes(self, batch: Batch) -> list[Batch]:
+        """The forward passes whose logits, one behind the other, are those of a batch without its labels.
+
+        Where the loss depends on the whole batch, each may be run in parts of its rows.
+        """
+        return [batch]
+
+    def kept_together(self, example: Example) -> Hashable | None:
+        """Training examples of the same come into batches by twos; None: as they come."""
+        return None
+
+    def kept_apart(self, example: Example) -> Hashable | None:
+        """Training examples of the same are kept out of one batch, as far as that goes; None: they need not be."""
+        return None
 
     @abstractmethod
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:

@@ -94,7 +94,7 @@ def check_declarations(task: Task[Any]) -> None:
 
 
 def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
-    """A row's logits do not depend on its neighbours, and losses add up over the batches of a step."""
+    """A row's logits do not depend on its neighbours; losses add up over a step's batches, or are said not to."""
     task = model.spec.task
     sizes = task.sizes(examples)
     short, long = sizes.index(min(sizes)), sizes.index(max(sizes))
@@ -107,7 +107,10 @@ def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
             seen = together[:1, : len(examples[short]["labels"])]
             alone = alone[:, : seen.shape[1]]
         limit = _TOLERANCE * max(1.0, float(together.abs().max()))
-        assert float((seen - alone).abs().max()) <= limit, "padding changes a row's logits"
+        assert float((seen - alone[:1]).abs().max()) <= limit, "padding changes a row's logits"
+        if task.loss_over_batch:
+            _check_parts(model, examples[:6])
+            return
         parts, whole = [examples[:3], examples[3:6]], examples[:6]
         counts = [_count(task, part, model) for part in parts]
         losses = [_loss(model, part, sum(counts)) for part in parts]
@@ -115,6 +118,40 @@ def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
         assert math.isclose(_loss(model, whole, None), sum(losses), rel_tol=1e-4), (
             "the loss without num_items_in_batch must be the mean over the labels"
         )
+
+
+def _check_parts(model: TunedModel, examples: Sequence[Example]) -> None:
+    """A loss of the whole batch is the same by any divisor, and in any number of parts, gradients too."""
+    whole = _loss(model, examples, None)
+    assert math.isclose(whole, _loss(model, examples, 3), rel_tol=1e-4), (
+        "a loss of the whole batch is a mean over its rows, whatever num_items_in_batch says"
+    )
+    learned = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    frozen = [p for p in learned.values() if not p.requires_grad]
+    found = []
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        for model.parts in (1, 3):
+            with torch.enable_grad():
+                batch = model.spec.task.collate(examples, model.processor)
+                loss = model(**batch, targets=batch["labels"])
+                found.append(
+                    (float(loss.detach()), torch.autograd.grad(loss, list(learned.values()), allow_unused=True))
+                )
+    finally:
+        model.parts = 1
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    (one, gradients), (other, in_parts) = found
+    assert math.isclose(one, whole, rel_tol=1e-4) and math.isclose(other, whole, rel_tol=1e-4), (
+        f"the loss of a batch in parts is {other}, not {whole}"
+    )
+    for name, first, second in zip(learned, gradients, in_parts, strict=True):
+        assert (first is None) == (second is None), name
+        if first is not None and second is not None:
+            limit = _TOLERANCE * max(1e-3, float(first.abs().max()))
+            assert float((first - second).abs().max()) <= limit, f"the gradient of {name} is another one in parts"
 
 
 def _count(task: Task[Any], examples: Sequence[Example], model: TunedModel) -> int:
@@ -195,5 +232,7 @@ def _check_pool(base: str, variant: str, artifact: Path, rows: Sequence[Mapping[
 
 
 def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
     numbers = isinstance(one, float) and isinstance(other, float)
     return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4) if numbers else bool(one == other)

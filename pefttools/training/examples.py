@@ -55,11 +55,6 @@ class Examples:
         return None if self._splits.test is None else self._encoded(self._splits.test)
 
     @cached_property
-    def longest(self) -> int:
-        """Size of the largest training example, see `Task.size`."""
-        return max(self._task.sizes(self.train))
-
-    @cached_property
     def cuts(self) -> dict[str, Cuts]:
         """Rows that are longer than the task takes, by split."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}

@@ -13,7 +13,6 @@ from pefttools.compute.deterministic import deterministic
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.progress import Reporter
-from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
@@ -168,7 +167,7 @@ def _run(
 
     settings = prepared.recipe.training
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
-        arguments = _arguments(prepared.recipe, model, len(prepared.examples.train), rates.method, work)
+        arguments = _arguments(prepared, model, len(prepared.examples.train), rates.method, work)
         trainer = TuningTrainer(model, arguments, prepared, rates, advance)
         if checkpoint is not None:
             reporter.event(f"continuing from {checkpoint.folder}")
@@ -213,18 +212,19 @@ def _said(rates: Rates, head: bool) -> str:
     return f"learning rate {rates.method:g}, of the head {rates.head:g}"
 
 
-def _arguments(recipe: Recipe, model: TunedModel, examples: int, learning_rate: float, work: Path) -> Any:
+def _arguments(prepared: Prepared, model: TunedModel, examples: int, learning_rate: float, work: Path) -> Any:
     import torch
     from transformers import TrainingArguments
 
+    recipe, passes = prepared.recipe, prepared.passes
     settings, on_card = recipe.training, model.device.type != "cpu"
     steps_per_epoch = math.ceil(examples / settings.batch_size)
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
     every = max(1, total // settings.evaluations) if settings.evaluations else min(steps_per_epoch, total)
     arguments = TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=settings.batch_size // settings.microbatches // world_size(),
-        gradient_accumulation_steps=settings.microbatches,
+        per_device_train_batch_size=settings.batch_size // passes // world_size(),
+        gradient_accumulation_steps=passes,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=learning_rate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ def why_not_learned(
         return None  # nothing could be told apart
     answers = evaluation.answers()
     if all(one == answers[0] for one in answers):
-        return f"every validation row gets the same answer, {answers[0]!r}"
+        return f"every validation row gets the same answer, {reprlib.repr(answers[0])}"
     bar = Evaluation.of(task.metrics, uninformed, references).metrics
     first = task.metrics[0]
     own = selection if selection.metric in bar else Selection(first.name, first.measure.higher_is_better is not False)

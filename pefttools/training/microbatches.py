@@ -42,7 +42,7 @@ def settle_microbatches(prepared: Prepared, reporter: Reporter) -> Prepared:
         chosen = with_microbatches(prepared, parts)
         train = prepared.examples.train
         sizes = prepared.task.sizes(train)
-        batch = largest_batch(train, sizes, chosen.recipe.training.batch_size, parts * world_size())
+        batch = largest_batch(train, sizes, chosen.recipe.training.batch_size, chosen.passes * world_size())
         return _predicted(chosen, batch) and (not trying or _runs(chosen, batch))
 
     parts = fewest(prepared.recipe.training.batch_size // world_size(), fits)
@@ -74,7 +74,7 @@ def with_microbatches(prepared: Prepared, parts: int) -> Prepared:
 def _predicted(prepared: Prepared, batch: Sequence[Example]) -> bool:
     device, available = this_device()
     try:
-        need = training_bytes(prepared, device, prepared.task.sizes(batch))
+        need = training_bytes(prepared, device, batch)
     except ConfigError as error:
         raise ConfigError(
             f"gradient_accumulation: auto needs a prediction of memory, and there is none: {error.message}",

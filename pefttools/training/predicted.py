@@ -7,30 +7,34 @@ from collections.abc import Sequence
 from pefttools.bases.skeleton import Skeleton
 from pefttools.planning.device import Device
 from pefttools.planning.plan import Planned, Shape
+from pefttools.tasks.task import Example
 from pefttools.training.prepare import Prepared
 
 
-def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -> int:
+def training_bytes(prepared: Prepared, device: Device, batch: Sequence[Example]) -> int:
     """Predicted peak of a training step.
 
     Args:
         prepared: what would be trained.
         device: whose kernels and allocator are assumed.
-        lengths: tokens of each text of one forward pass.
+        batch: examples of one forward pass.
 
     Raises:
         ConfigError: the method can't be planned.
     """
-    recipe = prepared.recipe
+    recipe, task = prepared.recipe, prepared.task
+    lengths = task.sizes(batch)
     settings = recipe.training
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
     planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
     shape = Shape(
-        batch_size=len(lengths) * settings.microbatches,
+        batch_size=len(lengths) * prepared.passes,
         length=max(lengths),
         accumulation=settings.microbatches,
         precision=settings.precision,
         gradient_checkpointing=settings.gradient_checkpointing,
         optimizer=settings.optimizer,
     )
-    return planned.training_bytes(shape, lengths)
+    # Rows of such a task may hold several texts, of other lengths than the longest that is their size.
+    like = task.collate(batch, prepared.examples.processor) if task.loss_over_batch else None
+    return planned.training_bytes(shape, lengths, like)

@@ -45,6 +45,11 @@ class Prepared:
     #: what was changed without being asked for, for the log
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def passes(self) -> int:
+        """Parts that a batch is split into; one where the task's loss is one of the whole batch."""
+        return 1 if self.task.loss_over_batch else self.recipe.training.microbatches
+
 
 def prepare(recipe: Recipe) -> Prepared:
     """Check all that can be checked before a model is loaded.
@@ -65,6 +70,12 @@ def prepare(recipe: Recipe) -> Prepared:
         raise ConfigError(
             f"training.batch_size={recipe.training.batch_size} can't be divided by gradient_accumulation="
             f"{recipe.training.microbatches} times {world_size()} processes"
+        )
+    if task.loss_over_batch and world_size() > 1:
+        raise ConfigError(
+            f"the loss of the task {task.name!r} compares all rows of a batch, which {world_size()} processes can't "
+            "share",
+            hint="Train it by one process; training.gradient_accumulation computes a batch in parts, to save memory.",
         )
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)
@@ -109,7 +120,7 @@ def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits
 def build_model(prepared: Prepared) -> TunedModel:
     """The model of a recipe, ready to be trained."""
     recipe = prepared.recipe
-    return build(
+    model = build(
         prepared.base,
         recipe.variant,
         prepared.method,
@@ -122,3 +133,6 @@ def build_model(prepared: Prepared) -> TunedModel:
         gradient_checkpointing=recipe.training.gradient_checkpointing,
         device=default_device(),
     )
+    if prepared.task.loss_over_batch:
+        model.parts = recipe.training.microbatches
+    return model

@@ -19,10 +19,13 @@ def optimizer_step(
     Args:
         model: in training mode.
         examples: of one forward pass.
-        parts: forward passes per step; no more than two are run, since the others need what the second needs.
+        parts: forward passes per step; no more than two are run, since the others need what the second needs. One is,
+            where the task's loss is one of the whole batch.
         optimizer: of the trained parameters.
     """
-    for _ in range(min(parts, 2)):  # from the second pass on gradients stand beside the activations
+    for _ in range(
+        1 if model.spec.task.loss_over_batch else min(parts, 2)
+    ):  # from the second pass on gradients stand beside the activations
         collated = model.spec.task.training_batch(model, examples)
         batch = all_moved(collated, model.device)
         labels = batch.pop("labels")

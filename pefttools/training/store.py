@@ -123,8 +123,8 @@ def _reloaded(
             batch_size=prepared.recipe.training.eval_batch_size,
             progress=advance,
         )
-    pairs = zip(evaluation.answers(), fitted.validation.answers(), strict=True)
-    return _Reloaded(storage, loaded, evaluation, sum(now != before for now, before in pairs))
+    pairs = zip(evaluation.predictions, fitted.validation.predictions, strict=True)
+    return _Reloaded(storage, loaded, evaluation, sum(not now.says(before) for now, before in pairs))
 
 
 def write_classes(folder: Path, split: str, report: ClassReport | None) -> None:

@@ -20,7 +20,7 @@ from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
 from pefttools.training.rates import Rates
 from pefttools.training.resume import made_from
-from pefttools.training.sampler import LengthWindowSampler
+from pefttools.training.sampler import LengthWindowSampler, company
 from pefttools.tuned import TunedModel
 
 
@@ -111,7 +111,10 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = self.tuned.spec.task.sizes(self.train_dataset.examples)
         # A step's examples are fixed first, then shared out among processes and parts.
-        return LengthWindowSampler(lengths, self.config.batch_size, self.args.data_seed or 0)
+        together, apart = company(self.tuned.spec.task, self.train_dataset.examples)
+        return LengthWindowSampler(
+            lengths, self.config.batch_size, self.args.data_seed or 0, together=together, apart=apart
+        )
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss, computed inside of the model's forward, where the processes that share the work see it."""

@@ -292,7 +292,7 @@ def test_what_cannot_be_predicted_says_so(
         "it is not known whether memory will suffice: memory can't be planned for the method 'lora'"
         in capsys.readouterr().err
     )
-    predicted, warning = prediction.predict(prepared, [8], Parts(weights=1))
+    predicted, warning = prediction.predict(prepared, prepared.examples.train[:1], Parts(weights=1))
     assert predicted is None and warning is not None and "the weights' values" in warning
 
 

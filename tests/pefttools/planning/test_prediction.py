@@ -142,6 +142,51 @@ def test_sounds_are_within_a_hundredth_too(base: str, method: str, rows: int, re
     check(request.getfixturevalue(base), method, "sound", "float32", "float32", (rows, 80))
 
 
+def _embedding(
+    base: str, options: dict[str, Any], shape: tuple[int, int], parts: int, others: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Peak of a step of a batch whose rows have several texts, and what stands after it, by the allocator's record."""
+    chosen, config = choose_method("lora")
+    task = choose_task({"name": "sentence-embedding", "projection": True, **options})
+    model = build(locate_base(base), "float32", chosen, config, task, [], precision="float32", seed=0)
+    model.parts = parts
+    batch = {}
+    for name, one in (("", shape), ("other_", others)):
+        if one is not None:
+            mask = torch.ones(one, dtype=torch.long)
+            mask[:: max(1, one[0] // 4), -1] = 0
+            batch |= {f"{name}input_ids": torch.randint(5, 1000, one), f"{name}attention_mask": mask}
+    targets = torch.zeros(shape[0], shape[0] if others is None else others[0], dtype=torch.long)
+    targets.fill_diagonal_(1)
+    return _measured(model, batch, targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "per_row", "parts"),
+    [
+        ({}, 1, 1),
+        pytest.param({}, 1, 4, marks=pytest.mark.slow),
+        *(pytest.param({"form": "labels"}, 0, parts, marks=pytest.mark.slow) for parts in (1, 4)),
+        *(pytest.param({"negatives": 2}, 3, parts, marks=pytest.mark.slow) for parts in (1, 4)),
+    ],
+)
+def test_whole_batches_of_several_texts_are_within_a_hundredth(
+    options: dict[str, Any], per_row: int, parts: int, tiny_bert: str
+) -> None:
+    """Parts that are computed again take less, and all rows count."""
+    peaks = {}
+    for rows in (8, 32):
+        asked = Shape(rows, 24, accumulation=parts, precision="float32", eval_batch_size=1)
+        task = {"name": "sentence-embedding", "projection": True, **options}
+        (row,) = plan(tiny_bert, task=task, methods=["lora"], variants=["float32"], shape=asked)
+        others = (rows * per_row, 24) if per_row else None
+        peak, standing = _embedding(tiny_bert, options, (rows, 24), parts, others)
+        assert row.peak_bytes == pytest.approx(peak, rel=0.01)
+        assert row.persistent_bytes == pytest.approx(standing, rel=0.01)
+        peaks[rows] = row.peak_bytes
+    assert peaks[32] > peaks[8]
+
+
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
 @pytest.mark.parametrize("task", ["tags", "labels", "number"])
 def test_other_tasks_are_within_a_hundredth_too(task: str, shape: tuple[int, int], tiny_bert: str) -> None:

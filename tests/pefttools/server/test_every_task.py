@@ -25,7 +25,7 @@ def adapters(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """One trained adapter per task, by different methods and heads."""
     folder = tmp_path_factory.mktemp("adapters")
     found = {}
-    for name, method in zip(HEADS, ("lora", "prefix", "bottleneck", "ia3"), strict=True):
+    for name, method in zip(HEADS, ("lora", "prefix", "bottleneck", "ia3", "bitfit"), strict=True):
         options, rows = SAMPLES[name]
         path = folder / f"{name}.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -65,7 +65,7 @@ def test_rows_of_all_tasks_share_a_batch(adapters: dict[str, Path], tiny_bert: s
         assert _same(next(alone[name]), found), name
     kinds = {name: type(found["prediction"]) for (name, _), found in zip(rows, mixed, strict=True)}
     assert set(kinds.values()) == {str, list, float}
-    answers = pool(["one two"] * 4, HEADS)
+    answers = pool(["one two"] * len(HEADS), HEADS)
     assert [answer.label is not None for answer in answers] == [name == "sequence-classification" for name in HEADS], (
         "only where one label is the answer is there one"
     )

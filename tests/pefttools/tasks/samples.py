@@ -102,4 +102,11 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"head": "mean"},
         [{"text": _text(n), "number": float(n % 7) - 2.5} for n in range(24)],
     ),
+    "sentence-embedding": (
+        {"projection": True},
+        [
+            {"text": _text(n), "positive": f"{_text(n + 1)} pears", "negative": [_text(n + 3)] * (n % 3)}
+            for n in range(24)
+        ],
+    ),
 }
