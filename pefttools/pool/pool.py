@@ -25,8 +25,10 @@ from pefttools.pool.running import Answer, Runner, fetched
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
+from pefttools.tasks.batches import by_size
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.padding import padded_on_the_right
+from pefttools.tasks.parts import joined
 from pefttools.tasks.task import Example
 from pefttools.tasks.unadapted import base_task
 
@@ -211,7 +213,12 @@ class AdapterPool:
             return self._runner.answer(rows, self._tensors.padded(examples))
 
     def predict(
-        self, inputs: Sequence[str | Mapping[str, Any]], adapters: Sequence[str], *, all_scores: bool = False
+        self,
+        inputs: Sequence[str | Mapping[str, Any]],
+        adapters: Sequence[str],
+        *,
+        all_scores: bool = False,
+        batch_size: int = 64,
     ) -> list[dict[str, Any]]:
         """What `pefttools.predict` says of each row, by the row's own adapter, whatever their tasks are.
 
@@ -219,6 +226,8 @@ class AdapterPool:
             inputs: texts, or mappings by column role, of which each is encoded as its adapter's task does it.
             adapters: name of each row's adapter.
             all_scores: see `pefttools.predict`.
+            batch_size: model rows at a time, of similar sizes: parts, where a row has several, such as windows of a
+                long text. All parts of a row go to its adapter, and it is answered once.
 
         Raises:
             DataError: a row that its adapter can't take.
@@ -234,9 +243,26 @@ class AdapterPool:
                 example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
                 for one, row in zip(inputs, rows, strict=True)
             ]
-            answers = fetched(self._runner.answer(rows, self._tensors.padded(examples)))
-            told = zip(rows, answers, examples, strict=True)
-            return [row.prediction(logits, one).as_dict(all_scores=all_scores) for row, logits, one in told]
+            logits = self._of_rows(examples, rows, batch_size)
+            told = zip(rows, logits, examples, strict=True)
+            return [row.prediction(given, one).as_dict(all_scores=all_scores) for row, given, one in told]
+
+    def _of_rows(
+        self, examples: Sequence[Example], rows: Sequence[Resident], batch_size: int
+    ) -> list[torch.Tensor | None]:
+        """What the parts' logits of each row say, joined; None where one is not a number."""
+        taken = [row.prepared.task.parts(one) for row, one in zip(rows, examples, strict=True)]
+        sizes = [row.prepared.task.size(part) for row, parts in zip(rows, taken, strict=True) for part in parts]
+        flat = [part for parts in taken for part in parts]
+        owners = [row for row, parts in zip(rows, taken, strict=True) for _ in parts]
+        found: list[torch.Tensor | None] = [None] * len(flat)
+        for chosen in by_size(sizes, batch_size):
+            batch = self._tensors.padded([flat[index] for index in chosen])
+            answers = fetched(self._runner.answer([owners[index] for index in chosen], batch))
+            for index, one in zip(chosen, answers, strict=True):
+                found[index] = one
+        given = iter(found)
+        return [joined([next(given) for _ in parts]) for parts in taken]
 
     @torch.no_grad()
     def generate(

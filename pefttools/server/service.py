@@ -28,7 +28,7 @@ from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
-from pefttools.tasks.task import Example
+from pefttools.tasks.parts import Parts
 
 
 class Service:
@@ -145,9 +145,11 @@ class Service:
         )
         found = [Answered.of(one, task) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        logits = await answers(self._answered(chosen, good), self.settings.timeout_s, gone) if good else ()
+        parts = Parts(task, good)
+        logits = await answers(self._answered(chosen, parts), self.settings.timeout_s, gone) if good else ()
         labels = chosen.manifest.task.labels
-        decoded = [task.decode(one, example, labels) for one, example in zip(logits, good, strict=True)]
+        whole = [torch.cat(one) if len(one) > 1 else one[0] for one in parts.regrouped(logits)]
+        decoded = [task.decode(one, example, labels) for one, example in zip(whole, good, strict=True)]
         predictions = iter(task.finish(decoded))
         return [one if one.error else replace(one, prediction=next(predictions)) for one in found]
 
@@ -164,11 +166,9 @@ class Service:
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no classification head")
         return await self.predict(chosen, rows, on_error, gone)
 
-    def _answered(self, chosen: Chosen, examples: Sequence[Example]) -> list[WaitingRow]:
-        task = chosen.task()
-        assert task is not None
-        costs = [float(size) for size in task.sizes(examples)]
-        return self._batcher.submit(ANSWER, chosen.name, examples, chosen.owner, costs)
+    def _answered(self, chosen: Chosen, parts: Parts) -> list[WaitingRow]:
+        costs = [float(size) for size in parts.sizes]
+        return self._batcher.submit(ANSWER, chosen.name, parts, chosen.owner, costs)
 
     async def generate(
         self, chosen: Chosen, generations: Sequence[Generation], gone: Gone | None = None

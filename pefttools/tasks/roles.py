@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: what a cell holds. ``label``: one name; ``labels``: several; ``words``: a sentence in words; ``tags``: one name per
-#: word; ``chat``: messages; ``tools``: descriptions of functions
-RoleKind = Literal["text", "words", "chat", "tools", "label", "labels", "tags", "number", "image", "audio"]
+#: word; ``choices``: texts of which one is right; ``answers``: texts and their places; ``chat``: messages; ``tools``:
+#: descriptions of functions
+RoleKind = Literal[
+    "text", "words", "choices", "answers", "chat", "tools", "label", "labels", "tags", "number", "image", "audio"
+]
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,10 @@ class Task(ScoredTask[ConfigT]):
     generates: ClassVar[bool] = False
     #: whether a row's logits are those of its one label, as a softmax takes them
     one_label: ClassVar[bool] = False
-    #: whether there is one output per token, not one per row
-    per_token: ClassVar[bool] = False
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
+    #: whether a prediction has scores of further answers, though outputs have no names
+    ranks: ClassVar[bool] = False
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +174,10 @@ class Task(ScoredTask[ConfigT]):
 
         return load_tokenizer(base)
 
+    def has_pairs(self, roles: Collection[str]) -> bool:
+        """Whether the model reads two texts of a row together, which token types may mark."""
+        return False
+
     def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
         """Refuse a method that drops an input of the model which rows of these roles need.
 
@@ -241,7 +245,7 @@ class Task(ScoredTask[ConfigT]):
         raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
 
     def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
-        """A batch for planning, of rows that are padded to the largest size.
+        """A batch to train on, for planning: rows that are padded to the largest size.
 
         Args:
             model: the planned model.
@@ -254,6 +258,10 @@ class Task(ScoredTask[ConfigT]):
 
         one = self.planned_example(max(sizes), model.labels)
         return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
+
+    def planned_parts(self, model: Model, sizes: Sequence[int]) -> Batch:
+        """A batch as `predict` runs it, for planning: as `planned_batch`, where a row is its own only part."""
+        return self.planned_batch(model, sizes)
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
         """Why a merged model would not give this task's answers elsewhere; None: it does.
@@ -338,6 +346,10 @@ class Task(ScoredTask[ConfigT]):
     def generated_tokens(self) -> int:
         """Maximum number of tokens that are generated after a row; 0 where nothing is."""
         return 0
+
+    def example_notes(self, examples: Sequence[Example]) -> list[str]:
+        """What became of the encoded rows of a split, one line each; `data_notes` tells of the rows themselves."""
+        return []
 
     def idle_options(self, processor: Any, train: Table) -> list[str]:
         """Options that were given and have no effect on this base and these rows, each with the reason."""

@@ -24,7 +24,9 @@ def training_bytes(prepared: Prepared, device: Device, lengths: Sequence[int]) -
     recipe = prepared.recipe
     settings = recipe.training
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
-    planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
+    # As it was settled: rows say what options leave open.
+    task = {"name": prepared.task.name, **prepared.task.options.model_dump(mode="json", exclude_defaults=True)}
+    planned = Planned(base, task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
     shape = Shape(
         batch_size=len(lengths) * settings.microbatches,
         length=max(lengths),
