@@ -18,7 +18,6 @@ from pefttools.compute.config import TrainingConfig
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
 from pefttools.tasks.batches import by_size
-from pefttools.tasks.parts import Parts
 from pefttools.tasks.task import Example
 from pefttools.training.step import optimizer_step
 from pefttools.tuned import TunedModel
@@ -43,7 +42,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
         counter.track(tensor, "weights")
     training, most = _training_parts(model, batch, settings, counter)
 
-    parts = Parts(model.spec.task, evaluation_examples)
+    parts = model.spec.task.in_parts(evaluation_examples)
     longest = [parts[index] for index in next(by_size(parts.sizes, settings.eval_batch_size))]
     counter.reset_peak()
     allocator = _Allocator(device)

@@ -123,7 +123,7 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
 
 @router.post("/v1/predict", responses=documented(Predictions))
 async def predict(request: PredictRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """What an adapter of any task with a head says of rows: labels, tags, numbers."""
+    """What an adapter of any task with a head says of rows: labels, tags, numbers, choices, pieces of a context."""
     chosen = await service.models.choose(request.model, caller)
     task = chosen.task()
     given = request.input if isinstance(request.input, list) else [request.input]

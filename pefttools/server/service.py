@@ -145,7 +145,13 @@ class Service:
         )
         found = [Answered.of(one, task) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        parts = Parts(task, good)
+        parts = task.in_parts(good)
+        if len(parts) > self.settings.max_queue:
+            raise ConfigError(
+                f"the model reads these rows in {len(parts):,} parts, such as windows of a long text; at most "
+                f"{self.settings.max_queue:,} are taken in one request",
+                hint="Ask for fewer rows, or shorter ones, at a time.",
+            )
         logits = await answers(self._answered(chosen, parts), self.settings.timeout_s, gone) if good else ()
         labels = chosen.manifest.task.labels
         whole = [torch.cat(one) if len(one) > 1 else one[0] for one in parts.regrouped(logits)]

@@ -16,7 +16,6 @@ from pefttools.metrics import Metric
 from pefttools.metrics.classes import Accuracy
 from pefttools.metrics.losses import LogLoss
 from pefttools.tasks.choice_rows import LabelKind, choices_of, right_choice
-from pefttools.tasks.parts import Parts
 from pefttools.tasks.task import Batch, Example, Prediction, Role
 from pefttools.tasks.text_head import TextHeadConfig, TextStatesTask, pooling_of
 from pefttools.tasks.text_pairs import between
@@ -162,7 +161,7 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         return examples.numbers("size") if isinstance(examples, MappedItems) else super().sizes(examples)
 
     def tokens(self, examples: Sequence[Example]) -> int:
-        return sum(Parts(self, examples).sizes)
+        return sum(self.in_parts(examples).sizes)
 
     def parts(self, example: Example) -> list[Example]:
         """The choices, each as the model reads it: lists of tokens."""

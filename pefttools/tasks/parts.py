@@ -27,7 +27,7 @@ class Parts(Sequence[Example]):
         self._task = task
         self._rows = rows
         #: the number of the first part of each row, and of all parts
-        self._starts = array("q", [0])
+        self._starts: array[int] = array("q", [0])
         #: see `Task.size`
         self.sizes: array[int] | list[int] = array("q")
         if not task.has_parts:
@@ -46,7 +46,7 @@ class Parts(Sequence[Example]):
         """Which of its row's parts it is."""
         return index - self._starts[self.row(index)]
 
-    def count(self, row: Any) -> int:
+    def count(self, row: int) -> int:
         """Number of a row's parts."""
         return self._starts[row + 1] - self._starts[row]
 

@@ -42,10 +42,14 @@ class QuestionAnsweringConfig(TextTaskConfig):
     """Options of question answering."""
 
     max_length: int = Field(
-        384, ge=16, description="tokens of a window: the question and a part of the context; longer contexts take several"
+        384,
+        ge=16,
+        description="tokens of a window: the question and a part of the context; longer contexts take several",
     )
     stride: int | None = Field(
-        None, ge=0, description="tokens of the context that neighbouring windows share; by default a third of max_length"
+        None,
+        ge=0,
+        description="tokens of the context that neighbouring windows share; by default a third of max_length",
     )
     head: Literal["auto", "tokens", "model"] = Field(
         "auto", description="tokens, auto: one linear layer on each token's state; model: the model's own head"
@@ -196,7 +200,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         return Question(example).windows(self.options.max_length, self.options.shared)
 
     def training_set(self, examples: Sequence[Example]) -> Parts:
-        return Parts(self, examples)
+        return self.in_parts(examples)
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         ones = [1] * length
@@ -206,7 +210,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         """Windows as tensors ``[windows, tokens]``; ``span_mask``: where an answer may begin and end."""
         import torch
 
-        if any("before" not in one for one in examples):
+        if any("count" not in one for one in examples):
             raise ConfigError(f"the task {self.name!r} makes batches of windows", hint="Take the rows' parts.")
         names = [name for name in ("input_ids", "token_type_ids") if name in examples[0]]
         inputs = [{name: one[name] for name in names} for one in examples]
@@ -260,7 +264,8 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
             scores = logits[at : at + len(window["input_ids"])]
             at += len(scores)
             context = scores[window["before"] : window["before"] + window["count"]]
-            found.append((window["first"], best_spans(*context.unbind(-1), options.max_answer_length, options.n_best)))
+            starts, ends = context.unbind(-1)
+            found.append((window["first"], best_spans(starts, ends, options.max_answer_length, options.n_best)))
             none = min(none, float(scores[window["none"]].sum()))
             if "labels" in window:
                 loss += self._window_loss(scores, window)

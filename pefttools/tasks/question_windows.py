@@ -41,9 +41,7 @@ def encode_questions(table: Table, tokenizer: Any, limit: int, stride: int, lear
     return [_example(table, index, encoded, tokenizer, (limit, stride), learned) for index in range(len(table))]
 
 
-def _example(
-    table: Table, index: int, encoded: Any, tokenizer: Any, sizes: tuple[int, int], learned: bool
-) -> Example:
+def _example(table: Table, index: int, encoded: Any, tokenizer: Any, sizes: tuple[int, int], learned: bool) -> Example:
     sides = encoded.sequence_ids(index)
     if 1 not in sides:
         raise table.error(index, "context", "the tokenizer leaves nothing of this context", hint="Drop the row.")
@@ -63,7 +61,7 @@ def _example(
         raise table.error(
             index,
             "question",
-            f"with {before + behind} tokens it leaves room for {max(room, 0)} of the context, and windows share {stride}",
+            f"with {before + behind} tokens it leaves room for {max(room, 0)} of the context; windows share {stride}",
             hint=f"Raise task.max_length={limit}, lower task.stride={stride}, or shorten the question.",
         )
     starts, ends = [a for a, _ in offsets], [b for _, b in offsets]
@@ -165,7 +163,9 @@ def window_notes(examples: Sequence[Example], limit: int, stride: int, longest: 
     if lost:
         notes.append(f"{lost:,} answers are too long for a window: raise task.max_length or task.stride")
     if long:
-        notes.append(f"{long:,} first answers have more than task.max_answer_length={longest} tokens and can't be given")
+        notes.append(
+            f"{long:,} first answers have more than task.max_answer_length={longest} tokens and can't be given"
+        )
     if inexact:
         notes.append(f"{inexact:,} first answers begin or end inside of a token: a little more than them is learned")
     return notes

@@ -149,6 +149,10 @@ class ScoredTask(ABC, Generic[ConfigT]):
         """
         return (example,)
 
+    def in_parts(self, examples: Sequence[Example]) -> Parts:
+        """The parts of all of some rows."""
+        return Parts(self, examples)
+
     def training_set(self, examples: Sequence[Example]) -> Sequence[Example]:
         """What is trained on, one loss each: the rows, unless a task says that it is their parts."""
         return examples
@@ -184,7 +188,7 @@ class ScoredTask(ABC, Generic[ConfigT]):
             batch_size: model rows at a time: parts, where an example has several.
             progress: told how far it has come.
         """
-        parts = Parts(self, examples)
+        parts = self.in_parts(examples)
         found: list[Any] = [None] * len(examples)
         waiting: dict[int, dict[int, torch.Tensor]] = {}
         done = 0

@@ -63,9 +63,8 @@ class TextStatesTask(HeadTask[ConfigT]):
             )
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        from pefttools.tasks.padding import padded_on_the_right
-
         from pefttools.heads.outputs import logits_of
+        from pefttools.tasks.padding import padded_on_the_right
 
         batch = padded_on_the_right(batch)
         outputs = transformer(**batch)

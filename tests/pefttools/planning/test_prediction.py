@@ -40,6 +40,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "labels": {"name": "multi-label-classification", "head": "mean"},
     "number": {"name": "regression", "head": "model"},
     "image": {"name": "image-classification", "head": "mean"},
+    "choices": {"name": "multiple-choice", "head": "mean", "choices": 3},
+    "spans": {"name": "question-answering"},
+    "own-spans": {"name": "question-answering", "head": "model"},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -51,7 +54,7 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
              ) -> tuple[int, int]:  # fmt: skip
     """Peak of a training step and what stands after it, by the allocator's own record."""
     chosen, config = choose_method(method)
-    labels = [] if task in ("lm", "number") else ["a", "b"]
+    labels = [] if task in ("lm", "number", "choices", "spans", "own-spans") else ["a", "b"]
     model = build(locate_base(base), variant, chosen, config, choose_task(TASKS[task]), labels,
                   precision=precision, seed=0, gradient_checkpointing=recompute)  # fmt: skip
     if task == "image":
@@ -62,7 +65,13 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     mask[0, -1] = 0  # a padded batch, as most are: a mask of ones is left out
     ids = torch.randint(5, 1000, shape)
     batch = {"input_ids": ids, "attention_mask": mask}
+    if "spans" in task:
+        batch["span_mask"] = mask.bool()
+    if task == "choices":
+        batch = {name: tensor[:, None].repeat(1, 3, 1) for name, tensor in batch.items()}
     targets = {
+        "spans": torch.zeros(shape[0], 2, dtype=torch.long),
+        "own-spans": torch.zeros(shape[0], 2, dtype=torch.long),
         "lm": ids.clone(),
         "tags": torch.zeros_like(ids),
         "labels": torch.zeros(shape[0], 2),
@@ -109,7 +118,7 @@ def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: s
 
 
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
-@pytest.mark.parametrize("task", ["tags", "labels", "number"])
+@pytest.mark.parametrize("task", ["tags", "labels", "number", "choices", "spans", "own-spans"])
 def test_other_tasks_are_within_a_hundredth_too(task: str, shape: tuple[int, int], tiny_bert: str) -> None:
     check(tiny_bert, "lora", task, "float32", "float32", shape)
 
