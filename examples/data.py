@@ -137,7 +137,8 @@ def choices() -> dict[str, Rows]:
     """The first sentence of a passage, and four of which one comes next there.
 
     The three others come second in other passages, and are those of a thousand that share the most words with the
-    first sentence, the rarer a word the more it counts (tf-idf). One row per passage; sentences of 40 to 200 characters.
+    first sentence, the rarer a word the more it counts (tf-idf). One row per passage; sentences have 40 to 200
+    characters.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -20,15 +20,14 @@ from pefttools.pool.adapter_cache import AdapterCache, Resident
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
+from pefttools.pool.parts import logits_of_rows
 from pefttools.pool.prepare import Preparer
-from pefttools.pool.running import Answer, Runner, fetched
+from pefttools.pool.running import Answer, Runner
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
-from pefttools.tasks.batches import by_size
 from pefttools.tasks.generation import answer_text, end_tokens
 from pefttools.tasks.padding import padded_on_the_right
-from pefttools.tasks.parts import joined
 from pefttools.tasks.task import Example
 from pefttools.tasks.unadapted import base_task
 
@@ -243,26 +242,9 @@ class AdapterPool:
                 example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
                 for one, row in zip(inputs, rows, strict=True)
             ]
-            logits = self._of_rows(examples, rows, batch_size)
+            logits = logits_of_rows(self._runner, self._tensors, examples, rows, batch_size)
             told = zip(rows, logits, examples, strict=True)
             return [row.prediction(given, one).as_dict(all_scores=all_scores) for row, given, one in told]
-
-    def _of_rows(
-        self, examples: Sequence[Example], rows: Sequence[Resident], batch_size: int
-    ) -> list[torch.Tensor | None]:
-        """What the parts' logits of each row say, joined; None where one is not a number."""
-        taken = [row.prepared.task.parts(one) for row, one in zip(rows, examples, strict=True)]
-        sizes = [row.prepared.task.size(part) for row, parts in zip(rows, taken, strict=True) for part in parts]
-        flat = [part for parts in taken for part in parts]
-        owners = [row for row, parts in zip(rows, taken, strict=True) for _ in parts]
-        found: list[torch.Tensor | None] = [None] * len(flat)
-        for chosen in by_size(sizes, batch_size):
-            batch = self._tensors.padded([flat[index] for index in chosen])
-            answers = fetched(self._runner.answer([owners[index] for index in chosen], batch))
-            for index, one in zip(chosen, answers, strict=True):
-                found[index] = one
-        given = iter(found)
-        return [joined([next(given) for _ in parts]) for parts in taken]
 
     @torch.no_grad()
     def generate(

@@ -113,6 +113,9 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
     def labels(self, train: Table) -> list[str]:
         return []
 
+    def why_not_merged(self, kind: str, format: str) -> str | None:
+        return "nothing in transformers asks such a model for one score per choice"
+
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
         if self.options.choices is not None:
             return self

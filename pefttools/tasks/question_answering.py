@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
@@ -20,10 +20,10 @@ from pefttools.metrics.answers import (
     UnanswerableAccuracy,
     best_f1,
     has_answer,
-    is_exact,
 )
 from pefttools.metrics.losses import TokenLoss
 from pefttools.tasks.answer_rows import answers_of
+from pefttools.tasks.answers import Candidate, SpanPrediction
 from pefttools.tasks.parts import Parts
 from pefttools.tasks.question_windows import Question, encode_questions, window_notes
 from pefttools.tasks.spans import best_margin, best_spans, merged
@@ -74,59 +74,6 @@ class QuestionAnsweringConfig(TextTaskConfig):
         return self.max_length // 3 if self.stride is None else self.stride
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An answer that a model may give.
-
-    Attributes:
-        text: as it stands in the context.
-        start: its first character there.
-        end: the character behind it.
-        score: its share among the candidates and no answer, by a softmax.
-    """
-
-    text: str
-    start: int
-    end: int
-    score: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"prediction": self.text, "start": self.start, "end": self.end, "score": round(self.score, 8)}
-
-
-@dataclass(frozen=True)
-class SpanPrediction(Prediction):
-    """The answer to one question.
-
-    Attributes:
-        answer: a piece of the context; empty: there is none.
-        candidates: the best pieces, the best first.
-        none: share of no answer, as those of the candidates.
-        margin: score of no answer, less that of the best candidate.
-        loss: of the windows whose answers are known, summed over starts and ends; in nats.
-        tokens: number of those starts and ends.
-    """
-
-    answer: str
-    candidates: Sequence[Candidate] = ()
-    none: float = 1.0
-    margin: float = 0.0
-    loss: float = 0.0
-    tokens: int = 0
-
-    def as_dict(self, *, all_scores: bool = False) -> dict[str, Any]:
-        best = self.candidates[0] if self.answer and self.candidates else None
-        found = {"prediction": "", "score": round(self.none, 8)} if best is None else best.as_dict()
-        if all_scores:
-            found["candidates"] = [one.as_dict() for one in self.candidates]
-            found["no_answer"] = round(self.none, 8)
-        return found
-
-    def entry(self, reference: Sequence[str]) -> dict[str, Any]:
-        return {**super().entry(reference), "correct": is_exact(self.answer, reference)}
-
-
 class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
     """A piece of a context; columns `context`, `question`, and `answers` (texts and places) or `answer` (a text).
 
@@ -170,6 +117,9 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
 
     def labels(self, train: Table) -> list[str]:
         return []
+
+    def why_not_merged(self, kind: str, format: str) -> str | None:
+        return "nothing in transformers reads long contexts in windows and gives the best answer of all"
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         for index, row in enumerate(table.rows):
