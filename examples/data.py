@@ -117,10 +117,10 @@ def spans() -> dict[str, Rows]:
     rows: list[dict[str, Any]] = []
     for passage in _passages():
         sentences = _SENTENCE.split(passage)
-        once = [one for one in sentences if len(one.split()) >= 8 and len(one) <= 200 and passage.count(one) == 1]
+        once = [one for one in sentences if len(one.split()) >= 8 and len(one) <= 160 and passage.count(one) == 1]
         found = [(sentence, gap[0], gap.start()) for sentence in once for gap in _GAP.finditer(sentence, 2)]
         gaps = [one for one in found if passage.count(one[1]) == 1]
-        if not gaps or not 90 <= len(passage.split()) <= 140 or len(sentences) < 3:
+        if not gaps or not 60 <= len(passage.split()) <= 110 or len(sentences) < 3:
             continue
         sentence, answer, start = drawn.choice(gaps)
         question = f"{sentence[:start]}___{sentence[start + len(answer) :]}"
@@ -136,19 +136,19 @@ def spans() -> dict[str, Rows]:
 def choices() -> dict[str, Rows]:
     """The first sentence of a passage, and four of which one comes next there.
 
-    The three others come second in other passages, and are those of a thousand that share the most words with the
-    first sentence, the rarer a word the more it counts (tf-idf). One row per passage; sentences have 40 to 200
+    The three others come second in other passages, and are those of 500 that share the most words with the
+    first sentence, the rarer a word the more it counts (tf-idf). One row per passage; sentences have 40 to 140
     characters.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     parts = [found[:2] for found in (_SENTENCE.split(passage) for passage in _passages()) if len(found) >= 3]
-    fitting = [pair for pair in parts if all(40 <= len(one) <= 200 for one in pair)]
+    fitting = [pair for pair in parts if all(40 <= len(one) <= 140 for one in pair)]
     texts, nexts = [first for first, _ in fitting], [second for _, second in fitting]
     words = TfidfVectorizer(stop_words="english").fit(texts)
     drawn, rows = random.Random(0), []
-    for first in range(0, len(texts) - 999, 1000):
-        block = slice(first, first + 1000)
+    for first in range(0, len(texts) - 499, 500):
+        block = slice(first, first + 500)
         alike = (words.transform(texts[block]) @ words.transform(nexts[block]).T).toarray()
         for index, scores in enumerate(alike):
             scores[index] = -1
@@ -156,7 +156,7 @@ def choices() -> dict[str, Rows]:
             place = drawn.randrange(4)
             others.insert(place, nexts[first + index])
             rows.append({"text": texts[first + index], "choices": others, "label": place})
-    return _split("choices", rows, 1000)
+    return _split("choices", rows, 500)
 
 
 #: names of Fashion-MNIST's classes, in their order; a base is trained on the first half

@@ -26,7 +26,7 @@ from pefttools.tasks.answer_rows import answers_of
 from pefttools.tasks.answers import Candidate, SpanPrediction
 from pefttools.tasks.parts import Parts
 from pefttools.tasks.question_windows import Question, encode_questions, window_notes
-from pefttools.tasks.spans import best_margin, best_spans, merged
+from pefttools.tasks.spans import Spans, best_margin, best_spans, merged
 from pefttools.tasks.task import Batch, Example, Prediction, Role, TextTaskConfig
 from pefttools.tasks.text_head import TextStatesTask
 from pefttools.tasks.texts import check_text
@@ -208,7 +208,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         return list(example["answers"])
 
     def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> SpanPrediction:
-        question, options = Question(example), self.options
+        options = self.options
         found, none, loss, tokens, at = [], math.inf, 0.0, 0, 0
         for window in self.parts(example):
             scores = logits[at : at + len(window["input_ids"])]
@@ -220,17 +220,8 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
             if "labels" in window:
                 loss += self._window_loss(scores, window)
                 tokens += 2
-        spans = merged(found, options.n_best)
-        best = max(*spans.values(), none) if len(spans) else none
-        shares = {place: math.exp(score - best) for place, score in spans.items()}
-        silent = math.exp(none - best)
-        whole = silent + math.fsum(shares.values())
-        candidates = [
-            Candidate(example["context"][a:b], a, b, shares[place] / whole)
-            for place, (a, b) in ((place, question.characters(*place)) for place in spans)
-        ]
-        margin = none - next(iter(spans.values()))
-        return self._chosen(SpanPrediction("", candidates, silent / whole, margin, loss, tokens))
+        prediction = _prediction(example, merged(found, options.n_best), none)
+        return self._chosen(replace(prediction, loss=loss, tokens=tokens))
 
     def _window_loss(self, scores: torch.Tensor, window: Example) -> float:
         """As in training."""
@@ -258,7 +249,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
             return None
         given = cast("Sequence[SpanPrediction]", predictions)
         pairs = list(zip(given, references, strict=True))
-        answered = [best_f1(one.candidates[0].text, truth) for one, truth in pairs]
+        answered = [best_f1(one.candidates[0].text if one.candidates else "", truth) for one, truth in pairs]
         silent = [best_f1("", truth) for _, truth in pairs]
         return {_THRESHOLD: best_margin([one.margin for one in given], answered, silent)}
 
@@ -267,3 +258,27 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         if all(map(has_answer, references)):
             return None
         return [SpanPrediction("", loss=math.nan, tokens=2)] * len(references)
+
+
+def _prediction(example: Example, spans: Spans, none: float) -> SpanPrediction:
+    """The best spans of a row as texts, beside no answer.
+
+    Args:
+        example: the row.
+        spans: their scores, the best first.
+        none: score of no answer.
+    """
+    places: dict[tuple[int, int], float] = {}
+    for place, score in spans.items():
+        places.setdefault(Question(example).characters(*place), score)
+    ranked = [(place, score) for place, score in places.items() if place[0] < place[1]]  # not white space alone
+    if not ranked or not math.isfinite(none):
+        return SpanPrediction("", margin=math.inf)  # of a model that gives no numbers
+    best = max(ranked[0][1], none)
+    shares, silent = [math.exp(score - best) for _, score in ranked], math.exp(none - best)
+    whole = silent + math.fsum(shares)
+    candidates = [
+        Candidate(example["context"][a:b], a, b, share / whole)
+        for ((a, b), _), share in zip(ranked, shares, strict=True)
+    ]
+    return SpanPrediction("", candidates, silent / whole, none - ranked[0][1])

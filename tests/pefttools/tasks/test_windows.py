@@ -167,6 +167,25 @@ def test_the_threshold_is_the_best_there_is(rows: list[tuple[float, int, bool]])
     assert worth(found) == pytest.approx(max(worth(limit) for limit in (-9.0, *margins)))
 
 
+def test_a_model_that_gives_no_numbers_gives_no_answer() -> None:
+    task = QuestionAnswering(QuestionAnsweringConfig(max_length=16, stride=2))
+    (example,) = task.encode(_row("who?", "one two"), _tokenizer("wordpiece"), (), labelled=False)
+    found = task.decode(torch.full((len(example["input_ids"]), 2), math.nan), example, ())
+    assert found.answer == "" and not found.candidates
+    assert task.calibrate([found, found], [[""], ["one"]]) is not None
+
+
+def test_white_space_is_no_answer() -> None:
+    task = QuestionAnswering(QuestionAnsweringConfig(max_length=16, stride=2))
+    (example,) = task.encode(_row("cat?", "the  \n mat"), _tokenizer("bytes"), (), labelled=False)
+    blank = next(place for place, (a, b) in enumerate(zip(example["starts"], example["ends"], strict=True))
+                 if not example["context"][a:b].strip())  # fmt: skip
+    logits = torch.zeros(len(example["input_ids"]), 2)
+    logits[example["before"] + blank] = 5
+    found = task.decode(logits, example, ())
+    assert found.answer.strip() and all(one.text == one.text.strip() != "" for one in found.candidates)
+
+
 def test_parts_stand_one_behind_the_other() -> None:
     task = QuestionAnswering(QuestionAnsweringConfig(max_length=16, stride=2))
     tokenizer = _tokenizer("wordpiece")
