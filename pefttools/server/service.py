@@ -139,13 +139,11 @@ class Service:
         except DataError as error:
             raise UnsuitedError(error.message, hint=error.hint) from error
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
-        examples = await self.beside.tokens(
-            lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
-            sum(len(str(cell)) for row in rows for cell in row.values()),
-        )
+        characters = sum(len(str(cell)) for row in rows for cell in row.values())
+        examples = await self.beside.tokens(lambda tokenizer: encoded(table, task, tokenizer, (), on_error), characters)
         found = [Answered.of(one, task) for one in examples]
         good = [one.example for one in found if one.example is not None]
-        parts = task.in_parts(good)
+        parts = await self.beside.tokens(lambda _: task.in_parts(good), characters)
         if len(parts) > self.settings.max_queue:
             raise ConfigError(
                 f"the model reads these rows in {len(parts):,} parts, such as windows of a long text; at most "
@@ -155,7 +153,9 @@ class Service:
         logits = await answers(self._answered(chosen, parts), self.settings.timeout_s, gone) if good else ()
         labels = chosen.manifest.task.labels
         whole = [torch.cat(one) if len(one) > 1 else one[0] for one in parts.regrouped(logits)]
-        decoded = [task.decode(one, example, labels) for one, example in zip(whole, good, strict=True)]
+        decoded = await self.beside.tokens(
+            lambda _: [task.decode(one, example, labels) for one, example in zip(whole, good, strict=True)], characters
+        )
         predictions = iter(task.finish(decoded))
         return [one if one.error else replace(one, prediction=next(predictions)) for one in found]
 

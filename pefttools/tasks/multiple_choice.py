@@ -133,10 +133,10 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
 
     def encode(self, table: Table, tokenizer: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         rows = [choices_of(table, index, self.options.separator) for index in range(len(table))]
-        texts, seconds = [], []
+        texts, seconds, join = [], [], between(tokenizer)
         for row, choices in zip(table.rows, rows, strict=True):
             question = f"{row['question']} " if "question" in table.columns else ""
-            texts += [f"{row['text']}{between(tokenizer)}"] * len(choices)
+            texts += [f"{row['text']}{join}"] * len(choices)
             seconds += [f"{question}{choice}" for choice in choices]
         limit = self.options.max_length
         encoded = tokenizer(texts, seconds, truncation=True, max_length=limit)
@@ -173,14 +173,18 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         choices = self.options.choices or _USUAL_CHOICES
-        return {"input_ids": [[1] * length] * choices, "attention_mask": [[1] * length] * choices, "labels": 0}
+        ones = [[1] * length] * choices
+        return {"input_ids": ones, "attention_mask": ones, "choice_mask": [True] * choices, "labels": 0}
 
     def planned_parts(self, model: Model, sizes: Sequence[int]) -> Batch:
         batch = self.planned_batch(model, sizes)
         return {name: batch[name][:, 0].clone() for name in ("input_ids", "attention_mask")}
 
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
-        """Rows as tensors ``[rows, choices, tokens]``; choices that a row has not are padding. Parts as they are."""
+        """Parts as tensors ``[parts, tokens]``, or rows as tensors ``[rows, choices, tokens]``.
+
+        Rows with fewer choices have their last one again; ``choice_mask``, ``[rows, choices]``, says which count.
+        """
         import torch
 
         rows = "size" in examples[0]
@@ -188,13 +192,11 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         flat: Batch = dict(tokenizer.pad(list(parts), padding_side="right", return_tensors="pt"))
         if not rows:
             return flat
-        counts = torch.tensor([len(one["input_ids"]) for one in examples])
-        present = torch.arange(int(counts.max())) < counts[:, None]
-        batch: Batch = {}
-        for name, tensor in flat.items():
-            empty = tokenizer.pad_token_id if name == "input_ids" else 0
-            batch[name] = tensor.new_full((*present.shape, tensor.shape[1]), empty)
-            batch[name][present] = tensor
+        counts = torch.tensor([len(one["input_ids"]) for one in examples])[:, None]
+        numbers = torch.arange(int(counts.max()))
+        places = counts.cumsum(0) - counts + numbers.minimum(counts - 1)
+        batch: Batch = {name: tensor[places] for name, tensor in flat.items()}
+        batch["choice_mask"] = numbers < counts
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
         return batch
@@ -204,13 +206,9 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         shape = batch["input_ids"].shape
         if len(shape) == 2:
             return super().logits(transformer, head, batch)
-        present = batch["attention_mask"].any(-1)
-        flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
-        # A choice that is not there sees its first place: attention to nothing gives no numbers on some devices.
-        mask = flat["attention_mask"].clone()
-        mask[:, 0] = 1
-        scores = super().logits(transformer, head, {**flat, "attention_mask": mask})
-        return scores.view(shape[:2]).masked_fill(~present, float("-inf"))
+        flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items() if name != "choice_mask"}
+        scores = super().logits(transformer, head, flat).view(shape[:2])
+        return scores.masked_fill(~batch["choice_mask"], float("-inf")) if "choice_mask" in batch else scores
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

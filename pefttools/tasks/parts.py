@@ -26,10 +26,11 @@ class Parts(Sequence[Example]):
     def __init__(self, task: ScoredTask[Any], rows: Sequence[Example]) -> None:
         self._task = task
         self._rows = rows
-        #: the number of the first part of each row, and of all parts
+        #: the number of the first part of each row, and the number of all parts
         self._starts: array[int] = array("q", [0])
-        #: see `Task.size`
+        #: of each part, see `Task.size`
         self.sizes: array[int] | list[int] = array("q")
+        self._last: tuple[int, Sequence[Example]] = (-1, ())
         if not task.has_parts:
             self.sizes = task.sizes(rows)
             self._starts = array("q", range(len(rows) + 1))
@@ -63,7 +64,10 @@ class Parts(Sequence[Example]):
         at = index + len(self) if index < 0 else int(index)
         if not 0 <= at < len(self):
             raise IndexError(f"{index} of {len(self)} parts")
-        return self._task.parts(self._rows[self.row(at)])[self.place(at)]
+        row, last = self.row(at), self._last
+        if last[0] != row:  # parts of one row are asked for one after the other, as a rule
+            last = self._last = row, self._task.parts(self._rows[row])
+        return last[1][at - self._starts[row]]
 
     def regrouped(self, results: Sequence[Any]) -> list[list[Any]]:
         """What belongs to each part, by row."""

@@ -69,6 +69,7 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
         batch["span_mask"] = mask.bool()
     if task == "choices":
         batch = {name: tensor[:, None].repeat(1, 3, 1) for name, tensor in batch.items()}
+        batch["choice_mask"] = torch.ones(shape[0], 3, dtype=torch.bool)
     targets = {
         "spans": torch.zeros(shape[0], 2, dtype=torch.long),
         "own-spans": torch.zeros(shape[0], 2, dtype=torch.long),
