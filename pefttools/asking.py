@@ -66,7 +66,7 @@ def predict(
     task = model.spec.task
     for note in table.notes:
         reporter.event(note)
-    if all_scores and not model.labels:
+    if all_scores and not (model.labels or task.ranks):
         raise ConfigError(f"the task {task.name!r} has no labels that could be scored")
     asked = without_answers(table, task)
     task.check_roles(asked.columns, model.spec.columns)

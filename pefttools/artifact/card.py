@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.manifest import Manifest, TaskEntry
 from pefttools.methods import methods
 
 
@@ -59,11 +59,23 @@ def model_card(manifest: Manifest) -> str:
         "import pefttools",
         "",
         'model = pefttools.load("path/to/this/folder")',
-        'print(pefttools.predict(model, ["..."]))',
+        f"print(pefttools.predict(model, [{_asked(task)}]))",
         "```",
         "",
     ]
     return "\n".join([*front, *lines])
+
+
+def _asked(entry: TaskEntry) -> str:
+    """A row as the model takes it: a text, or the cells of several columns."""
+    task = entry.stored("the manifest's task")
+    roles = [
+        name for name, role in task.roles.items() if role.is_input and (role.required or name in (entry.columns or ()))
+    ]
+    if len(roles) < 2:
+        return '"..."'
+    cells = {name: '["...", "..."]' if task.roles[name].kind == "choices" else '"..."' for name in roles}
+    return "{" + ", ".join(f'"{name}": {cell}' for name, cell in cells.items()) + "}"
 
 
 def plain(text: str) -> str:

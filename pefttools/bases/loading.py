@@ -82,11 +82,31 @@ def load_transformer(
         raise BaseModelError(
             f"the base model {base.id!r} holds {inside[0]} in another shape than its configuration says"
         )
+    _check_backbone(model, info["missing_keys"], base)
     variant.after_load(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.eval()
     return model, sorted({*info["missing_keys"], *resized})
+
+
+def _check_backbone(model: nn.Module, missing: set[str], base: Base) -> None:
+    """Refuse a model of which the files held nothing but perhaps a head: its backbone would be numbers by chance.
+
+    Some classes of transformers call their backbone otherwise than others of the same model do, and find none of its
+    weights.
+
+    Raises:
+        BaseModelError: says which.
+    """
+    prefix = f"{model.base_model_prefix}."
+    backbone = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    if backbone and missing.issuperset(backbone):
+        raise BaseModelError(
+            f"the base model {base.id!r} holds no weights that transformers' {type(model).__name__} finds: it looks "
+            f"for {backbone[0]}",
+            hint="Use a head of ours: task.head=auto.",
+        )
 
 
 def load_tokenizer(base: Base) -> Any:

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from pefttools.deltas import AdapterDeltas, Replace
 from pefttools.deltas.merge import folded
 from pefttools.errors import ConfigError
+from pefttools.heads.outputs import logits_of
 from pefttools.heads.served import ServedHead
 from pefttools.heads.states import BatchStates
 from pefttools.methods import Target
@@ -119,8 +120,7 @@ class HeadShell:
             pad = self._shell.config.pad_token_id  # type: ignore[union-attr]
             ids = torch.full((1, len(states)), 1 if pad != 1 else 0, dtype=torch.long, device=states.device)
         given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        logits: torch.Tensor = functional_call(self._shell, parameters, kwargs=given).logits[0]
-        return logits
+        return logits_of(functional_call(self._shell, parameters, kwargs=given))[0]
 
     def _outside(self, site: str) -> bool:
         inside = f"{self.prefix}."

@@ -110,7 +110,7 @@ class Trace:
     def evaluation(self, rows: int, length: int) -> Traced:
         """A forward pass as the task's evaluation runs it."""
         with self._counting() as (counter, _):
-            batch = self._counted(self._batch(rows, length), counter)
+            batch = self._counted(self.model.spec.task.planned_parts(self.model, [length] * rows), counter)
             self.model.eval()
             with counter, kernels(self.device):
                 self.model.spec.task.evaluation_pass(self.model, batch)

@@ -20,8 +20,9 @@ from pefttools.pool.adapter_cache import AdapterCache, Resident
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
+from pefttools.pool.parts import logits_of_rows
 from pefttools.pool.prepare import Preparer
-from pefttools.pool.running import Answer, Runner, fetched
+from pefttools.pool.running import Answer, Runner
 from pefttools.pool.texts import OptionsOf, Texts
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
@@ -215,7 +216,12 @@ class AdapterPool:
             return self._runner.answer(rows, self._tensors.padded(examples))
 
     def predict(
-        self, inputs: Sequence[str | Mapping[str, Any]], adapters: Sequence[str], *, all_scores: bool = False
+        self,
+        inputs: Sequence[str | Mapping[str, Any]],
+        adapters: Sequence[str],
+        *,
+        all_scores: bool = False,
+        batch_size: int = 64,
     ) -> list[dict[str, Any]]:
         """What `pefttools.predict` says of each row, by the row's own adapter, whatever their tasks are.
 
@@ -223,6 +229,8 @@ class AdapterPool:
             inputs: texts, or mappings by column role, of which each is encoded as its adapter's task does it.
             adapters: name of each row's adapter.
             all_scores: see `pefttools.predict`.
+            batch_size: model rows at a time, of similar sizes: parts, where a row has several, such as windows of a
+                long text. All parts of a row go to its adapter, and it is answered once.
 
         Raises:
             DataError: a row that its adapter can't take.
@@ -242,9 +250,9 @@ class AdapterPool:
                 example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
                 for one, row in zip(inputs, rows, strict=True)
             ]
-            answers = fetched(self._runner.answer(rows, self._tensors.padded(examples)))
-            told = zip(rows, answers, examples, strict=True)
-            return [row.prediction(logits, one).as_dict(all_scores=all_scores) for row, logits, one in told]
+            logits = logits_of_rows(self._runner, self._tensors, examples, rows, batch_size)
+            told = zip(rows, logits, examples, strict=True)
+            return [row.prediction(given, one).as_dict(all_scores=all_scores) for row, given, one in told]
 
     @torch.no_grad()
     def generate(

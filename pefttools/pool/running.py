@@ -219,7 +219,7 @@ class Runner:
         begin, before = time.perf_counter(), run.graphs()
         by_name = {one.name: one for one in residents}
         if pairs is None:
-            pairs = any("pair" in one.prepared.roles for one in by_name.values())
+            pairs = any(one.prepared.task.has_pairs(one.prepared.roles) for one in by_name.values())
         marked = pairs and "token_type_ids" in self.served.tokenizer.model_input_names
         batches = typical_batches(by_name.values(), self.served.causal, rows)
         token = self.served.tokenizer.pad_token_id or 0

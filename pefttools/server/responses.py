@@ -93,13 +93,35 @@ class Classification(_Answer):
     data: list[Label | LabelOfPart | Refused]
 
 
+class Piece(_Answer):
+    """A piece of a row's context."""
+
+    prediction: str
+    start: int
+    end: int
+    score: float
+
+
 class RowPrediction(_Answer):
-    """What the adapter says of one row; scores only where they were asked for and its task has them."""
+    """What the adapter says of one row; scores only where they were asked for and its task has them.
+
+    Attributes:
+        choice: number of the prediction among the row's choices, from 0.
+        start: its first character in the row's context; missing where it is no piece of it.
+        end: the character behind it.
+        candidates: further pieces of the context, the best first.
+        no_answer: score of there being no answer.
+    """
 
     index: int
     prediction: str | float | list[str] | list[float]
     score: float | None = None
     scores: dict[str, float] | list[float] | None = None
+    choice: int | None = None
+    start: int | None = None
+    end: int | None = None
+    candidates: list[Piece] | None = None
+    no_answer: float | None = None
     cut_from: int | None = None
 
 

@@ -126,7 +126,7 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
 
 @router.post("/v1/predict", responses=documented(Predictions))
 async def predict(request: PredictRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """What an adapter says of rows: labels, tags, numbers, or the texts that a decoder makes of them."""
+    """What an adapter says of rows: labels, tags, numbers, choices, spans, or texts that a decoder makes of them."""
     chosen = await service.models.choose(request.model, caller)
     task = chosen.task()
     given = request.input if isinstance(request.input, list) else [request.input]

@@ -61,8 +61,8 @@ class ClassifyRequest(_Request):
         return given
 
 
-#: a cell of a row: a text, or a list of words
-Cell = Input | Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=10_000)]
+#: a cell of a row: a text, or a list of words or choices
+Cell = Input | Annotated[list[Annotated[str, Field(max_length=20_000)]], Field(max_length=10_000)]
 #: cells by column role, as the adapter's task calls them
 RowInput = Annotated[dict[Annotated[str, Field(max_length=64)], Cell], Field(min_length=1, max_length=16)]
 
@@ -72,7 +72,9 @@ class PredictRequest(_Request):
 
     model: Model
     input: Input | RowInput | Annotated[list[Input | RowInput], Field(min_length=1)]
-    scores: bool = Field(False, description="with the probability of every label, or of each word's tag")
+    scores: bool = Field(
+        False, description="with the probability of every label or choice, of each word's tag, or with further answers"
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="what to do at a row that can't be used: stop, or skip (it gets an error)"
     )

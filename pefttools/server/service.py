@@ -30,6 +30,7 @@ from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
 from pefttools.tasks import Task
 from pefttools.tasks.generation import TextPrediction
+from pefttools.tasks.parts import Parts
 from pefttools.tasks.task import Example, Prediction
 
 
@@ -168,9 +169,20 @@ class Service:
             return [TextPrediction(one.text.strip()) for one in await self.generate(chosen, asked, gone)]
         if not examples:
             return []
-        logits = await answers(self._answered(chosen, examples), self.settings.timeout_s, gone)
+        size = sum(task.sizes(examples))
+        parts = await self.beside.tokens(lambda _: task.in_parts(examples), size)
+        if len(parts) > self.settings.max_queue:
+            raise ConfigError(
+                f"the model reads these rows in {len(parts):,} parts, such as windows of a long text; at most "
+                f"{self.settings.max_queue:,} are taken in one request",
+                hint="Ask for fewer rows, or shorter ones, at a time.",
+            )
+        logits = await answers(self._answered(chosen, parts), self.settings.timeout_s, gone)
         labels = chosen.manifest.task.labels
-        return [task.decode(one, example, labels) for one, example in zip(logits, examples, strict=True)]
+        whole = [torch.cat(one) if len(one) > 1 else one[0] for one in parts.regrouped(logits)]
+        return await self.beside.tokens(
+            lambda _: [task.decode(one, example, labels) for one, example in zip(whole, examples, strict=True)], size
+        )
 
     async def classify(
         self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError, gone: Gone | None = None
@@ -185,11 +197,9 @@ class Service:
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no classification head")
         return await self.predict(chosen, rows, on_error, gone)
 
-    def _answered(self, chosen: Chosen, examples: Sequence[Example]) -> list[WaitingRow]:
-        task = chosen.task()
-        assert task is not None
-        costs = [float(size) for size in task.sizes(examples)]
-        return self._batcher.submit(ANSWER, chosen.name, examples, chosen.owner, costs)
+    def _answered(self, chosen: Chosen, parts: Parts) -> list[WaitingRow]:
+        costs = [float(size) for size in parts.sizes]
+        return self._batcher.submit(ANSWER, chosen.name, parts, chosen.owner, costs)
 
     async def generate(
         self, chosen: Chosen, generations: Sequence[Generation], gone: Gone | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pefttools.tasks.types import Example, Progress
@@ -24,12 +24,19 @@ def in_order_of_size(
         run: gives one result per example of a batch.
         progress: told how far it has come.
     """
-    order = sorted(range(len(examples)), key=lambda index: (-sizes[index], index))
     results: list[Any] = [None] * len(examples)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    done = 0
+    for chosen in by_size(sizes, batch_size):
         for index, result in zip(chosen, run([examples[index] for index in chosen]), strict=True):
             results[index] = result
+        done += len(chosen)
         if progress is not None:
-            progress(min(start + batch_size, len(order)), len(order))
+            progress(done, len(examples))
     return results
+
+
+def by_size(sizes: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of batches of similar size, the largest first."""
+    order = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

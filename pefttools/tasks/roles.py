@@ -6,8 +6,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: what a cell holds. ``texts``: one text, or a list of them; ``label``: one name; ``labels``: several; ``words``: a
-#: sentence in words; ``tags``: one name per word; ``chat``: messages; ``tools``: descriptions of functions
-RoleKind = Literal["text", "texts", "words", "chat", "tools", "label", "labels", "tags", "number", "image", "audio"]
+#: sentence in words; ``tags``: one name per word; ``choices``: texts of which one is right; ``answers``: texts and
+#: their places; ``chat``: messages; ``tools``: descriptions of functions
+RoleKind = Literal[
+    "text",
+    "texts",
+    "words",
+    "choices",
+    "answers",
+    "chat",
+    "tools",
+    "label",
+    "labels",
+    "tags",
+    "number",
+    "image",
+    "audio",
+]
 
 
 @dataclass(frozen=True)

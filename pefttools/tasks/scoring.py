@@ -14,7 +14,9 @@ from pefttools.data.mapped import MappedItems
 from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.choices import MetricChoice, own_metric, split
+from pefttools.tasks.batches import by_size
 from pefttools.tasks.evaluation import Evaluation, Prediction
+from pefttools.tasks.parts import Parts, joined
 from pefttools.tasks.size_unit import TOKENS, SizeUnit
 from pefttools.tasks.types import Example, Progress
 
@@ -58,6 +60,8 @@ class ScoredTask(ABC, Generic[ConfigT]):
     sized_by: ClassVar[str | None] = "input_ids"
     #: what sizes are counted in
     size_unit: ClassVar[SizeUnit] = TOKENS
+    #: whether there is one output per token, not one per row
+    per_token: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
@@ -134,9 +138,36 @@ class ScoredTask(ABC, Generic[ConfigT]):
 
     def sizes(self, examples: Sequence[Example]) -> list[int]:
         """`size` of each; of examples that stand in files without reading them whole."""
+        if isinstance(examples, Parts):
+            return list(examples.sizes)
         if isinstance(examples, MappedItems) and self.sized_by:
             return examples.lengths(self.sized_by)
         return [self.size(example) for example in examples]
+
+    def tokens(self, examples: Sequence[Example]) -> int:
+        """All that the model reads of some examples, without padding."""
+        return sum(self.sizes(examples))
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether a row may be several model rows."""
+        return type(self).parts is not ScoredTask.parts
+
+    def parts(self, example: Example) -> Sequence[Example]:
+        """What the model reads of a row, each by itself: windows of a long text, one part per choice.
+
+        `collate` takes parts of any rows together; `decode` gets the logits of all of a row's parts. As a rule a row is
+        its own only part.
+        """
+        return (example,)
+
+    def in_parts(self, examples: Sequence[Example]) -> Parts:
+        """The parts of all of some rows."""
+        return Parts(self, examples)
+
+    def training_set(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """What is trained on, one loss each: the rows, unless a task says that it is their parts."""
+        return examples
 
     @abstractmethod
     def reference(self, example: Example, labels: Sequence[str]) -> Any:
@@ -146,7 +177,8 @@ class ScoredTask(ABC, Generic[ConfigT]):
         """What the logits of one row say.
 
         Args:
-            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of which the first are the example's.
+            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of the example's tokens. Of a row with
+                several parts they stand one behind the other.
             example: the row's.
             labels: label names.
         """
@@ -165,16 +197,29 @@ class ScoredTask(ABC, Generic[ConfigT]):
         Args:
             model: the model.
             examples: as `encode` gives them.
-            batch_size: examples at a time.
+            batch_size: model rows at a time: parts, where an example has several.
             progress: told how far it has come.
         """
-        from pefttools.tasks.batches import in_order_of_size
-
-        def run(batch: list[Example]) -> list[Prediction]:
+        parts = self.in_parts(examples)
+        found: list[Any] = [None] * len(examples)
+        waiting: dict[int, dict[int, torch.Tensor]] = {}
+        done = 0
+        for chosen in by_size(parts.sizes, batch_size):
+            batch = [parts[index] for index in chosen]
             logits = model.run(batch).float().cpu()
-            return [self.decode(row, one, model.labels) for row, one in zip(logits, batch, strict=True)]
-
-        return in_order_of_size(examples, self.sizes(examples), batch_size, run, progress)
+            for index, part, one in zip(chosen, batch, logits, strict=True):
+                row = parts.row(index)
+                given = waiting.setdefault(row, {})
+                given[parts.place(index)] = one[: self.size(part)] if self.per_token else one
+                if len(given) == parts.count(row):
+                    whole = joined([waiting[row][place] for place in range(len(given))])
+                    del waiting[row]
+                    assert whole is not None
+                    found[row] = self.decode(whole, examples[row], model.labels)
+                    done += 1
+            if progress is not None:
+                progress(done, len(examples))
+        return found
 
     def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
         """What is chosen on validation once a model is trained, such as thresholds; plain values, for JSON.

@@ -67,8 +67,6 @@ class Task(ScoredTask[ConfigT]):
     encoder_decoder: ClassVar[bool] = False
     #: whether a row's logits are those of its one label, as a softmax takes them
     one_label: ClassVar[bool] = False
-    #: whether there is one output per token, not one per row
-    per_token: ClassVar[bool] = False
     #: whether a pool can answer for it, where its models read texts
     servable: ClassVar[bool] = True
     #: whether what is learned is a part of the input itself
@@ -80,6 +78,8 @@ class Task(ScoredTask[ConfigT]):
     #: whether a row's loss depends on the other rows of its batch. Such a batch is never split: its loss is that of the
     #: whole, the mean over its rows whatever `num_items_in_batch` says; see `passes`, `kept_together`, `kept_apart`
     loss_over_batch: ClassVar[bool] = False
+    #: whether a prediction has scores of further answers, though outputs have no names
+    ranks: ClassVar[bool] = False
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +200,10 @@ class Task(ScoredTask[ConfigT]):
 
         return text_limit(base)
 
+    def has_pairs(self, roles: Collection[str]) -> bool:
+        """Whether the model reads two texts of a row together, which token types may mark."""
+        return False
+
     def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
         """Refuse a method that drops an input of the model which rows of these roles need.
 
@@ -267,7 +271,7 @@ class Task(ScoredTask[ConfigT]):
         raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
 
     def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
-        """A batch for planning, of rows that are padded to the largest size.
+        """A batch to train on, for planning: rows that are padded to the largest size.
 
         Args:
             model: the planned model.
@@ -280,6 +284,10 @@ class Task(ScoredTask[ConfigT]):
 
         one = self.planned_example(max(sizes), model.labels)
         return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
+
+    def planned_parts(self, model: Model, sizes: Sequence[int]) -> Batch:
+        """A batch as `predict` runs it, for planning: as `planned_batch`, where a row is its own only part."""
+        return self.planned_batch(model, sizes)
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
         """Why a merged model would not give this task's answers elsewhere; None: it does.
@@ -379,6 +387,10 @@ class Task(ScoredTask[ConfigT]):
     def generated_tokens(self) -> int:
         """Maximum number of tokens that are generated after a row; 0 where nothing is."""
         return 0
+
+    def example_notes(self, examples: Sequence[Example]) -> list[str]:
+        """What became of the encoded rows of a split, one line each; `data_notes` tells of the rows themselves."""
+        return []
 
     def idle_options(self, processor: Any, train: Table) -> list[str]:
         """Options that were given and have no effect on this base and these rows, each with the reason."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -42,6 +42,9 @@ TextConfigT = TypeVar("TextConfigT", bound=TextHeadConfig)
 class TextStatesTask(HeadTask[ConfigT]):
     """A task whose head reads the states of a text's tokens."""
 
+    #: what to do where a method drops token types
+    pairs_hint: ClassVar[str] = "Choose another method."
+
     def settle_model(self, transformer: nn.Module, processor: Any) -> None:
         """Set what transformers' class with a head must be told: where padding is, and that the last token is one."""
         from pefttools.tasks.padding import pad_with, show_the_last_token
@@ -50,7 +53,17 @@ class TextStatesTask(HeadTask[ConfigT]):
         if not self.per_token:
             show_the_last_token(transformer)
 
+    def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
+        marked = self.has_pairs(roles) and "token_type_ids" in processor.model_input_names
+        if marked and not method.capabilities.all_inputs:
+            raise ConfigError(
+                f"the method {method.name!r} can't tell the two texts of a pair apart on this model: it drops token "
+                "types",
+                hint=self.pairs_hint,
+            )
+
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        from pefttools.heads.outputs import logits_of
         from pefttools.tasks.padding import padded_on_the_right
 
         batch = padded_on_the_right(batch)
@@ -58,7 +71,7 @@ class TextStatesTask(HeadTask[ConfigT]):
         tokens = batch["attention_mask"].shape[1]
         # Methods that put virtual tokens before the input give states for them too.
         if head is None:
-            logits: torch.Tensor = outputs.logits
+            logits = logits_of(outputs)
             return logits[:, -tokens:] if self.per_token else logits
         return cast("torch.Tensor", head(outputs.last_hidden_state[:, -tokens:], batch["attention_mask"]))
 
@@ -68,6 +81,7 @@ class TextHeadTask(TextStatesTask[TextConfigT]):
 
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
+    pairs_hint = "Choose another method, or join the texts in one column."
 
     def head_kind(self, base: Base) -> str:
         return pooling_of(base) if self.options.head == "auto" else self.options.head
@@ -76,14 +90,8 @@ class TextHeadTask(TextStatesTask[TextConfigT]):
     def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
         """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
 
-    def check_inputs(self, method: Method[Any], roles: Collection[str], processor: Any) -> None:
-        marked = "pair" in roles and "token_type_ids" in processor.model_input_names
-        if marked and not method.capabilities.all_inputs:
-            raise ConfigError(
-                f"the method {method.name!r} can't tell the two texts of a pair apart on this model: it drops token "
-                "types",
-                hint="Choose another method, or join the texts in one column.",
-            )
+    def has_pairs(self, roles: Collection[str]) -> bool:
+        return "pair" in roles
 
     def check_texts(self, table: Table, index: int) -> None:
         """Refuse a row whose texts are none.

@@ -24,7 +24,7 @@ def encoded_rows(model: TunedModel, rows: Sequence[Mapping[str, Any]] | None) ->
     task = model.spec.task
     if rows is None:
         rows = [_row(task, text, index, model.labels) for index, text in enumerate(TEXTS)]
-    return task.encode(table_of_rows(rows, task), model.processor, model.labels)
+    return list(task.training_set(task.encode(table_of_rows(rows, task), model.processor, model.labels)))
 
 
 def _row(task: Task[Any], text: str, index: int, labels: Sequence[str]) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class Examples:
 
     @cached_property
     def train(self) -> Sequence[Example]:
+        """What is trained on: the rows of the training split, or their parts; see `Task.training_set`."""
+        return self._task.training_set(self._rows)
+
+    @cached_property
+    def _rows(self) -> Sequence[Example]:
         """Of the training split."""
         return self._encoded(self._splits.train)
 
@@ -57,8 +62,17 @@ class Examples:
     @cached_property
     def cuts(self) -> dict[str, Cuts]:
         """Rows that are longer than the task takes, by split."""
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: cuts_of(examples, self._task) for name, examples in splits.items() if examples is not None}
+        return {name: cuts_of(examples, self._task) for name, examples in self._by_split().items()}
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What became of the rows of each split, one line each."""
+        told = {name: self._task.example_notes(examples) for name, examples in self._by_split().items()}
+        return [f"{name}: {note}" for name, notes in told.items() for note in notes]
+
+    def _by_split(self) -> dict[str, Sequence[Example]]:
+        splits = {"train": self._rows, "validation": self.validation, "test": self.test}
+        return {name: examples for name, examples in splits.items() if examples is not None}
 
     @cached_property
     def processor(self) -> Any:

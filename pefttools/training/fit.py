@@ -118,7 +118,7 @@ def fit(
         train_seconds=spent.seconds,
         evaluation_seconds=spent.evaluation,
         samples=round(epochs * len(train)),
-        tokens=round(epochs * sum(task.sizes(train))),
+        tokens=round(epochs * task.tokens(train)),
         learning_rate=rates.method,
         head_learning_rate=rates.head if model.count().head else None,
         cpu_seconds=spent.cpu,
@@ -135,7 +135,7 @@ def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Rep
         f"{prepared.method.name} on {prepared.base.id} ({prepared.recipe.variant}): {count.trainable:,} trained of "
         f"{count.total:,} parameters, {_said(rates, bool(count.head))}"
     )
-    for note in prepared.notes:
+    for note in (*prepared.notes, *prepared.examples.notes):
         reporter.event(note)
     for split, cuts in prepared.examples.cuts.items():
         if cuts.cut:
@@ -152,9 +152,10 @@ def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float |
     if (why := task.why_padded(model)) is not None:
         reporter.event(f"task.packing is off: {why}. Shorter rows of a batch are padded.")
     if prepared.parent is not None:
-        start_from(model, prepared.parent, [validation[index] for index in range(min(4, len(validation)))])
+        rows = [validation[index] for index in range(min(4, len(validation)))]
+        start_from(model, prepared.parent, task.training_set(rows)[:4])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
-    if is_main_process() and not knows_a_bar(task):
+    if is_main_process() and not knows_a_bar(task, validation, prepared.labels):
         return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)
     return None
 

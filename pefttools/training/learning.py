@@ -27,6 +27,7 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
         batch_size: examples at a time.
     """
     task = model.spec.task
+    examples = task.training_set(examples)
     total, count = 0.0, 0
     with model.inference_mode():
         for start in range(0, len(examples), batch_size):
@@ -38,9 +39,11 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
     return total / max(count, 1)
 
 
-def knows_a_bar(task: Task[Any]) -> bool:
-    """Whether the task says what a model must beat; else its loss before training is the bar."""
-    return type(task).uninformed is not Task.uninformed
+def knows_a_bar(task: Task[Any], examples: Sequence[Example], labels: Sequence[str]) -> bool:
+    """Whether the task says what a model must beat on some rows; else its loss before training is the bar."""
+    if type(task).uninformed is Task.uninformed:
+        return False
+    return task.uninformed([task.reference(one, labels) for one in examples], labels) is not None
 
 
 def why_not_learned(

@@ -26,7 +26,9 @@ def training_bytes(prepared: Prepared, device: Device, batch: Sequence[Example])
     lengths = task.sizes(batch)
     settings = recipe.training
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
-    planned = Planned(base, recipe.task, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
+    # As it was settled: rows say what options leave open.
+    settled = {"name": task.name, **task.options.model_dump(mode="json", exclude_defaults=True)}
+    planned = Planned(base, settled, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
     shape = Shape(
         batch_size=len(lengths) * prepared.passes,
         length=max(lengths),

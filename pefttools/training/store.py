@@ -76,7 +76,7 @@ def _training(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
         "rows": {"train": len(splits.train), "validation": len(splits.validation)},
         "data": splits.digests(),
         "cut": {name: cuts.as_dict() for name, cuts in prepared.examples.cuts.items()},
-        "notes": prepared.notes,
+        "notes": [*prepared.notes, *prepared.examples.notes],
         "steps": fitted.steps,
         "best_step": fitted.best_step,
         "seconds": round(fitted.train_seconds, 3),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 
 import pefttools
 from pefttools.bases import variants
-from pefttools.errors import PeftToolsError
+from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import methods
 from pefttools.testing import check_method
 from pefttools.testing.rows import encoded_rows
@@ -152,6 +154,41 @@ def test_the_contract_of_what_writes_texts_apart(
     assert (check_method(name, **given) is None) == (
         can.trains == "head" or (can.trains == "base" and variant == "nf4")
     )
+
+
+def _of_windows(head: str) -> dict[str, Any]:
+    options, rows = SAMPLES["question-answering"]
+    return {"rows": rows[:3], "labels": [], "task": {"name": "question-answering", **options, "head": head}}
+
+
+@pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head", ["auto", "model"])
+@pytest.mark.parametrize(
+    "name", [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in methods]
+)
+def test_the_contract_on_question_answering(name: str, head: str, variant: str, tiny_bert: str, tmp_path: Path) -> None:
+    can = methods.get(name).capabilities
+    given = {"base": tiny_bert, "folder": tmp_path, "variant": variant, **_of_windows(head)}
+    if not can.all_inputs:
+        with pytest.raises(ConfigError, match="drops token types"):
+            check_method(name, **given)
+        return
+    model = check_method(name, **given)
+    assert (model is None) == (can.trains == "base" and variant == "nf4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["auto", "model"])
+@pytest.mark.parametrize("name", [name for name in methods if not methods.get(name).capabilities.all_inputs])
+def test_question_answering_where_a_base_knows_no_token_types(
+    name: str, head: str, tiny_bert: str, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "made").mkdir()
+    assert check_method(name, base=str(base), folder=tmp_path / "made", **_of_windows(head)) is not None
 
 
 @pytest.mark.parametrize("name", ["full", "head", "untuned"])

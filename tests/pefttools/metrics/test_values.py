@@ -15,9 +15,11 @@ from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn import metrics as sklearn_metrics
+from torchmetrics.functional.text import squad
 
 from pefttools.errors import ConfigError
 from pefttools.metrics import AdditiveMetric, Metric
+from pefttools.metrics.answers import AnswerableF1, AnswerExactMatch, AnswerF1, UnanswerableAccuracy, normalized
 from pefttools.metrics.choices import own_metric
 from pefttools.metrics.classes import F1, Accuracy, BalancedAccuracy, MatthewsCorrelation, Precision, Recall
 from pefttools.metrics.foreign import load_foreign
@@ -29,6 +31,10 @@ from pefttools.metrics.texts import ExactMatch
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-PER"]
 KINDS = {"precision": Precision, "recall": Recall, "f1": F1}
+#: with all that is not counted: articles, signs, case, white space
+ANSWERS = st.lists(
+    st.sampled_from(["the", "A", "cat", "Cat.", "cat's", "an", "42,000", "  ", "été", "-"]), max_size=5
+).map(" ".join)
 SETS = {"precision": SetPrecision, "recall": SetRecall, "f1": SetF1}
 
 
@@ -232,3 +238,31 @@ def test_a_metric_of_elsewhere_is_run_once_for_all_its_numbers(tmp_path: Path) -
     values, own = right.row_values(predictions, truth), Accuracy().row_values(predictions, truth)
     assert values is not None and own is not None
     assert values.mean() == pytest.approx(own.mean()) and values.std() == pytest.approx(own.std(), rel=0.3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(ANSWERS, st.lists(ANSWERS, min_size=1, max_size=3)), min_size=1, max_size=8))
+def test_of_answers_torchmetrics_says_the_same(rows: list[tuple[str, list[str]]]) -> None:
+    """Its sums are of 32 bits."""
+    predictions, references = answers(given for given, _ in rows), [list(truth) for _, truth in rows]
+    expected = squad(
+        [{"prediction_text": given, "id": str(n)} for n, (given, _) in enumerate(rows)],
+        [
+            {"answers": {"text": truth, "answer_start": [0] * len(truth)}, "id": str(n)}
+            for n, truth in enumerate(references)
+        ],
+    )
+    assert AnswerF1().compute(predictions, references) == pytest.approx(float(expected["f1"]) / 100, abs=1e-6)
+    exact = AnswerExactMatch().compute(predictions, references)
+    assert exact == pytest.approx(float(expected["exact_match"]) / 100, abs=1e-6)
+
+
+def test_of_answers_by_hand() -> None:
+    assert normalized("The  quick-brown Fox, a dog's.") == "quickbrown fox dogs"
+    given = answers(["the cat sat", "", "Oslo", ""])
+    truth = [["a cat", "cat sat down"], [""], [""], ["Oslo"]]
+    assert AnswerF1().row_values(given, truth).tolist() == [0.8, 1, 0, 0]  # type: ignore[union-attr]
+    assert AnswerExactMatch().row_values(given, truth).tolist() == [0, 1, 0, 0]  # type: ignore[union-attr]
+    assert AnswerableF1().compute(given, truth) == pytest.approx(0.4, abs=1e-12)
+    assert UnanswerableAccuracy().compute(given, truth) == pytest.approx(0.5, abs=1e-12)
+    assert np.isnan(UnanswerableAccuracy().compute(given[:1], truth[:1]))

@@ -43,6 +43,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "image": {"name": "image-classification", "head": "mean"},
     "texts": {"name": "seq2seq-lm", "max_target_length": 16, "loss_rows": 16, "max_new_tokens": 8},
     "sound": {"name": "audio-classification", "head": "mean", "max_seconds": 1.0},
+    "choices": {"name": "multiple-choice", "head": "mean", "choices": 3},
+    "spans": {"name": "question-answering"},
+    "own-spans": {"name": "question-answering", "head": "model"},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -54,7 +57,8 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
              ) -> tuple[int, int]:  # fmt: skip
     """Peak of a training step and what stands after it, by the allocator's own record."""
     chosen, config = choose_method(method)
-    labels = [] if task in ("lm", "number", "texts") else ["a", "b"]
+    unnamed = ("lm", "number", "texts", "choices", "spans", "own-spans")
+    labels = [] if task in unnamed else ["a", "b"]
     model = build(locate_base(base), variant, chosen, config, choose_task(TASKS[task]), labels,
                   precision=precision, seed=0, gradient_checkpointing=recompute)  # fmt: skip
     if task == "image":
@@ -72,7 +76,14 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     if task == "texts":
         written = torch.randint(5, 1000, (shape[0], min(shape[1], 16)))
         return _measured(model, {**batch, "decoder_input_ids": written}, written.clone())
+    if "spans" in task:
+        batch["span_mask"] = mask.bool()
+    if task == "choices":
+        batch = {name: tensor[:, None].repeat(1, 3, 1) for name, tensor in batch.items()}
+        batch["choice_mask"] = torch.ones(shape[0], 3, dtype=torch.bool)
     targets = {
+        "spans": torch.zeros(shape[0], 2, dtype=torch.long),
+        "own-spans": torch.zeros(shape[0], 2, dtype=torch.long),
         "lm": ids.clone(),
         "tags": torch.zeros_like(ids),
         "labels": torch.zeros(shape[0], 2),
@@ -188,7 +199,7 @@ def test_whole_batches_of_several_texts_are_within_a_hundredth(
 
 
 @pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
-@pytest.mark.parametrize("task", ["tags", "labels", "number"])
+@pytest.mark.parametrize("task", ["tags", "labels", "number", "choices", "spans", "own-spans"])
 def test_other_tasks_are_within_a_hundredth_too(task: str, shape: tuple[int, int], tiny_bert: str) -> None:
     check(tiny_bert, "lora", task, "float32", "float32", shape)
 

@@ -10,6 +10,7 @@ import pytest
 
 import pefttools
 from pefttools.errors import ConfigError, DataError
+from pefttools.pool.running import Runner
 from pefttools.tasks import tasks
 from tests.pefttools.tasks.samples import SAMPLES
 
@@ -24,8 +25,11 @@ HEADS = [
 def adapters(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One trained adapter per task, by different methods and heads."""
     folder = tmp_path_factory.mktemp("adapters")
-    found = {}
-    for name, method in zip(HEADS, ("lora", "prefix", "bottleneck", "ia3", "bitfit"), strict=True):
+    found: dict[str, Path] = {}
+    by_name = {"token-classification": "prefix", "multi-label-classification": "bottleneck", "regression": "ia3",
+               "sentence-embedding": "bitfit"}  # fmt: skip
+    for name in HEADS:
+        method = by_name.get(name, "lora")
         options, rows = SAMPLES[name]
         path = folder / f"{name}.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -49,7 +53,7 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, float):
         return bool(other == pytest.approx(one, abs=1e-4))
-    if isinstance(one, list):
+    if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)
 
@@ -65,10 +69,39 @@ def test_rows_of_all_tasks_share_a_batch(adapters: dict[str, Path], tiny_bert: s
         assert _same(next(alone[name]), found), name
     kinds = {name: type(found["prediction"]) for (name, _), found in zip(rows, mixed, strict=True)}
     assert set(kinds.values()) == {str, list, float}
-    answers = pool(["one two"] * len(HEADS), HEADS)
-    assert [answer.label is not None for answer in answers] == [name == "sequence-classification" for name in HEADS], (
+    of_texts = [name for name in HEADS if not tasks.get(name).ranks]
+    answers = pool(["one two"] * len(of_texts), of_texts)
+    labelled = [name == "sequence-classification" for name in of_texts]
+    assert [answer.label is not None for answer in answers] == labelled, (
         "only where one label is the answer is there one"
     )
+
+
+def test_parts_of_rows_are_asked_a_few_at_a_time(
+    adapters: dict[str, Path], tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts of a row by its own adapter, whatever their number; it is answered once."""
+    pool = pefttools.AdapterPool(tiny_bert)
+    names = ["question-answering", "multiple-choice", "token-classification"]
+    for name in names:
+        pool.load(name, adapters[name])
+    batches: list[tuple[int, ...]] = []
+    run = Runner.answer
+
+    def noted(self: Runner, rows: Any, batch: Any) -> Any:
+        batches.append(tuple(batch["input_ids"].shape))
+        return run(self, rows, batch)
+
+    monkeypatch.setattr(Runner, "answer", noted)
+    rows = [(name, row) for index in range(7, 10) for name in names for row in _asked(name, 10)[index : index + 1]]
+    whole = pool.predict([row for _, row in rows], [name for name, _ in rows])
+    parts, shown = batches[0][0], len(batches)
+    assert shown == 1 and parts > len(rows)
+    few = pool.predict([row for _, row in rows], [name for name, _ in rows], batch_size=2)
+    assert _same(few, whole)
+    assert [size for size, _ in batches[1:]] == [2] * (parts // 2) + [1] * (parts % 2)
+    widths = [width for _, width in batches[1:]]
+    assert widths == sorted(widths, reverse=True), "parts of similar size run together"
 
 
 def test_what_a_row_lacks_is_refused_by_its_own_task(adapters: dict[str, Path], tiny_bert: str) -> None:
@@ -87,7 +120,8 @@ def test_over_http(adapters: dict[str, Path], tiny_bert: str, serve: Any) -> Non
     for name, folder in adapters.items():
         asked = _asked(name, 3)
         answer = server.http.post("/v1/predict", json={"model": name, "input": asked, "scores": True}).json()
-        alone = pefttools.predict(folder, asked, all_scores=bool(pefttools.load(folder).labels))
+        model = pefttools.load(folder)
+        alone = pefttools.predict(model, asked, all_scores=bool(model.labels) or model.spec.task.ranks)
         for index, (one, other) in enumerate(zip(alone, answer["data"], strict=True)):
             assert other.pop("index") == index and _same(one, other), name
     post = server.http.post
@@ -99,3 +133,6 @@ def test_over_http(adapters: dict[str, Path], tiny_bert: str, serve: Any) -> Non
     bad = post("/v1/predict", json={"model": "regression", "input": ["fine", " "], "on_error": "skip"}).json()["data"]
     assert "prediction" in bad[0] and "a text is needed" in bad[1]["error"]["message"]
     assert post("/v1/predict", json={"model": "regression", "input": ["fine", " "]}).status_code == 400
+    long = {"model": "question-answering", "input": {"question": "where?", "context": "one two three " * 8_000}}
+    many = post("/v1/predict", json=long)
+    assert many.status_code == 400 and "parts, such as windows of a long text" in many.json()["error"]["message"]

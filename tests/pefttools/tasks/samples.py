@@ -26,6 +26,20 @@ def _tags(number: int) -> list[str]:
     return [("O", "B-PER", "I-PER", "B-LOC")[(number + place) % 4] for place in range(2 + number % 7)]
 
 
+def _context(number: int) -> str:
+    """Up to 45 words: two or three windows."""
+    return " ".join(_WORDS[(number * 5 + place) % len(_WORDS)] for place in range(3 + 6 * (number % 8)))
+
+
+def _answer(number: int, context: str) -> dict[str, list[Any]]:
+    """Two words of the context; every fourth question has no answer."""
+    words = context.split()
+    at = number * 3 % (len(words) - 1)
+    start = len(" ".join(words[:at])) + (at > 0)
+    whole = {"text": [" ".join(words[at : at + 2])], "answer_start": [start]}
+    return {"text": [], "answer_start": []} if number % 4 == 3 else whole
+
+
 @functools.cache
 def _pictures() -> Path:
     """A folder of 24 small pictures, of three kinds that differ in colour."""
@@ -97,6 +111,17 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "audio-classification": (
         {"head": "mean", "max_seconds": 0.2},
         [{"audio": str(_sounds() / f"{n}.flac"), "label": f"l{n % 3}"} for n in range(24)],
+    ),
+    "multiple-choice": (
+        {"head": "mean"},
+        [{"text": _text(n), "choices": [_text(n + k) for k in range(1, 3 + n % 3)], "label": n % 2} for n in range(24)],
+    ),
+    "question-answering": (
+        {"max_length": 24, "stride": 4},
+        [
+            {"question": f"where is {_WORDS[n % 12]}", "context": _context(n), "answers": _answer(n, _context(n))}
+            for n in range(24)
+        ],
     ),
     "regression": (
         {"head": "mean"},

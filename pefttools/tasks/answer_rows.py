@@ -1,0 +1,92 @@
+"""The answers of a row, and where they stand in its context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pefttools.data import Table
+from pefttools.errors import DataError
+
+_FORM = 'Write {"text": ["..."], "answer_start": [12]}, with empty lists where there is no answer.'
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of one row.
+
+    Attributes:
+        texts: right answers; none where the question has no answer.
+        start: character of the context at which the first of them begins.
+        elsewhere: whether it occurs in the context at other places too, and nobody said which is meant.
+    """
+
+    texts: tuple[str, ...] = ()
+    start: int = 0
+    elsewhere: bool = False
+
+
+def answers_of(table: Table, index: int) -> Answers:
+    """The answers of a row, by its column `answers`, else `answer`.
+
+    Raises:
+        DataError: they have another form, or do not stand in the context; names file, row and column.
+    """
+    row = table.rows[index]
+    if "answers" in table.columns and "answer" in table.columns:
+        raise table.error(index, "answers", "there are both answers and answer", hint="Leave one of the columns out.")
+    if "answers" in table.columns:
+        return _with_places(table, index, row["context"], row.get("answers"))
+    if "answer" in table.columns:
+        return _found(table, index, row["context"], row.get("answer"))
+    raise table.error(
+        index, "answers", "there are neither answers nor answer", hint="Name the column: data.columns: {answers: ...}."
+    )
+
+
+def _with_places(table: Table, index: int, context: str, value: Any) -> Answers:
+    """As SQuAD has them: texts, and the character at which each begins."""
+    if isinstance(value, list):  # as in SQuAD's own files: one mapping per answer
+        if not all(isinstance(one, Mapping) for one in value):
+            raise _malformed(table, index, value)
+        value = {name: [one.get(name) for one in value] for name in ("text", "answer_start")}
+    if not isinstance(value, Mapping):
+        raise _malformed(table, index, value)
+    texts, starts = value.get("text"), value.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise _malformed(table, index, value)
+    for text, start in zip(texts, starts, strict=True):
+        if not isinstance(text, str) or not text.strip() or not isinstance(start, int) or isinstance(start, bool):
+            raise _malformed(table, index, value)
+        there = context[start : start + len(text)] if start >= 0 else ""
+        if there != text:
+            raise table.error(
+                index,
+                "answers",
+                f"the answer {text!r} does not stand at character {start} of the context; {there!r} does",
+                hint="answer_start counts characters from 0. A column answer without places is looked for.",
+            )
+    return Answers(tuple(texts), starts[0]) if texts else Answers()
+
+
+def _found(table: Table, index: int, context: str, value: Any) -> Answers:
+    """A text whose place is looked for; an empty one: there is no answer."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return Answers()
+    if not isinstance(value, str):
+        raise table.error(index, "answer", f"a text is needed, not {value!r}", hint="Write it as a text.")
+    text = value.strip()
+    start = context.find(text)
+    if start < 0:
+        raise table.error(
+            index,
+            "answer",
+            f"{text!r} does not stand in the context",
+            hint="An answer is a piece of the context, letter by letter; leave the cell empty where there is none.",
+        )
+    return Answers((text,), start, context.find(text, start + 1) >= 0)
+
+
+def _malformed(table: Table, index: int, value: Any) -> DataError:
+    return table.error(index, "answers", f"texts and their places are needed, not {value!r}", hint=_FORM)
