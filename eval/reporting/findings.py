@@ -55,6 +55,8 @@ def findings(data: ReportData) -> list[str]:
     seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
     if len(seen) > 1:
         found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
+    if data.measure.signature:
+        found.append(f"What {data.metric} is, to be quoted with it: {data.measure.signature}")
     if data.split == "validation":
         found.append(
             "There is no test split: the figures are from validation, which also chose the best step and learning "

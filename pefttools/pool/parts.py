@@ -1,17 +1,46 @@
-"""Rows of which the model reads several parts, each by the row's own adapter."""
+"""Predictions for rows, each by its own adapter, be they read in several parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from pefttools.asking import example_of
+from pefttools.errors import ConfigError
 from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.inputs import Tensors
 from pefttools.pool.running import Runner, fetched
 from pefttools.tasks.batches import by_size
+from pefttools.tasks.evaluation import Prediction
 from pefttools.tasks.parts import joined
 from pefttools.tasks.task import Example
+
+
+def predictions(
+    runner: Runner,
+    tensors: Tensors,
+    tokenizer: Any,
+    inputs: Sequence[str | Mapping[str, Any]],
+    held: Sequence[Resident | None],
+    batch_size: int,
+) -> list[Prediction]:
+    """What each row's adapter says of it; arguments as `AdapterPool.predict` and `logits_of_rows` have them.
+
+    Raises:
+        DataError: a row that its adapter can't take.
+        ConfigError: the base, or an adapter that continues texts.
+    """
+    rows = [row for row in held if row is not None and not row.prepared.task.generates]
+    if len(rows) < len(held):
+        raise ConfigError("the base, and adapters that continue texts, have no prediction head: use generate")
+    examples = [
+        example_of(one, row.prepared.task, tokenizer, row.prepared.labels, row.prepared.roles)
+        for one, row in zip(inputs, rows, strict=True)
+    ]
+    logits = logits_of_rows(runner, tensors, examples, rows, batch_size)
+    return [row.prediction(given, one) for row, given, one in zip(rows, logits, examples, strict=True)]
 
 
 def logits_of_rows(

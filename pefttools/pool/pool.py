@@ -12,7 +12,6 @@ import torch
 
 from pefttools.artifact.manifest import read_digest
 from pefttools.artifact.signing import trusted
-from pefttools.asking import example_of
 from pefttools.bases import locate_base
 from pefttools.compute.precision import default_device
 from pefttools.errors import ConfigError
@@ -20,7 +19,7 @@ from pefttools.pool.adapter_cache import AdapterCache, Resident
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
-from pefttools.pool.parts import logits_of_rows
+from pefttools.pool.parts import predictions
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.running import Answer, Runner
 from pefttools.pool.texts import OptionsOf, Texts
@@ -229,8 +228,7 @@ class AdapterPool:
             inputs: texts, or mappings by column role, of which each is encoded as its adapter's task does it.
             adapters: name of each row's adapter.
             all_scores: see `pefttools.predict`.
-            batch_size: model rows at a time, of similar sizes: parts, where a row has several, such as windows of a
-                long text. All parts of a row go to its adapter, and it is answered once.
+            batch_size: model rows at a time, of similar sizes: a row may have several, such as windows of a long text.
 
         Raises:
             DataError: a row that its adapter can't take.
@@ -239,20 +237,10 @@ class AdapterPool:
         if len(inputs) != len(adapters):
             raise ConfigError(f"{len(inputs)} rows, but {len(adapters)} adapters: one is needed for each row")
         if self.served.encoder_decoder:
-            if all_scores:
-                raise ConfigError("texts that are written have no labels that could be scored")
             return [TextPrediction(text).as_dict() for text in self.generate(cast("Inputs", inputs), adapters)]
         with torch.no_grad(), self._holding(adapters) as held:
-            rows = [row for row in held if row is not None and not row.prepared.task.generates]
-            if len(rows) < len(held):
-                raise ConfigError("the base, and adapters that continue texts, have no prediction head: use generate")
-            examples = [
-                example_of(one, row.prepared.task, self.tokenizer, row.prepared.labels, row.prepared.roles)
-                for one, row in zip(inputs, rows, strict=True)
-            ]
-            logits = logits_of_rows(self._runner, self._tensors, examples, rows, batch_size)
-            told = zip(rows, logits, examples, strict=True)
-            return [row.prediction(given, one).as_dict(all_scores=all_scores) for row, given, one in told]
+            found = predictions(self._runner, self._tensors, self.tokenizer, inputs, held, batch_size)
+            return [one.as_dict(all_scores=all_scores) for one in found]
 
     @torch.no_grad()
     def generate(

@@ -15,9 +15,10 @@ from pefttools.registry import Registry
 from pefttools.tasks.evaluation import Evaluation as Evaluation
 from pefttools.tasks.evaluation import Prediction as Prediction
 from pefttools.tasks.roles import Role as Role
-from pefttools.tasks.scoring import ConfigT, ScoredTask
+from pefttools.tasks.scoring import ConfigT
 from pefttools.tasks.scoring import TaskConfig as TaskConfig
 from pefttools.tasks.scoring import TextTaskConfig as TextTaskConfig
+from pefttools.tasks.trained import TrainedTask
 from pefttools.tasks.types import IGNORE as IGNORE
 from pefttools.tasks.types import Batch as Batch
 from pefttools.tasks.types import Example as Example
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from pefttools.bases import Base, BaseVariant
     from pefttools.heads.served import ServedHead
-    from pefttools.tasks.model import Model
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TaskModel:
     processor: Any
 
 
-class Task(ScoredTask[ConfigT]):
+class Task(TrainedTask[ConfigT]):
     """A task, with its options."""
 
     #: what the model reads
@@ -75,9 +75,6 @@ class Task(ScoredTask[ConfigT]):
     embeds: ClassVar[bool] = False
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
-    #: whether a row's loss depends on the other rows of its batch. Such a batch is never split: its loss is that of the
-    #: whole, the mean over its rows whatever `num_items_in_batch` says; see `passes`, `kept_together`, `kept_apart`
-    loss_over_batch: ClassVar[bool] = False
     #: whether a prediction has scores of further answers, though outputs have no names
     ranks: ClassVar[bool] = False
 
@@ -258,37 +255,6 @@ class Task(ScoredTask[ConfigT]):
         """Tokens that end a generated answer."""
         return []
 
-    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
-        """An example of `length` tokens, without padding, for planning; stacked, its values are a batch.
-
-        Args:
-            length: number of tokens.
-            labels: label names of the planned model.
-
-        Raises:
-            ConfigError: the task can't be planned for.
-        """
-        raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
-
-    def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
-        """A batch to train on, for planning: rows that are padded to the largest size.
-
-        Args:
-            model: the planned model.
-            sizes: of the rows, see `size`.
-
-        Raises:
-            ConfigError: the task can't be planned for.
-        """
-        import torch
-
-        one = self.planned_example(max(sizes), model.labels)
-        return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
-
-    def planned_parts(self, model: Model, sizes: Sequence[int]) -> Batch:
-        """A batch as `predict` runs it, for planning: as `planned_batch`, where a row is its own only part."""
-        return self.planned_batch(model, sizes)
-
     def why_not_merged(self, kind: str, format: str) -> str | None:
         """Why a merged model would not give this task's answers elsewhere; None: it does.
 
@@ -314,68 +280,6 @@ class Task(ScoredTask[ConfigT]):
             like: a parameter of the base, for device and number format.
         """
         return None
-
-    @abstractmethod
-    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
-        """Pad examples to one batch of tensors ``[rows, tokens]``."""
-
-    def why_padded(self, model: Model) -> str | None:
-        """Why `training_batch` pads rows on this model although it was to leave padding out; None: it does as told."""
-        return None
-
-    def packs(self, model: Model) -> bool:
-        """Whether `training_batch` leaves padding out on this model."""
-        return False
-
-    def training_batch(self, model: Model, examples: Sequence[Example]) -> Batch:
-        """Examples as one batch to train on."""
-        return self.collate(examples, model.processor)
-
-    def passes(self, batch: Batch) -> list[Batch]:
-        """The forward passes whose logits, one behind the other, are those of a batch without its labels.
-
-        Where the loss depends on the whole batch, each may be run in parts of its rows.
-        """
-        return [batch]
-
-    def kept_together(self, example: Example) -> Hashable | None:
-        """Training examples of the same come into batches by twos; None: as they come."""
-        return None
-
-    def kept_apart(self, example: Example) -> Hashable | None:
-        """Training examples of the same are kept out of one batch, as far as that goes; None: they need not be."""
-        return None
-
-    @abstractmethod
-    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        """Run the model on a batch without its labels."""
-
-    @abstractmethod
-    def loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Training loss.
-
-        Args:
-            logits: what the model gave.
-            labels: -100 where nothing is to be predicted.
-            num_items_in_batch: divisor, where several batches make one step; None: the labels of this batch.
-        """
-
-    def training_loss(
-        self,
-        transformer: nn.Module,
-        head: nn.Module | None,
-        batch: Batch,
-        labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        """The loss of a batch without its labels; a task that can do so keeps less in memory than its logits."""
-        return self.loss(self.logits(transformer, head, batch), labels, num_items_in_batch)
-
-    def evaluation_pass(self, model: Model, batch: Batch) -> Any:
-        """One forward pass as `evaluate` runs it, on a batch with its labels."""
-        return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
 
     def probe(self, processor: Any) -> Batch:
         """One row, to see whether a model gives numbers at all."""

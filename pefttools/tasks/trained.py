@@ -1,0 +1,118 @@
+"""How a task is trained: its batches, what a model gives for them, and the loss of that."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pefttools.errors import ConfigError
+from pefttools.tasks.scoring import ConfigT, ScoredTask
+from pefttools.tasks.types import Batch, Example
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.tasks.model import Model
+
+
+class TrainedTask(ScoredTask[ConfigT]):
+    """The part of a task that makes batches, runs a model on them and says what is to be learned."""
+
+    #: whether a row's loss depends on the other rows of its batch. Such a batch is never split: its loss is that of the
+    #: whole, the mean over its rows whatever `num_items_in_batch` says; see `passes`, `kept_together`, `kept_apart`
+    loss_over_batch: ClassVar[bool] = False
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
+        """Pad examples to one batch of tensors ``[rows, tokens]``."""
+
+    def why_padded(self, model: Model) -> str | None:
+        """Why `training_batch` pads rows on this model although it was to leave padding out; None: it does as told."""
+        return None
+
+    def packs(self, model: Model) -> bool:
+        """Whether `training_batch` leaves padding out on this model."""
+        return False
+
+    def training_batch(self, model: Model, examples: Sequence[Example]) -> Batch:
+        """Examples as one batch to train on."""
+        return self.collate(examples, model.processor)
+
+    def passes(self, batch: Batch) -> list[Batch]:
+        """The forward passes whose logits, one behind the other, are those of a batch without its labels.
+
+        Where the loss depends on the whole batch, each may be run in parts of its rows.
+        """
+        return [batch]
+
+    def kept_together(self, example: Example) -> Hashable | None:
+        """Training examples of the same come into batches by twos; None: as they come."""
+        return None
+
+    def kept_apart(self, example: Example) -> Hashable | None:
+        """Training examples of the same are kept out of one batch, as far as that goes; None: they need not be."""
+        return None
+
+    @abstractmethod
+    def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        """Run the model on a batch without its labels."""
+
+    @abstractmethod
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Training loss.
+
+        Args:
+            logits: what the model gave.
+            labels: -100 where nothing is to be predicted.
+            num_items_in_batch: divisor, where several batches make one step; None: the labels of this batch.
+        """
+
+    def training_loss(
+        self,
+        transformer: nn.Module,
+        head: nn.Module | None,
+        batch: Batch,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The loss of a batch without its labels; a task that can do so keeps less in memory than its logits."""
+        return self.loss(self.logits(transformer, head, batch), labels, num_items_in_batch)
+
+    def evaluation_pass(self, model: Model, batch: Batch) -> Any:
+        """One forward pass as `evaluate` runs it, on a batch with its labels."""
+        return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
+
+    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
+        """An example of `length` tokens, without padding, for planning; stacked, its values are a batch.
+
+        Args:
+            length: number of tokens.
+            labels: label names of the planned model.
+
+        Raises:
+            ConfigError: the task can't be planned for.
+        """
+        raise ConfigError(f"memory can't be planned for the task {self.name!r}: it has no planned_example")
+
+    def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
+        """A batch to train on, for planning: rows that are padded to the largest size.
+
+        Args:
+            model: the planned model.
+            sizes: of the rows, see `size`.
+
+        Raises:
+            ConfigError: the task can't be planned for.
+        """
+        import torch
+
+        one = self.planned_example(max(sizes), model.labels)
+        return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
+
+    def planned_parts(self, model: Model, sizes: Sequence[int]) -> Batch:
+        """A batch as `predict` runs it, for planning: as `planned_batch`, where a row is its own only part."""
+        return self.planned_batch(model, sizes)
