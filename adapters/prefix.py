@@ -5,25 +5,20 @@ Li, Liang: Prefix-Tuning, https://arxiv.org/abs/2101.00190
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from pefttools.methods import Capabilities, MethodConfig, Target
+from pefttools.methods import Capabilities, Target
 
 from .peft_bridge import PeftMethod
+from .prefix_config import PrefixConfig
+from .prefix_pairs import PairPrefix, check_pair, is_pair
 from .virtual_tokens import check_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pefttools.deltas import AdapterDeltas
-
-
-class PrefixConfig(MethodConfig):
-    """Options of prefix tuning."""
-
-    length: int = Field(20, ge=1, description="number of virtual tokens")
 
 
 class PrefixTuning(PeftMethod[PrefixConfig]):
@@ -48,6 +43,27 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
 
     def check_model(self, config: PrefixConfig, model: nn.Module) -> None:
         check_prefix(model, self.name)
+        if is_pair(model):
+            check_pair(model)
+
+    def wrap(self, model: nn.Module, config: PrefixConfig, target: Target) -> nn.Module:
+        return PairPrefix().wrap(model, config, target) if is_pair(model) else super().wrap(model, config, target)
+
+    def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
+        if is_pair(model):
+            PairPrefix().save(model, folder, base_id)
+        else:
+            super().save(model, folder, base_id)
+
+    def load(self, model: nn.Module, folder: Path, config: PrefixConfig, target: Target) -> nn.Module:
+        if is_pair(model):
+            return PairPrefix().load(model, folder, config, target)
+        return super().load(model, folder, config, target)
+
+    def deltas(self, folder: Path, model: nn.Module, config: PrefixConfig, target: Target) -> AdapterDeltas:
+        if is_pair(model):
+            return PairPrefix().deltas(folder, model, config, target)
+        return super().deltas(folder, model, config, target)
 
     def virtual_tokens(self, config: PrefixConfig) -> int:
         return config.length

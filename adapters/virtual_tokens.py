@@ -19,14 +19,11 @@ def check_prefix(model: nn.Module, name: str) -> None:
         ConfigError: there is no way in for them.
     """
     inner = _checked(model, name)
-    if inner.config.is_encoder_decoder:
-        # PEFT 0.21 gives half of a prefix's states to the cross-attention, and then empties its cache.
-        raise _refusal(name, inner, "it has an encoder and a decoder, of which PEFT reads half of a prefix")
     if "past_key_values" not in inspect.signature(inner.base_model.forward).parameters:
         raise _refusal(name, inner, "its attention takes no keys and values from a cache")
     if getattr(inner.config.get_text_config(), "kv_lora_rank", None) is not None:
         raise _refusal(name, inner, "its cache holds no keys and values, but what they are made from")
-    if _few_key_heads(inner.config.get_text_config()):
+    if not inner.config.is_encoder_decoder and _few_key_heads(inner.config.get_text_config()):
         raise _refusal(name, inner, "its keys have fewer heads than PEFT takes them to have")
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from pefttools.artifact.manifest import Manifest, TaskEntry
 from pefttools.methods import methods
 
 
-def model_card(manifest: Manifest) -> str:
-    """Markdown with the front matter that model hubs read."""
+def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        manifest: of the artifact.
+        adapter: its ``adapter_config.json``; a method that a library has may write files of its own for some bases.
+    """
     base, method, task = manifest.base, manifest.method, manifest.task
     # JSON strings are YAML strings: nothing in a name can break out of the front matter.
     front = [
         "---",
-        f"library_name: {methods.get(method.name).library}",
+        f"library_name: {'pefttools' if 'pefttools_method' in adapter else methods.get(method.name).library}",
         f"base_model: {json.dumps(base.id, ensure_ascii=False)}",
         f"tags: {json.dumps(['pefttools', method.name, task.name], ensure_ascii=False)}",
         "---",
@@ -44,8 +51,9 @@ def model_card(manifest: Manifest) -> str:
         lines.append(f"| labels | {shown}{more} |")
     for split, cuts in manifest.training.get("cut", {}).items():
         if cuts["cut"]:
+            limit = f"{cuts['limit']} {cuts.get('unit', 'tokens')}"
             lines.append(
-                f"| {split} rows cut | {cuts['cut']:,} of {cuts['rows']:,}, to {cuts['limit']} tokens; the longest has "
+                f"| {split} rows cut | {cuts['cut']:,} of {cuts['rows']:,}, to {limit}; the longest has "
                 f"{cuts['longest']:,} |"
             )
     if reason := manifest.training.get("did_not_learn"):

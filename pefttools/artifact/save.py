@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -119,10 +120,16 @@ def draft_manifest(
     )
 
 
+#: what every built-in method says of its files, in PEFT's form where they are PEFT's
+ADAPTER_CONFIG = "adapter_config.json"
+
+
 def finalize(folder: Path, draft: Manifest, storage: str, **changes: Any) -> Manifest:
     """Add model card and manifest to the weights in `folder`."""
     manifest = draft.model_copy(update={"storage": storage, **changes})
-    (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    written = folder / ADAPTER_CONFIG
+    adapter = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
+    (folder / "README.md").write_text(model_card(manifest, adapter), encoding="utf-8")
     manifest = manifest.model_copy(update={"files": list_files(folder)})
     write_manifest(folder, manifest)
     return manifest

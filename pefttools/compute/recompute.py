@@ -82,10 +82,17 @@ class _Caches:
                 else (cache,)
             )
         ]
+        #: of those with two parts: for which layers the second one holds something
+        self._updated = [
+            (cache.is_updated, dict(cache.is_updated)) for cache in caches if isinstance(cache, EncoderDecoderCache)
+        ]
         self._layers = [(part, list(part.layers), [dict(vars(layer)) for layer in part.layers]) for part in parts]
 
     def restore(self) -> None:
         """Put it back."""
+        for updated, before in self._updated:
+            updated.clear()
+            updated.update(before)
         for part, layers, states in self._layers:
             part.layers[:] = layers
             for layer, state in zip(layers, states, strict=True):

@@ -28,6 +28,7 @@ from pefttools.pool.base import load_served_base
 from pefttools.pool.prepare import PreparedAdapter, Preparer
 from pefttools.pool.running import Runner
 from pefttools.pool.weight_slots import WeightSlots
+from pefttools.pool.writing import decoder_prefixed
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def _generated(runner: Runner, rows: Sequence[Resident], batch: dict[str, torch.
         return
     seen = runner.encoded(rows, batch)
     given = {"attention_mask": seen.mask, "decoder_input_ids": batch["input_ids"][:, :1]}
-    read_and_continue(partial(model, encoder_outputs=(seen.states,)), model, given, new_tokens)
+    with decoder_prefixed(runner.served, seen.virtual):
+        read_and_continue(partial(model, encoder_outputs=(seen.states,)), model, given, new_tokens)
 
 
 def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[PreparedAdapter, int]:

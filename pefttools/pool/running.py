@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pefttools.compute.moving import moved
+from pefttools.deltas import Prefix
 from pefttools.errors import ConfigError
 from pefttools.heads.states import BatchStates
 from pefttools.pool.adapter_cache import Resident
@@ -161,7 +162,7 @@ class Runner:
     ) -> torch.Tensor:
         """New tokens ``[rows, new]`` of a decoder, padded on the right.
 
-        Rows run together whose beginnings are of one length, and whose beams are as many.
+        Rows run together whose prefixes and beginnings are of one length, and whose beams are as many.
 
         Args:
             rows: each row's adapter; None: the base.
@@ -176,16 +177,17 @@ class Runner:
         Raises:
             ConfigError: rows that can't be served.
         """
-        alike: dict[tuple[int, int], list[int]] = {}
+        alike: dict[tuple[int, int, int], list[int]] = {}
         for index, row in enumerate(rows):
-            alike.setdefault((len(begun[index]), num_beams[index]), []).append(index)
-            virtual = 0 if row is None else sum(row.allocation.lengths.values())
+            lengths = {} if row is None else row.allocation.lengths
+            prefix = lengths.get(Prefix.name, 0)
+            alike.setdefault((prefix, len(begun[index]), num_beams[index]), []).append(index)
             if "attention_mask" in batch:
-                self.served.check_length(int(batch["attention_mask"][index].sum()), 0, virtual)
+                self.served.check_length(int(batch["attention_mask"][index].sum()), 0, sum(lengths.values()) - prefix)
             # The last token is written, and never read.
-            self.served.check_length(0, len(begun[index]) + max_new_tokens[index] - 1, 0)
+            self.served.check_length(0, len(begun[index]) + max_new_tokens[index] - 1, prefix)
         found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-        for (_, beams), own in alike.items():
+        for (_, _, beams), own in alike.items():
             chosen = moved(torch.tensor(own), self.served.device)
             some = [rows[index] for index in own]
             seen = self.encoded(some, {name: tensor.index_select(0, chosen) for name, tensor in batch.items()})

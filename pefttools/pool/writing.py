@@ -1,18 +1,22 @@
 """Encoder-decoder bases: what is read is encoded once, and answers are written with an adapter per row.
 
-Prompts stand before the text that the encoder reads, each row beginning at its first position: an encoder counts them
-from there.
+Every row of a batch has as many tokens of a prefix, since a decoder counts its positions from the number of states that
+it finds in its cache. Prompts stand before the text that the encoder reads, each row beginning at its first position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from pefttools.deltas.prefix_places import attentions, before_texts, before_what_is_written
 from pefttools.pool.base import ServedBase
 from pefttools.pool.generation import Sampling, settings_of
 from pefttools.pool.virtual import BatchVirtualTokens
@@ -25,10 +29,12 @@ class Encoded:
     Attributes:
         states: ``[rows, tokens, hidden]``, virtual tokens among them.
         mask: which of them are real, ``[rows, tokens]``.
+        virtual: of the batch's rows, prefixes all of one length.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
+    virtual: BatchVirtualTokens | None
 
 
 def encode(served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVirtualTokens | None) -> Encoded:
@@ -42,9 +48,11 @@ def encode(served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVir
     encoder: Any = served.model.get_encoder()  # type: ignore[operator]
     if virtual is not None and virtual.embeddings is not None:
         batch = _with_prompts(served, batch, virtual)
-    states = encoder(**batch).last_hidden_state
+    with _encoder_prefixed(served, virtual):
+        states = encoder(**batch).last_hidden_state
     mask = batch.get("attention_mask")
-    return Encoded(states, states.new_ones(states.shape[:2], dtype=torch.long) if mask is None else mask)
+    mask = states.new_ones(states.shape[:2], dtype=torch.long) if mask is None else mask
+    return Encoded(states, mask, virtual)
 
 
 def write(
@@ -70,15 +78,64 @@ def write(
     from transformers.modeling_outputs import BaseModelOutput
 
     settings = settings_of(served, begun.shape[1], max_new_tokens, num_beams, sampling, ends, options)
-    # Some classes, such as Whisper's, have a generate of their own, which takes no states.
-    tokens = GenerationMixin.generate(
-        served.model,
-        encoder_outputs=BaseModelOutput(last_hidden_state=seen.states),
-        attention_mask=seen.mask,
-        decoder_input_ids=begun,
-        **settings,
-    )
+    virtual = seen.virtual
+    if virtual is not None and num_beams > 1:
+        virtual = virtual.repeat(num_beams)
+    with decoder_prefixed(served, virtual):
+        # Some classes, such as Whisper's, have a generate of their own, which takes no states.
+        tokens = GenerationMixin.generate(
+            served.model,
+            encoder_outputs=BaseModelOutput(last_hidden_state=seen.states),
+            attention_mask=seen.mask,
+            decoder_input_ids=begun,
+            **settings,
+        )
     return cast("torch.Tensor", tokens[:, begun.shape[1] :])
+
+
+@contextmanager
+def _encoder_prefixed(served: ServedBase, virtual: BatchVirtualTokens | None) -> Iterator[None]:
+    """Within it every attention of the encoder finds the rows' prefixes before its text."""
+    if virtual is None or virtual.keys_values is None:
+        yield
+        return
+    handles = []
+    # The decoder's follow behind.
+    for module, pair in zip(attentions(served.model)["encoder"], virtual.keys_values, strict=False):
+        hook = partial(_before, torch.stack(pair))
+        handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _before(
+    states: torch.Tensor, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[()], Any]:
+    given = {**dict(zip(inspect.signature(attention.forward).parameters, args, strict=False)), **kwargs}
+    return (), before_texts(attention, given, states)
+
+
+@contextmanager
+def decoder_prefixed(served: ServedBase, virtual: BatchVirtualTokens | None) -> Iterator[None]:
+    """Within it the decoder finds the rows' prefixes in its cache, where it begins with an empty one."""
+    if virtual is None or virtual.keys_values is None:
+        yield
+        return
+    own = virtual.keys_values[len(attentions(served.model)["encoder"]) :]
+    states = torch.stack([state for pair in own for state in pair])
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return args, before_what_is_written(kwargs, states)
+
+    decoder: nn.Module = served.model.get_decoder()  # type: ignore[operator]
+    handle = decoder.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _with_prompts(

@@ -22,7 +22,6 @@ REFUSED = {
     ("full", "nf4"): "can't be used on the base variant 'nf4'",
     ("head", "causal-lm"): "it trains a head, and the task has none",
     ("head", "seq2seq-lm"): "it trains a head, and the task has none",
-    ("prefix", "seq2seq-lm"): "PEFT reads half of a prefix",
     ("head", "speech-recognition"): "it trains a head, and the task has none",
 }
 #: tasks whose models read two texts, which a BERT tells apart by token types

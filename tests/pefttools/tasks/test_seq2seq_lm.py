@@ -107,7 +107,8 @@ def adapters(tiny_bart: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("texts")
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "lora": ("lora", {}), "prompt": ({"name": "prompt", "length": 5}, {}), "ia3": ("ia3", {"prefix": "say: "}),
-        "bitfit": ("bitfit", {"beams": 2}), "bottleneck": ("bottleneck", {"max_new_tokens": 3}),
+        "bitfit": ("bitfit", {"beams": 2}),
+        "prefix": ({"name": "prefix", "length": 4}, {"beams": 2}), "bottleneck": ("bottleneck", {"max_new_tokens": 3}),
     }  # fmt: skip
     return {
         name: _trained(tiny_bart, folder, method, number, **options)
@@ -180,3 +181,23 @@ def test_a_server_writes_texts(serve: Any, adapters: dict[str, Path], tiny_bart:
     assert chat.status_code == 404 and "answers no chats" in chat.text
     beams = server.http.post("/v1/predict", json={"model": "bitfit", "input": "a"})
     assert beams.status_code == 404 and "task.beams=2" in beams.text
+
+
+@pytest.mark.parametrize("base", ["tiny_t5", "tiny_bart"])
+def test_a_prefix_is_found_on_both_sides(base: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = _model(request.getfixturevalue(base), {"name": "prefix", "length": 3})
+    task = model.spec.task
+    (example,) = task.encode(table_of_rows(ROWS[3:4], task), model.processor, [])
+    before = model.run([example])
+    for side in ("encoder", "decoder"):
+        states = model.transformer.get_parameter(f"prefix.{side}")
+        with torch.no_grad():
+            kept = states.clone()
+            for layer in range(0, len(states), 2):
+                states.copy_(kept)
+                states[layer + 1] += 3.0  # the values of one layer
+                assert not torch.allclose(model.run([example]), before, atol=1e-3), f"layer {layer // 2} of the {side}"
+            states.copy_(kept)
+    pefttools.save(model, tmp_path / "artifact")
+    card = (tmp_path / "artifact" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: pefttools" in card, "PEFT can't load it"
