@@ -58,6 +58,12 @@ from transformers import pipeline
 classify = pipeline("text-classification", FOLDER)
 print(classify(TEXTS, truncation=True, max_length={length}))"""
 
+_TAGS = """\
+from transformers import pipeline
+
+tag = pipeline("token-classification", FOLDER)
+print(tag(TEXTS))"""
+
 _LANGUAGE_MODEL = """\
 from transformers import pipeline
 
@@ -119,6 +125,8 @@ def code(tuned: TunedModel, format: str) -> str:
         return _EMBEDDING.format(length=length, pooling=_POOLED[tuned.spec.head_kind])
     if not tuned.labels:
         return _LANGUAGE_MODEL.format(prompt=_prompt(tuned), new=options.max_new_tokens)
+    if tuned.spec.task.per_token:
+        return _TAGS
     if tuned.head is None:
         return _OWN_HEAD.format(length=length)
     if format == "sentence-transformers":

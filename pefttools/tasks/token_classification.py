@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,8 +179,12 @@ class TokenClassification(TextStatesTask[TokenClassificationConfig]):
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction]:
         counts = Counter(tag for tags in references for tag in tags)
-        most = max(sorted(counts), key=counts.__getitem__)
-        return [TagPrediction([most] * len(tags), [1.0] * len(tags)) for tags in references]
+        most, total = max(sorted(counts), key=counts.__getitem__), counts.total()
+        found: list[Prediction] = []
+        for tags in references:
+            loss = -math.fsum(math.log(counts[tag] / total) for tag in tags)
+            found.append(TagPrediction([most] * len(tags), [counts[most] / total] * len(tags), loss, len(tags)))
+        return found
 
     def class_report(self, evaluation: Evaluation, labels: Sequence[str]) -> ClassReport:
         from pefttools.tasks.classes import class_report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pefttools
 from pefttools.data import read_table
 from pefttools.errors import ConfigError, DataError
 from pefttools.recipe import Recipe, choose_task
+from pefttools.tasks import Evaluation
 from pefttools.training.prepare import prepare
 from tests.conftest import MINILM
 from tests.pefttools.tasks.samples import SAMPLES
@@ -142,3 +144,14 @@ def test_virtual_tokens_move_no_tag(tiny_bert: str, tmp_path: Path) -> None:
             assert together.shape[:2] == (5, max(len(one["input_ids"]) for one in examples))
             alone = model.run(examples[:1])
             torch.testing.assert_close(together[:1, : alone.shape[1]], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_what_ignores_the_sentence_has_a_loss_of_its_own() -> None:
+    """Else no model would be better than it by its loss."""
+    task = choose_task("token-classification")
+    references = [["O", "O", "B-PER"], ["O"]]
+    found = task.uninformed(references, ["B-PER", "O"])
+    assert found is not None
+    bar = Evaluation.of(task.metrics, found, references).metrics
+    assert bar["loss"] == pytest.approx(-(3 * math.log(3 / 4) + math.log(1 / 4)) / 4)
+    assert bar["accuracy"] == 3 / 4
