@@ -13,6 +13,7 @@ from pefttools.compute.deterministic import deterministic
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
 from pefttools.progress import Reporter
+from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
@@ -168,7 +169,9 @@ def _run(
 
     settings = prepared.recipe.training
     with reporter.step(f"training {prepared.method.name}", "steps") as advance:
-        arguments = _arguments(prepared, model, len(prepared.examples.train), rates.method, work)
+        arguments = _arguments(
+            prepared.recipe, prepared.passes, model, len(prepared.examples.train), rates.method, work
+        )
         trainer = TuningTrainer(model, arguments, prepared, rates, advance)
         if checkpoint is not None:
             reporter.event(f"continuing from {checkpoint.folder}")
@@ -213,11 +216,10 @@ def _said(rates: Rates, head: bool) -> str:
     return f"learning rate {rates.method:g}, of the head {rates.head:g}"
 
 
-def _arguments(prepared: Prepared, model: TunedModel, examples: int, learning_rate: float, work: Path) -> Any:
+def _arguments(recipe: Recipe, passes: int, model: TunedModel, examples: int, learning_rate: float, work: Path) -> Any:
     import torch
     from transformers import TrainingArguments
 
-    recipe, passes = prepared.recipe, prepared.passes
     settings, on_card = recipe.training, model.device.type != "cpu"
     steps_per_epoch = math.ceil(examples / settings.batch_size)
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)

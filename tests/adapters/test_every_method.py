@@ -50,13 +50,16 @@ def _task(head: str) -> dict[str, Any]:
 
 
 def _cases() -> Iterator[Any]:
-    """Defaults, on every variant by two kinds of base, and every option on those in float32: the rest is slow."""
+    """Defaults and options in float32 by two kinds of base, and some on other variants and bases: the rest is slow."""
     for choice in _choices():
         for family, head in FAMILIES:
             for variant in variants:
                 often = (family, head) in (("bert", "mean"), ("llama", "lm"))
-                every_day = often if variant == "float32" else often and len(choice) == 1
-                every_day |= variant == "float32" and len(choice) == 1
+                every_day = often and variant == "float32"
+                if len(choice) == 1:
+                    # The formats that a base may have meet every method on a decoder in four bits, and one in all.
+                    every_day |= (family, variant) == ("llama", "nf4") or (often and choice["name"] == "lora")
+                    every_day |= variant == "float32" and choice["name"] in ("lora", "prefix", "bottleneck")
                 marks = () if every_day else pytest.mark.slow
                 yield pytest.param(
                     choice, family, head, variant, id=f"{_id(choice)}-{family}-{head}-{variant}", marks=marks

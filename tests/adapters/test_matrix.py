@@ -31,7 +31,7 @@ SLICE = [
     ("modernbert", "prefix", "mean", "its attention takes no keys and values"),
     ("electra", "prompt", "mean", "its embeddings have the size 16, its states 32"),
     ("mamba", "lora", "lm", "incompatible with Mamba"),
-    ("t5", "lora", "mean", "an encoder and a decoder; such a model can only classify"),
+    ("t5", "lora", "mean", "an encoder and a decoder; such a model can only write texts from texts, or classify"),
     ("t5", "lora", "model", "decoder_start_token_id"),
     ("t5-start", "lora", "model", None),
     ("bart", "lora", "model", None),

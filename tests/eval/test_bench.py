@@ -151,6 +151,7 @@ def test_methods_of_other_folders_are_of_one_environment() -> None:
     assert one.differences(other, same_method=True) == ["other code of the method"]
 
 
+@pytest.mark.slow
 def test_killed_after_a_run_it_goes_on_with_the_next(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(
@@ -199,6 +200,7 @@ def test_killed_at_random_points_it_ends_with_the_same_records(
         assert mine.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_row_and_the_suite_goes_on(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:

@@ -74,7 +74,7 @@ def test_of_two_cards_one_is_used(tiny_llama: str, tmp_path: Path, monkeypatch: 
          "training": {"batch_size": 8}}
     )  # fmt: skip
     model = pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float32")
-    arguments = _arguments(recipe, model, 80, 1e-3, tmp_path)
+    arguments = _arguments(recipe, 1, model, 80, 1e-3, tmp_path)
     # Trainer wraps in DataParallel and multiplies its batches where n_gpu is more than one.
     assert arguments.n_gpu == 1
     assert arguments.train_batch_size == 8
@@ -316,9 +316,9 @@ def test_gradients_are_scaled_where_the_model_computes_in_float16(
         {"base": "b", "method": "lora", "task": "causal-lm", "data": {"train": "x.csv"}, "output": str(tmp_path)}
     )
     model = pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float32")
-    assert not _arguments(recipe, model, 80, 1e-3, tmp_path).fp16
+    assert not _arguments(recipe, 1, model, 80, 1e-3, tmp_path).fp16
     model.autocast = torch.float16
-    assert _arguments(recipe, model, 80, 1e-3, tmp_path).fp16
+    assert _arguments(recipe, 1, model, 80, 1e-3, tmp_path).fp16
 
 
 @pytest.mark.parametrize("variant", ["float32", "nf4"])

@@ -98,7 +98,7 @@ def test_weights_help_a_rare_label_and_reach_the_artifact(
         "output": str(tmp_path / "a"),
     }
     prepared = prepare(Recipe.model_validate(recipe))
-    assert training_bytes(prepared, CPU, [8]) > 0, "planning needs no rows"
+    assert training_bytes(prepared, CPU, [prepared.examples.train[0]]) > 0
     stored = pefttools.train(recipe)
     assert stored is not None
     weights = stored.manifest.task.config["class_weights"]

@@ -46,7 +46,7 @@ def _run(largest_file: int, *arguments: str) -> subprocess.CompletedProcess[str]
                           timeout=120, check=False)  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["add", "export", pytest.param("compose", marks=pytest.mark.slow),
+@pytest.mark.parametrize("command", ["add", pytest.param("export", marks=pytest.mark.slow), pytest.param("compose", marks=pytest.mark.slow),
                                      pytest.param("merge", marks=pytest.mark.slow)])  # fmt: skip
 def test_a_disk_without_room(command: str, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "made" / "output"

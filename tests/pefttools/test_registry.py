@@ -71,6 +71,7 @@ def test_decorator_registers_for_this_process_only() -> None:
     assert "mine" not in methods
 
 
+@pytest.mark.slow
 def test_a_third_partys_distribution_is_installed_and_trains(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:

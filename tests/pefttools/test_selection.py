@@ -156,6 +156,7 @@ def test_a_wild_learning_rate_did_not_learn_and_says_so(
     assert any(event.startswith("DID NOT LEARN: ") and "than 100" in event for event in told.events)
 
 
+@pytest.mark.slow
 def test_what_learned_is_not_called_so(tmp_path: Path, intents: dict[str, str]) -> None:
     told = Told()
     stored = pefttools.train(_recipe(MINILM, intents, tmp_path / "a"), reporter=told)

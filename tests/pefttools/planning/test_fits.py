@@ -29,6 +29,7 @@ def _card(memory: int) -> Device:
     return Device("tiny", "a tiny card", memory=memory, context=0, workspace=0, slack=0.0)
 
 
+@pytest.mark.slow
 def test_changes_come_from_the_cheapest_on_and_end_with_one_that_fits(tiny_llama: str) -> None:
     shape = Shape(16, 64, eval_batch_size=1)
     whole = _planned(tiny_llama).training_bytes(shape)

@@ -32,6 +32,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, tiny_llama: str) -> list[Path
     return [folder / str(number) for number in range(100)]
 
 
+@pytest.mark.slow
 def test_one_graph_for_loads_growths_and_batches(tiny_llama: str, many: list[Path]) -> None:
     pool = pefttools.AdapterPool(tiny_llama, max_resident=60, compile=True)
     plain = pefttools.AdapterPool(tiny_llama, max_resident=60)
@@ -155,6 +156,7 @@ def test_what_comes_after_warming_up_runs_without_a_graph(tiny_bert: str, artifa
     assert pool._runner._run.plain == 0
 
 
+@pytest.mark.slow
 def test_loads_while_a_compiled_call_runs(tiny_llama: str, many: list[Path]) -> None:
     """Growing stacks in another thread: no weights are lost, none end up elsewhere."""
     from concurrent.futures import ThreadPoolExecutor

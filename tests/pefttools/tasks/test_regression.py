@@ -80,6 +80,7 @@ def test_a_regression_is_not_merged(tiny_bert: str, tmp_path: Path) -> None:
         pefttools.merge(tmp_path / "a" / "a", tmp_path / "merged")
 
 
+@pytest.mark.slow
 def test_adapters_of_other_units_are_not_added_up(tiny_bert: str, tmp_path: Path) -> None:
     _, rows = SAMPLES["regression"]
     _trained(tiny_bert, rows, tmp_path / "a")

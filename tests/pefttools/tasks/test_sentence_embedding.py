@@ -145,7 +145,7 @@ def test_rows_without_a_right_candidate_count_as_nothing() -> None:
     assert float(some) == pytest.approx(math.log(2))  # one right, one wrong, equally near; c has none
 
 
-@pytest.mark.parametrize("rows", [PAIRS, LABELS], ids=["pairs", "labels"])
+@pytest.mark.parametrize("rows", [PAIRS, pytest.param(LABELS, marks=pytest.mark.slow)], ids=["pairs", "labels"])
 def test_parts_of_a_batch_train_as_the_whole_does(rows: list[dict[str, Any]], tiny_bert: str, tmp_path: Path) -> None:
     """Not as smaller batches would, whose rows have fewer negatives."""
     base = tmp_path / "base"
