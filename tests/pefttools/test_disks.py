@@ -46,8 +46,9 @@ def _run(largest_file: int, *arguments: str) -> subprocess.CompletedProcess[str]
                           timeout=120, check=False)  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["add", pytest.param("export", marks=pytest.mark.slow), pytest.param("compose", marks=pytest.mark.slow),
-                                     pytest.param("merge", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize(
+    "command", ["add", *(pytest.param(one, marks=pytest.mark.slow) for one in ("export", "compose", "merge"))]
+)
 def test_a_disk_without_room(command: str, artifact: Path, tmp_path: Path) -> None:
     output = tmp_path / "made" / "output"
     arguments = {
