@@ -18,7 +18,7 @@ from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.sharding import Sharding
 from pefttools.sites import transformers_models
-from pefttools.tasks.task import Batch
+from pefttools.tasks.task import LABELLED, Batch
 from pefttools.tuned import TunedModel
 
 
@@ -121,6 +121,7 @@ class Trace:
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             batch.pop("labels", None)
+            batch.pop(LABELLED, None)
             self.model.train()
             counter.reset_peak()
             before = counter.now.total()

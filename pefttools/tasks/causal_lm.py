@@ -17,9 +17,8 @@ from pefttools.tasks.chat_writer import ChatWriter
 from pefttools.tasks.chats import check_messages
 from pefttools.tasks.generating_task import GeneratingTask
 from pefttools.tasks.generation import answer_text, end_tokens
-from pefttools.tasks.language_task import LABELLED
 from pefttools.tasks.plain_text import encoded_text, is_plain
-from pefttools.tasks.task import IGNORE, Batch, Example, Progress, Role, TaskModel
+from pefttools.tasks.task import IGNORE, LABELLED, Batch, Example, Progress, Role, TaskModel
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:

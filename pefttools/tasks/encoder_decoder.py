@@ -16,8 +16,7 @@ from pefttools.sites import transformers_models
 from pefttools.tasks.batches import in_order_of_size
 from pefttools.tasks.generating_task import GeneratingConfig, GeneratingTask
 from pefttools.tasks.generation import answer_text, end_tokens
-from pefttools.tasks.language_task import LABELLED
-from pefttools.tasks.task import IGNORE, Batch, Example, Progress, TaskModel
+from pefttools.tasks.task import IGNORE, LABELLED, Batch, Example, Progress, TaskModel
 
 if TYPE_CHECKING:
     import torch

@@ -13,16 +13,13 @@ from pefttools.data import Table
 from pefttools.metrics import Metric
 from pefttools.metrics.losses import Perplexity, TokenAccuracy, TokenLoss
 from pefttools.tasks.batches import in_order_of_size
-from pefttools.tasks.task import IGNORE, Batch, Example, Progress, Task, TaskConfig
+from pefttools.tasks.task import IGNORE, LABELLED, Batch, Example, Progress, Task, TaskConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from pefttools.tasks.model import Model
-
-#: in a training batch: where its labels are, found before it goes to a card, which would have to be waited for
-LABELLED = "labelled"
 
 
 class LanguageConfig(TaskConfig):
@@ -111,13 +108,14 @@ class LanguageTask(Task[ConfigT]):
         """
         import torch
 
-        from pefttools.tasks.language_head import labelled_rows, scores
+        from pefttools.tasks.language_head import labelled_rows, places, scores
 
         given = all_moved(batch, model.device)
         labels = given.pop("labels")
         with model.inference_mode(), model.precision():
             states, head = self._before_head(model.transformer, given)
-            rows, wanted = labelled_rows(states, labels)
+            where = given.get(LABELLED, places(labels))
+            rows, wanted = labelled_rows(states, labels, where)
             size = self.options.loss_rows or max(len(rows), 1)
             parts = [
                 scores(part if head is None else head(part), truth)
@@ -125,7 +123,7 @@ class LanguageTask(Task[ConfigT]):
             ]
         of_row = (labels != IGNORE).sum(1)
         found = torch.zeros(2, len(labels), dtype=torch.float64, device=labels.device)
-        owner = (labels != IGNORE).nonzero()[:, 0]
+        owner = where // labels.shape[1]
         for index, values in enumerate(zip(*parts, strict=True)):
             found[index].index_add_(0, owner, torch.cat(values).double())
         return found[0], found[1], of_row

@@ -18,8 +18,8 @@ from pefttools.errors import BaseModelError, ConfigError
 from pefttools.methods import Target
 from pefttools.tasks.evaluation import Prediction
 from pefttools.tasks.generation import TextPrediction
-from pefttools.tasks.language_task import LABELLED, LanguageConfig, LanguageTask
-from pefttools.tasks.task import IGNORE, Batch, Example, Progress, Role, TaskModel, TextTaskConfig
+from pefttools.tasks.language_task import LanguageConfig, LanguageTask
+from pefttools.tasks.task import IGNORE, LABELLED, Batch, Example, Progress, Role, TaskModel, TextTaskConfig
 from pefttools.tasks.texts import check_text
 
 if TYPE_CHECKING:
@@ -172,6 +172,14 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
         learned = max(1, round(self.options.share * length))
         wanted = [1] * learned + [IGNORE] * (length - learned)
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": wanted}
+
+    def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
+        import torch
+
+        batch = super().planned_batch(model, sizes)
+        # Without numbers nobody can look how many there are.
+        of_row = max(1, round(self.options.share * max(sizes)))
+        return batch | {LABELLED: torch.arange(of_row * len(sizes))}
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         from pefttools.tasks.padding import padded_on_the_right

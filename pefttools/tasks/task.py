@@ -20,6 +20,7 @@ from pefttools.tasks.scoring import TaskConfig as TaskConfig
 from pefttools.tasks.scoring import TextTaskConfig as TextTaskConfig
 from pefttools.tasks.trained import TrainedTask
 from pefttools.tasks.types import IGNORE as IGNORE
+from pefttools.tasks.types import LABELLED as LABELLED
 from pefttools.tasks.types import Batch as Batch
 from pefttools.tasks.types import Example as Example
 from pefttools.tasks.types import Progress as Progress

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 Batch = dict[str, "torch.Tensor"]
+#: in a batch: where its labels are, found before it goes to a card, which would have to be waited for
+LABELLED = "labelled"
 #: label of what no loss stands on
 IGNORE = -100
 #: called with the number of examples done and of all

@@ -42,6 +42,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "number": {"name": "regression", "head": "model"},
     "image": {"name": "image-classification", "head": "mean"},
     "texts": {"name": "seq2seq-lm", "max_target_length": 16, "loss_rows": 16, "max_new_tokens": 8},
+    "hidden": {"name": "masked-lm", "loss_rows": 8},
+    "speech": {"name": "speech-recognition", "max_seconds": 1.0, "max_target_length": 12, "loss_rows": 16},
     "sound": {"name": "audio-classification", "head": "mean", "max_seconds": 1.0},
     "choices": {"name": "multiple-choice", "head": "mean", "choices": 3},
     "spans": {"name": "question-answering"},
@@ -57,7 +59,7 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
              ) -> tuple[int, int]:  # fmt: skip
     """Peak of a training step and what stands after it, by the allocator's own record."""
     chosen, config = choose_method(method)
-    unnamed = ("lm", "number", "texts", "choices", "spans", "own-spans")
+    unnamed = ("lm", "number", "texts", "hidden", "speech", "choices", "spans", "own-spans")
     labels = [] if task in unnamed else ["a", "b"]
     model = build(locate_base(base), variant, chosen, config, choose_task(TASKS[task]), labels,
                   precision=precision, seed=0, gradient_checkpointing=recompute)  # fmt: skip
@@ -65,6 +67,10 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
         return _measured(
             model, {"pixel_values": torch.rand(shape[0], 3, 16, 16)}, torch.zeros(shape[0], dtype=torch.long)
         )
+    if task == "speech":
+        written = torch.randint(5, 1000, (shape[0], 12))
+        heard = {"input_features": torch.randn(shape[0], 16, 100)}
+        return _measured(model, {**heard, "decoder_input_ids": written}, written.clone())
     if task == "sound":
         noise = np.random.default_rng(0).normal(0, 0.1, shape[1] * 160).astype(np.float32)
         sounds = [noise[:-50], *[noise] * (shape[0] - 1)]
@@ -76,6 +82,10 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
     if task == "texts":
         written = torch.randint(5, 1000, (shape[0], min(shape[1], 16)))
         return _measured(model, {**batch, "decoder_input_ids": written}, written.clone())
+    if task == "hidden":
+        hidden = torch.full_like(ids, -100)
+        hidden[:, : max(1, round(0.15 * shape[1]))] = 7
+        return _measured(model, batch, hidden)
     if "spans" in task:
         batch["span_mask"] = mask.bool()
     if task == "choices":
@@ -137,6 +147,16 @@ def test_a_decoder_beside_an_encoder_is_within_a_hundredth_too(
     base: str, shape: tuple[int, int], request: pytest.FixtureRequest
 ) -> None:
     check(request.getfixturevalue(base), "lora", "texts", "float32", "float32", shape)
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 60), *(pytest.param(one, marks=pytest.mark.slow) for one in [(4, 24), (3, 90)])]
+)
+@pytest.mark.parametrize(("task", "base"), [("hidden", "tiny_bert"), ("speech", "tiny_whisper")])
+def test_language_heads_of_other_kinds_are_within_a_hundredth_too(
+    task: str, base: str, shape: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    check(request.getfixturevalue(base), "lora", task, "float32", "float32", shape)
 
 
 @pytest.mark.parametrize("rows", [pytest.param(4, marks=pytest.mark.slow), 33])
