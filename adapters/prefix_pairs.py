@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from pefttools.deltas.prefix_places import attentions, before_texts, before_what_is_written
 from pefttools.errors import ConfigError
 from pefttools.methods import Target
 from pefttools.sites import transformers_models
@@ -51,6 +50,8 @@ class PairPrefix(OwnMethod[PrefixConfig]):
         import torch
         from torch import nn
 
+        from pefttools.deltas.prefix_places import attentions
+
         sides = attentions(model)
         states = nn.Module()
         for name, layers in sides.items():
@@ -86,6 +87,8 @@ def check_pair(model: nn.Module) -> None:
     Raises:
         ConfigError: says so.
     """
+    from pefttools.deltas.prefix_places import attentions
+
     sides = attentions(model)
     if _heads(sides["encoder"][0]) != _heads(sides["decoder"][0]):
         raise ConfigError(
@@ -103,6 +106,8 @@ class _Encoder:
         self._place = place
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], Any]:
+        from pefttools.deltas.prefix_places import before_texts
+
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
         hidden = given["hidden_states"]
         states = self._states.get_parameter("encoder")[2 * self._place : 2 * self._place + 2]
@@ -116,6 +121,8 @@ class _Decoder:
         self._states = states
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        from pefttools.deltas.prefix_places import before_what_is_written
+
         tokens = kwargs.get("input_ids")
         rows = len(kwargs["inputs_embeds"] if tokens is None else tokens)
         states = self._states.get_parameter("decoder")[:, None].expand(-1, rows, -1, -1, -1)

@@ -59,9 +59,10 @@ classify = pipeline("text-classification", FOLDER)
 print(classify(TEXTS, truncation=True, max_length={length}))"""
 
 _TAGS = """\
-from transformers import pipeline
+from transformers import AutoModelForTokenClassification, AutoTokenizer, TokenClassificationPipeline
 
-tag = pipeline("token-classification", FOLDER)
+model = AutoModelForTokenClassification.from_pretrained(FOLDER)
+tag = TokenClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(FOLDER))
 print(tag(TEXTS))"""
 
 _LANGUAGE_MODEL = """\

@@ -50,8 +50,6 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
     encoder_decoder = True
     #: the base's main input, by any of these names
     reads: ClassVar[frozenset[str]] = TEXT
-    #: the column that is learned
-    learned: ClassVar[str] = "target"
 
     @abstractmethod
     def encoder_batch(self, examples: Sequence[Example], processor: Any) -> Batch:

@@ -110,6 +110,7 @@ def test_done_runs_are_not_done_again(unbroken: Path, tiny_bert: str, intents: d
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
+@pytest.mark.slow
 def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
     tmp_path: Path, unbroken: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:
