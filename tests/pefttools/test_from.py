@@ -62,6 +62,7 @@ def test_the_start_is_the_artifact(
     torch.testing.assert_close(model.run(inputs), stored.model.run(inputs), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_parent_is_recorded_by_its_digest(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a"))
     path = tmp_path / "recipe.yaml"

@@ -287,6 +287,7 @@ def test_ctrl_c_names_resume(tmp_path: Path, tiny_bert: str, intents: dict[str, 
     assert "The same command with --resume goes on from" in said and "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_no_half_artifact_and_resume_ends_well(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str]
 ) -> None:

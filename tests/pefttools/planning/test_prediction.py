@@ -244,8 +244,9 @@ def _goes(method: Method, variant: str) -> bool:
 
 
 def _weighed(method: Method) -> Any:
-    """Methods by name are for every day; a name with options is slow."""
-    return pytest.param(method, marks=() if isinstance(method, str) else pytest.mark.slow, id=str(method))
+    """Some methods by name are for every day; the others, and names with options, are slow."""
+    often = method in ("lora", "full", "prefix", "bottleneck")
+    return pytest.param(method, marks=() if often else pytest.mark.slow, id=str(method))
 
 
 @pytest.mark.parametrize("method", map(_weighed, _methods("sequence-classification")))

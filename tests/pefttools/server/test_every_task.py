@@ -77,6 +77,7 @@ def test_rows_of_all_tasks_share_a_batch(adapters: dict[str, Path], tiny_bert: s
     )
 
 
+@pytest.mark.slow
 def test_parts_of_rows_are_asked_a_few_at_a_time(
     adapters: dict[str, Path], tiny_bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
