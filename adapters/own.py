@@ -45,7 +45,9 @@ class OwnMethod(Method[ConfigT]):
             raise ArtifactError(f"{folder / CONFIG} holds the method {written!r}, not {self.name!r}")
         wrapped = self.wrap(model, config, target)
         state = load_file(folder / WEIGHTS)
-        trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+        # Of a base that is trained itself, 0.1.0 trained what transformers' class keeps as it is, too.
+        also = state.keys() if self.capabilities.trains == "base" else ()
+        trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad or name in also}
         missing = sorted(name for name in trained.keys() - state.keys() if not re.search(self.added_later, name))[:5]
         unknown = sorted(state.keys() - trained.keys())[:5]
         if missing or unknown:

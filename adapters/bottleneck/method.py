@@ -41,6 +41,8 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
     config = BottleneckConfig
     capabilities = Capabilities(deltas=True)
     learning_rate = 2e-3
+    #: that of a decoder to its encoder, which had no adapter
+    added_later = r"\.(EncDecAttention|encoder_attn)\."
     neutral = {r"\.down\.(weight|bias)$": None, r"\.up\.(weight|bias)$": 0.0}  # noqa: RUF012
 
     @classmethod

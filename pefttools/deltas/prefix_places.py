@@ -43,6 +43,7 @@ def before_what_is_written(given: dict[str, Any], states: torch.Tensor) -> dict[
         given: its arguments, by name; a cache that holds something already is left as it is.
         states: of all layers, ``[2 * layers, rows, heads, length, size]``.
     """
+    import torch
     from transformers import DynamicCache, EncoderDecoderCache
 
     cache = given.get("past_key_values")
@@ -54,7 +55,7 @@ def before_what_is_written(given: dict[str, Any], states: torch.Tensor) -> dict[
             cache.self_attention_cache.update(states[2 * layer], states[2 * layer + 1], layer)
     mask = given.get("attention_mask")
     if mask is not None and mask.ndim == 2 and given.get("past_key_values") is None:
-        given = given | {"attention_mask": mask.new_ones(len(mask), states.shape[-2] + mask.shape[1])}
+        given = given | {"attention_mask": torch.cat([mask.new_ones(len(mask), states.shape[-2]), mask], dim=1)}
     return given | {"past_key_values": cache}
 
 

@@ -258,3 +258,26 @@ def test_pfeiffer_finds_the_norm_that_ends_a_block_or_takes_the_block(model: Any
     assert {
         name.rpartition(".bottleneck")[0] for name, _ in wrapped.named_parameters() if "bottleneck" in name
     } == wanted
+
+
+def test_an_artifact_without_adapters_between_the_sides_still_loads(tiny_bart: str, tmp_path: Path) -> None:
+    """As those are that were made before a decoder's attention to its encoder had an adapter."""
+    from safetensors.torch import load_file, save_file
+
+    task = {"name": "sequence-classification", "head": "model"}
+    model = pefttools.wrap(tiny_bart, "bottleneck", task=task, labels=["a", "b"], precision="float32")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "encoder_attn" not in name:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1)
+    wanted = pefttools.predict(model, ["a text", "another one"])
+    plugin, spec = model.spec.method, model.spec
+    plugin.save(model.transformer, tmp_path, "base")
+    state = load_file(tmp_path / "adapter_model.safetensors")
+    older = {name: tensor for name, tensor in state.items() if "encoder_attn" not in name}
+    assert len(older) < len(state)
+    save_file(older, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    built = spec.task.build(spec.base, spec.variant, spec.labels)
+    again = plugin.load(built.transformer, tmp_path, spec.config, spec.target)
+    loaded = pefttools.TunedModel(again, None, spec, model.processor, None).eval()
+    assert pefttools.predict(loaded, ["a text", "another one"]) == wanted
