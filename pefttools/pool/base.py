@@ -12,7 +12,7 @@ from torch import nn
 
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
-from pefttools.bases.model_class import TEXT, longest_text
+from pefttools.bases.model_class import longest_text
 from pefttools.bases.positions import first_position
 from pefttools.compute.precision import check_precision, hardware_dtype
 from pefttools.compute.processes import unused_cards
@@ -153,10 +153,10 @@ def load_served_base(
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype can't be combined with the quantized base variant {variant!r}")
     tokenizer = load_tokenizer(base)
-    auto, reads = _auto_class(base, causal)
+    auto = _auto_class(base, causal)
     # A narrower format is loaded as such: half of the memory must not need all of it to begin with.
     narrow = dtype if dtype is not None and dtype.itemsize < torch.float32.itemsize else None
-    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow, reads=reads)
+    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow)
     backbone = model.base_model if auto is AutoModelForCausalLM else model
     assert isinstance(backbone, nn.Module)
     lacking = [name for name in missing if not name.startswith("pooler.")]
@@ -170,8 +170,8 @@ def load_served_base(
     return ServedBase(base, variant, model, backbone, tokenizer, tuple(missing))
 
 
-def _auto_class(base: Base, causal: bool) -> tuple[Any, frozenset[str]]:
-    """The auto class that a pool loads a base by, and the base's main input."""
+def _auto_class(base: Base, causal: bool) -> Any:
+    """The auto class that a pool loads a base by."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = AutoConfig.from_pretrained(base.folder)
@@ -179,7 +179,7 @@ def _auto_class(base: Base, causal: bool) -> tuple[Any, frozenset[str]]:
     if config.is_encoder_decoder and str((names or ["ForConditionalGeneration"])[0]).endswith(
         "ForConditionalGeneration"
     ):
-        return AutoModelForSeq2SeqLM, TEXT
+        return AutoModelForSeq2SeqLM
     if causal if not names else str(names[0]).endswith(("ForCausalLM", "LMHeadModel")):
-        return AutoModelForCausalLM, TEXT
-    return AutoModel, TEXT
+        return AutoModelForCausalLM
+    return AutoModel

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pefttools.data import Table
-from pefttools.data.labels import label_text
 from pefttools.tasks.audio_head import AudioHeadConfig, AudioHeadTask
 from pefttools.tasks.class_config import ClassOptions
-from pefttools.tasks.class_labels import check_label
 from pefttools.tasks.one_label import OneLabelTask
 from pefttools.tasks.task import Example, Role
 
@@ -25,12 +23,8 @@ class AudioClassification(OneLabelTask[AudioClassificationConfig], AudioHeadTask
     config = AudioClassificationConfig
     roles = {"audio": Role("audio"), "label": Role("label", is_input=False)}  # noqa: RUF012
 
-    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
-        known = {label_text(label) or label for label in labels}
-        for index, row in enumerate(table.rows):
-            self.check_audio(table, index, whole=not labelled)  # of a prediction, other rows are to go on
-            if labelled:
-                check_label(table, index, row["label"], known)
+    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
+        self.check_audio(table, index, whole=not labelled)  # of a prediction, other rows are to go on
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         return {"labels": 0}

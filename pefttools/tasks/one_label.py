@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pefttools.metrics import Metric
 from pefttools.metrics.classes import F1, Accuracy, BalancedAccuracy, MatthewsCorrelation, Precision, Recall
 from pefttools.metrics.losses import LogLoss
 from pefttools.tasks.class_config import ClassOptions
-from pefttools.tasks.class_labels import label_names, numbers_of, read_label
+from pefttools.tasks.class_labels import check_label, label_names, numbers_of, read_label
 from pefttools.tasks.head import HeadTask
 from pefttools.tasks.task import Evaluation, Example, Prediction
 
@@ -120,6 +121,26 @@ class OneLabelTask(HeadTask[ConfigT]):
 
     def labels(self, train: Table) -> list[str]:
         return label_names(train, self.options.labels)
+
+    @abstractmethod
+    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
+        """Refuse a row whose inputs are none.
+
+        Args:
+            table: the rows.
+            index: of the row.
+            labelled: it is to be learned; else it waits for a prediction.
+
+        Raises:
+            DataError: names file, row and column.
+        """
+
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
+        known = {label_text(label) or label for label in labels}
+        for index, row in enumerate(table.rows):
+            self.check_input(table, index, labelled=labelled)
+            if labelled:
+                check_label(table, index, row["label"], known)
 
     def strata(self, row: Row) -> Hashable | None:
         try:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pefttools.data import Table
-from pefttools.data.labels import label_text
 from pefttools.tasks.class_config import ClassificationConfig
-from pefttools.tasks.class_labels import check_label
 from pefttools.tasks.one_label import OneLabelTask
 from pefttools.tasks.task import Example, Role
 from pefttools.tasks.text_head import TextHeadTask
@@ -28,12 +26,8 @@ class SequenceClassification(OneLabelTask[ClassificationConfig], TextHeadTask[Cl
     def why_not_merged(self, kind: str, format: str) -> str | None:
         return None
 
-    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
-        known = {label_text(label) or label for label in labels}
-        for index, row in enumerate(table.rows):
-            self.check_texts(table, index)
-            if labelled:
-                check_label(table, index, row["label"], known)
+    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
+        self.check_texts(table, index)
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": 0}
