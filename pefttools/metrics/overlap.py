@@ -12,47 +12,28 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pefttools.errors import ConfigError
 from pefttools.metrics.additive import AdditiveMetric, MeanMetric
+from pefttools.metrics.library import OfLibrary
 from pefttools.metrics.metric import Measure
 
 if TYPE_CHECKING:
     from pefttools.metrics.metric import Numbers
 
 _POINTS = Measure("points", True, (0.0, 100.0), 1.0)
-_INSTALL = 'pip install "pefttools[scores]"'
 
 
-class _OfCorpus(AdditiveMetric):
+class _OfCorpus(OfLibrary, AdditiveMetric):
     """A number of sacrebleu, from 0 to 100, of the counts of all rows together. Each row has one reference."""
 
     measure = _POINTS
-
-    @abstractmethod
-    def _made(self) -> Any:
-        """The metric of sacrebleu."""
+    package = "sacrebleu"
 
     @abstractmethod
     def _number(self, counts: list[Any]) -> float:
         """The number of summed counts."""
-
-    @cached_property
-    def _library(self) -> Any:
-        try:
-            return self._made()
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"the metric {self.name!r} needs the package sacrebleu", hint=_INSTALL) from error
-
-    def ready(self) -> None:
-        """Look whether the library is there.
-
-        Raises:
-            ConfigError: it is not, or it does not take the options.
-        """
-        assert self._library is not None
 
     @property
     def signature(self) -> str:
@@ -121,7 +102,7 @@ class ChrF(_OfCorpus):
         return float(self._library._compute_score_from_stats(counts).score)
 
 
-class ROUGE(MeanMetric):
+class ROUGE(OfLibrary, MeanMetric):
     """Mean over the rows of an F-score, as rouge-score gives it.
 
     Args:
@@ -131,6 +112,7 @@ class ROUGE(MeanMetric):
     """
 
     measure = Measure.share()
+    package = "rouge-score"
 
     def __init__(
         self, type: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] = "rougeL", stemmer: bool = False
@@ -138,21 +120,10 @@ class ROUGE(MeanMetric):
         self.name = type
         self._stemmer = stemmer
 
-    @cached_property
-    def _library(self) -> Any:
-        try:
-            from rouge_score.rouge_scorer import RougeScorer
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"the metric {self.name!r} needs the package rouge-score", hint=_INSTALL) from error
+    def _made(self) -> Any:
+        from rouge_score.rouge_scorer import RougeScorer
+
         return RougeScorer([self.name], use_stemmer=self._stemmer)
-
-    def ready(self) -> None:
-        """Look whether the library is there.
-
-        Raises:
-            ConfigError: it is not.
-        """
-        assert self._library is not None
 
     def number(self, prediction: Any, reference: Any) -> float:
         return float(self._library.score(reference, prediction.answer)[self.name].fmeasure)

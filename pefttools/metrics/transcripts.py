@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pefttools.errors import ConfigError
 from pefttools.metrics.additive import AdditiveMetric
+from pefttools.metrics.library import OfLibrary
 from pefttools.metrics.metric import MARGIN_OF_SHARES, Measure
 
 if TYPE_CHECKING:
     from pefttools.metrics.metric import Numbers
 
 
-class _ErrorRate(AdditiveMetric):
+class _ErrorRate(OfLibrary, AdditiveMetric):
     """Errors of all rows by the length of all references.
 
     Args:
@@ -32,6 +33,7 @@ class _ErrorRate(AdditiveMetric):
     """
 
     measure = Measure("%", False, (0.0, None), MARGIN_OF_SHARES)
+    package = "jiwer"
 
     def __init__(self, normalize: Literal["basic", "none"] = "basic") -> None:
         if normalize not in ("basic", "none"):
@@ -44,17 +46,9 @@ class _ErrorRate(AdditiveMetric):
 
         return f"normalize:{self._normalize}|jiwer:{version('jiwer')}"
 
-    def ready(self) -> None:
-        assert self._library is not None
+    def _made(self) -> Any:
+        import jiwer
 
-    @cached_property
-    def _library(self) -> Any:
-        try:
-            import jiwer
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"the metric {self.name!r} needs the package jiwer", hint='pip install "pefttools[scores]"'
-            ) from error
         return jiwer
 
     @cached_property

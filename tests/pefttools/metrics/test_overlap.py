@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from sacrebleu.metrics.bleu import BLEU as SacreBLEU
 from sacrebleu.metrics.chrf import CHRF as SacreCHRF
 
 from pefttools.errors import ConfigError
+from pefttools.metrics import Metric
 from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
+from pefttools.metrics.transcripts import WER
 from pefttools.tasks.generation import TextPrediction
 
 TEXT = st.lists(st.sampled_from(["the", "Cat", "sat", "on", "mats", "a", ".", "dog"]), max_size=9).map(" ".join)
@@ -63,3 +66,17 @@ def test_a_rows_influence_is_what_leaving_it_out_shows(rows: list[tuple[str, str
 def test_a_tokenizer_that_needs_more_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"flores200.*needs files"):
         BLEU("flores200")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("metric", "module"),
+    [(BLEU(), "sacrebleu.metrics.bleu"), (ROUGE(), "rouge_score.rouge_scorer"), (WER(), "jiwer")],
+    ids=["sacrebleu", "rouge-score", "jiwer"],
+)
+def test_a_package_that_is_not_there_is_named_before_anything_is_measured(
+    metric: Metric, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"the metric '{metric.name}' needs the package") as caught:
+        metric.ready()
+    assert caught.value.hint == 'pip install "pefttools[scores]"'
