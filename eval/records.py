@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pefttools.errors import DataError
 from pefttools.files import canonical_json, write_text_atomic
 from pefttools.metrics import Measure
+from pefttools.tasks.cuts import Cuts
 
 from .environment import Environment
 
@@ -184,7 +185,7 @@ class RunRecord(_Part):
     error: Failure | None = None
     data: dict[str, str] = Field(default_factory=dict)
     rows: dict[str, int] = Field(default_factory=dict)
-    cut: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    cut: dict[str, Cuts] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
     parameters: dict[str, int] = Field(default_factory=dict)
     learning_rate: float | None = None

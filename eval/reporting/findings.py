@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pefttools.metrics import Measure
-from pefttools.tasks.cuts import Cuts
 
 from ..statistics import Comparison
 from .data import ReportData, ResultRow
@@ -138,8 +137,7 @@ def _cut(data: ReportData) -> list[str]:
     """Rows that were longer than the task takes, by split; the same for all methods, else for each of them."""
     lines: dict[str, list[str]] = {}
     for row in data.rows:
-        for split, values in (row.done[0].cut if row.done else {}).items():
-            cuts = Cuts(**values)
+        for split, cuts in (row.done[0].cut if row.done else {}).items():
             if cuts.cut:
                 lines.setdefault(cuts.line(split), []).append(row.name)
     everyone = len([row for row in data.rows if row.done])

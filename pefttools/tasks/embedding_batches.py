@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pefttools.data import Table
 from pefttools.data.labels import label_text
 from pefttools.tasks.retrieval_rows import Form, Known, negatives_of
+from pefttools.tasks.texts import uncut
 from pefttools.tasks.types import Batch, Example
 
 if TYPE_CHECKING:
@@ -62,11 +63,7 @@ def _add_others(examples: Sequence[Example], table: Table, tokenizer: Any, limit
 def _tokens(texts: Sequence[str], tokenizer: Any, limit: int) -> tuple[list[list[int]], list[int]]:
     """Tokens of texts, cut to a limit, and how many there were before that."""
     ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-    lengths = [len(one) for one in ids]
-    for index, length in enumerate(lengths):
-        if length == limit:  # as long as that, or longer
-            lengths[index] = len(tokenizer(texts[index], verbose=False)["input_ids"])
-    return ids, lengths
+    return ids, [uncut(len(one), limit, tokenizer, text) for one, text in zip(ids, texts, strict=True)]
 
 
 def others_of(example: Example) -> list[list[int]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pefttools.data import Table
 from pefttools.tasks.class_config import ClassOptions
 from pefttools.tasks.image_head import ImageHeadConfig, ImageHeadTask
 from pefttools.tasks.one_label import OneLabelTask
-from pefttools.tasks.task import Example, Role
+from pefttools.tasks.task import Role
 
 
 class ImageClassificationConfig(ImageHeadConfig, ClassOptions):
@@ -25,6 +23,3 @@ class ImageClassification(OneLabelTask[ImageClassificationConfig], ImageHeadTask
 
     def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
         self.check_image(table, index, whole=not labelled)  # of a prediction, other rows are to go on
-
-    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
-        return {"labels": 0}

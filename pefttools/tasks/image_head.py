@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import Field
 
 from pefttools.data import Table
-from pefttools.data.columns import Row
 from pefttools.errors import BaseModelError
 from pefttools.tasks.head import HeadTask
 from pefttools.tasks.task import Batch, Example, TaskConfig
@@ -65,9 +64,6 @@ class ImageHeadTask(HeadTask[ConfigT]):
                 return AutoImageProcessor.from_pretrained(base.folder, backend="pil")
         except (OSError, ValueError) as error:
             raise BaseModelError(f"the base model {base.id!r} has no image processor: {error}") from error
-
-    def identity(self, row: Row) -> Hashable:
-        return hash(row["image"])
 
     def check_image(self, table: Table, index: int, *, whole: bool = False) -> None:
         """Refuse a row whose picture is missing, damaged or in no known format.

@@ -20,7 +20,7 @@ from pefttools.tasks.evaluation import Prediction
 from pefttools.tasks.generation import TextPrediction
 from pefttools.tasks.language_task import LanguageConfig, LanguageTask
 from pefttools.tasks.task import IGNORE, LABELLED, Batch, Example, Progress, Role, TaskModel, TextTaskConfig
-from pefttools.tasks.texts import check_text
+from pefttools.tasks.texts import check_text, uncut
 
 if TYPE_CHECKING:
     import torch
@@ -109,9 +109,10 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
         encoded = tokenizer(texts, truncation=True, max_length=limit, return_special_tokens_mask=True)
         examples: list[Example] = []
         for index, (ids, special) in enumerate(zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)):
-            example: Example = {"input_ids": list(ids), "length": len(ids)}
-            if len(ids) == limit:  # as long as that, or longer
-                example["length"] = len(tokenizer(texts[index], verbose=False)["input_ids"])
+            example: Example = {
+                "input_ids": list(ids),
+                "length": uncut(len(ids), limit, tokenizer, texts[index]),
+            }
             if labelled:
                 example["words"] = [place for place, one in enumerate(special) if not one]
                 example["seed"] = int.from_bytes(hashlib.sha256(texts[index].encode()).digest()[:7])

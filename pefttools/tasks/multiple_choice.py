@@ -19,7 +19,7 @@ from pefttools.tasks.choice_rows import LabelKind, choices_of, right_choice
 from pefttools.tasks.task import Batch, Example, Prediction, Role
 from pefttools.tasks.text_head import TextHeadConfig, TextStatesTask, pooling_of
 from pefttools.tasks.text_pairs import between
-from pefttools.tasks.texts import check_text
+from pefttools.tasks.texts import check_text, uncut
 
 if TYPE_CHECKING:
     import torch
@@ -148,10 +148,11 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
             start, end = end, end + len(choices)
             example: Example = {name: encoded[name][start:end] for name in names}
             lengths = [len(ids) for ids in example["input_ids"]]
-            example |= {"choices": choices, "size": max(lengths), "length": max(lengths)}
-            for place in (start + number for number, length in enumerate(lengths) if length == limit):
-                whole = tokenizer(texts[place], seconds[place], verbose=False)["input_ids"]
-                example["length"] = max(example["length"], len(whole))
+            whole = (
+                uncut(length, limit, tokenizer, texts[place], seconds[place])
+                for place, length in enumerate(lengths, start)
+            )
+            example |= {"choices": choices, "size": max(lengths), "length": max(whole)}
             if learned:
                 example["labels"] = right_choice(table, index, choices, self.options.label)
             examples.append(example)

@@ -157,6 +157,9 @@ class OneLabelTask(HeadTask[ConfigT]):
     def target(self, table: Table, index: int, labels: Sequence[str]) -> int:
         return numbers_of(tuple(labels))[label_text(table.rows[index]["label"]) or ""]
 
+    def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
+        return {"labels": 0}
+
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
 from pefttools.metrics.texts import ExactMatch
 from pefttools.tasks.encoder_decoder import EncoderDecoderConfig, EncoderDecoderTask
 from pefttools.tasks.task import Batch, Example, Role, TextTaskConfig
-from pefttools.tasks.texts import check_text
+from pefttools.tasks.texts import check_text, uncut
 
 if TYPE_CHECKING:
     from pefttools.bases import Base
@@ -87,9 +87,7 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
         targets = table.column("target") if labelled and "target" in table.columns else None
         examples: list[Example] = []
         for index, ids in enumerate(encoded):
-            example: Example = {"input_ids": ids, "length": len(ids)}
-            if len(ids) == limit:  # as long as that, or longer
-                example["length"] = len(tokenizer(texts[index], verbose=False)["input_ids"])
+            example: Example = {"input_ids": ids, "length": uncut(len(ids), limit, tokenizer, texts[index])}
             if targets is not None:
                 written = self.learn(example, targets[index], tokenizer)
                 whole, left = max(example["length"], written), self.size(example)

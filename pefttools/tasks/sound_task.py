@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
 from pefttools.data import Table
-from pefttools.data.columns import Row
 from pefttools.data.mapped import MappedItems
 from pefttools.tasks.size_unit import SECONDS
 from pefttools.tasks.task import Batch, Example, Task, TaskConfig
@@ -54,9 +53,6 @@ class SoundTask(Task[ConfigT]):
 
         taken = seconds_taken(base)
         return None if taken is None else int(taken * self.size_unit.parts)
-
-    def identity(self, row: Row) -> Hashable:
-        return hash(row["audio"])
 
     def check_audio(self, table: Table, index: int, *, whole: bool = False) -> None:
         """Refuse a row whose sound is missing, empty, damaged or in no known format.

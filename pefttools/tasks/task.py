@@ -164,7 +164,8 @@ class Task(TrainedTask[ConfigT]):
 
     def identity(self, row: Row) -> Hashable:
         """What makes two rows the same input."""
-        return tuple(str(row.get(role)) for role in sorted(self.inputs()))
+        cells = (row.get(role) for role in sorted(self.inputs()))
+        return tuple(hash(cell) if isinstance(cell, bytes) else str(cell) for cell in cells)
 
     @abstractmethod
     def labels(self, train: Table) -> list[str]:

@@ -14,7 +14,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import Method
 from pefttools.tasks.head import HeadTask
 from pefttools.tasks.task import Batch, Example, TextTaskConfig
-from pefttools.tasks.texts import check_text
+from pefttools.tasks.texts import check_text, uncut
 
 if TYPE_CHECKING:
     import torch
@@ -112,10 +112,8 @@ class TextHeadTask(TextStatesTask[TextConfigT]):
         examples: list[Example] = [{name: encoded[name][index] for name in names} for index in range(len(table))]
         learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)
         for index, example in enumerate(examples):
-            example["length"] = len(example["input_ids"])
-            if example["length"] == self.options.max_length:  # as long as that, or longer
-                pair = None if pairs is None else pairs[index]
-                example["length"] = len(tokenizer(texts[index], pair, verbose=False)["input_ids"])
+            pair, left = None if pairs is None else pairs[index], len(example["input_ids"])
+            example["length"] = uncut(left, self.options.max_length, tokenizer, texts[index], pair)
             if learned:
                 example["labels"] = self.target(table, index, labels)
         return examples

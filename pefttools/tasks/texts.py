@@ -30,6 +30,19 @@ def check_text(table: Table, index: int, role: str, row: Mapping[str, Any]) -> N
     check_whole(table, index, role, value)
 
 
+def uncut(tokens: int, limit: int, tokenizer: Any, text: str, pair: str | None = None) -> int:
+    """Tokens of a text, or of a pair, before anything was cut: only what is as long as the limit is tokenized again.
+
+    Args:
+        tokens: that are left.
+        limit: that longer texts are cut to.
+        tokenizer: of the base.
+        text: the text.
+        pair: what stands behind it.
+    """
+    return tokens if tokens < limit else len(tokenizer(text, pair, verbose=False)["input_ids"])
+
+
 def check_whole(table: Table, index: int, role: str, value: Any) -> None:
     """Refuse a cell with half of a character in it, which JSON may hold and no encoding knows.
 
