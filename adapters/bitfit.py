@@ -152,7 +152,9 @@ def _adds_its_bias(model: nn.Module, site: str) -> bool:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    if not isinstance(model.get_submodule(site), nn.Linear | Conv1D | nn.LayerNorm):
+    from pefttools.deltas.bias import CONVOLUTIONS
+
+    if not isinstance(model.get_submodule(site), (nn.Linear, Conv1D, nn.LayerNorm, *CONVOLUTIONS)):
         return False
     # Where the module around it takes the bias itself, for a fused kernel, no forward runs that a summand could follow.
     parent, _, child = site.rpartition(".")

@@ -137,7 +137,7 @@ class Method(ABC, Generic[ConfigT]):
                 f"the method {self.name!r} can't train the task {task.name!r}, whose models read {task.modality}",
                 hint=f"It works on: {', '.join(sorted(can.modalities))}.",
             )
-        if can.effect == "virtual_tokens" and "text" not in task.modality:
+        if can.effect == "virtual_tokens" and task.modality != "text":
             raise ConfigError(
                 f"the method {self.name!r} can't train the task {task.name!r}: it puts virtual tokens before a text, "
                 f"and the task's models read {task.modality}"

@@ -80,6 +80,26 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CLIP with two layers in each tower and random weights, for pictures of 16 x 16 pixels."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tower = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    texts = {**tower, "vocab_size": 30522, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 101,
+             "eos_token_id": 102}  # fmt: skip
+    config = CLIPConfig(text_config=texts, vision_config={**tower, "image_size": 16, "patch_size": 4},
+                        projection_dim=48)  # fmt: skip
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    save_base(CLIPModel(config), folder)
+    size = {"height": 16, "width": 16}
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Whisper with two layers and random weights, with its decoder, for sounds of one second."""
     import torch

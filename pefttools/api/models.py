@@ -27,7 +27,7 @@ from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.training.run import train as _train
 from pefttools.training.store import Stored
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel, build, check_combination
 
 PathLike = str | Path
 
@@ -67,6 +67,7 @@ def wrap(
     variant = variant or variants.default()
     if chosen_task.has_labels and len(labels) < (2 if chosen_task.one_label else 1):
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
+    check_combination(chosen, config, variants.get(variant)(), chosen_task)
     found = locate_base(base)
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
     if shortened is not None:

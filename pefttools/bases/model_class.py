@@ -18,6 +18,8 @@ TEXT = frozenset({"input_ids"})
 _OF_PAIRS = ("AutoModelForSequenceClassification", "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
 #: what transformers calls an input -> what it is
 _INPUTS = {"input_ids": "text", "pixel_values": "pictures", "input_features": "audio", "input_values": "audio"}
+#: the same in terms of `Task.modality`
+MODALITIES = {**_INPUTS, "pixel_values": "image"}
 
 
 def kept(model: nn.Module) -> list[str]:
@@ -42,6 +44,12 @@ def longest_text(config: Any) -> int | None:
     return None if limit is None or limit <= 0 else int(limit)  # XLNet says -1
 
 
+def longest_written(config: Any) -> int | None:
+    """The same of what the decoder beside an encoder writes; an encoder that hears sounds has positions of its own."""
+    limit = getattr(config, "max_target_positions", None)
+    return longest_text(config) if limit is None else int(limit)
+
+
 class ModelClass(NamedTuple):
     """What is built for a configuration.
 
@@ -56,10 +64,19 @@ class ModelClass(NamedTuple):
     names: dict[str, str] | None = None
 
 
-def class_of(auto: Any, config: Any, *, pooler: bool, reads: Collection[str] = TEXT) -> ModelClass:
-    """The class that one of transformers' auto classes builds for a configuration.
+def main_input(config: Any) -> str:
+    """What transformers calls the main input of a base: of the model that gives states, without a head.
 
-    Where states of sounds are asked for, it is the encoder alone of a model that has a decoder too, such as Whisper.
+    Raises:
+        BaseModelError: transformers has no such model.
+    """
+    from transformers import AutoModel
+
+    return str(named_class(AutoModel, config).main_input_name)
+
+
+def named_class(auto: Any, config: Any) -> type[Any]:
+    """The class that an auto class names for a configuration; the first, where there are several.
 
     Raises:
         BaseModelError: the auto class knows no such model.
@@ -68,9 +85,20 @@ def class_of(auto: Any, config: Any, *, pooler: bool, reads: Collection[str] = T
         raise BaseModelError(
             f"the base model is a {config.model_type}; transformers has no {auto.__name__} of this type"
         )
-    model_class = auto._model_mapping[type(config)]
-    if isinstance(model_class, tuple):
-        model_class = model_class[0]
+    found = auto._model_mapping[type(config)]
+    first: type[Any] = found[0] if isinstance(found, tuple) else found
+    return first
+
+
+def class_of(auto: Any, config: Any, *, pooler: bool, reads: Collection[str] = TEXT) -> ModelClass:
+    """The class that one of transformers' auto classes builds for a configuration.
+
+    Where states of sounds are asked for, it is the encoder alone of a model that has a decoder too, such as Whisper.
+
+    Raises:
+        BaseModelError: the auto class knows no such model.
+    """
+    model_class = named_class(auto, config)
     if auto.__name__ == "AutoModel" and config.is_encoder_decoder and model_class.main_input_name in set(reads) - TEXT:
         return ModelClass(_encoder_class(model_class, config), {}, {r"^(?:model\.)?encoder\.": ""})
     _check_input(model_class, config, auto.__name__, reads)

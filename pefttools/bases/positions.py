@@ -6,7 +6,7 @@ from typing import Any
 
 from pefttools.bases.base import variants
 from pefttools.bases.locate import Base
-from pefttools.bases.model_class import longest_text
+from pefttools.bases.model_class import longest_text, longest_written
 from pefttools.bases.skeleton import Skeleton
 
 
@@ -30,9 +30,7 @@ def text_limit(base: Base) -> int | None:
 def written_limit(base: Base) -> int | None:
     """The same of what the decoder of a base with an encoder and a decoder writes."""
     outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
-    config = outline.configuration()
-    limit = getattr(config, "max_target_positions", None)  # of those that don't read texts
-    return longest_text(config) if limit is None else int(limit)
+    return longest_written(outline.configuration())
 
 
 def first_position(backbone: Any) -> int:

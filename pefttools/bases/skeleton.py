@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,15 @@ class Skeleton(Base):
         """What a task asks of a tokenizer before there is a text."""
         return PlannedTokenizer()
 
+    def own_tokenizer(self) -> Any:
+        """The base's own, where its files stand beside the configuration; else as `tokenizer`."""
+        from pefttools.bases.loading import load_tokenizer
+
+        try:
+            return load_tokenizer(Base(self.id, self.folder, self.revision))
+        except BaseModelError:
+            return self.tokenizer()
+
 
 class PlannedTokenizer:
     """Answers questions about a tokenizer; it has no vocabulary."""
@@ -89,6 +98,10 @@ class PlannedTokenizer:
     mask_token_id = 0
     chat_template = "planned"
     model_input_names = ("input_ids", "attention_mask")
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+        """Tokens of texts of which only the number counts: two for every word, and one at each end."""
+        return {"input_ids": [[0] * (2 + 2 * len(text.split())) for text in texts]}
 
 
 def skeleton(source: str) -> Skeleton:

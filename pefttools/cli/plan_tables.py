@@ -17,7 +17,7 @@ from pefttools.pool.planned import Serving
 def of_training(question: PlanRequest, rows: Sequence[MemoryPlan]) -> Table:
     """A column per combination."""
     shape = question.shape
-    title = f"{question.base}: {shape.batch_size} rows of {shape.length} tokens, "
+    title = f"{question.base}: {shape.batch_size} {question.rows}, "
     title += f"one of {shape.devices} devices, " if shape.devices > 1 else ""
     title += "with the kernels of this CPU" if not question.device.gpu else f"predicted for {question.device.title}"
     lines: list[tuple[str, list[str]]] = [
@@ -42,9 +42,9 @@ def of_training(question: PlanRequest, rows: Sequence[MemoryPlan]) -> Table:
     return _columns(title, [(row.method, row.variant) for row in rows], lines)
 
 
-def of_serving(shape: Shape, pools: Sequence[Serving]) -> Table:
+def of_serving(question: PlanRequest, pools: Sequence[Serving]) -> Table:
     """A column per pool."""
-    title = f"serving {pools[0].residents} adapters, {shape.eval_batch_size} rows of {shape.length} tokens at a time"
+    title = f"serving {pools[0].residents} adapters, {question.shape.eval_batch_size} {question.rows} at a time"
     lines = [
         ("base", [size(one.weights_bytes) for one in pools]),
         ("adapters", [size(one.adapters_bytes) for one in pools]),
@@ -56,11 +56,11 @@ def of_serving(shape: Shape, pools: Sequence[Serving]) -> Table:
     return _columns(title, [(one.method, one.variant) for one in pools], lines)
 
 
-def of_largest(planned: Planned, shape: Shape, found: Sequence[Largest]) -> Table:
+def of_largest(question: PlanRequest, planned: Planned, found: Sequence[Largest]) -> Table:
     """A line per card."""
     name = f"{planned.title} on {planned.variant}"
     table = Table(title=f"{name}: the most that one training pass takes on a card", title_justify="left")
-    for head in ("card", f"rows of {shape.length} tokens", "tokens of one row"):
+    for head in ("card", question.rows, "length of one row"):
         table.add_column(head, justify="left" if head == "card" else "right")
     for one in found:
         table.add_row(one.card.title, str(one.batch_size or "none"), str(one.length or "none"))

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 #: fields of the shape of a training that have an option each
 _SHAPE = {
     "batch_size": typer.Option(None, "--batch-size", min=1, help="Rows per optimizer step.  [default: 32]"),
-    "length": typer.Option(None, "--length", min=1, help="Tokens per row.  [default: 128]"),
+    "length": typer.Option(None, "--length", min=1, help="Tokens per row; of sounds, 1/100 seconds.  [default: 128]"),
     "accumulation": typer.Option(
         None, "--accumulation", min=1, help="Number of parts in which a batch is computed (gradient accumulation)."
     ),
@@ -118,13 +118,13 @@ def _show(request: PlanRequest, residents: int | None, fit: bool) -> dict[str, A
     possible = [one for one, _ in rows]
     if residents is not None:
         served = [one for _, one in _each(console, possible, lambda one: plan_serving(one, shape, residents))]
-        console.print(plan_tables.of_serving(shape, served))
+        console.print(plan_tables.of_serving(request, served))
         found["serving"] = [one.as_dict() for one in served]
     for planned, row in rows:
         if fit:
             with console.status("tracing a few sizes"):
                 largest = largest_that_fit(planned, shape, request.cards)
-            console.print(plan_tables.of_largest(planned, shape, largest))
+            console.print(plan_tables.of_largest(request, planned, largest))
             found.setdefault("fit", []).extend(
                 {"method": planned.title, "variant": planned.variant, "card": one.card.name,
                  "batch_size": one.batch_size, "length": one.length} for one in largest

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
+from torch import nn
 
 from pefttools.deltas.kind import At
 from pefttools.deltas.vector import VectorKind, vectors
 from pefttools.errors import ConfigError
 
+#: modules that return ``[rows, channels, ...]``
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
+
 
 @dataclass(frozen=True)
 class Bias(VectorKind):
-    """``y += b``, with ``b[out]``."""
+    """``y += b``, with ``b[out]``; of a convolution ``b[channels]``, which are the second dimension of ``y``."""
 
     name: ClassVar[str] = "bias"
     additive: ClassVar[bool] = True
@@ -36,4 +40,12 @@ class Bias(VectorKind):
 
     @classmethod
     def apply(cls, x: torch.Tensor, y: torch.Tensor, weights: Mapping[str, torch.Tensor], at: At) -> torch.Tensor:
-        return y + vectors(weights, y)
+        if not _channels_first(at.module):
+            return y + vectors(weights, y)
+        found = weights["vector"]
+        return y + found.view(*found.shape, *(1,) * (y.dim() - 2)).to(y.dtype)
+
+
+def _channels_first(module: nn.Module) -> bool:
+    # Norms of convolutional networks say it.
+    return isinstance(module, CONVOLUTIONS) or getattr(module, "data_format", None) == "channels_first"

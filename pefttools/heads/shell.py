@@ -33,7 +33,7 @@ class ModelHead(ServedHead):
 
     def answer(self, batch: BatchStates, row: int) -> torch.Tensor:
         states = batch.tokens(row) if self.shell.per_token else batch.whole(row)
-        return self.shell.run(self.parameters, states, batch.input_ids(row))
+        return self.shell.run(self.parameters, states, batch.input_ids(row), batch.own_pooled(row))
 
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.parameters.values())
@@ -61,19 +61,22 @@ class HeadShell:
         peft_task_type: str,
         per_token: bool,
     ) -> None:
-        prefix = model_class.base_model_prefix
         with torch.device("meta"):
             #: the class around the real backbone, for the names of its modules
             self.named: nn.Module = model_class(config)
             self._shell: nn.Module = model_class(config)
+        prefix = backbone_name(self.named)
         # The shell has a pooler of its own, without weights, so that running a head never touches the backbone's.
         inner = getattr(self._shell, prefix)
         pooler = getattr(inner, "pooler", None)
+        if pooler is not None and next(pooler.parameters(), None) is None:
+            pooler = None  # the backbone's own does the same for every adapter
         self._states = _GivenStates(pooler, getattr(inner, "pooler_activation", None))
         setattr(self.named, prefix, backbone)
         setattr(self._shell, prefix, self._states)
         self._shell.eval().requires_grad_(False)
         self.prefix = prefix
+        self._reads = model_class.main_input_name
         fresh = [f"{prefix}.{name}" for name in missing if pooler is not None]
         self.per_token = per_token
         self.target = Target("", peft_task_type, own_head_modules(self.named, fresh))
@@ -111,16 +114,35 @@ class HeadShell:
             raise ConfigError(f"the adapter holds no weights for the head's {', '.join(lacking[:3])}")
         return ModelHead(self, parameters, labels), replace(deltas, sites=rest)
 
-    def run(self, parameters: dict[str, torch.Tensor], states: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-        """Logits of one row, from the states of all that it saw and from its own tokens."""
-        self._states.given = states[None].to(next(iter(parameters.values())).dtype)
+    def run(
+        self,
+        parameters: dict[str, torch.Tensor],
+        states: torch.Tensor,
+        input_ids: torch.Tensor | None,
+        pooled: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits of one row.
+
+        Args:
+            parameters: of the head.
+            states: of all that the row saw.
+            input_ids: its own tokens; None: it is no text.
+            pooled: what the backbone made of its states, where that needs no parameters of an adapter.
+        """
+        dtype = next(iter(parameters.values())).dtype
+        self._states.given = states[None].to(dtype)
+        self._states.pooled = None if pooled is None else pooled[None].to(dtype)
+        given = {self._reads: self._states.given} if input_ids is None else self._text(input_ids, states)
+        return logits_of(functional_call(self._shell, parameters, kwargs=given))[0]
+
+    def _text(self, input_ids: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the class looks at of a text."""
         ids = input_ids[None]
         if len(states) != len(input_ids):
             # The class looks for padding in the ids, of which virtual tokens have none: nothing here is padding.
             pad = self._shell.config.pad_token_id  # type: ignore[union-attr]
             ids = torch.full((1, len(states)), 1 if pad != 1 else 0, dtype=torch.long, device=states.device)
-        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return logits_of(functional_call(self._shell, parameters, kwargs=given))[0]
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def _outside(self, site: str) -> bool:
         inside = f"{self.prefix}."
@@ -136,14 +158,17 @@ class _GivenStates(nn.Module):
         #: of a pooler that is a bare linear layer for the first token's state, as ALBERT's
         self.pooler_activation = activation
         self.given: torch.Tensor | None = None
+        #: what the backbone gave, for classes whose own pooler has no parameters
+        self.pooled: torch.Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
         states = self.given
         assert states is not None
+        pooled: torch.Tensor | None
         if self.pooler is None or self.pooler_activation is None:
-            pooled = None if self.pooler is None else self.pooler(states)
+            pooled = self.pooled if self.pooler is None else self.pooler(states)
         else:
             pooled = self.pooler_activation(self.pooler(states[:, 0]))
         given = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)

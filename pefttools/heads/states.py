@@ -16,18 +16,22 @@ class BatchStates:
     Args:
         states: hidden states ``[rows, prompt + tokens, hidden]``.
         logits: of the language head, ``[rows, prompt + tokens, vocabulary]``, where the call asked for them.
-        input_ids: ``[rows, tokens]``.
+        input_ids: ``[rows, tokens]``; None: what was read are no texts.
         mask: which tokens are not padding, ``[rows, tokens]``.
         prompt_mask: which places before the tokens hold a prompt's virtual tokens, ``[rows, prompt]``; None: none do.
+        own_pooled: what the base made of a row's states itself, ``[rows, hidden]``; None: nothing.
+        pooling_mask: as `mask`, for `pooled`; None: the same.
     """
 
     def __init__(
         self,
         states: torch.Tensor,
         logits: torch.Tensor | None,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None,
         mask: torch.Tensor,
         prompt_mask: torch.Tensor | None = None,
+        own_pooled: torch.Tensor | None = None,
+        pooling_mask: torch.Tensor | None = None,
     ) -> None:
         self.prompt = 0 if prompt_mask is None else prompt_mask.shape[1]
         self._prompt_mask = prompt_mask
@@ -35,6 +39,8 @@ class BatchStates:
         self._logits = logits
         self._ids = input_ids
         self._mask = mask
+        self._own_pooled = own_pooled
+        self._pooling_mask = mask if pooling_mask is None else pooling_mask
         self._pooled: dict[str, torch.Tensor] = {}
 
     @cached_property
@@ -69,9 +75,13 @@ class BatchStates:
             return self.tokens(row)
         return torch.cat([self._states[row, self.prompt - self._prompts[row] : self.prompt], self.tokens(row)])
 
-    def input_ids(self, row: int) -> torch.Tensor:
-        """A row's tokens."""
-        return self._ids[row][self._real[row]]
+    def input_ids(self, row: int) -> torch.Tensor | None:
+        """A row's tokens; None where it is no text."""
+        return None if self._ids is None else self._ids[row][self._real[row]]
+
+    def own_pooled(self, row: int) -> torch.Tensor | None:
+        """What the base made of a row's states itself, ``[hidden]``."""
+        return None if self._own_pooled is None else self._own_pooled[row]
 
     def language(self, row: int) -> torch.Tensor:
         """The language head's logits of a row's tokens, ``[tokens, vocabulary]``."""
@@ -81,5 +91,5 @@ class BatchStates:
     def pooled(self, kind: str, dtype: torch.dtype) -> torch.Tensor:
         """All rows' states pooled to one vector each, ``[rows, hidden]``."""
         if kind not in self._pooled:
-            self._pooled[kind] = pool(self._states[:, self.prompt :].to(dtype), self._mask, kind)
+            self._pooled[kind] = pool(self._states[:, self.prompt :].to(dtype), self._pooling_mask, kind)
         return self._pooled[kind]

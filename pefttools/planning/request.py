@@ -35,6 +35,14 @@ class PlanRequest:
     device: Device
 
     @property
+    def rows(self) -> str:
+        """What a batch is made of, in the unit of the task: ``rows of 128 tokens``."""
+        task = self.planned[0].chosen_task()
+        if task.sized_by is None:
+            return "rows"
+        return f"rows of {task.size_unit.shown(self.shape.length):g} {task.size_unit.name}"
+
+    @property
     def cards(self) -> list[Device]:
         """The cards of which it may be asked what fits: the device, or all known ones where it is none of them."""
         if self.device.memory is not None:

@@ -1,4 +1,4 @@
-"""The base model that a pool serves: loaded once, an encoder or a decoder."""
+"""The base model that a pool serves: loaded once; an encoder, a decoder, or both together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from pefttools.bases import Base, variants
 from pefttools.bases.loading import load_tokenizer, load_transformer
-from pefttools.bases.model_class import longest_text
+from pefttools.bases.model_class import MODALITIES, TEXT, longest_text, longest_written, main_input
 from pefttools.bases.positions import first_position
 from pefttools.compute.precision import check_precision, hardware_dtype
 from pefttools.compute.processes import unused_cards
@@ -27,8 +27,11 @@ class ServedBase:
         base: where it comes from.
         variant: number format of its weights.
         model: the transformers model; with its language head, where the base is a language model.
-        backbone: the part that gives hidden states; the same as `model` for an encoder.
-        tokenizer: transformers' tokenizer.
+        backbone: the part that gives hidden states; the same as `model` for an encoder, and of a model that hears and
+            writes the part that hears.
+        tokenizer: transformers' tokenizer; None where no text is read or written.
+        reads: what transformers calls its main input, such as ``input_ids``.
+        encoder_decoder: whether an encoder reads and a decoder writes.
         missing: parameters of the backbone that the base's files do not hold.
     """
 
@@ -37,12 +40,19 @@ class ServedBase:
     model: nn.Module
     backbone: nn.Module
     tokenizer: Any
+    reads: str
+    encoder_decoder: bool
     missing: tuple[str, ...]
 
     @property
-    def encoder_decoder(self) -> bool:
-        """Whether an encoder reads and a decoder writes: then it gives texts and nothing else."""
-        return bool(self.config.is_encoder_decoder)
+    def modality(self) -> str:
+        """What it reads, as tasks say it: text, image or audio."""
+        return MODALITIES[self.reads]
+
+    @property
+    def gives_states(self) -> bool:
+        """Whether heads can stand on its states; else it gives texts and nothing else."""
+        return not self.encoder_decoder or self.model is not self.backbone
 
     @property
     def causal(self) -> bool:
@@ -101,7 +111,7 @@ class ServedBase:
     @property
     def longest(self) -> int | None:
         """Number of tokens that its positions reach."""
-        return longest_text(self.config)
+        return longest_written(self.config) if self.encoder_decoder else longest_text(self.config)
 
     def why_not_generated(self, adapter: str | None = None, *, language: bool = True) -> str | None:
         """Why no text can be generated; None: it can.
@@ -141,10 +151,11 @@ def load_served_base(
         causal: whether a base is a decoder whose configuration does not say what it is.
 
     Raises:
-        BaseModelError: an encoder-decoder model that writes no texts, or one that lacks weights.
+        BaseModelError: an encoder-decoder model that writes no texts, one that reads pictures and texts together, or
+            one that lacks weights.
         ConfigError: a dtype for a quantized variant.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     kind = variants.get(variant)(device)
     kind.check()
@@ -152,13 +163,21 @@ def load_served_base(
         check_precision("auto", variant, device)
     if dtype is not None and kind.quantized:
         raise ConfigError(f"dtype can't be combined with the quantized base variant {variant!r}")
-    tokenizer = load_tokenizer(base)
-    auto = _auto_class(base, causal)
+    config = AutoConfig.from_pretrained(base.folder)
+    reads, writes = main_input(config), _writes(config)
+    tokenizer = load_tokenizer(base) if writes or reads in TEXT else None
+    auto = _auto_class(config, causal, reads)
     # A narrower format is loaded as such: half of the memory must not need all of it to begin with.
     narrow = dtype if dtype is not None and dtype.itemsize < torch.float32.itemsize else None
-    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow)
-    backbone = model.base_model if auto is AutoModelForCausalLM else model
+    model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow, reads={reads})
+    backbone = model
+    if auto is AutoModelForCausalLM:
+        backbone = model.base_model  # type: ignore[assignment]
+    elif writes and reads not in TEXT:
+        backbone = model.get_encoder()  # type: ignore[operator]
     assert isinstance(backbone, nn.Module)
+    if {"input_ids", "pixel_values"} <= set(inspect.signature(backbone.forward).parameters):
+        raise BaseModelError(f"a pool can't serve {base.id!r}: it reads pictures and texts together")
     lacking = [name for name in missing if not name.startswith("pooler.")]
     if lacking:
         raise BaseModelError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(lacking[:3])}")
@@ -167,19 +186,22 @@ def load_served_base(
         model = model.to(dtype)
     if device is not None:
         model = model.to(device)
-    return ServedBase(base, variant, model, backbone, tokenizer, tuple(missing))
+    return ServedBase(base, variant, model, backbone, tokenizer, reads, writes, tuple(missing))
 
 
-def _auto_class(base: Base, causal: bool) -> Any:
+def _writes(config: Any) -> bool:
+    """Whether it is a base with an encoder and a decoder that writes."""
+    first = str((config.architectures or ["ForConditionalGeneration"])[0])
+    return bool(config.is_encoder_decoder) and first.endswith("ForConditionalGeneration")
+
+
+def _auto_class(config: Any, causal: bool, reads: str) -> Any:
     """The auto class that a pool loads a base by."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 
-    config = AutoConfig.from_pretrained(base.folder)
     names = config.architectures
-    if config.is_encoder_decoder and str((names or ["ForConditionalGeneration"])[0]).endswith(
-        "ForConditionalGeneration"
-    ):
-        return AutoModelForSeq2SeqLM
+    if _writes(config):
+        return AutoModelForSeq2SeqLM if reads in TEXT else AutoModelForSpeechSeq2Seq
     if causal if not names else str(names[0]).endswith(("ForCausalLM", "LMHeadModel")):
         return AutoModelForCausalLM
     return AutoModel

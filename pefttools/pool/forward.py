@@ -15,7 +15,9 @@ from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.weight_slots import WeightSlots
 
-Result = tuple[torch.Tensor, torch.Tensor | None]
+#: states ``[rows, tokens, hidden]``, logits ``[rows, tokens, vocabulary]`` of a language head, and what the base pools
+#: of its states itself ``[rows, hidden]``
+Result = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
 #: new kinds or padded sizes of adapters that may come before torch.compile gives up, with an error
 _COMPILATIONS = 64
@@ -63,7 +65,7 @@ class Forward:
             language: whether the language head runs.
 
         Returns:
-            States ``[rows, tokens, hidden]`` and logits ``[rows, tokens, vocabulary]``.
+            See `Result`.
         """
         # What is not stacked is looked up row by row, which no one graph can do.
         if not self.compiled or self.weight_slots.routing.rows:
@@ -96,7 +98,9 @@ class Forward:
 
     def _run(self, given: dict[str, Any], language: bool) -> Result:
         if not self.served.causal:
-            return self.served.model(**given).last_hidden_state, None
+            outputs = self.served.backbone(**given)
+            pooled = None if self.served.modality == "text" else outputs.get("pooler_output")
+            return outputs.last_hidden_state, None, pooled
         logits = None
         if language:
             logits = self.served.model(**given, use_cache=False).logits
@@ -108,7 +112,7 @@ class Forward:
                 f"a pool can't serve the base {self.served.base.id!r}: a {type(self.served.model).__name__} does not "
                 f"run its {type(self.served.backbone).__name__} as a whole, so that its hidden states can't be seen"
             )
-        return states, logits
+        return states, logits, None
 
     def graphs(self) -> int:
         """Number of graphs that were compiled in this process."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
+from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.base import ServedBase
 from pefttools.tasks import Task
-from pefttools.tasks.encoder_decoder import EncoderDecoderTask
 from pefttools.tasks.task import Example
 
 #: texts; rows as `predict` takes them; or tensors as the tokenizer gives them
@@ -24,10 +24,14 @@ class Tensors:
 
     Args:
         served: the base, with its tokenizer.
+        base_task: encodes rows without an adapter.
+        processor_of: gives what encodes a task's rows.
     """
 
-    def __init__(self, served: ServedBase) -> None:
+    def __init__(self, served: ServedBase, base_task: Task[Any], processor_of: Callable[[Task[Any]], Any]) -> None:
         self._served = served
+        self._of_base = base_task, processor_of(base_task)
+        self.processor_of = processor_of
         #: padding is a state of the tokenizer
         self._alone = threading.Lock()
 
@@ -44,18 +48,36 @@ class Tensors:
         with self._alone:
             return dict(tokenizer.pad(table, padding_side="left", return_tensors="pt"))
 
-    def read(self, examples: Sequence[Example], task: EncoderDecoderTask[Any]) -> dict[str, torch.Tensor]:
-        """Encoded rows as one batch for an encoder, which is put together as any of its tasks does it."""
-        with self._alone:
-            batch = task.encoder_batch(examples, self._served.tokenizer)
-        return all_moved(batch, self._served.device)
+    def encoding(self, row: Resident | None) -> tuple[Task[Any], Any]:
+        """The task that encodes a row, and its processor.
 
-    def padded(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Encoded rows, padded on the right to one batch ``[rows, tokens]``."""
-        names = ("input_ids", "token_type_ids") if any("token_type_ids" in one for one in examples) else ("input_ids",)
-        table = [{name: one.get(name, [0] * len(one["input_ids"])) for name in names} for one in examples]
+        Raises:
+            ConfigError: a row without an adapter of a base that no task stands for.
+        """
+        if row is not None:
+            return row.prepared.task, row.prepared.processor
+        if self._of_base[0].modality != self._served.modality:
+            raise ConfigError(f"a row that is no text needs an adapter, whose task encodes {self._served.modality}")
+        return self._of_base
+
+    def together(self, rows: Sequence[Resident | None]) -> list[list[int]]:
+        """Places of the rows that can be read in one batch."""
+        alike: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(rows):
+            task, processor = self.encoding(row)
+            alike.setdefault(task.batch_key(processor), []).append(index)
+        return list(alike.values())
+
+    def padded(self, examples: Sequence[Example], rows: Sequence[Resident | None]) -> dict[str, torch.Tensor]:
+        """Encoded rows that can be read together as one batch, padded on the right.
+
+        Args:
+            examples: encoded rows.
+            rows: the adapter of each; None: the base.
+        """
+        task, processor = self.encoding(rows[0])
         with self._alone:
-            batch = dict(self._served.tokenizer.pad(table, padding_side="right", return_tensors="pt"))
+            batch = task.input_batch(examples, processor)
         return all_moved(batch, self._served.device)
 
     def of(self, inputs: Inputs, adapters: Sequence[str | None], side: str) -> dict[str, torch.Tensor]:
@@ -69,6 +91,10 @@ class Tensors:
         Raises:
             ConfigError: no batch, or not as many rows as adapters.
         """
+        if self._served.modality != "text" and not isinstance(inputs, Mapping):
+            raise ConfigError(
+                f"the base reads {self._served.modality}: give tensors, as its processor gives them, or use predict"
+            )
         if isinstance(adapters, str):
             raise ConfigError(f"adapters must be a list, one name or None for each row, not {adapters!r}")
         if isinstance(inputs, Mapping):
@@ -83,12 +109,14 @@ class Tensors:
         types = batch.get("token_type_ids")
         if types is not None and not types.any():
             del batch["token_type_ids"]
-        rows = len(batch["input_ids"])
+        if self._served.reads not in batch:
+            raise ConfigError(f"inputs need {self._served.reads}, the base's main input")
+        rows = len(batch[self._served.reads])
         if rows != len(adapters):
             raise ConfigError(f"{rows} rows, but {len(adapters)} adapters: one is needed for each row")
         if rows == 0:
             raise ConfigError("an empty batch")
-        if "attention_mask" not in batch:
+        if "attention_mask" not in batch and self._served.modality == "text":
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         return all_moved(batch, self._served.device)
 

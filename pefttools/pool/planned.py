@@ -29,6 +29,7 @@ from pefttools.pool.prepare import PreparedAdapter, Preparer
 from pefttools.pool.running import Runner
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.pool.writing import decoder_prefixed
+from pefttools.tuned import TunedModel
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         served = load_served_base(planned.base, planned.variant, None, None, causal=planned.chosen_task().generates)
     variants.get(planned.variant)().compute_in(served.model, getattr(torch, planned.precision(shape)))
     to_fake(served.model, mode, DEVICE)
-    prepared, new_tokens = _adapter(planned, shape, Preparer(served))
+    prepared, read, new_tokens = _adapter(planned, shape, Preparer(served))
     title = f"a pool of {method.name!r} on {planned.base.id!r}"
     with counting(served.model, mode, planned.device, title) as counter, torch.no_grad():
         weights = counter.now.total()
@@ -97,13 +98,12 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
                 Resident("", Source(Path(), ""), prepared, weight_slots.allocate(prepared.deltas))
                 for _ in range(residents)
             ]
+            batch = {name: torch.ones_like(tensor, device=DEVICE) for name, tensor in read.items()}
         own = sum(resident.bytes() for resident in held)
         runner = Runner(served, weight_slots, contextlib.nullcontext(), compile=False)
         rows = [held[index % residents] for index in range(shape.eval_batch_size)]
-        ids = torch.ones(shape.eval_batch_size, shape.length, dtype=torch.long)
-        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         answer = generation = 0
-        if not served.encoder_decoder:
+        if not prepared.task.encoder_decoder:
             counter.reset_peak()
             with counter, kernels(planned.device):
                 runner.answer(rows, batch)
@@ -134,13 +134,16 @@ def _generated(runner: Runner, rows: Sequence[Resident], batch: dict[str, torch.
             read_and_continue(model, model, batch, new_tokens)
         return
     seen = runner.encoded(rows, batch)
-    given = {"attention_mask": seen.mask, "decoder_input_ids": batch["input_ids"][:, :1]}
+    begun = torch.ones(len(rows), 1, dtype=torch.long)
+    given = {"attention_mask": seen.mask, "decoder_input_ids": begun}
     with decoder_prefixed(runner.served, seen.virtual):
         read_and_continue(partial(model, encoder_outputs=(seen.states,)), model, given, new_tokens)
 
 
-def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[PreparedAdapter, int]:
-    """An adapter of zeros as the pool takes it, and how many tokens its task generates."""
+def _adapter(
+    planned: Planned, shape: Shape, preparer: Preparer
+) -> tuple[PreparedAdapter, dict[str, torch.Tensor], int]:
+    """An adapter of zeros as the pool takes it, a batch for it, and how many tokens its task generates."""
     # Its size does not depend on the base's number format, and of a quantized base nothing could be read.
     model = replace(planned, variant="float32").build(shape)
     _fill(model)
@@ -152,7 +155,18 @@ def _adapter(planned: Planned, shape: Shape, preparer: Preparer) -> tuple[Prepar
     with tempfile.TemporaryDirectory() as folder:
         write_weights(model, Path(folder))
         prepared = preparer.to_deltas(Path(folder), entry, spec.method, spec.config)
-    return prepared, int(getattr(spec.task.options, "max_new_tokens", 0)) if spec.task.generates else 0
+    new_tokens = int(getattr(spec.task.options, "max_new_tokens", 0)) if spec.task.generates else 0
+    return prepared, _batch(model, shape), new_tokens
+
+
+def _batch(model: TunedModel, shape: Shape) -> dict[str, torch.Tensor]:
+    """What a pool reads at a time."""
+    task = model.spec.task
+    if task.modality == "text":
+        ids = torch.ones(shape.eval_batch_size, shape.length, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch = task.planned_batch(model, [shape.length] * shape.eval_batch_size)
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "decoder_input_ids")}
 
 
 def _fill(model: nn.Module) -> None:

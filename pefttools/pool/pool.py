@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -19,16 +19,17 @@ from pefttools.pool.adapter_cache import AdapterCache, Resident
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
-from pefttools.pool.parts import predictions
+from pefttools.pool.parts import answers_of, predictions
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.running import Answer, Runner
 from pefttools.pool.texts import OptionsOf, Texts
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
-from pefttools.tasks.generation import TextPrediction, answer_text
+from pefttools.tasks.generation import answer_text
 from pefttools.tasks.padding import padded_on_the_right
 from pefttools.tasks.task import Example
+from pefttools.tasks.unadapted import base_task
 
 
 class AdapterPool:
@@ -69,25 +70,21 @@ class AdapterPool:
         where = default_device() if device is None else torch.device(device)
         self.served = load_served_base(locate_base(base), variant, dtype, where)
         self._weight_slots = WeightSlots(self.served.model, max_resident + 1)
-        self._cache = AdapterCache(
-            self._weight_slots, Preparer(self.served, trusted(signed_by)).prepare, max_resident, max_bytes
-        )
+        preparer = Preparer(self.served, trusted(signed_by))
+        self._cache = AdapterCache(self._weight_slots, preparer.prepare, max_resident, max_bytes)
+        #: encodes the rows without an adapter, such as their chats
+        self.base_task: Task[Any] = base_task(self.served.modality, encoder_decoder=self.served.encoder_decoder)
         self._runner = Runner(self.served, self._weight_slots, self._cache.lock, compile=compile)
         self._running = threading.Lock()
         #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
         self._fetched: list[str] = []
-        self._tensors = Tensors(self.served)
+        self._tensors = Tensors(self.served, self.base_task, preparer.processor)
         self._texts = Texts(self.served, self._runner, self._tensors)
 
     @property
     def tokenizer(self) -> Any:
         """The base's tokenizer."""
         return self.served.tokenizer
-
-    @property
-    def base_task(self) -> Task[Any]:
-        """Encodes the rows without an adapter, such as their chats."""
-        return self._texts.base_task
 
     @property
     def known(self) -> list[str]:
@@ -199,7 +196,9 @@ class AdapterPool:
             ConfigError: rows that can't be served.
             CapacityError: more different adapters than the pool may hold.
         """
-        batch = padded_on_the_right(self._tensors.of(inputs, adapters, "right"))
+        batch = self._tensors.of(inputs, adapters, "right")
+        if self.served.modality == "text":
+            batch = padded_on_the_right(batch)
         with self._holding(adapters) as rows:
             if not isinstance(inputs, Mapping):
                 for row in rows:
@@ -212,7 +211,7 @@ class AdapterPool:
     def answer(self, examples: Sequence[Example], adapters: Sequence[str | None]) -> list[Answer]:
         """One answer per row that is encoded already, as `Task.encode` does it."""
         with self._holding(adapters) as rows:
-            return self._runner.answer(rows, self._tensors.padded(examples))
+            return answers_of(self._runner, self._tensors, examples, rows)
 
     def predict(
         self,
@@ -236,10 +235,8 @@ class AdapterPool:
         """
         if len(inputs) != len(adapters):
             raise ConfigError(f"{len(inputs)} rows, but {len(adapters)} adapters: one is needed for each row")
-        if self.served.encoder_decoder:
-            return [TextPrediction(text).as_dict() for text in self.generate(cast("Inputs", inputs), adapters)]
         with torch.no_grad(), self._holding(adapters) as held:
-            found = predictions(self._runner, self._tensors, self.tokenizer, inputs, held, batch_size)
+            found = predictions(self._runner, self._tensors, self._texts, inputs, held, batch_size)
             return [one.as_dict(all_scores=all_scores) for one in found]
 
     @torch.no_grad()

@@ -16,9 +16,10 @@ from pefttools.artifact.reading import Held, hold_weights
 from pefttools.artifact.save import HEAD
 from pefttools.artifact.signing import Signers
 from pefttools.bases import variants
+from pefttools.bases.model_class import named_class
 from pefttools.deltas import AdapterDeltas, DeltaKind, SiteDelta
 from pefttools.deltas.weights import read_state
-from pefttools.errors import ConfigError
+from pefttools.errors import BaseModelError, ConfigError
 from pefttools.heads.served import LanguageHead, ServedHead
 from pefttools.heads.shell import HeadShell
 from pefttools.methods import Method, MethodConfig, Target
@@ -37,6 +38,7 @@ class PreparedAdapter:
         deltas: at sites of the pool's model.
         head: what answers for its rows.
         task: writes its rows as it saw them in training.
+        processor: encodes them; texts by the pool's tokenizer.
         labels: label names of the task.
         roles: of its training data; empty where it does not remember them.
         digest: of the artifact's manifest.
@@ -46,6 +48,7 @@ class PreparedAdapter:
     deltas: AdapterDeltas
     head: ServedHead
     task: Task[Any]
+    processor: Any
     labels: tuple[str, ...]
     roles: frozenset[str] = frozenset()
     digest: str = ""
@@ -70,6 +73,8 @@ class Preparer:
         #: the classes with a head of their own that were asked for, by the name of their auto class
         self._shells: dict[str, HeadShell] = {}
         self._fitting = Fitting(served.base)
+        #: by name and options of the task
+        self._processors: dict[tuple[str, str], Any] = {}
 
     def prepare(self, folder: Path) -> PreparedAdapter:
         """Verify an artifact and take it apart.
@@ -90,9 +95,10 @@ class Preparer:
         method.check_deltas()
         check_base(manifest, self.served.base)
         task = manifest.task.stored(str(folder))
-        if task.modality != "text":
+        if task.modality != self.served.modality:
             raise ConfigError(
-                f"the task {task.name!r} can't be served in a pool: its models read {task.modality}, not text",
+                f"the task {task.name!r} can't be served in a pool of {self.served.base.id!r}: its models read "
+                f"{task.modality}, the base {self.served.modality}",
                 hint="Serve it alone, by pefttools.load.",
             )
         if not task.servable:
@@ -119,7 +125,7 @@ class Preparer:
         served = self.served
         task = entry.stored(str(folder))
         labels = tuple(entry.labels)
-        if task.encoder_decoder != served.encoder_decoder:
+        if not served.gives_states if not task.encoder_decoder else not served.encoder_decoder:
             kind = "writes texts by a decoder of its own" if served.encoder_decoder else "has no decoder of its own"
             raise ConfigError(
                 f"the task {entry.name!r} can't be served in a pool of {served.base.id!r}, which {kind}",
@@ -129,7 +135,7 @@ class Preparer:
         model: nn.Module
         head: ServedHead | None
         if entry.head != "model":
-            model = served.backbone
+            model = served.backbone  # what transformers' AutoModel gave in training
             deltas = method.deltas(folder, model, config, Target(entry.name, "FEATURE_EXTRACTION"))
             like = next(served.backbone.parameters())
             head = task.served_head(entry.head, read_state(folder / HEAD, model), labels, like)
@@ -147,7 +153,18 @@ class Preparer:
             head, deltas = shell.head(
                 method.deltas(folder, model, config, shell.target), labels if task.one_label else ()
             )
-        return PreparedAdapter(method, self._renamed(deltas, model), head, task, labels, frozenset(entry.columns))
+        return PreparedAdapter(
+            method, self._renamed(deltas, model), head, task, self.processor(task), labels, frozenset(entry.columns)
+        )
+
+    def processor(self, task: Task[Any]) -> Any:
+        """What encodes a task's rows; adapters that are alike in this share one."""
+        if task.modality == "text":
+            return self.served.tokenizer
+        key = (task.name, task.options.model_dump_json())
+        if key not in self._processors:
+            self._processors[key] = task.processor(self.served.base)
+        return self._processors[key]
 
     def _renamed(self, deltas: AdapterDeltas, model: nn.Module) -> AdapterDeltas:
         """Sites by their names in the pool's model."""
@@ -176,10 +193,13 @@ class Preparer:
         if task.auto_class not in self._shells:
             config = self.served.config
             try:
-                model_class = getattr(transformers, task.auto_class)._model_mapping[type(config)]
-            except KeyError as error:
+                model_class = named_class(getattr(transformers, task.auto_class), config)
+            except BaseModelError as error:
                 raise ConfigError(f"{self.served.base.id!r} has no model for {task.name!r} of its own") from error
-            config = type(config).from_dict({**config.to_dict(), "pad_token_id": self.served.tokenizer.pad_token_id})
+            if self.served.tokenizer is not None:
+                config = type(config).from_dict(
+                    {**config.to_dict(), "pad_token_id": self.served.tokenizer.pad_token_id}
+                )
             self._shells[task.auto_class] = HeadShell(
                 model_class, config, self.served.backbone, self.served.missing,
                 peft_task_type=task.peft_task_type, per_token=task.per_token,

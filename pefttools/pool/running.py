@@ -19,6 +19,7 @@ from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.base import ServedBase
 from pefttools.pool.forward import Forward
 from pefttools.pool.generation import Sampling, generate, virtual_tokens
+from pefttools.pool.seen import arguments, fitted, states_of
 from pefttools.pool.virtual import BatchVirtualTokens, gather, inject
 from pefttools.pool.warming import WarmUp, typical_batches
 from pefttools.pool.weight_slots import WeightSlots
@@ -104,15 +105,26 @@ class Runner:
         Raises:
             ConfigError: rows that can't be served.
         """
-        if self.served.encoder_decoder:
+        if not self.served.gives_states:
             raise ConfigError(f"the base {self.served.base.id!r} writes texts, and has no other answer: use generate")
+        seen = self._read(rows, batch) if self.served.modality == "text" else self._perceived(rows, batch)
+        return [self._answer(seen, index, row) for index, row in enumerate(rows)]
+
+    def _perceived(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> BatchStates:
+        """States of pictures or sounds."""
+        self._weight_slots.route([None if row is None else row.allocation for row in rows], self._run.compiled)
+        with fitted(self.served, batch):
+            states, _, pooled = self._run(arguments(self.served, batch), False)
+        return states_of(self.served, batch, states, pooled)
+
+    def _read(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> BatchStates:
+        """States of texts, and what the language head makes of them."""
         self._check(rows, batch)
         virtual = self._route(rows)
         language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
-        states, logits = self._run(inject(self.served, virtual, batch), language)
+        states, logits, _ = self._run(inject(self.served, virtual, batch), language)
         prompts = None if virtual is None else virtual.mask[:, virtual.prefix_length :].bool()
-        seen = BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], prompts)
-        return [self._answer(seen, index, row) for index, row in enumerate(rows)]
+        return BatchStates(states, logits, batch["input_ids"], batch["attention_mask"], prompts)
 
     def generate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +15,9 @@ from pefttools.pool.base import ServedBase
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.running import Runner
 from pefttools.tasks import Task
-from pefttools.tasks.encoder_decoder import EncoderDecoderTask
-from pefttools.tasks.generation import end_tokens
+from pefttools.tasks.batches import by_size
+from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
 from pefttools.tasks.task import Example
-from pefttools.tasks.unadapted import base_task
 
 #: new tokens of a text that is continued, where the caller does not say
 _NEW_TOKENS = 32
@@ -38,12 +38,10 @@ class Texts:
         self._served = served
         self._runner = runner
         self._tensors = tensors
-        #: encodes the rows without an adapter
-        self.base_task: Task[Any] = base_task(encoder_decoder=served.encoder_decoder)
 
     def ends(self, task: Task[Any] | None) -> list[int]:
         """Tokens that end an answer of a task; without a task, of the base."""
-        own = [] if task is None else task.answer_ends(self._served.tokenizer)
+        own = [] if task is None else task.answer_ends(self._tensors.processor_of(task))
         return sorted({*own, *end_tokens(self._served.model)})
 
     def continued(
@@ -63,7 +61,7 @@ class Texts:
         return tokens, ends
 
     def encoded(self, rows: Sequence[Resident | None], inputs: Any) -> list[Example]:
-        """What an encoder reads of texts or rows, each encoded by its adapter's task.
+        """What an encoder reads of texts, files or rows, each encoded by its adapter's task.
 
         Raises:
             ConfigError: something else, or not as many as adapters.
@@ -72,9 +70,25 @@ class Texts:
         if isinstance(inputs, Mapping | str) or len(inputs) != len(rows):
             raise ConfigError("inputs must be a list of texts or rows, as many as adapters")
         return [
-            example_of(one, self._task(row), self._served.tokenizer, (), () if row is None else row.prepared.roles)
+            example_of(one, *self._tensors.encoding(row), (), () if row is None else row.prepared.roles)
             for one, row in zip(inputs, rows, strict=True)
         ]
+
+    def predicted(
+        self, rows: Sequence[Resident | None], inputs: Sequence[Any], batch_size: int
+    ) -> list[TextPrediction]:
+        """What each row's adapter writes of it, as it was evaluated; arguments as `AdapterPool.predict` has them."""
+        examples = self.encoded(rows, inputs)
+        sizes = [self._task(row).size(example) for row, example in zip(rows, examples, strict=True)]
+        found: dict[int, TextPrediction] = {}
+        for own in by_size(sizes, batch_size):
+            some = [rows[index] for index in own]
+            tokens, ends = self.written(
+                some, [examples[index] for index in own], None, None, None, (), lambda chosen: {}
+            )
+            for index, new, last in zip(own, tokens.tolist(), ends, strict=True):
+                found[index] = TextPrediction(answer_text(new, self._served.tokenizer, last).strip())
+        return [found[index] for index in range(len(rows))]
 
     def written(
         self, rows: Sequence[Resident | None], examples: Sequence[Example], max_new_tokens: Any,
@@ -95,30 +109,44 @@ class Texts:
         """
         tasks = [self._task(row) for row in rows]
         lengths = per_row("max_new_tokens", max_new_tokens, len(rows))
+        drawn = per_row("sampling", sampling, len(rows))
         ends = [sorted({*given, *self.ends(task)}) for task in tasks]
-        tokens = self._runner.write(
-            rows,
-            self._tensors.read(examples, tasks[0]),
-            begun=[
-                [*task.opening(self._served.config, self._served.tokenizer), *(begun[index] if begun else ())]
-                for index, task in enumerate(tasks)
-            ],
-            max_new_tokens=[
-                task.options.max_new_tokens if length is None else length
-                for task, length in zip(tasks, lengths, strict=True)
-            ],
-            num_beams=[num_beams or task.options.beams for task in tasks],
-            sampling=per_row("sampling", sampling, len(rows)),
-            ends=ends,
-            options=options,
-        )
-        return tokens, ends
+        opened = [
+            task.opening(self._served.config, self._tensors.encoding(row)[1])
+            for task, row in zip(tasks, rows, strict=True)
+        ]
+        found: dict[int, torch.Tensor] = {}
+        for own in self._tensors.together(rows):
+            some = [rows[index] for index in own]
+            tokens = self._runner.write(
+                some,
+                self._tensors.padded([examples[index] for index in own], some),
+                begun=[[*opened[index], *(begun[index] if begun else ())] for index in own],
+                max_new_tokens=[
+                    tasks[index].options.max_new_tokens if lengths[index] is None else lengths[index] for index in own
+                ],
+                num_beams=[num_beams or tasks[index].options.beams for index in own],
+                sampling=[drawn[index] for index in own],
+                ends=[ends[index] for index in own],
+                options=partial(_of_places, options, own),
+            )
+            found.update(zip(own, tokens, strict=True))
+        pad = float(self._served.tokenizer.pad_token_id)
+        rows_of_tokens = [found[index] for index in range(len(rows))]
+        return torch.nn.utils.rnn.pad_sequence(rows_of_tokens, batch_first=True, padding_value=pad), ends
 
     def _task(self, row: Resident | None) -> Any:
         """Who encodes a row."""
-        task = self.base_task if row is None else row.prepared.task
-        assert task.encoder_decoder == self._served.encoder_decoder == isinstance(task, EncoderDecoderTask)
+        task, _ = self._tensors.encoding(row)
+        named = None if row is None else row.name
+        if (why := self._served.why_not_generated(named, language=task.generates)) is not None:
+            raise ConfigError(why)
         return task
+
+
+def _of_places(options: OptionsOf, own: Sequence[int], chosen: Sequence[int]) -> dict[str, Any]:
+    """Options of rows by their places among some of the rows."""
+    return options([own[index] for index in chosen])
 
 
 def per_row(name: str, given: Any, rows: int) -> list[Any]:

@@ -19,6 +19,7 @@ from torch import nn
 from pefttools.deltas.prefix_places import attentions, before_texts, before_what_is_written
 from pefttools.pool.base import ServedBase
 from pefttools.pool.generation import Sampling, settings_of
+from pefttools.pool.seen import arguments, fitted
 from pefttools.pool.virtual import BatchVirtualTokens
 
 
@@ -48,8 +49,9 @@ def encode(served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVir
     encoder: Any = served.model.get_encoder()  # type: ignore[operator]
     if virtual is not None and virtual.embeddings is not None:
         batch = _with_prompts(served, batch, virtual)
-    with _encoder_prefixed(served, virtual):
-        states = encoder(**batch).last_hidden_state
+    heard = batch if served.modality == "text" else arguments(served, batch)
+    with _encoder_prefixed(served, virtual), fitted(served, batch):
+        states = encoder(**heard).last_hidden_state
     mask = batch.get("attention_mask")
     mask = states.new_ones(states.shape[:2], dtype=torch.long) if mask is None else mask
     return Encoded(states, mask, virtual)

@@ -44,13 +44,13 @@ class Answered:
     Attributes:
         example: its tokens; None where there is an error.
         error: why the row could not be taken.
-        cut_from: its length in tokens, where it was cut.
+        cut_from: its length, where it was cut: in tokens, or in seconds of a sound.
         prediction: what the adapter says.
     """
 
     example: Example | None = None
     error: str | None = None
-    cut_from: int | None = None
+    cut_from: float | None = None
     prediction: Prediction | None = None
 
     @classmethod
@@ -58,7 +58,7 @@ class Answered:
         """A row that waits for its prediction, or has an error."""
         if isinstance(example, DataError):
             return cls(error=example.message)
-        return cls(example, cut_from=int(example["length"]) if is_cut(example, task) else None)
+        return cls(example, cut_from=task.size_unit.shown(int(example["length"])) if is_cut(example, task) else None)
 
     def as_dict(self, *, all_scores: bool) -> dict[str, Any]:
         """Plain values, for JSON."""

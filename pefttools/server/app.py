@@ -70,7 +70,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         return document
 
     app.openapi = limited  # type: ignore[method-assign]
-    app.add_middleware(_BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
+    app.add_middleware(_BodyLimit, owner=app, seconds=settings.body_s)
     app.add_middleware(_Measured, owner=app)  # the outermost: it sees every answer
     return app
 
@@ -88,8 +88,11 @@ async def _known(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     parts = [_field(one) for one in error.errors()[:5]]
-    if "json" not in request.headers.get("content-type", "") and request.method == "POST":
-        parts = ["the body must be JSON, with the header content-type: application/json"]
+    form = "/audio/" in request.url.path
+    given = request.headers.get("content-type", "")
+    if request.method == "POST" and ("multipart" if form else "json") not in given:
+        kind, wanted = ("a form", "multipart/form-data") if form else ("JSON", "application/json")
+        parts = [f"the body must be {kind}, with the header content-type: {wanted}"]
     elif any(one["type"] == "json_invalid" for one in error.errors()):
         parts = ["the body is not JSON"]
     return JSONResponse(error_body("; ".join(parts), "invalid_request", 400), 400)
@@ -172,10 +175,17 @@ class _TooLargeError(Exception):
 class _BodyLimit:
     """Refuses a request body that is too large, also one whose length was not said before, or that does not come."""
 
-    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, owner: FastAPI, seconds: float) -> None:
         self.app = app
-        self.limit = limit
+        self.owner = owner
         self.seconds = seconds
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the largest body."""
+        service: Service = self.owner.state.service
+        settings = service.settings
+        return settings.max_body_bytes if service.pool.served.modality == "text" else settings.max_file_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -122,7 +122,7 @@ class RowPrediction(_Answer):
     end: int | None = None
     candidates: list[Piece] | None = None
     no_answer: float | None = None
-    cut_from: int | None = None
+    cut_from: float | None = None
 
 
 class Predictions(_Answer):
@@ -211,6 +211,20 @@ class Embeddings(_Answer):
     model: str
     data: list[Embedding]
     usage: EmbeddingUsage
+
+
+class HeardUsage(_Answer):
+    """How long a sound was heard."""
+
+    type: Literal["duration"]
+    seconds: int
+
+
+class Transcript(_Answer):
+    """What is said in a sound."""
+
+    text: str
+    usage: HeardUsage
 
 
 class Loaded(_Answer):

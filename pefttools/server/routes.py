@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Form, Path, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from pefttools.errors import ConfigError, PeftToolsError
@@ -26,6 +26,7 @@ from pefttools.server.responses import (
     ModelList,
     Predictions,
     Ready,
+    Transcript,
     Unloaded,
     documented,
     errors,
@@ -39,6 +40,7 @@ from pefttools.server.schemas import (
     PredictRequest,
 )
 from pefttools.server.service import Service
+from pefttools.server.transcribing import TranscriptionRequest, events, transcription, usage
 from pefttools.store import check_name
 from pefttools.tasks.task import Example
 
@@ -126,7 +128,7 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
 
 @router.post("/v1/predict", responses=documented(Predictions))
 async def predict(request: PredictRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """What an adapter says of rows: labels, tags, numbers, choices, spans, or texts that a decoder makes of them."""
+    """What an adapter says of texts, pictures or sounds: labels, tags, numbers, spans, or texts made of them."""
     chosen = await service.models.choose(request.model, caller)
     task = chosen.task()
     given = request.input if isinstance(request.input, list) else [request.input]
@@ -161,6 +163,7 @@ async def embeddings(
 async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Answer a chat."""
     chosen = await service.models.choose(request.model, caller)
+    service.check_reads_texts()
     service.check_generates(chosen, chat=True)
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
@@ -185,6 +188,7 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     """Go on with texts; or, of a base with an encoder and a decoder, write what becomes of them."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     chosen = await service.models.choose(request.model, caller)
+    service.check_reads_texts()
     service.check_generates(chosen)
     _limit(len(prompts), service)
     tokens = request.max_tokens or min(_DEFAULT_TOKENS, service.settings.max_tokens)
@@ -205,6 +209,25 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
         for index, one in enumerate(generations)
     ]
     return {**head, "choices": choices, "usage": _usage(generations)}
+
+
+@router.post("/v1/audio/transcriptions", responses=documented(Transcript, stream=True))
+async def transcribe(
+    request: Annotated[TranscriptionRequest, Form(media_type="multipart/form-data")],
+    http: Request,
+    service: ServiceHere,
+    caller: CallerHere,
+) -> Any:
+    """Write down what is said in a sound."""
+    chosen = await service.models.choose(request.model, caller)
+    generation = await transcription(service, chosen, request)
+    if request.stream:
+        return _stream(events(service.stream(chosen, [generation]), generation))
+    await service.generate(chosen, [generation], http.is_disconnected)
+    text = generation.text.strip()
+    if request.response_format == "text":
+        return PlainTextResponse(f"{text}\n")
+    return {"text": text, "usage": usage(generation)}
 
 
 @router.post("/v1/adapters/{name}", responses=documented(Loaded))

@@ -11,6 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from pefttools.server.settings import Settings
+from pefttools.server.uploads import FileInput
 from pefttools.store.names import PATTERN
 
 Text = Annotated[str, Field(min_length=1, max_length=200_000)]
@@ -64,11 +65,11 @@ class ClassifyRequest(_Request):
 #: a cell of a row: a text, or a list of words or choices
 Cell = Input | Annotated[list[Annotated[str, Field(max_length=20_000)]], Field(max_length=10_000)]
 #: cells by column role, as the adapter's task calls them
-RowInput = Annotated[dict[Annotated[str, Field(max_length=64)], Cell], Field(min_length=1, max_length=16)]
+RowInput = Annotated[dict[Annotated[str, Field(max_length=64)], Cell | FileInput], Field(min_length=1, max_length=16)]
 
 
 class PredictRequest(_Request):
-    """Rows for an adapter of any task with a head."""
+    """Rows for an adapter of any task with a head, or of one that writes of a whole text or sound."""
 
     model: Model
     input: Input | RowInput | Annotated[list[Input | RowInput], Field(min_length=1)]

@@ -26,6 +26,7 @@ from pefttools.server.metrics import Metrics
 from pefttools.server.models import Models
 from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
+from pefttools.server.uploads import with_files
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
 from pefttools.tasks import Task
@@ -128,6 +129,7 @@ class Service:
         if task is None or (task.generates and not task.encoder_decoder):
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no head that makes predictions")
         assert chosen.manifest is not None
+        rows = with_files(rows, task.files_in())
         roles = {role: role for row in rows for role in row if role in task.inputs()}
         if unknown := sorted({role for row in rows for role in row} - roles.keys()):
             raise UnsuitedError(
@@ -144,7 +146,7 @@ class Service:
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         examples = await self.beside.tokens(
             lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
-            sum(len(str(cell)) for row in rows for cell in row.values()),
+            sum(len(cell if isinstance(cell, str | bytes) else str(cell)) for row in rows for cell in row.values()),
         )
         return await self.answered(chosen, [Answered.of(one, task) for one in examples], gone)
 
@@ -165,7 +167,7 @@ class Service:
             self.check_generates(chosen)
             most = min(task.options.max_new_tokens, self.settings.max_tokens)
             ends = self.ends(chosen, chat=False)
-            asked = [Generation(one["input_ids"], most, ends, example=one) for one in examples]
+            asked = [Generation(one.get("input_ids", ()), most, ends, example=one) for one in examples]
             return [TextPrediction(one.text.strip()) for one in await self.generate(chosen, asked, gone)]
         if not examples:
             return []
@@ -263,6 +265,18 @@ class Service:
         task = chosen.task() or (self.pool.base_task if chat else None)
         return frozenset(self.pool.answer_ends(task))
 
+    def check_reads_texts(self) -> None:
+        """Refuse texts where the base reads none.
+
+        Raises:
+            UnsuitedError: it reads something else.
+        """
+        if self.pool.served.modality != "text":
+            raise UnsuitedError(
+                f"the base {self.pool.served.base.id!r} reads {self.pool.served.modality}, and no texts",
+                hint="Ask /v1/predict, or /v1/audio/transcriptions for what is said.",
+            )
+
     def check_generates(self, chosen: Chosen, *, chat: bool = False) -> None:
         """Refuse models that write no texts, or answer no chats.
 
@@ -305,7 +319,8 @@ class Service:
 
     def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[WaitingRow]:
         for one in generations:
-            self.check_prompt(chosen, one.prompt, one.max_tokens)
+            if self.pool.served.modality == "text":
+                self.check_prompt(chosen, one.prompt, one.max_tokens)
         costs = [float(len(one.prompt) + one.max_tokens) for one in generations]
         return self._batcher.submit(GENERATE, chosen.name, generations, chosen.owner, costs)
 

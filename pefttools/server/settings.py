@@ -43,6 +43,9 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         1_000_000, ge=1, description="maximum size of a request; larger ones are refused with 413"
     )
+    max_file_bytes: int = Field(
+        25_000_000, ge=1, description="the same where the base reads pictures or sounds, which come with the request"
+    )
     max_inputs: int = Field(256, ge=1, description="maximum number of texts in one request")
     max_tokens: int = Field(1024, ge=1, description="maximum number of new tokens that a request may ask for")
     timeout_s: float = Field(60.0, gt=0, description="longest time that a request may take, in seconds")

@@ -49,7 +49,7 @@ class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
         """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
-        from pefttools.tasks.sound_inputs import settle_encoder
+        from pefttools.tasks.sound_encoder import settle_encoder
 
         built = super().build(base, variant, labels, head_kind)
         settle_encoder(built.transformer, built.processor.positions)
@@ -68,7 +68,7 @@ class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
         import torch
 
-        batch = self.heard(examples, processor)
+        batch = self.input_batch(examples, processor)
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
         return batch
@@ -84,7 +84,7 @@ class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
         import torch
 
         from pefttools.sites import transformers_models
-        from pefttools.tasks.sound_inputs import state_mask, takes_mask
+        from pefttools.tasks.sound_encoder import state_mask, takes_mask
 
         (name,) = self.reads & batch.keys()
         sound, mask = batch[name], batch.get("attention_mask")

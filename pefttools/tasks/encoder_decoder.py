@@ -52,10 +52,6 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
     reads: ClassVar[frozenset[str]] = TEXT
 
     @abstractmethod
-    def encoder_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
-        """What the encoder reads of a batch, padded."""
-
-    @abstractmethod
     def tokenizer_of(self, processor: Any) -> Any:
         """What writes the answers."""
 
@@ -104,7 +100,7 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
         import torch
 
-        batch = self.encoder_batch(examples, processor)
+        batch = self.input_batch(examples, processor)
         if "labels" not in examples[0]:
             batch["decoder_input_ids"] = torch.full((len(examples), 1), IGNORE)
             return batch
@@ -165,7 +161,7 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         """
         import torch
 
-        inputs = self.encoder_batch(examples, model.processor)
+        inputs = self.input_batch(examples, model.processor)
         for name in self.reads - TEXT & inputs.keys():
             inputs[name] = inputs[name].to(number_format(model.transformer))
         opening = self.opening(transformers_models(model.transformer)[0].config, model.processor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,14 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from pefttools.bases.positions import first_position
-from pefttools.tasks.task import Batch
+from pefttools.tasks.types import Batch, Example
+
+
+def padded_texts(examples: Sequence[Example], tokenizer: Any) -> Batch:
+    """Token ids as one batch ``[rows, tokens]``, padded on the right, with a mask, and types where a text has any."""
+    names = ("input_ids", "token_type_ids") if any("token_type_ids" in one for one in examples) else ("input_ids",)
+    table = [{name: one.get(name, [0] * len(one["input_ids"])) for name in names} for one in examples]
+    return dict(tokenizer.pad(table, padding_side="right", return_tensors="pt"))
 
 
 def padded_on_the_right(batch: Batch) -> Batch:

@@ -96,10 +96,6 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
             examples.append(example)
         return examples
 
-    def encoder_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
-        inputs = [{"input_ids": example["input_ids"]} for example in examples]
-        return dict(processor.pad(inputs, padding_side="right", return_tensors="pt"))
-
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         target = [1] * min(length, self.options.max_target_length)
         return {

@@ -1,4 +1,4 @@
-"""From samples to what a base hears: how sounds are cut and padded, and which of its states are of sound."""
+"""From samples to what a base hears: how sounds are cut and padded."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.bases.skeleton import Skeleton
 from pefttools.errors import BaseModelError
-from pefttools.sites import transformers_models
+from pefttools.tasks.sound_encoder import takes_mask
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from pefttools.bases import Base
     from pefttools.data.sounds import Samples
@@ -129,41 +128,6 @@ def load_extractor(base: Base) -> Any:
         raise BaseModelError(f"the base model {base.id!r} has no feature extractor of sounds: {error}") from error
 
 
-def settle_encoder(transformer: nn.Module, positions: int | None) -> None:
-    """Make an encoder like Whisper's compute no more than the sounds need, and that quickly; others stay as they are.
-
-    It takes sounds of exactly as many frames as it has positions for, and computes all of them, silence too: only the
-    first positions are kept, as they are. Its convolutions give states whose numbers do not stand side by side, and so
-    would all that follows: put so once, each step takes half the time, with the same numbers.
-
-    Args:
-        transformer: the model, or one that has it inside.
-        positions: that the sounds take; None: the model has no such encoder.
-    """
-    from torch import nn
-
-    for model in transformers_models(transformer):
-        if positions is None or not hasattr(model, "embed_positions") or not hasattr(model, "conv1"):
-            continue
-        model.layers[0].register_forward_pre_hook(_side_by_side)
-        table = model.embed_positions.weight
-        if positions >= len(table):
-            continue
-        kept = table.detach()[:positions].clone()
-        model.embed_positions = nn.Embedding(positions, table.shape[1], _weight=kept, _freeze=True)
-        model.max_source_positions = model.config.max_source_positions = positions
-
-
-def _side_by_side(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    states, *others = arguments
-    return (states.contiguous(), *others)
-
-
-def takes_mask(config: Any) -> bool:
-    """Whether a base is to be told what is padding: those with a norm over the whole length were trained without."""
-    return getattr(config, "feat_extract_norm", None) != "group"
-
-
 def _hears_padding(config: Any) -> bool:
     """Whether what stands behind a sound changes its states, be it masked.
 
@@ -171,25 +135,6 @@ def _hears_padding(config: Any) -> bool:
     """
     several = hasattr(config, "conv_pos_kernel_size") or getattr(config, "conv_pos_batch_norm", False)
     return several or not takes_mask(config)
-
-
-def state_mask(transformer: nn.Module, mask: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
-    """Which states are of sound, ``[rows, states]``.
-
-    Args:
-        transformer: that gave the states.
-        mask: of samples or frames that are sound; None: all are.
-        states: ``[rows, states, hidden]``.
-    """
-    import torch
-
-    count = states.shape[1]
-    if mask is None:
-        return torch.ones(states.shape[:2], device=states.device)
-    model = transformers_models(transformer)[0]
-    lengths = model._get_feat_extract_output_lengths(mask.sum(-1))
-    found: torch.Tensor = torch.arange(count, device=states.device)[None] < lengths[:, None]
-    return found.to(states.dtype)
 
 
 def _configuration(base: Base) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
@@ -106,8 +106,11 @@ class SoundTask(Task[ConfigT]):
         size = min(length, self.longest_input or 0)
         return {"audio": cell, "where": table.place(index, "audio"), "length": length, "size": size}
 
-    def heard(self, examples: Sequence[Example], processor: Any) -> Batch:
-        """Decode the sounds of a batch, as a `SoundInputs` puts them together."""
+    def batch_key(self, processor: Any) -> Hashable:
+        samples: int | None = processor.samples
+        return samples
+
+    def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         from pefttools.data.sounds import read_sound
 
         longest = self.options.max_seconds

@@ -51,6 +51,11 @@ class SpeechInputs:
         """Samples per second."""
         return self.sounds.rate
 
+    @property
+    def samples(self) -> int | None:
+        """Samples that each sound is padded to."""
+        return self.sounds.samples
+
     def __call__(self, sounds: Sequence[Samples]) -> Batch:
         """The base's main input; it takes sounds of one length, and no mask."""
         name, *_ = self.sounds.extractor.model_input_names
@@ -98,7 +103,7 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
         return SpeechInputs(sounds, tokenizer)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
-        from pefttools.tasks.sound_inputs import settle_encoder
+        from pefttools.tasks.sound_encoder import settle_encoder
 
         built = super().build(base, variant, labels, head_kind)
         settle_encoder(built.transformer, built.processor.sounds.positions)
@@ -113,7 +118,7 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
 
     def idle_options(self, processor: Any, train: Table) -> list[str]:
         return [
-            *SoundTask.idle_options(self, processor.sounds, train),
+            *SoundTask.idle_options(self, processor, train),
             *EncoderDecoderTask.idle_options(self, processor, train),
         ]
 
@@ -132,9 +137,6 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
                 example["length"] = max(example["length"], example["size"] + 1)  # counted as cut
             examples.append(example)
         return examples
-
-    def encoder_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
-        return self.heard(examples, processor)
 
     def probe(self, processor: Any) -> Batch:
         import torch

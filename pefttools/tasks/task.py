@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pefttools.data import Table
 from pefttools.data.columns import Row
@@ -23,6 +23,7 @@ from pefttools.tasks.types import IGNORE as IGNORE
 from pefttools.tasks.types import LABELLED as LABELLED
 from pefttools.tasks.types import Batch as Batch
 from pefttools.tasks.types import Example as Example
+from pefttools.tasks.types import Modality as Modality
 from pefttools.tasks.types import Progress as Progress
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Task(TrainedTask[ConfigT]):
     """A task, with its options."""
 
     #: what the model reads
-    modality: ClassVar[Literal["text", "image", "audio", "image-text"]] = "text"
+    modality: ClassVar[Modality] = "text"
     #: the columns of the data; the first is what a prediction of plain inputs reads
     roles: ClassVar[Mapping[str, Role]]
     #: transformers' auto class of the model with the task's own head, and PEFT's name of what that model does
@@ -264,7 +265,7 @@ class Task(TrainedTask[ConfigT]):
             kind: of the head; ``model``: of transformers' own class.
             format: see `pefttools.merge`.
         """
-        if "text" not in self.modality:
+        if self.modality != "text":
             return f"a merged model is compared with its adapter on texts, and the task {self.name!r} reads none"
         if kind == "model" and format == "transformers":
             return None
@@ -281,6 +282,19 @@ class Task(TrainedTask[ConfigT]):
             labels: label names.
             like: a parameter of the base, for device and number format.
         """
+        return None
+
+    def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
+        """What the model reads of encoded rows, padded on the right, without what is to be learned.
+
+        A pool puts rows of several adapters into one batch, whose tasks read the same modality: one of them makes it.
+        """
+        from pefttools.tasks.padding import padded_texts
+
+        return padded_texts(examples, processor)
+
+    def batch_key(self, processor: Any) -> Hashable:
+        """Rows whose tasks give the same can be read in one batch, such as sounds that are padded to one length."""
         return None
 
     def probe(self, processor: Any) -> Batch:

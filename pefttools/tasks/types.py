@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
+#: what a model reads
+Modality = Literal["text", "image", "audio", "image-text"]
 Example = dict[str, Any]
 Batch = dict[str, "torch.Tensor"]
 #: in a batch: where its labels are, found before it goes to a card, which would have to be waited for

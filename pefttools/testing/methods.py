@@ -10,7 +10,7 @@ import torch
 
 import pefttools
 from pefttools.bases import locate_base, variants
-from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.errors import BaseModelError, ConfigError, PeftToolsError
 from pefttools.methods import Method
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import tasks
@@ -78,8 +78,7 @@ def check_method(
     pefttools.save(model, artifact)
     _check_loaded(model, artifact, trained, examples)
     _check_merged(model, artifact, folder / "merged")
-    if "text" in chosen_task.modality:  # what a pool serves
-        _check_pooled(model, artifact, examples)
+    _check_pooled(model, artifact, examples)
     if chosen_task.encoder_decoder:
         _check_written(model, examples)
     elif chosen_task.generates:
@@ -173,13 +172,18 @@ def _check_merged(model: TunedModel, artifact: Path, merged: Path) -> None:
 
 def _check_pooled(model: TunedModel, artifact: Path, examples: Sequence[dict[str, Any]]) -> None:
     spec = model.spec
-    pool = pefttools.AdapterPool(spec.base.id, variant=spec.variant.name, dtype=_dtype(model))
+    try:
+        pool = pefttools.AdapterPool(spec.base.id, variant=spec.variant.name, dtype=_dtype(model))
+    except BaseModelError as error:
+        assert not spec.task.servable, error
+        return
     try:
         pool.load("one", artifact)
     except PeftToolsError as error:
         assert not spec.method.capabilities.deltas or "can't be served" in str(error), error
         assert repr(spec.method.name) in str(error) or spec.task.name in str(error), f"not refused by name: {error}"
         return
+    pool.load("other", artifact)
     if spec.task.encoder_decoder:
         _check_pooled_writing(pool, model, examples)
         return
@@ -200,8 +204,9 @@ def _check_pooled(model: TunedModel, artifact: Path, examples: Sequence[dict[str
 
 
 def _pooled(pool: pefttools.AdapterPool, examples: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
-    """Logits of the adapter ``one`` for each example, among rows of the base."""
-    answers = pool.answer([one for one in examples for _ in range(2)], ["one", None] * len(examples))[::2]
+    """Logits of the adapter ``one`` for each example, among rows of the base, or of another adapter of its kind."""
+    beside = None if pool.served.modality == "text" else "other"
+    answers = pool.answer([one for one in examples for _ in range(2)], ["one", beside] * len(examples))[::2]
     found = [answer.logits.float().cpu() for answer in answers if answer.logits is not None]
     assert len(found) == len(examples), "a row of a pool has no logits"
     return found

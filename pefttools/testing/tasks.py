@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import pefttools
-from pefttools.errors import DataError, PeftToolsError
+from pefttools.errors import BaseModelError, DataError, PeftToolsError
 from pefttools.methods import methods
 from pefttools.recipe import choose_task
 from pefttools.tasks.task import IGNORE, Example, Task
@@ -77,7 +77,7 @@ def check_task(
     check_measures(model, examples)
     _check_predictions(model, folder / "artifact", rows)
     _check_plan(recipe, base)
-    if not chosen.generates and "text" in chosen.modality:
+    if not chosen.generates or chosen.encoder_decoder:
         _check_pool(base, variant, folder / "artifact", rows)
     return stored
 
@@ -214,7 +214,11 @@ def _check_plan(recipe: Mapping[str, Any], base: str) -> None:
 
 def _check_pool(base: str, variant: str, artifact: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A pool says what the artifact alone says, or refuses it by name."""
-    pool = pefttools.AdapterPool(base, variant=variant)
+    try:
+        pool = pefttools.AdapterPool(base, variant=variant)
+    except BaseModelError:
+        assert not pefttools.load(artifact).spec.task.servable
+        return
     try:
         pool.load("one", artifact)
     except PeftToolsError as error:

@@ -127,6 +127,19 @@ def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_pa
     assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
 
 
+@pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["zero-shot-image-classification", "image-text-retrieval"])
+@pytest.mark.parametrize(
+    "name", [name if name in ("lora", "full") else pytest.param(name, marks=pytest.mark.slow) for name in methods]
+)
+def test_the_contract_on_pictures_and_texts(name: str, task: str, variant: str, tiny_clip: str, tmp_path: Path) -> None:
+    options, rows = SAMPLES[task]
+    model = check_method(name, base=tiny_clip, folder=tmp_path, task={"name": task, **options}, rows=rows[:6],
+                         labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
+    can = methods.get(name).capabilities
+    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
+
+
 @pytest.mark.parametrize(
     ("name", "family", "variant"),
     [

@@ -48,6 +48,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "choices": {"name": "multiple-choice", "head": "mean", "choices": 3},
     "spans": {"name": "question-answering"},
     "own-spans": {"name": "question-answering", "head": "model"},
+    "prompts": {"name": "zero-shot-image-classification", "prompt": "a picture of many things in {label}"},
+    "captions": {"name": "image-text-retrieval", "max_length": 16},
 }
 #: base variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
@@ -59,7 +61,7 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
              ) -> tuple[int, int]:  # fmt: skip
     """Peak of a training step and what stands after it, by the allocator's own record."""
     chosen, config = choose_method(method)
-    unnamed = ("lm", "number", "texts", "hidden", "speech", "choices", "spans", "own-spans")
+    unnamed = ("lm", "number", "texts", "hidden", "speech", "choices", "spans", "own-spans", "captions")
     labels = [] if task in unnamed else ["a", "b"]
     model = build(locate_base(base), variant, chosen, config, choose_task(TASKS[task]), labels,
                   precision=precision, seed=0, gradient_checkpointing=recompute)  # fmt: skip
@@ -67,6 +69,19 @@ def measured(base: str, method: Method, task: str, variant: str, precision: Any,
         return _measured(
             model, {"pixel_values": torch.rand(shape[0], 3, 16, 16)}, torch.zeros(shape[0], dtype=torch.long)
         )
+    if task == "prompts":
+        return _measured(
+            model, {"pixel_values": torch.rand(shape[0], 3, 16, 16)}, torch.zeros(shape[0], dtype=torch.long)
+        )
+    if task == "captions":
+        ids = torch.randint(5, 1000, shape)
+        ids[:, -1] = 102
+        read = {
+            "pixel_values": torch.rand(shape[0], 3, 16, 16),
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+        }
+        return _measured(model, read, torch.eye(shape[0], dtype=torch.long))
     if task == "speech":
         written = torch.randint(5, 1000, (shape[0], 12))
         heard = {"input_features": torch.randn(shape[0], 16, 100)}
@@ -131,6 +146,13 @@ def check(base: str, method: Method, task: str, variant: str, precision: Any, sh
     peak, standing = measured(base, method, task, variant, precision, shape, recompute)
     assert row.peak_bytes == pytest.approx(peak, rel=0.01)
     assert row.persistent_bytes == pytest.approx(standing, rel=0.01)
+
+
+@pytest.mark.parametrize("rows", [4, pytest.param(16, marks=pytest.mark.slow), 33])
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("task", ["prompts", "captions"])
+def test_pictures_and_texts(task: str, method: str, rows: int, tiny_clip: str) -> None:
+    check(tiny_clip, method, task, "float32", "float32", (rows, 12))
 
 
 @pytest.mark.parametrize("rows", [4, 16, 33])

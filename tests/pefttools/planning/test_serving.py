@@ -92,3 +92,54 @@ def test_bad_questions(tiny_bert: str, tiny_llama: str) -> None:
         plan_serving(Planned(skeleton(tiny_bert), ENCODER, alone, "float32", 2, CPU), Shape(), 2)
     with pytest.raises(ConfigError, match="is an encoder"):
         plan_serving(Planned(skeleton(tiny_bert), DECODER, "lora", "float32", 2, CPU), Shape(length=8), 2)
+
+
+def _heard(base: str, task: dict[str, Any], method: str, folder: Path) -> tuple[Any, Any, Any, list[str]]:
+    """A pool of pictures or sounds, a batch for it, and the plan of both."""
+    labels = [] if task["name"] == "speech-recognition" else ["0", "1"]
+    model = pefttools.wrap(base, method, task=task, labels=labels)
+    pefttools.save(model, folder / "adapter")
+    pool = pefttools.AdapterPool(base, max_resident=RESIDENTS)
+    names = [f"a{number}" for number in range(RESIDENTS)]
+    for name in names:
+        pool.load(name, folder / "adapter")
+    batch = model.spec.task.planned_batch(model, [40] * ROWS)
+    batch = {name: torch.rand_like(one) if one.is_floating_point() else one for name, one in batch.items()}
+    planned = Planned(skeleton(base), task, method, "float32", 2, CPU)
+    found = plan_serving(planned, Shape(length=40, eval_batch_size=ROWS, precision="float32"), RESIDENTS)
+    return pool, {name: one for name, one in batch.items() if name in model.spec.task.reads}, found, names
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        ({"name": "image-classification", "head": "mean"}, "lora"),
+        ({"name": "image-classification", "head": "model"}, "bitfit"),
+        ({"name": "audio-classification", "head": "mean", "max_seconds": 0.4}, "bottleneck"),
+        ({"name": "audio-classification", "head": "model", "max_seconds": 0.4}, "lora"),
+    ],
+)
+def test_pictures_and_sounds(
+    task: dict[str, Any], method: str, tiny_vit: str, tiny_whisper: str, tmp_path: Path
+) -> None:
+    base = tiny_vit if task["name"].startswith("image") else tiny_whisper
+    pool, batch, found, names = _heard(base, task, method, tmp_path)
+    chosen = [names[row % RESIDENTS] for row in range(ROWS)]
+    pool(batch, chosen)
+    peak = peak_of(lambda: pool(batch, chosen))
+    assert found.adapters_bytes == pool.bytes()
+    assert found.answer_bytes == pytest.approx(_standing(pool, batch) + peak, rel=0.02)
+    assert found.generation_bytes == 0
+
+
+def test_transcripts(tiny_whisper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = {"name": "speech-recognition", "max_seconds": 0.4, "max_new_tokens": 12, "max_target_length": 16}
+    pool, batch, found, names = _heard(tiny_whisper, task, "lora", tmp_path)
+    monkeypatch.setattr(pool._tensors, "padded", lambda examples, rows: batch)  # decoding sounds is no part of it
+    examples: list[Any] = [{}] * ROWS
+    chosen = [names[row % RESIDENTS] for row in range(ROWS)]
+    pool.write_tokens(examples, chosen, max_new_tokens=12)
+    peak = peak_of(lambda: pool.write_tokens(examples, chosen, max_new_tokens=12))
+    assert found.adapters_bytes == pool.bytes()
+    assert found.generation_bytes == pytest.approx(_standing(pool, batch) + peak, rel=0.03)
+    assert found.answer_bytes == 0

@@ -70,7 +70,7 @@ def _sounds() -> Path:
 def base_of(name: str, request: pytest.FixtureRequest) -> str:
     """A tiny base for a task."""
     task = tasks.get(name)
-    others = {"image": "tiny_vit", "audio": "tiny_whisper"}
+    others = {"image": "tiny_vit", "audio": "tiny_whisper", "image-text": "tiny_clip"}
     written = "tiny_t5" if task.encoder_decoder else "tiny_llama" if task.generates else "tiny_bert"
     fixture = others.get(task.modality) or written
     found: str = request.getfixturevalue(fixture)
@@ -107,6 +107,14 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "image-classification": (
         {"head": "mean"},
         [{"image": str(_pictures() / f"{n}.png"), "label": f"l{n % 3}"} for n in range(24)],
+    ),
+    "zero-shot-image-classification": (
+        {"prompt": "a picture in {label}"},
+        [{"image": str(_pictures() / f"{n}.png"), "label": f"l{n % 3}"} for n in range(24)],
+    ),
+    "image-text-retrieval": (
+        {"max_length": 16},
+        [{"image": str(_pictures() / f"{n}.png"), "text": _text(n)} for n in range(24)],
     ),
     "audio-classification": (
         {"head": "mean", "max_seconds": 0.2},

@@ -1,0 +1,142 @@
+"""What tasks have in common whose models read pictures."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pefttools.data import Table
+from pefttools.errors import BaseModelError
+from pefttools.tasks.task import Batch, Example, Modality, Task, TaskConfig
+
+if TYPE_CHECKING:
+    from pefttools.bases import Base
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+PIXELS = "pixel_values"
+
+
+class PictureTask(Task[ConfigT]):
+    """A column `image`: a path beside the data file, or the bytes of a file.
+
+    Pictures are decoded where a batch is made of them, so that no more than a batch of pixels is in memory.
+    """
+
+    modality: ClassVar[Modality] = "image"
+    #: the base's main input, by any of these names
+    reads: ClassVar[frozenset[str]] = frozenset({PIXELS})
+    sized_by: ClassVar[str | None] = None
+
+    def processor(self, base: Base) -> Any:
+        return picture_inputs(base)
+
+    def check_image(self, table: Table, index: int, *, whole: bool = False) -> None:
+        """Refuse a row whose picture is missing, damaged or in no known format.
+
+        Args:
+            table: the rows.
+            index: of the row.
+            whole: decode it, which finds every damage and takes time.
+
+        Raises:
+            DataError: names file, row and column.
+        """
+        check_image(table, index, whole=whole)
+
+    @abstractmethod
+    def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
+        """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
+
+    def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
+        learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)
+        examples = []
+        for index, row in enumerate(table.rows):
+            example: Example = {"image": table.beside(index, row["image"]), "where": table.place(index, "image")}
+            if learned:
+                example["labels"] = self.target(table, index, labels)
+            examples.append(example)
+        return examples
+
+    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
+        import torch
+
+        batch = self.input_batch(examples, processor)
+        if "labels" in examples[0]:
+            batch["labels"] = torch.tensor([example["labels"] for example in examples])
+        return batch
+
+    def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
+        return pixels([(one["image"], one["where"]) for one in examples], processor)
+
+    def probe(self, processor: Any) -> Batch:
+        return a_picture(processor)
+
+
+def check_image(table: Table, index: int, *, whole: bool = False) -> None:
+    """See `PictureTask.check_image`."""
+    from pefttools.data.pictures import check_picture, read_picture
+
+    cell = table.beside(index, table.rows[index].get("image"))
+    try:
+        check_picture(cell)
+    except ValueError as error:
+        raise table.error(index, "image", str(error)) from error
+    if whole:
+        read_picture(cell, table.place(index, "image"))
+
+
+def picture_inputs(base: Base) -> Any:
+    """The image processor of a base; None for a skeleton, which gets no pictures.
+
+    Raises:
+        BaseModelError: it has none.
+    """
+    from transformers import AutoImageProcessor
+
+    from pefttools.bases.quiet import quiet
+    from pefttools.bases.skeleton import Skeleton
+
+    if isinstance(base, Skeleton):
+        return None
+    try:
+        with quiet():
+            return AutoImageProcessor.from_pretrained(base.folder, backend="pil")
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"the base model {base.id!r} has no image processor: {error}") from error
+
+
+def pixels(pictures: Sequence[tuple[Any, str]], processor: Any) -> Batch:
+    """Decode pictures as a base sees them.
+
+    Args:
+        pictures: each a path or the bytes of a file, and its place for messages.
+        processor: see `picture_inputs`.
+    """
+    from pefttools.data.pictures import read_picture
+
+    found = [read_picture(cell, where, _mode(processor)) for cell, where in pictures]
+    return {PIXELS: processor(images=found, return_tensors="pt")[PIXELS]}
+
+
+def a_picture(processor: Any) -> Batch:
+    """A grey picture, as a base sees it."""
+    from PIL import Image
+
+    grey = Image.new(_mode(processor), (32, 32), 128)
+    return {PIXELS: processor(images=[grey], return_tensors="pt")[PIXELS]}
+
+
+def planned_pixels(config: Any, rows: int) -> Batch:
+    """Pictures of a planned batch, for a base that reads pictures alone or a part of one that does."""
+    import torch
+
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return {PIXELS: torch.zeros(rows, config.num_channels, height, width)}
+
+
+def _mode(processor: Any) -> str:
+    """How Pillow names the channels that a processor takes: grey or colour."""
+    return "L" if len(processor.image_mean or (0, 0, 0)) == 1 else "RGB"
