@@ -49,7 +49,7 @@ class Check:
 CHECKS = [
     Check("steps", 60), Check("lifecycle", 60), Check("pools", 60), Check("generation", 60), Check("exhaustion", 20),
     Check("options", 40), Check("planner", 50), Check("waiting", 30), Check("loading", 50),
-    Check("speed", 120, True), Check("packing", 60, True), Check("compiled", 60, True),
+    Check("modalities", 90), Check("speed", 120, True), Check("packing", 60, True), Check("compiled", 60, True),
 ]  # fmt: skip
 
 
@@ -163,11 +163,13 @@ def main() -> None:
     import torch
 
     if options.plan:
-        from card.planner import write_plans
+        from card import modalities, planner
         from card.setting import Setting
 
         with tempfile.TemporaryDirectory() as folder:
-            write_plans(Setting(torch.device("cpu"), Path(folder)), options.plan)
+            setting = Setting(torch.device("cpu"), Path(folder))
+            planner.write_plans(setting, options.plan)
+            modalities.write_plans(setting, options.plan)
         return
     if not options.dry_run and not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs a CUDA device, and torch finds none here. --dry-run goes through it anyway.")

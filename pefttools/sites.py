@@ -217,7 +217,8 @@ def fused_weights(model: nn.Module) -> dict[str, int]:
 def parametrized(module: nn.Module) -> dict[str, Any]:
     """By name, the lists of parametrizations of a module's weights that are stored in few bits."""
     lists: Any = getattr(module, "parametrizations", {})
-    return {name: chain for name, chain in lists.items() if hasattr(chain.original, "quant_state")}
+    # Of a weight norm there are several originals, and none by this name.
+    return {name: chain for name, chain in lists.items() if hasattr(getattr(chain, "original", None), "quant_state")}
 
 
 def _warn_of_fused_weights(model: nn.Module, option: str, hint: str) -> None:

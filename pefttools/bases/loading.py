@@ -128,3 +128,17 @@ def load_tokenizer(base: Base) -> Any:
             raise BaseModelError(f"the tokenizer of {base.id!r} has neither a padding nor an end token")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def own_tokenizer(base: Base) -> Any:
+    """As `load_tokenizer`; of a skeleton the true one, where its files stand beside the configuration.
+
+    Raises:
+        BaseModelError: there is none.
+    """
+    if not isinstance(base, Skeleton):
+        return load_tokenizer(base)
+    try:
+        return load_tokenizer(Base(base.id, base.folder, base.revision))
+    except BaseModelError:
+        return base.tokenizer()

@@ -80,15 +80,6 @@ class Skeleton(Base):
         """What a task asks of a tokenizer before there is a text."""
         return PlannedTokenizer()
 
-    def own_tokenizer(self) -> Any:
-        """The base's own, where its files stand beside the configuration; else as `tokenizer`."""
-        from pefttools.bases.loading import load_tokenizer
-
-        try:
-            return load_tokenizer(Base(self.id, self.folder, self.revision))
-        except BaseModelError:
-            return self.tokenizer()
-
 
 class PlannedTokenizer:
     """Answers questions about a tokenizer; it has no vocabulary."""

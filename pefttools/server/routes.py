@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-import time
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Path, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 
-from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.errors import ConfigError
 from pefttools.server.embedding import EmbeddingRequest, embed, written
-from pefttools.server.errors import error_response
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.keys import Caller
 from pefttools.server.responses import (
@@ -40,6 +35,7 @@ from pefttools.server.schemas import (
     PredictRequest,
 )
 from pefttools.server.service import Service
+from pefttools.server.streams import beginning, chat_chunks, stream, text_chunks, tokens_used
 from pefttools.server.transcribing import TranscriptionRequest, events, transcription, usage
 from pefttools.store import check_name
 from pefttools.tasks.task import Example
@@ -163,24 +159,24 @@ async def embeddings(
 async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
     """Answer a chat."""
     chosen = await service.models.choose(request.model, caller)
-    service.check_reads_texts()
-    service.check_generates(chosen, chat=True)
+    service.suited.check_texts()
+    service.suited.check_writing(chosen, chat=True)
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
     prompt = await service.prompt(chosen, messages)
     tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
     generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
-    head = _head("chat.completion", request.model)
-    service.check_prompt(chosen, prompt, tokens)
+    head = beginning("chat.completion", request.model)
+    service.suited.check_prompt(chosen, prompt, tokens)
     if request.stream:
         usage = request.stream_options is not None and request.stream_options.include_usage
         pieces = service.stream(chosen, [generation])
-        return _stream(_chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage))
+        return stream(chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage))
     await service.generate(chosen, [generation], http.is_disconnected)
     message = {"role": "assistant", "content": generation.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": generation.reason}
-    return {**head, "choices": [choice], "usage": _usage([generation])}
+    return {**head, "choices": [choice], "usage": tokens_used([generation])}
 
 
 @router.post("/v1/completions", responses=documented(Completion, stream=True))
@@ -188,8 +184,8 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     """Go on with texts; or, of a base with an encoder and a decoder, write what becomes of them."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     chosen = await service.models.choose(request.model, caller)
-    service.check_reads_texts()
-    service.check_generates(chosen)
+    service.suited.check_texts()
+    service.suited.check_writing(chosen)
     _limit(len(prompts), service)
     tokens = request.max_tokens or min(_DEFAULT_TOKENS, service.settings.max_tokens)
     ends = service.ends(chosen, chat=False)
@@ -198,17 +194,17 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
         for one in await service.examples(chosen, prompts)
     ]
     for one in generations:
-        service.check_prompt(chosen, one.prompt, tokens)
-    head = _head("text_completion", request.model)
+        service.suited.check_prompt(chosen, one.prompt, tokens)
+    head = beginning("text_completion", request.model)
     if request.stream:
         usage = request.stream_options is not None and request.stream_options.include_usage
-        return _stream(_text_chunks(service.stream(chosen, generations), generations, head, usage))
+        return stream(text_chunks(service.stream(chosen, generations), generations, head, usage))
     await service.generate(chosen, generations, http.is_disconnected)
     choices = [
         {"index": index, "text": one.text, "logprobs": None, "finish_reason": one.reason}
         for index, one in enumerate(generations)
     ]
-    return {**head, "choices": choices, "usage": _usage(generations)}
+    return {**head, "choices": choices, "usage": tokens_used(generations)}
 
 
 @router.post("/v1/audio/transcriptions", responses=documented(Transcript, stream=True))
@@ -222,7 +218,7 @@ async def transcribe(
     chosen = await service.models.choose(request.model, caller)
     generation = await transcription(service, chosen, request)
     if request.stream:
-        return _stream(events(service.stream(chosen, [generation]), generation))
+        return stream(events(service.stream(chosen, [generation]), generation))
     await service.generate(chosen, [generation], http.is_disconnected)
     text = generation.text.strip()
     if request.response_format == "text":
@@ -272,53 +268,5 @@ def _generation(
     return Generation(prompt, tokens, ends, request.stops(), drawn, example=read)
 
 
-def _head(kind: str, model: str) -> dict[str, Any]:
-    prefix = "cmpl" if kind == "text_completion" else "chatcmpl"
-    return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
-
-
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "pefttools"}
-
-
-def _usage(generations: list[Generation]) -> dict[str, int]:
-    prompt = sum(len(one.prompt) for one in generations)
-    completion = sum(len(one.tokens) for one in generations)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-async def _chat_chunks(
-    pieces: AsyncIterator[tuple[int, str | None]], generation: Generation, head: dict[str, Any], usage: bool
-) -> AsyncIterator[dict[str, Any]]:
-    def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
-
-    yield chunk({"role": "assistant", "content": ""})
-    async for _, piece in pieces:
-        yield chunk({}, generation.reason) if piece is None else chunk({"content": piece})
-    if usage:
-        yield {**head, "choices": [], "usage": _usage([generation])}
-
-
-async def _text_chunks(
-    pieces: AsyncIterator[tuple[int, str | None]], generations: list[Generation], head: dict[str, Any], usage: bool
-) -> AsyncIterator[dict[str, Any]]:
-    async for index, piece in pieces:
-        reason = generations[index].reason if piece is None else None
-        yield {**head, "choices": [{"index": index, "text": piece or "", "logprobs": None, "finish_reason": reason}]}
-    if usage:
-        yield {**head, "choices": [], "usage": _usage(generations)}
-
-
-def _stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    async def lines() -> AsyncIterator[str]:
-        try:
-            async for chunk in chunks:
-                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-        except PeftToolsError as error:
-            # The status went out long ago: the error comes as the last event.
-            yield f"data: {json.dumps(error_response(error)[1])}\n\n"
-            return
-        yield "data: [DONE]\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream")

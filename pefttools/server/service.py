@@ -26,6 +26,7 @@ from pefttools.server.metrics import Metrics
 from pefttools.server.models import Models
 from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
+from pefttools.server.suited import Suited
 from pefttools.server.uploads import with_files
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
@@ -63,6 +64,7 @@ class Service:
             max_bytes=settings.max_bytes,
             signed_by=settings.signed_by,
         )
+        self.suited = Suited(self.pool)
         self.metrics = Metrics()
         self.beside = Beside(self.pool.tokenizer, settings.timeout_s)
         self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.beside)
@@ -164,7 +166,7 @@ class Service:
         """What the model says of encoded rows."""
         assert chosen.manifest is not None
         if task.encoder_decoder:
-            self.check_generates(chosen)
+            self.suited.check_writing(chosen)
             most = min(task.options.max_new_tokens, self.settings.max_tokens)
             ends = self.ends(chosen, chat=False)
             asked = [Generation(one.get("input_ids", ()), most, ends, example=one) for one in examples]
@@ -265,62 +267,13 @@ class Service:
         task = chosen.task() or (self.pool.base_task if chat else None)
         return frozenset(self.pool.answer_ends(task))
 
-    def check_reads_texts(self) -> None:
-        """Refuse texts where the base reads none.
-
-        Raises:
-            UnsuitedError: it reads something else.
-        """
-        if self.pool.served.modality != "text":
-            raise UnsuitedError(
-                f"the base {self.pool.served.base.id!r} reads {self.pool.served.modality}, and no texts",
-                hint="Ask /v1/predict, or /v1/audio/transcriptions for what is said.",
-            )
-
-    def check_generates(self, chosen: Chosen, *, chat: bool = False) -> None:
-        """Refuse models that write no texts, or answer no chats.
-
-        Raises:
-            UnsuitedError: an encoder, or a classifier; of chats, a decoder that writes apart from what is read.
-        """
-        task = chosen.task()
-        if chat and self.pool.served.encoder_decoder:
-            raise UnsuitedError(
-                f"the base {self.pool.served.base.id!r} reads a text and writes another: it answers no chats",
-                hint="Ask /v1/completions or /v1/predict.",
-            )
-        why = self.pool.served.why_not_generated(chosen.name, language=task is None or task.generates)
-        if why is not None:
-            raise UnsuitedError(why)
-        if task is not None and getattr(task.options, "beams", 1) > 1:
-            raise UnsuitedError(
-                f"the adapter {chosen.name!r} was evaluated with task.beams={task.options.beams}; this server writes "
-                "one token after the other, without beams",
-                hint="Ask it by pefttools.predict.",
-            )
-
-    def check_prompt(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
-        """Refuse what can't be gone on with.
-
-        Raises:
-            DataError: an empty prompt.
-            ContextLengthError: a prompt that is too long.
-        """
-        if not prompt:
-            raise DataError("the prompt is empty")
-        virtual = 0 if chosen.name is None else self.pool.virtual_length(chosen.name)
-        apart = self.pool.served.encoder_decoder
-        self.pool.served.check_length(len(prompt), 0 if apart else max_tokens, virtual)
-        if apart:
-            self.pool.served.check_length(0, max_tokens, 0)
-
     def _loaded(self, row: WaitingRow) -> None:
         self.models.loaded(str(row.adapter), row.owner if self.keys.needed else EVERYBODY.id)
 
     def _submit(self, chosen: Chosen, generations: Sequence[Generation]) -> list[WaitingRow]:
         for one in generations:
             if self.pool.served.modality == "text":
-                self.check_prompt(chosen, one.prompt, one.max_tokens)
+                self.suited.check_prompt(chosen, one.prompt, one.max_tokens)
         costs = [float(len(one.prompt) + one.max_tokens) for one in generations]
         return self._batcher.submit(GENERATE, chosen.name, generations, chosen.owner, costs)
 

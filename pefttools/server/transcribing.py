@@ -49,7 +49,7 @@ async def transcription(service: Service, chosen: Chosen, request: Transcription
     task = chosen.task() or service.pool.base_task
     if task.modality != "audio" or not task.encoder_decoder:
         raise UnsuitedError(f"the model {chosen.name or service.settings.name!r} writes down no sounds")
-    service.check_generates(chosen)
+    service.suited.check_writing(chosen)
     _check_language(request.language, task, service)
     content = await request.file.read()
     role = task.main_role()

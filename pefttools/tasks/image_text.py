@@ -65,11 +65,11 @@ class ImageTextTask(Task[ConfigT]):
     servable = False
 
     def processor(self, base: Base) -> ImageTextInputs:
-        from pefttools.bases.loading import load_tokenizer
+        from pefttools.bases.loading import own_tokenizer
         from pefttools.bases.skeleton import Skeleton
 
         outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
-        tokenizer = outline.own_tokenizer() if base is outline else load_tokenizer(base)
+        tokenizer = own_tokenizer(base)
         config = outline.configuration()
         # SigLIP's text towers answer from the last position, and were trained on texts that are padded up to it.
         padded = config.model_type.startswith("siglip")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pefttools.data import Table
 from pefttools.data.columns import Row
-from pefttools.errors import ConfigError, DataError
+from pefttools.errors import DataError
 from pefttools.methods import Method, Target
 from pefttools.registry import Registry
 from pefttools.tasks.evaluation import Evaluation as Evaluation
@@ -18,7 +18,7 @@ from pefttools.tasks.roles import Role as Role
 from pefttools.tasks.scoring import ConfigT
 from pefttools.tasks.scoring import TaskConfig as TaskConfig
 from pefttools.tasks.scoring import TextTaskConfig as TextTaskConfig
-from pefttools.tasks.trained import TrainedTask
+from pefttools.tasks.served import ServedTask
 from pefttools.tasks.types import IGNORE as IGNORE
 from pefttools.tasks.types import LABELLED as LABELLED
 from pefttools.tasks.types import Batch as Batch
@@ -27,11 +27,9 @@ from pefttools.tasks.types import Modality as Modality
 from pefttools.tasks.types import Progress as Progress
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from pefttools.bases import Base, BaseVariant
-    from pefttools.heads.served import ServedHead
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class TaskModel:
     processor: Any
 
 
-class Task(TrainedTask[ConfigT]):
+class Task(ServedTask[ConfigT]):
     """A task, with its options."""
 
     #: what the model reads
@@ -63,14 +61,8 @@ class Task(TrainedTask[ConfigT]):
     #: transformers' auto class of the model with the task's own head, and PEFT's name of what that model does
     auto_class: ClassVar[str] = ""
     peft_task_type: ClassVar[str] = ""
-    #: whether answers are texts that the model generates, by the base's own language head
-    generates: ClassVar[bool] = False
-    #: whether those are written by a decoder of their own, and do not continue what was read
-    encoder_decoder: ClassVar[bool] = False
     #: whether a row's logits are those of its one label, as a softmax takes them
     one_label: ClassVar[bool] = False
-    #: whether a pool can answer for it, where its models read texts
-    servable: ClassVar[bool] = True
     #: whether what is learned is a part of the input itself
     self_supervised: ClassVar[bool] = False
     #: whether a row's answer is a vector, an array of floats
@@ -246,18 +238,6 @@ class Task(TrainedTask[ConfigT]):
             DataError: a row that can't be encoded; names file, row and column.
         """
 
-    def prompt_ids(self, row: Mapping[str, Any], processor: Any) -> list[int]:
-        """Tokens that a row's answer is generated after, written as in training and never cut.
-
-        Raises:
-            ConfigError: the task generates nothing.
-        """
-        raise ConfigError(f"the task {self.name!r} generates no text")
-
-    def answer_ends(self, processor: Any) -> list[int]:
-        """Tokens that end a generated answer."""
-        return []
-
     def why_not_merged(self, kind: str, format: str) -> str | None:
         """Why a merged model would not give this task's answers elsewhere; None: it does.
 
@@ -271,42 +251,11 @@ class Task(TrainedTask[ConfigT]):
             return None
         return f"a merged model has no place for the head of the task {self.name!r}"
 
-    def served_head(
-        self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor
-    ) -> ServedHead | None:
-        """How a pool answers by a head of ours; None: it can't.
-
-        Args:
-            kind: of the head, as `build` gave it.
-            state: its weights.
-            labels: label names.
-            like: a parameter of the base, for device and number format.
-        """
-        return None
-
-    def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
-        """What the model reads of encoded rows, padded on the right, without what is to be learned.
-
-        A pool puts rows of several adapters into one batch, whose tasks read the same modality: one of them makes it.
-        """
-        from pefttools.tasks.padding import padded_texts
-
-        return padded_texts(examples, processor)
-
-    def batch_key(self, processor: Any) -> Hashable:
-        """Rows whose tasks give the same can be read in one batch, such as sounds that are padded to one length."""
-        return None
-
     def probe(self, processor: Any) -> Batch:
         """One row, to see whether a model gives numbers at all."""
         batch: Batch = dict(processor("A short text, as anybody might write it.", return_tensors="pt"))
         batch.pop("token_type_ids", None)
         return batch
-
-    @property
-    def generated_tokens(self) -> int:
-        """Maximum number of tokens that are generated after a row; 0 where nothing is."""
-        return 0
 
     def example_notes(self, examples: Sequence[Example]) -> list[str]:
         """What became of the encoded rows of a split, one line each; `data_notes` tells of the rows themselves."""

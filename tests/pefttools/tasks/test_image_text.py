@@ -153,13 +153,13 @@ def test_rows_that_can_not_be_learned(rows: list[dict[str, Any]], said: str) -> 
 def test_options_that_can_not_be(tiny_clip: str, tiny_bert: str) -> None:
     with pytest.raises(ConfigError, match=r"prompt must have \{label\} in it"):
         choose_task({"name": "zero-shot-image-classification", "prompt": "a photo"})
-    with pytest.raises(ConfigError, match="task.prompts: 'pink' is not a label"):
+    with pytest.raises(ConfigError, match=r"task\.prompts: 'pink' is not a label"):
         pefttools.wrap(tiny_clip, "lora", task={**PROMPTED, "prompts": {"pink": "a rose"}}, labels=LABELS)
-    with pytest.raises(ConfigError, match="the prompt of 'red' has 43 tokens, and the base takes 32"):
+    with pytest.raises(ConfigError, match=r"the prompt of 'red' has 43 tokens, and the base takes 32"):
         pefttools.wrap(tiny_clip, "lora", task={**PROMPTED, "prompt": "very " * 40 + "{label}"}, labels=LABELS)
-    with pytest.raises(BaseModelError, match="is a bert; transformers has no AutoModelForZeroShotImageClassification"):
+    with pytest.raises(BaseModelError, match=r"is a bert; transformers has no AutoModelForZeroShotImageClassification"):
         pefttools.wrap(tiny_bert, "lora", task=PROMPTED, labels=LABELS)
-    with pytest.raises(BaseModelError, match="a pool can't serve .*: it reads pictures and texts together"):
+    with pytest.raises(BaseModelError, match=r"a pool can't serve .*: it reads pictures and texts together"):
         pefttools.AdapterPool(tiny_clip)
 
 

@@ -1,0 +1,70 @@
+"""Answers of OpenAI's completions as they go out, whole or piece by piece."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from pefttools.errors import PeftToolsError
+from pefttools.server.errors import error_response
+from pefttools.server.generating import Generation
+
+
+def beginning(kind: str, model: str) -> dict[str, Any]:
+    """What every answer begins with."""
+    prefix = "cmpl" if kind == "text_completion" else "chatcmpl"
+    return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def tokens_used(generations: list[Generation]) -> dict[str, int]:
+    """Tokens read and written."""
+    prompt = sum(len(one.prompt) for one in generations)
+    completion = sum(len(one.tokens) for one in generations)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def chat_chunks(
+    pieces: AsyncIterator[tuple[int, str | None]], generation: Generation, head: dict[str, Any], with_usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """A chat's answer as it comes."""
+
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
+
+    yield chunk({"role": "assistant", "content": ""})
+    async for _, piece in pieces:
+        yield chunk({}, generation.reason) if piece is None else chunk({"content": piece})
+    if with_usage:
+        yield {**head, "choices": [], "usage": tokens_used([generation])}
+
+
+async def text_chunks(
+    pieces: AsyncIterator[tuple[int, str | None]], generations: list[Generation], head: dict[str, Any], with_usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """Texts as they come, in turns."""
+    async for index, piece in pieces:
+        reason = generations[index].reason if piece is None else None
+        yield {**head, "choices": [{"index": index, "text": piece or "", "logprobs": None, "finish_reason": reason}]}
+    if with_usage:
+        yield {**head, "choices": [], "usage": tokens_used(generations)}
+
+
+def stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Events for a client; an error that comes late is the last of them."""
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            async for chunk in chunks:
+                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+        except PeftToolsError as error:
+            # The status went out long ago: the error comes as the last event.
+            yield f"data: {json.dumps(error_response(error)[1])}\n\n"
+            return
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream")
