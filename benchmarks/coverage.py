@@ -2,13 +2,14 @@
 
     python benchmarks/coverage.py [--rows 300 1000 3000] [--samples 1000]
 
-Rows are drawn from a population of 200,000, whose metric is the truth. Samples are drawn anew, the models are not: the
-interval of one trained model is about other rows.
+Rows are drawn from a population of 200,000 (20,000 where they are texts), whose metric is the truth. Samples are drawn
+anew, the models are not: the interval of one trained model is about other rows. Of retrieval rows are queries.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -19,14 +20,22 @@ from numpy.typing import NDArray
 
 from pefttools.eval.statistics import Models, value_interval
 from pefttools.metrics import Metric
+from pefttools.metrics.additive import AdditiveMetric, MeanMetric
+from pefttools.metrics.answers import AnswerableF1, AnswerF1
 from pefttools.metrics.classes import F1, Accuracy, BalancedAccuracy, MatthewsCorrelation
+from pefttools.metrics.cross_modal import DirectedHitRate
 from pefttools.metrics.losses import LogLoss, Perplexity, TokenAccuracy
+from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
+from pefttools.metrics.ranking import Ranking
 from pefttools.metrics.regression import MAE, RMSE, Pearson, Spearman
+from pefttools.metrics.retrieval import MRR, NDCG, Recall
 from pefttools.metrics.sets import HammingLoss, SetF1, SubsetAccuracy
 from pefttools.metrics.tagging import EntityF1, EntityPrecision, EntityRecall, TagAccuracy
+from pefttools.metrics.transcripts import CER, WER
 
 #: rows that the truth is of
 POPULATION = 200_000
+TEXTS = 20_000
 Rows = tuple[Sequence[Any], Sequence[Any]]
 
 
@@ -38,11 +47,13 @@ class Case:
         title: for the table.
         metric: the metric.
         draw: from a generator and a number of rows.
+        population: rows that the truth is of.
     """
 
     title: str
     metric: Metric
     draw: Callable[[np.random.Generator, int], Rows]
+    population: int = POPULATION
 
 
 def _of_classes(classes: int, right: float) -> Callable[[np.random.Generator, int], Rows]:
@@ -126,6 +137,47 @@ def _forced(generator: np.random.Generator, rows: int) -> Rows:
     return [SimpleNamespace(loss=loss, right=good, tokens=count) for loss, good, count in numbers], [""] * rows
 
 
+_WORDS = [
+    f"{start}{end}" for start in ("ka", "lo", "mi", "ne", "pu", "ri", "so", "ta") for end in ("ben", "dol", "gar", "x")
+]
+
+
+def _texts(generator: np.random.Generator, rows: int) -> Rows:
+    """Sentences of which a model writes most words right, and leaves out, changes or adds some; some rows are hard."""
+    given, true = [], []
+    for length, wrong in zip(generator.integers(3, 16, rows), generator.beta(1, 6, rows), strict=True):
+        words = generator.integers(0, len(_WORDS), length).tolist()
+        kept = [
+            one if draw > wrong else int(generator.integers(0, len(_WORDS)))
+            for one, draw in zip(words, generator.random(length), strict=True)
+            if draw > wrong / 3
+        ]
+        if generator.random() < wrong:
+            kept.append(int(generator.integers(0, len(_WORDS))))
+        true.append(" ".join(_WORDS[one] for one in words))
+        given.append(SimpleNamespace(answer=" ".join(_WORDS[one] for one in kept)))
+    return given, true
+
+
+def _answers(generator: np.random.Generator, rows: int) -> Rows:
+    """Answers to questions, of which a third has none; some are found where there is none, and the other way round."""
+    given, true = _texts(generator, rows)
+    none, missed = generator.random(rows) < 0.33, generator.random(rows) < 0.15
+    references = [[""] if empty else [text] for text, empty in zip(true, none, strict=True)]
+    empty = np.where(missed, ~none, none)
+    return [SimpleNamespace(answer="" if no else one.answer) for one, no in zip(given, empty, strict=True)], references
+
+
+def _queries(generator: np.random.Generator, rows: int) -> Rows:
+    """One to three right candidates of 60 for each query, in front as a rule."""
+    found = []
+    for count, first in zip(generator.integers(1, 4, rows).tolist(), generator.geometric(0.3, rows), strict=True):
+        places = min(int(first), 50) + np.concatenate([[0], np.cumsum(generator.geometric(0.4, count - 1))])
+        ranking = Ranking(tuple(int(one) for one in places), int(places[0]), count, 80)
+        found.append(SimpleNamespace(ranking=ranking, rankings={"text_to_image": ranking}))
+    return found, [None] * rows
+
+
 def cases() -> list[Case]:
     """What is simulated."""
     few, many = _of_classes(5, 0.85), _of_classes(77, 0.85)
@@ -151,22 +203,54 @@ def cases() -> list[Case]:
         Case("MAE", MAE(), _numbers),
         Case("Pearson", Pearson(), _numbers),
         Case("Spearman", Spearman(), _numbers),
+        *(
+            Case(title, metric, draw, TEXTS)
+            for title, metric, draw in (
+                ("BLEU", BLEU(), _texts),
+                ("chrF", ChrF(), _texts),
+                ("ROUGE-L", ROUGE(), _texts),
+                ("word error rate", WER(), _texts),
+                ("character error rate", CER(), _texts),
+                ("F1 of answers' words", AnswerF1(), _answers),
+                ("F1 of answers that there are", AnswerableF1(), _answers),
+            )
+        ),
+        Case("nDCG@10", NDCG(10), _queries),
+        Case("MRR@10", MRR(10), _queries),
+        Case("recall@5", Recall(5), _queries),
+        Case("hit rate@1, texts to pictures", DirectedHitRate(1, "text_to_image"), _queries),
     ]
 
 
 def coverage(case: Case, rows: int, samples: int, random: int = 0) -> float:
     """Share of samples whose interval holds the truth."""
     generator = np.random.default_rng([random, rows])
-    predictions, references = case.draw(generator, POPULATION)
+    predictions, references = case.draw(generator, case.population)
     truth = case.metric.compute(predictions, references)
+    drawn = _remembered(case.metric, predictions, references)
     inside = 0
     for _ in range(samples):
-        chosen = generator.integers(0, POPULATION, rows).tolist()
-        values = case.metric.row_values([predictions[i] for i in chosen], [references[i] for i in chosen])
+        values = drawn(generator.integers(0, case.population, rows))
         assert values is not None
         interval = value_interval(Models.of(values[None], case.metric.measure.bounds), None)
         inside += interval.low <= truth <= interval.high
     return inside / samples
+
+
+def _remembered(
+    metric: Metric, predictions: Sequence[Any], references: Sequence[Any]
+) -> Callable[[NDArray[np.int64]], NDArray[np.float64] | None]:
+    """The metric's numbers of some of the rows, of which each is looked at once."""
+    if isinstance(metric, AdditiveMetric):
+        whole = metric.contributions(predictions, references)
+        given = copy.copy(metric)
+        given.contributions = lambda chosen, _: whole[np.asarray(chosen)]  # type: ignore[method-assign]
+        return lambda chosen: given.row_values(chosen, chosen)  # type: ignore[arg-type]
+    if isinstance(metric, MeanMetric):
+        numbers = metric.row_values(predictions, references)
+        assert numbers is not None
+        return lambda chosen: numbers[chosen]
+    return lambda chosen: metric.row_values([predictions[i] for i in chosen], [references[i] for i in chosen])
 
 
 def main() -> None:
@@ -174,10 +258,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[300, 1000, 3000])
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--metrics", nargs="+", help="titles; by default all")
     arguments = parser.parse_args()
     print("| metric | " + " | ".join(f"{rows:,} rows" for rows in arguments.rows) + " |")
     print("|---" * (1 + len(arguments.rows)) + "|")
     for case in cases():
+        if arguments.metrics and case.title not in arguments.metrics:
+            continue
         found = [f"{100 * coverage(case, rows, arguments.samples):.1f} %" for rows in arguments.rows]
         print(f"| {case.title} | " + " | ".join(found) + " |", flush=True)
 
