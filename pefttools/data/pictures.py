@@ -70,7 +70,7 @@ def _opened(cell: Any) -> Image:
     if not cell or not isinstance(cell, str | bytes):
         raise ValueError("the picture is missing" if cell is None else f"not a picture: {cell!r}")
     try:
-        return Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else Path(cell))
+        file = Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else Path(cell))
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(cell)!r}") from None
     except UnidentifiedImageError:
@@ -78,3 +78,10 @@ def _opened(cell: Any) -> Image:
         raise ValueError(f"{named} not a picture in a known format") from None
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"the picture can't be opened: {error}") from error
+    # Pillow warns from here on, and refuses twice as many: a small file can hold gigabytes of pixels.
+    if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
+        file.close()
+        raise ValueError(
+            f"the picture has {file.width:,} x {file.height:,} pixels, and at most {Image.MAX_IMAGE_PIXELS:,} are taken"
+        )
+    return file

@@ -165,6 +165,8 @@ def load_served_base(
         raise ConfigError(f"dtype can't be combined with the quantized base variant {variant!r}")
     config = AutoConfig.from_pretrained(base.folder)
     reads, writes = main_input(config), _writes(config)
+    if reads not in MODALITIES:
+        raise BaseModelError(f"a pool can't serve {base.id!r}: it reads {reads}")
     tokenizer = load_tokenizer(base) if writes or reads in TEXT else None
     auto = _auto_class(config, causal, reads)
     # A narrower format is loaded as such: half of the memory must not need all of it to begin with.

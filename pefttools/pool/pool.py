@@ -69,6 +69,8 @@ class AdapterPool:
             raise ConfigError(f"max_resident must be at least 1, not {max_resident}")
         where = default_device() if device is None else torch.device(device)
         self.served = load_served_base(locate_base(base), variant, dtype, where)
+        if compile and self.served.modality != "text":
+            raise ConfigError(f"compile=True is for bases that read texts, not {self.served.modality}")
         self._weight_slots = WeightSlots(self.served.model, max_resident + 1)
         preparer = Preparer(self.served, trusted(signed_by))
         self._cache = AdapterCache(self._weight_slots, preparer.prepare, max_resident, max_bytes)

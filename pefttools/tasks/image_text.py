@@ -10,7 +10,7 @@ from pefttools.bases.model_class import TEXT
 from pefttools.errors import BaseModelError
 from pefttools.methods import Target
 from pefttools.tasks.picture_task import a_picture, picture_inputs
-from pefttools.tasks.task import Batch, Example, Modality, Task, TaskConfig, TaskModel
+from pefttools.tasks.task import Batch, Modality, Task, TaskConfig, TaskModel
 
 if TYPE_CHECKING:
     import torch
@@ -104,8 +104,3 @@ def of_format(transformer: nn.Module, numbers: torch.Tensor) -> torch.Tensor:
     if torch.is_autocast_enabled(numbers.device.type):
         return numbers
     return numbers.to(next(one.dtype for one in transformer.parameters() if one.is_floating_point()))
-
-
-def picture_of(example: Example) -> tuple[Any, str]:
-    """An example's picture, and its place for messages."""
-    return example["image"], example["where"]

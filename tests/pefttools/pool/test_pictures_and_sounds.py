@@ -179,6 +179,11 @@ def test_what_a_pool_of_pictures_refuses(
         work(pool)
 
 
+def test_pictures_are_not_compiled(tiny_vit: str) -> None:
+    with pytest.raises(ConfigError, match="compile=True is for bases that read texts, not image"):
+        pefttools.AdapterPool(tiny_vit, compile=True)
+
+
 def test_tensors_of_pictures(tiny_vit: str, tmp_path: Path) -> None:
     folder = _adapter(tiny_vit, "lora", {"name": "image-classification", "head": "mean"}, tmp_path / "a", 1)
     pool = pefttools.AdapterPool(tiny_vit)

@@ -77,6 +77,14 @@ def test_what_is_no_picture_is_named(cell: Any, said: str) -> None:
         read_picture(cell, "rows.csv, row 3, column 'photo'")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_small_file_with_very_many_pixels_is_refused() -> None:
+    content = _bytes(Image.new("1", (12_000, 12_000)))
+    assert len(content) < 100_000
+    with pytest.raises(DataError, match="the picture has 12,000 x 12,000 pixels, and at most 89,478,485 are taken"):
+        read_picture(content, "rows.csv, row 3, column 'photo'")
+
+
 def test_paths_are_relative_to_the_file_that_names_them(tiny_vit: str, tmp_path: Path) -> None:
     _, rows = SAMPLES["image-classification"]
     data = tmp_path / "data"
