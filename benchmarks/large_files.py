@@ -1,8 +1,8 @@
 """Many pictures, and an hour of speech: from the data file to the first batches, in time and memory.
 
-Pictures of 28 x 28 pixels in a parquet file, in a column of bytes and by path; sounds of five seconds by path. Measured is
-what a training does before its first step (reading, checking, splitting, encoding) and twenty batches, in a process of
-its own with an empty cache, imports aside; then once more with what the first run has cached.
+Pictures of 28 x 28 pixels in a parquet file, in a column of bytes and by path; sounds of five seconds by path. What is
+measured: all that a training does before its first step (reading, checking, splitting, encoding) and twenty batches, in
+a process of its own with an empty cache, imports aside; then once more with what the first run has cached.
 
     python benchmarks/large_files.py --pictures 70000 --seconds 3600
 """
