@@ -60,10 +60,12 @@ def of_largest(question: PlanRequest, planned: Planned, found: Sequence[Largest]
     """A line per card."""
     name = f"{planned.title} on {planned.variant}"
     table = Table(title=f"{name}: the most that one training pass takes on a card", title_justify="left")
-    for head in ("card", question.rows, "length of one row"):
+    unit = planned.chosen_task().size_unit
+    for head in ("card", question.rows, f"{unit.name} of one row"):
         table.add_column(head, justify="left" if head == "card" else "right")
     for one in found:
-        table.add_row(one.card.title, str(one.batch_size or "none"), str(one.length or "none"))
+        length = f"{unit.shown(one.length):g}" if one.length else "none"
+        table.add_row(one.card.title, str(one.batch_size or "none"), length)
     return table
 
 

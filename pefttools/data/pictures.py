@@ -11,6 +11,8 @@ from pefttools.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: what is decoded: formats of pictures alone, and none that runs another program
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: of values in 16 bits that become 8
 _SIXTEEN_BITS = 256
 
@@ -21,11 +23,11 @@ def check_picture(cell: Any) -> None:
     Raises:
         ValueError: says what is wrong with it.
     """
-    try:
-        with _opened(cell) as file:
+    with _opened(cell) as file:
+        try:
             file.verify()
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"the picture can't be decoded: {error}") from error
+        except Exception as error:  # Pillow's decoders raise whatever a damaged file makes of them
+            raise ValueError(f"the picture can't be decoded: {error}") from error
 
 
 def read_picture(cell: Any, where: str, mode: str = "RGB") -> Image:
@@ -41,15 +43,17 @@ def read_picture(cell: Any, where: str, mode: str = "RGB") -> Image:
         ConfigError: pillow is not installed.
     """
     try:
-        with _opened(cell) as file:
-            from PIL import Image, ImageOps
-
-            found = ImageOps.exif_transpose(file)
-            found.load()
+        opened = _opened(cell)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{where}: the picture can't be decoded: {error}") from error
+    from PIL import Image, ImageOps
+
+    with opened as file:
+        try:
+            found = ImageOps.exif_transpose(file)
+            found.load()
+        except Exception as error:  # as in `check_picture`
+            raise DataError(f"{where}: the picture can't be decoded: {error}") from error
     if found.mode.startswith("I"):
         found = found.convert("I").point(lambda value: value / _SIXTEEN_BITS).convert("L")
     if found.has_transparency_data:
@@ -67,16 +71,18 @@ def _opened(cell: Any) -> Image:
             "reading pictures needs the package pillow", hint='pip install "pefttools[images]"'
         ) from error
 
+    if cell == b"":
+        raise ValueError("the file is empty")
     if not cell or not isinstance(cell, str | bytes):
         raise ValueError("the picture is missing" if cell is None else f"not a picture: {cell!r}")
     try:
-        file = Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else Path(cell))
+        file = Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else Path(cell), formats=FORMATS)
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(cell)!r}") from None
     except UnidentifiedImageError:
         named = "the bytes are" if isinstance(cell, bytes) else f"{str(cell)!r} is"
         raise ValueError(f"{named} not a picture in a known format") from None
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:
         raise ValueError(f"the picture can't be opened: {error}") from error
     # Pillow warns from here on, and refuses twice as many: a small file can hold gigabytes of pixels.
     if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:

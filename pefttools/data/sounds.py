@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Samples = NDArray[np.float32]
 
+#: more than any recording has: a small file can claim as many as take gigabytes when decoded
+_MOST_CHANNELS, _HIGHEST_RATE = 8, 192_000
 #: what libsndfile notes of a file that ends before its header says
 _CUT_SHORT = re.compile(r"data\s*:\s*(\d+) \(should be (\d+)\)")
 #: bytes that a header names where whoever wrote it did not know how many would follow
@@ -103,6 +105,8 @@ def _opened(cell: Any) -> SoundFile:
     except ModuleNotFoundError as error:
         raise _lacking("soundfile") from error
 
+    if cell == b"":
+        raise ValueError("the file is empty")
     if not cell or not isinstance(cell, str | bytes):
         raise ValueError("the sound is missing" if cell is None else f"not a sound: {cell!r}")
     if isinstance(cell, str) and not Path(cell).is_file():
@@ -119,6 +123,12 @@ def _opened(cell: Any) -> SoundFile:
     if not file.frames:
         file.close()
         raise ValueError("the sound is empty")
+    if file.channels > _MOST_CHANNELS or file.samplerate > _HIGHEST_RATE:
+        file.close()
+        raise ValueError(
+            f"the sound has {file.channels} channels at {file.samplerate:,} Hz; at most {_MOST_CHANNELS} at "
+            f"{_HIGHEST_RATE:,} Hz are taken"
+        )
     return file
 
 

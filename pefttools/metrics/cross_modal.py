@@ -1,6 +1,7 @@
 """Metrics of retrieval between pictures and texts, in each direction.
 
-Predictions have ``rankings``: by direction, how the candidates of the other kind are ordered.
+Predictions have ``rankings``: by direction, how the candidates of the other kind are ordered. A picture or a text that
+stands in several rows is one query, whose ranking one row has alone.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class _Directed(RetrievalMetric):
         self.direction = direction
 
     def contribution(self, prediction: Any, reference: Any) -> tuple[float, float]:
-        ranking: Ranked = prediction.rankings[self.direction]
-        return (self.score(ranking), 1.0) if ranking.relevant else (0.0, 0.0)
+        ranking: Ranked | None = prediction.rankings.get(self.direction)
+        return (self.score(ranking), 1.0) if ranking is not None and ranking.relevant else (0.0, 0.0)
 
 
 class DirectedRecall(_Directed, Recall):
@@ -41,7 +42,7 @@ class DirectedRecall(_Directed, Recall):
 
 
 class DirectedHitRate(_Directed, HitRate):
-    """Share of rows with a right candidate among the first `k`: what papers on CLIP call R@k."""
+    """Share of queries with a right candidate among the first `k`: what papers on CLIP call R@k."""
 
     def __init__(self, k: int = 1, direction: Direction = "image_to_text") -> None:
         super().__init__(k, direction)

@@ -22,6 +22,7 @@ from pefttools.planning.counting import Traced
 from pefttools.planning.device import Device
 from pefttools.planning.trace import Trace
 from pefttools.recipe import choose_method, choose_task
+from pefttools.tasks.size_unit import TOKENS
 from pefttools.tasks.task import Batch, Task
 from pefttools.tuned import TunedModel, build
 
@@ -152,8 +153,7 @@ class Planned:
 
     def row(self, shape: Shape) -> MemoryPlan:
         """What a training of this shape takes."""
-        if shape.length > self.longest:
-            raise ConfigError(f"{shape.length} tokens are more than the {self.longest} that {self.base.id} takes")
+        self._check(shape)
         model = self.build(shape)
         trainable, unquantized = model.count().trainable, unquantized_bytes(model)
         trace = Trace(model, self.device, shape.devices, shape.sharded)
@@ -166,6 +166,20 @@ class Planned:
             room = self.longest - (0 if model.spec.task.encoder_decoder else new)
             generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, room)), new)
         return self._row(trainable, unquantized, training, evaluation, generation)
+
+    def _check(self, shape: Shape) -> None:
+        """Refuse rows that the base can't take.
+
+        Raises:
+            ConfigError: they are too long.
+        """
+        task = self.chosen_task()
+        if task.sized_by is not None and shape.length > self.longest:
+            unit = task.size_unit
+            raise ConfigError(
+                f"{unit.shown(shape.length):g} {unit.name} are more than the {unit.shown(self.longest):g} that "
+                f"{self.base.id} takes"
+            )
 
     @property
     def title(self) -> str:
@@ -182,8 +196,12 @@ class Planned:
 
     @property
     def longest(self) -> int:
-        """Most tokens of a text."""
-        return longest_text(self.base.configuration()) or 1 << 20
+        """Largest size of a row."""
+        task = self.chosen_task()
+        if task.size_unit == TOKENS:
+            return longest_text(self.base.configuration()) or 1 << 20
+        limits = [one for one in (task.input_limit(self.base), task.longest_input) if one is not None]
+        return min(limits, default=1 << 20)
 
     def training_bytes(self, shape: Shape, lengths: Sequence[int] | None = None, like: Batch | None = None) -> int:
         """Training peak alone.

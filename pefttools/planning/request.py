@@ -14,6 +14,7 @@ from pefttools.planning.device import CARDS, Device
 from pefttools.planning.plan import Choice, Planned, Shape, combined
 from pefttools.recipe import Recipe, load_recipe, read_yaml
 from pefttools.tasks import tasks as all_tasks
+from pefttools.tasks.size_unit import TOKENS
 
 _CHECKPOINTING = {"false": False, "true": True, "selective": "selective"}
 
@@ -37,10 +38,14 @@ class PlanRequest:
     @property
     def rows(self) -> str:
         """What a batch is made of, in the unit of the task: ``rows of 128 tokens``."""
-        task = self.planned[0].chosen_task()
+        planned = self.planned[0]
+        task = planned.chosen_task()
         if task.sized_by is None:
             return "rows"
-        return f"rows of {task.size_unit.shown(self.shape.length):g} {task.size_unit.name}"
+        size, unit = self.shape.length, task.size_unit
+        if unit != TOKENS:
+            size = task.padded_size(size, task.processor(planned.base))
+        return f"rows of {unit.shown(size):g} {unit.name}"
 
     @property
     def cards(self) -> list[Device]:

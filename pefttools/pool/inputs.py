@@ -57,7 +57,7 @@ class Tensors:
         if row is not None:
             return row.prepared.task, row.prepared.processor
         if self._of_base[0].modality != self._served.modality:
-            raise ConfigError(f"a row that is no text needs an adapter, whose task encodes {self._served.modality}")
+            raise ConfigError("rows without an adapter must be tensors on this base, or belong to one")
         return self._of_base
 
     def together(self, rows: Sequence[Resident | None]) -> list[list[int]]:

@@ -75,7 +75,9 @@ class AdapterPool:
         preparer = Preparer(self.served, trusted(signed_by))
         self._cache = AdapterCache(self._weight_slots, preparer.prepare, max_resident, max_bytes)
         #: encodes the rows without an adapter, such as their chats
-        self.base_task: Task[Any] = base_task(self.served.modality, encoder_decoder=self.served.encoder_decoder)
+        self.base_task: Task[Any] = base_task(
+            self.served.modality, encoder_decoder=self.served.encoder_decoder, base=self.served.base
+        )
         self._runner = Runner(self.served, self._weight_slots, self._cache.lock, compile=compile)
         self._running = threading.Lock()
         #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
@@ -226,7 +228,8 @@ class AdapterPool:
         """What `pefttools.predict` says of each row, by the row's own adapter, whatever their tasks are.
 
         Args:
-            inputs: texts, or mappings by column role, of which each is encoded as its adapter's task does it.
+            inputs: texts, or paths or bytes of files where the base reads pictures or sounds; or mappings by column
+                role. Each is encoded as its adapter's task does it.
             adapters: name of each row's adapter.
             all_scores: see `pefttools.predict`.
             batch_size: model rows at a time, of similar sizes: a row may have several, such as windows of a long text.

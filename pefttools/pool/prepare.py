@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class Preparer:
         #: the classes with a head of their own that were asked for, by the name of their auto class
         self._shells: dict[str, HeadShell] = {}
         self._fitting = Fitting(served.base)
-        #: by name and options of the task
-        self._processors: dict[tuple[str, str], Any] = {}
+        #: by the task's name and `processor_key`
+        self._processors: dict[tuple[str, Hashable], Any] = {}
 
     def prepare(self, folder: Path) -> PreparedAdapter:
         """Verify an artifact and take it apart.
@@ -161,7 +162,7 @@ class Preparer:
         """What encodes a task's rows; adapters that are alike in this share one."""
         if task.modality == "text":
             return self.served.tokenizer
-        key = (task.name, task.options.model_dump_json())
+        key = (task.name, task.processor_key())
         if key not in self._processors:
             self._processors[key] = task.processor(self.served.base)
         return self._processors[key]

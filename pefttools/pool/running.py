@@ -107,6 +107,9 @@ class Runner:
         """
         if not self.served.gives_states:
             raise ConfigError(f"the base {self.served.base.id!r} writes texts, and has no other answer: use generate")
+        for row in rows:
+            if row is not None and row.prepared.head.language and not self.served.causal:
+                raise ConfigError(f"the adapter {row.name!r} writes texts: use generate or predict")
         seen = self._read(rows, batch) if self.served.modality == "text" else self._perceived(rows, batch)
         return [self._answer(seen, index, row) for index, row in enumerate(rows)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import OnError, encoded, example_of
+from pefttools.asking import OnError, encoded, example_of, row_by_row
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import methods
@@ -27,7 +27,7 @@ from pefttools.server.models import Models
 from pefttools.server.running import ANSWER, GENERATE, BatchRunner
 from pefttools.server.settings import Settings
 from pefttools.server.suited import Suited
-from pefttools.server.uploads import with_files
+from pefttools.server.uploads import check_files, decoded
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
 from pefttools.tasks import Task
@@ -131,7 +131,7 @@ class Service:
         if task is None or (task.generates and not task.encoder_decoder):
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no head that makes predictions")
         assert chosen.manifest is not None
-        rows = with_files(rows, task.files_in())
+        check_files(rows, task.files_in())
         roles = {role: role for row in rows for role in row if role in task.inputs()}
         if unknown := sorted({role for row in rows for role in row} - roles.keys()):
             raise UnsuitedError(
@@ -146,10 +146,13 @@ class Service:
         except DataError as error:
             raise UnsuitedError(error.message, hint=error.hint) from error
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
-        examples = await self.beside.tokens(
-            lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
-            sum(len(cell if isinstance(cell, str | bytes) else str(cell)) for row in rows for cell in row.values()),
-        )
+        if task.files_in():  # which are decoded, and need no tokenizer
+            examples = await self.beside.files(_with_files, table, task, on_error)
+        else:
+            examples = await self.beside.tokens(
+                lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
+                sum(len(str(cell)) for row in rows for cell in row.values()),
+            )
         return await self.answered(chosen, [Answered.of(one, task) for one in examples], gone)
 
     async def answered(self, chosen: Chosen, found: Sequence[Answered], gone: Gone | None = None) -> list[Answered]:
@@ -276,6 +279,15 @@ class Service:
                 self.suited.check_prompt(chosen, one.prompt, one.max_tokens)
         costs = [float(len(one.prompt) + one.max_tokens) for one in generations]
         return self._batcher.submit(GENERATE, chosen.name, generations, chosen.owner, costs)
+
+
+def _with_files(table: Table, task: Task[Any], on_error: OnError) -> Sequence[Example | DataError]:
+    def work(part: Table) -> list[Example]:
+        given = decoded(part)
+        task.check(given, (), labelled=False)
+        return task.encode(given, None, (), labelled=False)
+
+    return row_by_row(work, table) if on_error == "skip" else work(table)
 
 
 def _ended(queue: asyncio.Queue[tuple[int, str | None]], index: int, answer: asyncio.Future[Any]) -> None:

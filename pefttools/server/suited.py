@@ -27,7 +27,7 @@ class Suited:
         """
         if self._pool.served.modality != "text":
             raise UnsuitedError(
-                f"the base {self._pool.served.base.id!r} reads {self._pool.served.modality}, and no texts",
+                f"the base {self._pool.served.base.id!r} reads {self._pool.served.modality}, not texts",
                 hint="Ask /v1/predict, or /v1/audio/transcriptions for what is said.",
             )
 

@@ -18,9 +18,6 @@ from pefttools.server.schemas import Model, OpenAIRequest
 from pefttools.server.service import Service
 from pefttools.tasks.size_unit import SECONDS
 
-#: most tokens that a transcript begins with: its start, language, task and that it has no times
-_OPENING = 4
-
 
 class TranscriptionRequest(OpenAIRequest):
     """A sound whose words are to be written down."""
@@ -48,7 +45,7 @@ async def transcription(service: Service, chosen: Chosen, request: Transcription
     """
     task = chosen.task() or service.pool.base_task
     if task.modality != "audio" or not task.encoder_decoder:
-        raise UnsuitedError(f"the model {chosen.name or service.settings.name!r} writes down no sounds")
+        raise UnsuitedError(f"the model {chosen.name or service.settings.name!r} can't transcribe")
     service.suited.check_writing(chosen)
     _check_language(request.language, task, service)
     content = await request.file.read()
@@ -62,8 +59,7 @@ async def transcription(service: Service, chosen: Chosen, request: Transcription
             f"the sound has {task.size_unit.shown(example['length']):g} seconds, and this model takes {limit:g}",
             hint="Send it in parts.",
         )
-    room = service.pool.served.longest or task.options.max_new_tokens + _OPENING
-    tokens = min(task.options.max_new_tokens, service.settings.max_tokens, room - _OPENING)
+    tokens = min(task.options.max_new_tokens, service.settings.max_tokens)
     drawn = sampling(request.temperature, 1.0, 0, None)
     return Generation((), tokens, service.ends(chosen, chat=False), sampling=drawn, example=example)
 
@@ -75,7 +71,8 @@ def _check_language(language: str | None, task: Any, service: Service) -> None:
         return
     several = getattr(service.pool.served.model.generation_config, "is_multilingual", True)
     own = task.options.language or (None if several else "english")
-    if own is None or language.lower() not in {own, TO_LANGUAGE_CODE.get(own, own)}:
+    code, wanted = (TO_LANGUAGE_CODE.get((one or "").lower(), (one or "").lower()) for one in (own, language))
+    if code != wanted:
         writes = "any language" if own is None else own
         raise UnsuitedError(f"language can't be chosen here: this model writes {writes}", hint="Leave language out.")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pefttools.data import Table
 from pefttools.errors import DataError
 
 
@@ -27,31 +28,38 @@ class FileInput(BaseModel):
         """
         try:
             return base64.b64decode(self.base64, validate=True)
-        except binascii.Error as error:
-            raise DataError(f"no base64: {error}") from error
+        except ValueError as error:  # of letters that are no ASCII it is not binascii's own
+            raise DataError(f"not valid base64: {error}") from error
 
 
-def with_files(rows: Collection[Mapping[str, Any]], roles: Collection[str]) -> list[dict[str, Any]]:
-    """Rows whose files are bytes.
+def check_files(rows: Sequence[Mapping[str, Any]], roles: Collection[str]) -> None:
+    """Refuse rows with files where none belong, or with something else where they do, such as a path.
 
     Args:
         rows: cells by column role.
         roles: those that hold files.
 
     Raises:
-        DataError: a file where none belongs, something else where one does, or no base64; names row and role.
+        DataError: names row and role.
     """
-    return [{role: _cell(cell, index, role, role in roles) for role, cell in row.items()} for index, row in
-            enumerate(rows, 1)]  # fmt: skip
+    for index, row in enumerate(rows, 1):
+        for role, cell in row.items():
+            if isinstance(cell, FileInput) != (role in roles):
+                wanted = 'a file: {"base64": "..."}' if role in roles else "a text or a list of texts"
+                raise DataError(f"row {index}: {role} must be {wanted}")
 
 
-def _cell(cell: Any, index: int, role: str, is_file: bool) -> Any:
-    if isinstance(cell, FileInput) != is_file:
-        wanted = 'a file: {"base64": "..."}' if is_file else "a text or a list of texts"
-        raise DataError(f"row {index}: {role} must be {wanted}")
-    if not is_file:
-        return cell
-    try:
-        return cell.content()
-    except DataError as error:
-        raise DataError(f"row {index}, {role}: {error.message}") from error
+def decoded(table: Table) -> Table:
+    """The same rows with the bytes of their files.
+
+    Raises:
+        DataError: no base64; names row and column.
+    """
+    rows = []
+    for index, row in enumerate(table.rows):
+        try:
+            rows.append({role: one.content() if isinstance(one, FileInput) else one for role, one in row.items()})
+        except DataError as error:
+            role = next(role for role, one in row.items() if isinstance(one, FileInput))
+            raise table.error(index, role, error.message) from error
+    return replace(table, rows=rows)

@@ -15,7 +15,7 @@ from pefttools.data import Table
 from pefttools.data.columns import Row
 from pefttools.errors import DataError
 from pefttools.metrics import Metric
-from pefttools.metrics.cross_modal import DIRECTIONS, DirectedHitRate, DirectedMRR, DirectedRecall
+from pefttools.metrics.cross_modal import DIRECTIONS, DirectedHitRate, DirectedMRR, DirectedRecall, Direction
 from pefttools.metrics.ranking import ByChance
 from pefttools.metrics.retrieval import RetrievalMetric
 from pefttools.tasks.embedding_prediction import as_array
@@ -213,18 +213,18 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         }
         depth = max(one.k or 1 for one in self.metrics if isinstance(one, RetrievalMetric))
         nothing = np.array([], dtype=np.int64)
-        placed = {}
+        placed: dict[Direction, dict[int, Any]] = {}
         for direction, other in zip(DIRECTIONS, reversed(DIRECTIONS), strict=True):
             sides = Sides.of(pairs, direction)
             candidates = vectors[other][list(sides.first)]
             found = rank(vectors[direction], candidates, sides.relevant, [nothing] * len(given), depth)
-            placed[direction] = found
+            placed[direction] = {index: found[index].ranking for index in sides.queries}
             if direction == "image_to_text":
                 nearest = [pairs[sides.first[one.nearest]].text for one in found]
         return [
             replace(
-                one, text=None, rankings={direction: placed[direction][index].ranking for direction in DIRECTIONS},
-                nearest=nearest[index],
+                one, text=None, nearest=nearest[index],
+                rankings={direction: own[index] for direction, own in placed.items() if index in own},
             )
             for index, one in enumerate(given)
         ]  # fmt: skip
@@ -237,8 +237,8 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         chances: list[dict[Any, ByChance]] = [{} for _ in references]
         for direction in DIRECTIONS:
             sides = Sides.of(references, direction)
-            for found, right in zip(chances, sides.relevant, strict=True):
-                found[direction] = ByChance(len(right), len(sides.first))
+            for index in sides.queries:
+                chances[index][direction] = ByChance(len(sides.relevant[index]), len(sides.first))
         return [ImageTextPrediction(_A_RANDOM_ORDER, rankings=found) for found in chances]
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:

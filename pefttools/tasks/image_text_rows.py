@@ -47,10 +47,12 @@ class Sides:
 
     Attributes:
         first: per different candidate, the row where it first stands.
+        queries: per different query, the same.
         relevant: per row, the numbers of the right ones.
     """
 
     first: Sequence[int]
+    queries: frozenset[int]
     relevant: Sequence[Places]
 
     @classmethod
@@ -61,15 +63,17 @@ class Sides:
         numbers: dict[str, int] = {}
         first: list[int] = []
         right: dict[str, set[int]] = {}
+        queries: dict[str, int] = {}
         for index, row in enumerate(rows):
             query, candidate = (row.picture, row.text) if direction == "image_to_text" else (row.text, row.picture)
             if candidate not in numbers:
                 numbers[candidate] = len(first)
                 first.append(index)
             right.setdefault(query, set()).add(numbers[candidate])
+            queries.setdefault(query, index)
         arrays = {query: np.array(sorted(one)) for query, one in right.items()}
         asked = (row.picture if direction == "image_to_text" else row.text for row in rows)
-        return cls(first, [arrays[query] for query in asked])
+        return cls(first, frozenset(queries.values()), [arrays[query] for query in asked])
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class ImageTextPrediction(Prediction):
         text: of its text, until all rows were ranked; None: it has none.
         pair: what belongs together; None: the row has a picture or a text alone.
         similarity: cosine of both; None: it has only one.
-        rankings: by direction, where the right candidates stand, once all were ranked.
+        rankings: by direction, where the right candidates stand, once all were ranked; of a query that stands in
+            several rows in the first of them alone.
         nearest: the text nearest to the picture.
     """
 

@@ -114,10 +114,16 @@ def pixels(pictures: Sequence[tuple[Any, str]], processor: Any) -> Batch:
         pictures: each a path or the bytes of a file, and its place for messages.
         processor: see `picture_inputs`.
     """
+    import torch
+
     from pefttools.data.pictures import read_picture
 
-    found = [read_picture(cell, where, _mode(processor)) for cell, where in pictures]
-    return {PIXELS: processor(images=found, return_tensors="pt")[PIXELS]}
+    # One by one: no more than one stands in memory at its full size.
+    found = [
+        processor(images=[read_picture(cell, where, _mode(processor))], return_tensors="pt")[PIXELS]
+        for cell, where in pictures
+    ]
+    return {PIXELS: torch.cat(found)}
 
 
 def a_picture(processor: Any) -> Batch:

@@ -60,6 +60,10 @@ class ServedTask(TrainedTask[ConfigT]):
 
         return padded_texts(examples, processor)
 
+    def processor_key(self) -> Hashable:
+        """What the processor depends on beside the base: adapters whose tasks give the same share one."""
+        return None
+
     def batch_key(self, processor: Any) -> Hashable:
         """Rows whose tasks give the same can be read in one batch, such as sounds that are padded to one length."""
         return None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pefttools.errors import ConfigError
 from pefttools.sites import transformers_models
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ def fitted_encoder(model: nn.Module, frames: int) -> Iterator[None]:
 
     Args:
         model: the encoder.
-        frames: of each sound, no more than the encoder takes.
+        frames: of each sound.
+
+    Raises:
+        ConfigError: more than the encoder takes.
     """
     if not _has_positions(model):
         yield
@@ -46,6 +50,8 @@ def fitted_encoder(model: nn.Module, frames: int) -> Iterator[None]:
     before: Any = model.embed_positions
     inside: Any = model
     per_position: int = inside.conv1.stride[0] * inside.conv2.stride[0]
+    if frames // per_position > before.num_embeddings:
+        raise ConfigError(f"{frames} frames are more than the {before.num_embeddings * per_position} of the base")
     _give_positions(model, _first(before, frames // per_position))
     try:
         yield

@@ -29,6 +29,8 @@ class SoundConfig(TaskConfig):
 
 
 ConfigT = TypeVar("ConfigT", bound=SoundConfig)
+#: samples per second that nearly all bases take, to find sounds of which nothing is left at it
+_A_RATE = 16_000
 
 
 class SoundTask(Task[ConfigT]):
@@ -73,8 +75,7 @@ class SoundTask(Task[ConfigT]):
         except ValueError as error:
             raise table.error(index, "audio", str(error)) from error
         if whole:
-            # At its own rate: which one the base takes changes nothing.
-            read_sound(cell, table.place(index, "audio"), None, min(found, self.options.max_seconds))
+            read_sound(cell, table.place(index, "audio"), _A_RATE, min(found, self.options.max_seconds))
 
     def idle_options(self, processor: Any, train: Table) -> list[str]:
         from pefttools.data.sounds import sound_seconds
@@ -106,9 +107,12 @@ class SoundTask(Task[ConfigT]):
         size = min(length, self.longest_input or 0)
         return {"audio": cell, "where": table.place(index, "audio"), "length": length, "size": size}
 
+    def processor_key(self) -> Hashable:
+        return self.options.max_seconds
+
     def batch_key(self, processor: Any) -> Hashable:
-        samples: int | None = processor.samples
-        return samples
+        # Each is cut to its own longest sound, also where none is padded to it.
+        return processor.samples, self.options.max_seconds
 
     def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         from pefttools.data.sounds import read_sound
@@ -123,6 +127,9 @@ class SoundTask(Task[ConfigT]):
 
         shapes = processor.shapes(max(sizes) / self.size_unit.parts)
         return {name: torch.ones((len(sizes), *shape), dtype=kind) for name, (shape, kind) in shapes.items()}
+
+    def padded_size(self, size: int, processor: Any) -> int:
+        return size if processor.samples is None else round(processor.samples / processor.rate * self.size_unit.parts)
 
     def size(self, example: Example) -> int:
         return int(example["size"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
         sounds = super().processor(base)
         if sounds.positions is None:
             raise BaseModelError(
-                f"the base model {base.id!r} can't be trained on transcripts: only one with an encoder like Whisper's, "
+                f"the base model {base.id!r} can't write transcripts: only one with an encoder like Whisper's, "
                 "which takes sounds of one length, can"
             )
         tokenizer = load_tokenizer(base)
@@ -101,6 +101,9 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
             except ValueError as error:
                 raise ConfigError(f"task.language: {error}") from error
         return SpeechInputs(sounds, tokenizer)
+
+    def processor_key(self) -> Hashable:
+        return self.options.max_seconds, self.options.language
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         from pefttools.tasks.sound_encoder import settle_encoder

@@ -86,6 +86,10 @@ class TrainedTask(ScoredTask[ConfigT]):
         """One forward pass as `evaluate` runs it, on a batch with its labels."""
         return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
 
+    def padded_size(self, size: int, processor: Any) -> int:
+        """The size that a row of a size is padded to, where a base takes rows of one size."""
+        return size
+
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         """An example of `length` tokens, without padding, for planning; stacked, its values are a batch.
 

@@ -7,7 +7,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,12 @@ class ZeroShotImageClassification(
     config = ZeroShotImageConfig
     modality = "image-text"
     roles = {"image": Role("image"), "label": Role("label", is_input=False)}  # noqa: RUF012
+
+    def planned(self) -> Self:
+        """The same without options that need labels; the longest prompt stands for those that are given."""
+        longest = max(self.options.prompts.values(), key=len, default="")
+        prompt = max(self.options.prompt, f"{longest} {{label}}", key=len)
+        return type(self)(self.options.model_copy(update={"class_weights": None, "prompts": {}, "prompt": prompt}))
 
     def head_kind(self, base: Base) -> str:
         return "model"

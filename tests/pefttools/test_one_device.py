@@ -120,7 +120,7 @@ def test_a_mixed_batch(task: str, method: str, variant: str, tiny_bert: str, tin
     with torch.device("meta"), quiet():
         served = load_served_base(planned.base, variant, None, None, causal=task == "causal-lm")
     try:
-        prepared, _ = _adapter(planned, SHAPE, Preparer(served))
+        prepared, *_ = _adapter(planned, SHAPE, Preparer(served))
     except ConfigError as error:
         assert _refused(error)
         return

@@ -15,10 +15,11 @@ import pefttools
 from pefttools.bases.skeleton import skeleton
 from pefttools.cli.main import build_app
 from pefttools.errors import ConfigError
-from pefttools.planning.device import CARDS, GPU, MIB, Device
+from pefttools.planning.device import CARDS, CPU, GPU, MIB, Device
 from pefttools.planning.fits import cheapest_changes, largest_that_fit
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.plan import Planned, Shape
+from pefttools.planning.request import PlanRequest, resolve_request
 
 
 def _planned(base: str, card: Device = GPU, method: Any = "lora") -> Planned:
@@ -209,3 +210,24 @@ def test_the_command_finds_the_largest_that_the_function_finds(tiny_llama: str) 
     (largest,) = pefttools.largest_fit(tiny_llama, task="causal-lm", gpu="t4", **shape)
     fit = _run(tiny_llama, "--task", "causal-lm", "--gpu", "t4", "--fit", *options)["fit"]
     assert [(one["batch_size"], one["length"]) for one in fit] == [(largest.batch_size, largest.length)]
+
+
+def test_sizes_are_said_in_the_unit_of_the_task(tiny_whisper: str, tiny_clip: str, tiny_wav2vec2: str) -> None:
+    def asked(base: str, length: int, **task: Any) -> PlanRequest:
+        return resolve_request(base, task, None, None, 2, [], {"length": length}, CPU)
+
+    sounds = {"name": "audio-classification", "head": "mean", "max_seconds": 0.5}
+    assert asked(tiny_wav2vec2, 20, **sounds).rows == "rows of 0.2 seconds"
+    assert asked(tiny_whisper, 20, **sounds).rows == "rows of 0.5 seconds"  # all are padded to it
+    assert asked(tiny_clip, 500, name="zero-shot-image-classification").rows == "rows"
+    with pytest.raises(ConfigError, match=r"0.8 seconds are more than the 0.5 that .* takes"):
+        asked(tiny_whisper, 80, **sounds).planned[0].row(Shape(2, 80))
+
+
+def test_prompts_of_labels_are_planned_by_the_longest(tiny_clip: str) -> None:
+    def activations(prompts: dict[str, str]) -> int:
+        task = {"name": "zero-shot-image-classification", "prompts": prompts}
+        (found,) = pefttools.plan(tiny_clip, task=task, methods=["lora"], batch_size=2)
+        return found.activations_bytes
+
+    assert activations({"pug": "a small dog with a flat face and a tail that curls"}) > activations({})

@@ -82,6 +82,7 @@ def _loaded(base: str, chosen: list[str], artifact: Make) -> tuple[pefttools.Ada
     return pools
 
 
+@pytest.mark.slow
 def test_every_kind_compiles(tiny_bert: str, artifact: Make) -> None:
     pool, plain = _loaded(tiny_bert, EVERY_KIND, artifact)
     texts = [TEXTS[index % 4] for index in range(len(EVERY_KIND))]

@@ -119,12 +119,15 @@ def test_pictures(name: str, tmp_path: Path) -> None:
                                   pytest.param("ast", marks=pytest.mark.slow)])  # fmt: skip
 def test_sounds(name: str, tmp_path: Path) -> None:
     base = _hearing(name, tmp_path / "base")
-    task = {"name": "audio-classification", "max_seconds": 0.2}
     adapters = {
-        f"{method}-{head}": _adapter(base, method, {**task, "head": head}, tmp_path / f"{method}-{head}", seed)
-        for seed, method in enumerate(["lora", "bitfit", "bottleneck"])
+        f"{method}-{head}": _adapter(
+            base, method, {"name": "audio-classification", "max_seconds": seconds, "head": head},
+            tmp_path / f"{method}-{head}", seed,
+        )
+        # Each hears as much of a sound as it was trained on.
+        for seed, (method, seconds) in enumerate([("lora", 0.2), ("bitfit", 0.12), ("bottleneck", 0.2)])
         for head in ("model", "mean")
-    }
+    }  # fmt: skip
     _check(base, adapters, SOUNDS[:5])
 
 
@@ -152,6 +155,27 @@ def test_transcripts_and_commands_share_a_pool(tiny_whisper: str, tmp_path: Path
     _check(tiny_whisper, adapters, SOUNDS[:4])
 
 
+def test_who_writes_gives_no_states(tiny_whisper: str, tmp_path: Path) -> None:
+    task = {"name": "speech-recognition", "max_target_length": 16, "max_new_tokens": 4}
+    pool = pefttools.AdapterPool(tiny_whisper)
+    pool.load("one", _adapter(tiny_whisper, "lora", task, tmp_path / "a", 1))
+    with pytest.raises(ConfigError, match="the adapter 'one' writes texts: use generate or predict"):
+        pool({"input_features": torch.rand(1, 16, 100)}, ["one"])
+    with pytest.raises(ConfigError, match="200 frames are more than the 100 of the base"):
+        pool({"input_features": torch.rand(1, 16, 200)}, [None])
+
+
+def test_processors_are_shared(tiny_whisper: str, tmp_path: Path) -> None:
+    pool = pefttools.AdapterPool(tiny_whisper)
+    task = {"name": "speech-recognition", "max_target_length": 16}
+    for number in range(3):
+        own = {**task, "max_new_tokens": 4 + number, "max_seconds": 0.5 if number < 2 else 0.4}
+        pool.load(f"a{number}", _adapter(tiny_whisper, "lora", own, tmp_path / str(number), number))
+    with pool._holding(["a0", "a1", "a2"]) as rows:
+        processors = [row.prepared.processor for row in rows if row is not None]
+    assert processors[0] is processors[1] is not processors[2]
+
+
 def test_a_base_that_writes_transcripts_answers_as_it_is(tiny_whisper: str) -> None:
     pool = pefttools.AdapterPool(tiny_whisper)
     model = pefttools.wrap(
@@ -167,7 +191,10 @@ def test_a_base_that_writes_transcripts_answers_as_it_is(tiny_whisper: str) -> N
         (lambda pool: pool(["a text"], ["one"]), "the base reads image: give tensors"),
         (lambda pool: pool.generate(PICTURES[:1], ["one"]), "is an encoder: it can't generate"),
         (lambda pool: pool({"input_ids": torch.ones(1, 3)}, ["one"]), "inputs need pixel_values"),
-        (lambda pool: pool.answer([{"image": PICTURES[0], "where": ""}], [None]), "a row that is no text needs an"),
+        (
+            lambda pool: pool.answer([{"image": PICTURES[0], "where": ""}], [None]),
+            "rows without an adapter must be tensors",
+        ),
     ],
 )
 def test_what_a_pool_of_pictures_refuses(

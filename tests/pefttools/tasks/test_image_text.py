@@ -113,9 +113,12 @@ def test_both_directions_are_ranked() -> None:
     assert [one.nearest for one in found] == ["a dog", "a dog", "a cat"]
     assert value(DirectedHitRate(1, "image_to_text")) == 0.0
     assert value(DirectedRecall(2, "image_to_text")) == 1.0
-    # For "a cat" (asked twice) p3 stands first, then p2 and p1; for "a dog" p3 is last.
-    assert value(DirectedMRR(10, "text_to_image")) == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
-    assert value(DirectedRecall(2, "text_to_image")) == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    # For "a cat", which is one query, p3 stands first, then p2 and p1; for "a dog" p3 is last.
+    assert value(DirectedMRR(10, "text_to_image")) == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert value(DirectedRecall(2, "text_to_image")) == pytest.approx((1 / 2 + 0) / 2)
+    assert [sorted(one.rankings) for one in found] == [
+        ["image_to_text", "text_to_image"], ["image_to_text"], ["image_to_text", "text_to_image"],
+    ]  # fmt: skip
     names = [metric.name for metric in task.metrics]
     assert names[0] == "image_to_text_hit_rate@1" and "text_to_image_recall@10" in names
 
@@ -127,8 +130,14 @@ def test_chance_is_what_random_vectors_give(pairs: list[tuple[int, int]]) -> Non
     references = [Pair(f"p{a}", f"t{b}") for a, b in pairs]
     chance = task.uninformed(references, [])
     assert chance is not None
-    for one, (a, b) in zip(chance, pairs, strict=True):
-        forward, back = one.rankings["image_to_text"], one.rankings["text_to_image"]  # type: ignore[attr-defined]
+    rankings = [one.rankings for one in chance]  # type: ignore[attr-defined]
+    asked = {"image_to_text": [a for a, _ in pairs], "text_to_image": [b for _, b in pairs]}
+    for direction, own in asked.items():
+        assert [direction in one for one in rankings] == [own[:n].count(query) == 0 for n, query in enumerate(own)]
+    whole = {direction: {query: one[direction] for query, one in zip(own, rankings, strict=True) if direction in one}
+             for direction, own in asked.items()}  # fmt: skip
+    for a, b in pairs:
+        forward, back = whole["image_to_text"][a], whole["text_to_image"][b]
         assert forward.relevant == len({text for picture, text in pairs if picture == a})
         assert forward.candidates == len({text for _, text in pairs})
         assert back.relevant == len({picture for picture, text in pairs if text == b})
