@@ -131,3 +131,11 @@ def test_a_sound_that_ends_before_its_header_says_is_noticed() -> None:
     content = _bytes(NOISE, kind="MP3", subtype="MPEG_LAYER_III")
     with pytest.raises(DataError, match=r"damaged: 0.\d\d of 1.00 seconds can be decoded"):
         read_sound(content[: len(content) // 2], WHERE, RATE)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(9, 16_000), (1, 200_000)])
+def test_a_small_file_that_would_decode_to_gigabytes_is_refused(channels: int, rate: int) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, np.zeros((rate, channels)), rate, format="WAV")
+    with pytest.raises(ValueError, match=f"the sound has {channels} channels at {rate:,} Hz; at most 8 at 192,000 Hz"):
+        sound_seconds(stream.getvalue())

@@ -77,6 +77,12 @@ def test_what_is_no_picture_is_named(cell: Any, said: str) -> None:
         read_picture(cell, "rows.csv, row 3, column 'photo'")
 
 
+def test_no_other_program_is_run_to_decode_a_picture() -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\nshowpage\n"
+    with pytest.raises(DataError, match="not a picture in a known format"):
+        read_picture(postscript, "rows.csv, row 3, column 'photo'")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_small_file_with_very_many_pixels_is_refused() -> None:
     content = _bytes(Image.new("1", (12_000, 12_000)))
