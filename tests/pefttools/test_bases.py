@@ -111,6 +111,7 @@ def test_linear_layers_of_a_models_own_class_are_quantized(variant: str, kind: t
     assert weight(planned) == pytest.approx(weight(loaded), rel=0.02)
 
 
+@pytest.mark.slow
 def test_what_is_not_quantized_stands_in_the_plan(tmp_path: Path) -> None:
     """bitsandbytes stores no fused experts in 8 bits; nf4 leaves embeddings, routers and norms."""
     mixtral = MixtralConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,

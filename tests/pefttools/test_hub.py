@@ -146,6 +146,7 @@ def test_push_and_pull(hub: Hub, tiny_bert: str, tmp_path: Path) -> None:
     assert pefttools.verify(Store(tmp_path / "store").get("copy"), check_base=False).method.name == "lora"
 
 
+@pytest.mark.slow
 def test_push_without_a_store(hub: Hub, tiny_bert: str, tmp_path: Path) -> None:
     """The function and the command, in one process: importing the libraries takes longest."""
     program = """

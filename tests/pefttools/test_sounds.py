@@ -108,7 +108,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, RATE)
         (str(Path(__file__).parent), "there is no file"),
         (__file__, "is not a sound in a known format"),
         (None, "the sound is missing"),
-        (b"", "not a sound: b''"),
+        (b"", "the file is empty"),
         (3.5, "not a sound: 3.5"),
         (_bytes(TONE[:0]), "the sound is empty"),
         (_bytes(NOISE)[:9_000], "the sound is cut short: 8,956 of 32,000 bytes are there"),

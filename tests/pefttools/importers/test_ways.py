@@ -124,6 +124,7 @@ def test_on_the_command_line(lora: Path, tiny_bert: str, tmp_path: Path) -> None
         run("store", "add", str(output), "--name", "acme", "--store", store, "--labels", "a,b")
 
 
+@pytest.mark.slow
 def test_from_a_hub(hub: Hub, lora: Path, tiny_bert: str, tmp_path: Path) -> None:
     hub.repos["org/foreign"] = {path.name: path.read_bytes() for path in lora.iterdir()}
     environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"),

@@ -91,6 +91,7 @@ def test_attention_on_a_gpu_keeps_no_table_of_all_pairs(tiny_bert: str) -> None:
     assert found["cpu"] - found["gpu"] > layers * table
 
 
+@pytest.mark.slow
 def test_sizes_are_rounded_as_the_allocator_does(tiny_llama: str) -> None:
     rough, fine = (_planned(tiny_llama, replace(GPU, granularity=size)).row(Shape(1, 8)) for size in (512, 1))
     assert 0 < rough.peak_bytes - fine.peak_bytes < 512 * 2000
@@ -224,6 +225,7 @@ def test_sizes_are_said_in_the_unit_of_the_task(tiny_whisper: str, tiny_clip: st
         asked(tiny_whisper, 80, **sounds).planned[0].row(Shape(2, 80))
 
 
+@pytest.mark.slow
 def test_prompts_of_labels_are_planned_by_the_longest(tiny_clip: str) -> None:
     def activations(prompts: dict[str, str]) -> int:
         task = {"name": "zero-shot-image-classification", "prompts": prompts}

@@ -51,7 +51,9 @@ def test_a_mixture_of_experts(method: str, tmp_path: Path) -> None:
     check(save_base(MixtralForCausalLM(config), tmp_path), method, "lm", "float32", "float32", (4, 32))
 
 
-@pytest.mark.parametrize("variant", ["bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize(
+    "variant", ["nf4", *(pytest.param(one, marks=pytest.mark.slow) for one in ("bfloat16", "int8"))]
+)
 def test_experts_in_any_format(variant: str, tmp_path: Path) -> None:
     row = _planned(MixtralConfig(**SMALL, num_local_experts=4), tmp_path, variant, GPU).row(Shape(2, 16))
     assert row.peak_bytes > row.weights_bytes > 0

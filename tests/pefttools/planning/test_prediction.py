@@ -148,14 +148,14 @@ def check(base: str, method: Method, task: str, variant: str, precision: Any, sh
     assert row.persistent_bytes == pytest.approx(standing, rel=0.01)
 
 
-@pytest.mark.parametrize("rows", [4, pytest.param(16, marks=pytest.mark.slow), 33])
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("rows", [33, *(pytest.param(one, marks=pytest.mark.slow) for one in (4, 16))])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task", ["prompts", "captions"])
 def test_pictures_and_texts(task: str, method: str, rows: int, tiny_clip: str) -> None:
     check(tiny_clip, method, task, "float32", "float32", (rows, 12))
 
 
-@pytest.mark.parametrize("rows", [4, 16, 33])
+@pytest.mark.parametrize("rows", [16, *(pytest.param(one, marks=pytest.mark.slow) for one in (4, 33))])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_pictures_are_within_a_hundredth_too(method: str, rows: int, tiny_vit: str) -> None:
     check(tiny_vit, method, "image", "float32", "float32", (rows, 1))
@@ -240,7 +240,9 @@ def test_whole_batches_of_several_texts_are_within_a_hundredth(
     assert peaks[32] > peaks[8]
 
 
-@pytest.mark.parametrize("shape", [(4, 24), (16, 12), (3, 60)])
+@pytest.mark.parametrize(
+    "shape", [(16, 12), *(pytest.param(one, marks=pytest.mark.slow) for one in [(4, 24), (3, 60)])]
+)
 @pytest.mark.parametrize("task", ["tags", "labels", "number", "choices", "spans", "own-spans"])
 def test_other_tasks_are_within_a_hundredth_too(task: str, shape: tuple[int, int], tiny_bert: str) -> None:
     check(tiny_bert, "lora", task, "float32", "float32", shape)
@@ -267,7 +269,7 @@ def _goes(method: Method, variant: str) -> bool:
 
 def _weighed(method: Method) -> Any:
     """Some methods by name are for every day; the others, and names with options, are slow."""
-    often = method in ("lora", "full", "prefix", "bottleneck")
+    often = method in ("lora", "full", "prefix")
     return pytest.param(method, marks=() if often else pytest.mark.slow, id=str(method))
 
 
@@ -289,7 +291,7 @@ def test_within_a_hundredth_of_the_allocators_peak(method: Method, tiny_bert: st
         pytest.param("lora", "selective", marks=pytest.mark.slow),
         pytest.param("lora", True, marks=pytest.mark.slow),
         pytest.param("prefix", False, marks=pytest.mark.slow),
-        ("prefix", True),
+        pytest.param("prefix", True, marks=pytest.mark.slow),
     ],
 )
 def test_of_a_decoder(method: Method, recompute: Any, tiny_llama: str) -> None:
@@ -444,7 +446,9 @@ def test_the_command(tiny_bert: str) -> None:
 
 
 @pytest.mark.parametrize(("length", "new"), [(8, 80), (80, 4)])
-@pytest.mark.parametrize("method", ["lora", "prefix", "bottleneck"])
+@pytest.mark.parametrize(
+    "method", ["prefix", *(pytest.param(one, marks=pytest.mark.slow) for one in ("lora", "bottleneck"))]
+)
 def test_of_generation(method: str, length: int, new: int, tiny_llama: str) -> None:
     task = {"name": "causal-lm", "max_new_tokens": new}
     asked = Shape(1, length, precision="float32", eval_batch_size=32)

@@ -70,8 +70,10 @@ def _measured(base: str, method: Any, variant: str, rows: int, length: int) -> t
 
 
 @pytest.mark.usefixtures("alone_of_several")
-@pytest.mark.parametrize(("method", "variant"), [("lora", "float32"), ("lora", "bfloat16"), ("full", "float32"),
-                                                 ("ia3", "float32")])  # fmt: skip
+@pytest.mark.parametrize(("method", "variant"), [
+    ("lora", "float32"), ("full", "float32"), pytest.param("lora", "bfloat16", marks=pytest.mark.slow),
+    pytest.param("ia3", "float32", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_as_much_as_fully_shard_takes(method: str, variant: str, tiny_llama: str) -> None:
     rows, length = 2, 16
     peak, standing = _measured(tiny_llama, method, variant, rows, length)

@@ -156,7 +156,7 @@ def _process(base: str, store: Path, *options: str) -> Iterator[tuple[subprocess
         process.wait()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_server_stops_within_its_bound(
     sent: signal.Signals, tiny_llama: str, writers: Artifacts, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def client(serve: Serve, tiny_llama: str, writers: Artifacts) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
 
 
+@pytest.mark.slow
 def test_the_table_of_options_is_what_is_found(client: openai.OpenAI) -> None:
     of_chats = [name for name in inspect.signature(Chats.create).parameters if name not in _ASKED]
     of_texts = [name for name in inspect.signature(Completions.create).parameters if name not in _ASKED]

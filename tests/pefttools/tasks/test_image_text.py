@@ -188,6 +188,7 @@ def _siglip(folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_siglip_reads_texts_padded_to_one_length(tmp_path: Path) -> None:
     base = _siglip(tmp_path / "base")
     model = pefttools.wrap(base, "untuned", task=PROMPTED, labels=LABELS)
