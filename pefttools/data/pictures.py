@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import ConfigError, DataError
@@ -76,7 +75,7 @@ def _opened(cell: Any) -> Image:
     if not cell or not isinstance(cell, str | bytes):
         raise ValueError("the picture is missing" if cell is None else f"not a picture: {cell!r}")
     try:
-        file = Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else Path(cell), formats=FORMATS)
+        file = Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell, formats=FORMATS)
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(cell)!r}") from None
     except UnidentifiedImageError:
