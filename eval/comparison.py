@@ -221,7 +221,8 @@ class _Pool:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         card = self.cards.take()
         process = subprocess.Popen(
-            [sys.executable, "-m", "pefttools.eval.worker", str(folder)],
+            # -P: a folder called pefttools in the working directory is not what runs this.
+            [sys.executable, "-P", "-m", "pefttools.eval.worker", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -60,8 +61,12 @@ def _stable(record: RunRecord) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str, intents: dict[str, str]) -> Path:
-    folder = tmp_path_factory.mktemp("unbroken")
-    bench(_spec(tiny_bert, intents, folder))
+    folder, elsewhere = tmp_path_factory.mktemp("unbroken"), tmp_path_factory.mktemp("elsewhere")
+    # As in another version's checkout: runs are made by the package that was asked.
+    (elsewhere / "pefttools").mkdir()
+    (elsewhere / "pefttools" / "__init__.py").write_text("raise ImportError('another package of this name')")
+    with contextlib.chdir(elsewhere):
+        bench(_spec(tiny_bert, intents, folder))
     return folder
 
 
