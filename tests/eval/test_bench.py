@@ -331,7 +331,6 @@ def test_time_left_counts_runs_that_are_made_now(
     unbroken: Path, tiny_bert: str, intents: dict[str, str], tmp_path: Path
 ) -> None:
     """One run is done already, the other was made with another rank: the step begins at 0 of 1."""
-    import contextlib
     import shutil
     from collections.abc import Iterator
 
