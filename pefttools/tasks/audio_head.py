@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pefttools.data import Table
 from pefttools.tasks.head import HeadTask
+from pefttools.tasks.number_format import in_format
 from pefttools.tasks.sound_task import SoundConfig, SoundTask
 from pefttools.tasks.task import Batch, Example, TaskModel
 
@@ -81,15 +82,13 @@ class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        import torch
 
         from pefttools.sites import transformers_models
         from pefttools.tasks.sound_encoder import state_mask, takes_mask
 
         (name,) = self.reads & batch.keys()
-        sound, mask = batch[name], batch.get("attention_mask")
-        parameter = next(transformer.parameters())
-        given = {name: sound if torch.is_autocast_enabled(sound.device.type) else sound.to(parameter.dtype)}
+        mask = batch.get("attention_mask")
+        given = {name: in_format(transformer, batch[name])}
         if mask is not None and takes_mask(transformers_models(transformer)[0].config):
             given["attention_mask"] = mask
         outputs = transformer(**given)

@@ -16,6 +16,7 @@ from pefttools.sites import transformers_models
 from pefttools.tasks.batches import in_order_of_size
 from pefttools.tasks.generating_task import GeneratingConfig, GeneratingTask
 from pefttools.tasks.generation import answer_text, end_tokens
+from pefttools.tasks.number_format import in_format, number_format
 from pefttools.tasks.task import IGNORE, LABELLED, Batch, Example, Progress, TaskModel
 
 if TYPE_CHECKING:
@@ -124,14 +125,12 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        import torch
 
         given = {name: tensor for name, tensor in batch.items() if name != LABELLED}
         ids = given["decoder_input_ids"]
         given["decoder_input_ids"] = ids.masked_fill(ids == IGNORE, start_token(transformer))
         for name in self.reads - TEXT & given.keys():  # numbers, which a model takes in the format of its weights
-            if not torch.is_autocast_enabled(given[name].device.type):
-                given[name] = given[name].to(number_format(transformer))
+            given[name] = in_format(transformer, given[name])
         return cast("torch.Tensor", transformer(**given, use_cache=False).logits)
 
     def planned_targets(self, rows: int, length: int) -> Batch:
@@ -185,8 +184,3 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
 def start_token(transformer: nn.Module) -> int:
     """The token that a model's decoder begins with."""
     return int(transformers_models(transformer)[0].config.decoder_start_token_id)
-
-
-def number_format(transformer: nn.Module) -> torch.dtype:
-    """Number format of a model's states."""
-    return next(parameter.dtype for parameter in transformer.parameters() if parameter.is_floating_point())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from pydantic import Field
 
 from pefttools.tasks.head import HeadTask
+from pefttools.tasks.number_format import in_format
 from pefttools.tasks.picture_task import PIXELS, PictureTask, planned_pixels
 from pefttools.tasks.task import Batch, TaskConfig
 
@@ -51,10 +52,7 @@ class ImageHeadTask(PictureTask[ConfigT], HeadTask[ConfigT]):
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         import torch
 
-        given = batch[PIXELS]
-        parameter = next(transformer.parameters())
-        outputs = transformer(pixel_values=given.to(parameter.dtype) if not torch.is_autocast_enabled(
-            given.device.type) else given)  # fmt: skip
+        outputs = transformer(pixel_values=in_format(transformer, batch[PIXELS]))
         if head is None:
             return cast("torch.Tensor", outputs.logits)
         states = outputs.last_hidden_state

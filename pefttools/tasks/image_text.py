@@ -13,8 +13,6 @@ from pefttools.tasks.picture_task import a_picture, picture_inputs
 from pefttools.tasks.task import Batch, Modality, Task, TaskConfig, TaskModel
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
     from pefttools.bases import Base, BaseVariant
 
@@ -95,12 +93,3 @@ class ImageTextTask(Task[ConfigT]):
     def probe(self, processor: Any) -> Batch:
         ids = processor.tokenizer(["a picture"])["input_ids"]
         return {**a_picture(processor.pictures), **processor.texts(ids)}
-
-
-def of_format(transformer: nn.Module, numbers: torch.Tensor) -> torch.Tensor:
-    """Pixels in the number format of a model's weights, where autocast does not see to it."""
-    import torch
-
-    if torch.is_autocast_enabled(numbers.device.type):
-        return numbers
-    return numbers.to(next(one.dtype for one in transformer.parameters() if one.is_floating_point()))

@@ -19,8 +19,9 @@ from pefttools.metrics.cross_modal import DIRECTIONS, DirectedHitRate, DirectedM
 from pefttools.metrics.ranking import ByChance
 from pefttools.metrics.retrieval import RetrievalMetric
 from pefttools.tasks.embedding_prediction import as_array
-from pefttools.tasks.image_text import ImageTextInputs, ImageTextTask, of_format
+from pefttools.tasks.image_text import ImageTextInputs, ImageTextTask
 from pefttools.tasks.image_text_rows import ImageTextPrediction, Pair, Sides, picture_key, prediction
+from pefttools.tasks.number_format import in_format
 from pefttools.tasks.picture_task import PIXELS, check_image, pixels, planned_pixels
 from pefttools.tasks.task import Batch, Example, Prediction, Progress, Role, TextTaskConfig
 from pefttools.tasks.texts import check_text, uncut
@@ -143,7 +144,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         found, model = [], transformer
         for one in self.passes(batch):
             if PIXELS in one:
-                output = model.get_image_features(pixel_values=of_format(model, one[PIXELS]))  # type: ignore[operator]
+                output = model.get_image_features(pixel_values=in_format(model, one[PIXELS]))  # type: ignore[operator]
             else:
                 output = model.get_text_features(**one)  # type: ignore[operator]
             vectors = torch.nn.functional.normalize(output.pooler_output.float(), dim=-1)

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from pefttools.data import Table
 from pefttools.errors import ConfigError
 from pefttools.tasks.class_config import ClassOptions
-from pefttools.tasks.image_text import ImageTextInputs, ImageTextTask, of_format
+from pefttools.tasks.image_text import ImageTextInputs, ImageTextTask
+from pefttools.tasks.number_format import in_format
 from pefttools.tasks.one_label import OneLabelTask
 from pefttools.tasks.picture_task import PIXELS, PictureTask, pixels, planned_pixels
 from pefttools.tasks.task import Batch, Example, Role, TaskModel
@@ -62,7 +63,7 @@ class ZeroShotImageClassification(
         return type(self)(self.options.model_copy(update={"class_weights": None, "prompts": {}, "prompt": prompt}))
 
     def head_kind(self, base: Base) -> str:
-        return "model"
+        return "prompts"
 
     def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
         self.check_image(table, index, whole=not labelled)  # of a prediction, other rows are to go on
@@ -104,5 +105,5 @@ class ZeroShotImageClassification(
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         assert head is not None
-        outputs = transformer(pixel_values=of_format(transformer, batch[PIXELS]), **head())
+        outputs = transformer(pixel_values=in_format(transformer, batch[PIXELS]), **head())
         return cast("torch.Tensor", outputs.logits_per_image)
