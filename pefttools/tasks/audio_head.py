@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from pydantic import Field
 
 from pefttools.data import Table
 from pefttools.tasks.head import HeadTask
 from pefttools.tasks.number_format import in_format
+from pefttools.tasks.one_file import OneFileTask
 from pefttools.tasks.sound_task import SoundConfig, SoundTask
 from pefttools.tasks.task import Batch, Example, TaskModel
 
@@ -35,7 +35,7 @@ class AudioHeadConfig(SoundConfig):
 ConfigT = TypeVar("ConfigT", bound=AudioHeadConfig)
 
 
-class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
+class AudioHeadTask(OneFileTask[ConfigT], SoundTask[ConfigT], HeadTask[ConfigT]):
     """One answer per sound, in the column `audio`."""
 
     auto_class = "AutoModelForAudioClassification"
@@ -45,10 +45,6 @@ class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
     def head_kind(self, base: Base) -> str:
         return self.options.head
 
-    @abstractmethod
-    def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
-        """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
-
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         from pefttools.tasks.sound_encoder import settle_encoder
 
@@ -56,23 +52,8 @@ class AudioHeadTask(SoundTask[ConfigT], HeadTask[ConfigT]):
         settle_encoder(built.transformer, built.processor.positions)
         return built
 
-    def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
-        learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)
-        examples = []
-        for index in range(len(table)):
-            example = self.sound_example(table, index)
-            if learned:
-                example["labels"] = self.target(table, index, labels)
-            examples.append(example)
-        return examples
-
-    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
-        import torch
-
-        batch = self.input_batch(examples, processor)
-        if "labels" in examples[0]:
-            batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        return batch
+    def file_example(self, table: Table, index: int) -> Example:
+        return self.sound_example(table, index)
 
     def planned_batch(self, model: Model, sizes: Sequence[int]) -> Batch:
         import torch

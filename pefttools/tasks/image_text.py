@@ -13,7 +13,6 @@ from pefttools.tasks.picture_task import a_picture, picture_inputs
 from pefttools.tasks.task import Batch, Modality, Task, TaskConfig, TaskModel
 
 if TYPE_CHECKING:
-
     from pefttools.bases import Base, BaseVariant
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)

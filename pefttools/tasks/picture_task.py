@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pefttools.data import Table
 from pefttools.errors import BaseModelError
-from pefttools.tasks.task import Batch, Example, Modality, Task, TaskConfig
+from pefttools.tasks.one_file import OneFileTask
+from pefttools.tasks.task import Batch, Example, Modality, TaskConfig
 
 if TYPE_CHECKING:
     from pefttools.bases import Base
@@ -18,7 +18,7 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 PIXELS = "pixel_values"
 
 
-class PictureTask(Task[ConfigT]):
+class PictureTask(OneFileTask[ConfigT]):
     """A column `image`: a path beside the data file, or the bytes of a file.
 
     Pictures are decoded where a batch is made of them, so that no more than a batch of pixels is in memory.
@@ -45,27 +45,8 @@ class PictureTask(Task[ConfigT]):
         """
         check_image(table, index, whole=whole)
 
-    @abstractmethod
-    def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
-        """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
-
-    def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
-        learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)
-        examples = []
-        for index, row in enumerate(table.rows):
-            example: Example = {"image": table.beside(index, row["image"]), "where": table.place(index, "image")}
-            if learned:
-                example["labels"] = self.target(table, index, labels)
-            examples.append(example)
-        return examples
-
-    def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
-        import torch
-
-        batch = self.input_batch(examples, processor)
-        if "labels" in examples[0]:
-            batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        return batch
+    def file_example(self, table: Table, index: int) -> Example:
+        return {"image": table.beside(index, table.rows[index]["image"]), "where": table.place(index, "image")}
 
     def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         return pixels([(one["image"], one["where"]) for one in examples], processor)
