@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from decimal import Decimal
@@ -23,6 +24,8 @@ def label_text(value: Any) -> str | None:
     Raises:
         DataError: a list or another thing that is not one label.
     """
+    if type(value) is str:
+        return _written(value)
     if hasattr(value, "item"):
         value = value.item()  # a scalar of numpy
     if isinstance(value, Decimal) and not value.is_nan():
@@ -39,6 +42,11 @@ def label_text(value: Any) -> str | None:
             f"{value!r} is not one label",
             hint="This task takes one label per row; several per row are multi-label or token classification.",
         )
-    text = str(value).strip().strip(_INVISIBLE).strip()
+    return _written(str(value))
+
+
+@functools.lru_cache(maxsize=4096)  # every row is asked several times, and labels are few
+def _written(label: str) -> str | None:
+    text = label.strip().strip(_INVISIBLE).strip()
     match = _WHOLE.fullmatch(text)
     return (match[1] if match else text) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -57,10 +58,8 @@ class Table:
         """A cell that names a file, by a path that is relative to the file that names it; anything else as it is."""
         if not isinstance(cell, str) or not cell:
             return cell
-        file, _ = self._file(index)
-        source = str(package_path(file)) if is_package_reference(file) else file
         # As strings: a table may have a million of them, and a Path takes ten times as long.
-        return os.path.join(os.path.dirname(source), os.path.expanduser(cell))  # noqa: PTH111, PTH118, PTH120
+        return os.path.join(_folder(self._file(index)[0]), os.path.expanduser(cell))  # noqa: PTH111, PTH118
 
     def _file(self, index: int) -> tuple[str, int]:
         """The file that a row is from, and its number there."""
@@ -89,3 +88,8 @@ class Table:
 def _plain(value: Any) -> str:
     """What stands for a value that JSON has not."""
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _folder(source: str) -> str:
+    return os.path.dirname(str(package_path(source)) if is_package_reference(source) else source)  # noqa: PTH120

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.tasks.audio_head import AudioHeadConfig, AudioHeadTask
 from pefttools.tasks.class_config import ClassOptions
 from pefttools.tasks.one_label import OneLabelTask
@@ -21,5 +22,5 @@ class AudioClassification(OneLabelTask[AudioClassificationConfig], AudioHeadTask
     config = AudioClassificationConfig
     roles = {"audio": Role("audio"), "label": Role("label", is_input=False)}  # noqa: RUF012
 
-    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
-        self.check_audio(table, index, whole=not labelled)  # of a prediction, other rows are to go on
+    def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
+        self.check_audio(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.tasks.class_config import ClassOptions
 from pefttools.tasks.image_head import ImageHeadConfig, ImageHeadTask
 from pefttools.tasks.one_label import OneLabelTask
@@ -21,5 +22,5 @@ class ImageClassification(OneLabelTask[ImageClassificationConfig], ImageHeadTask
     config = ImageClassificationConfig
     roles = {"image": Role("image"), "label": Role("label", is_input=False)}  # noqa: RUF012
 
-    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
-        self.check_image(table, index, whole=not labelled)  # of a prediction, other rows are to go on
+    def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
+        self.check_image(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on

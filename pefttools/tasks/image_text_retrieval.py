@@ -75,7 +75,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
             )
         for index, row in enumerate(table.rows):
             if labelled or row.get("image") is not None:
-                check_image(table, index, whole=not labelled)
+                check_image(table, index, row, whole=not labelled)
             elif row.get("text") is None:
                 raise table.error(index, "image", "the row has neither a picture nor a text")
             if labelled or row.get("text") is not None:

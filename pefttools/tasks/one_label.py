@@ -123,12 +123,13 @@ class OneLabelTask(HeadTask[ConfigT]):
         return label_names(train, self.options.labels)
 
     @abstractmethod
-    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
+    def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
         """Refuse a row whose inputs are none.
 
         Args:
             table: the rows.
             index: of the row.
+            row: itself.
             labelled: it is to be learned; else it waits for a prediction.
 
         Raises:
@@ -138,7 +139,7 @@ class OneLabelTask(HeadTask[ConfigT]):
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         known = {label_text(label) or label for label in labels}
         for index, row in enumerate(table.rows):
-            self.check_input(table, index, labelled=labelled)
+            self.check_input(table, index, row, labelled=labelled)
             if labelled:
                 check_label(table, index, row["label"], known)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.errors import BaseModelError
 from pefttools.tasks.one_file import OneFileTask
 from pefttools.tasks.task import Batch, Example, Modality, TaskConfig
@@ -32,18 +33,19 @@ class PictureTask(OneFileTask[ConfigT]):
     def processor(self, base: Base) -> Any:
         return picture_inputs(base)
 
-    def check_image(self, table: Table, index: int, *, whole: bool = False) -> None:
+    def check_image(self, table: Table, index: int, row: Row, *, whole: bool = False) -> None:
         """Refuse a row whose picture is missing, damaged or in no known format.
 
         Args:
             table: the rows.
             index: of the row.
+            row: itself.
             whole: decode it, which finds every damage and takes time.
 
         Raises:
             DataError: names file, row and column.
         """
-        check_image(table, index, whole=whole)
+        check_image(table, index, row, whole=whole)
 
     def file_example(self, table: Table, index: int) -> Example:
         return {"image": table.beside(index, table.rows[index]["image"]), "where": table.place(index, "image")}
@@ -55,11 +57,11 @@ class PictureTask(OneFileTask[ConfigT]):
         return a_picture(processor)
 
 
-def check_image(table: Table, index: int, *, whole: bool = False) -> None:
+def check_image(table: Table, index: int, row: Row, *, whole: bool = False) -> None:
     """See `PictureTask.check_image`."""
     from pefttools.data.pictures import check_picture, read_picture
 
-    cell = table.beside(index, table.rows[index].get("image"))
+    cell = table.beside(index, row.get("image"))
     try:
         check_picture(cell)
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.tasks.class_config import ClassificationConfig
 from pefttools.tasks.one_label import OneLabelTask
 from pefttools.tasks.task import Example, Role
@@ -26,7 +27,7 @@ class SequenceClassification(OneLabelTask[ClassificationConfig], TextHeadTask[Cl
     def why_not_merged(self, kind: str, format: str) -> str | None:
         return None
 
-    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
+    def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
         self.check_texts(table, index)
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:

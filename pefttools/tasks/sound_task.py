@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic import Field
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.data.mapped import MappedItems
 from pefttools.tasks.size_unit import SECONDS
 from pefttools.tasks.task import Batch, Example, Task, TaskConfig
@@ -56,12 +57,13 @@ class SoundTask(Task[ConfigT]):
         taken = seconds_taken(base)
         return None if taken is None else int(taken * self.size_unit.parts)
 
-    def check_audio(self, table: Table, index: int, *, whole: bool = False) -> None:
+    def check_audio(self, table: Table, index: int, row: Row, *, whole: bool = False) -> None:
         """Refuse a row whose sound is missing, empty, damaged or in no known format.
 
         Args:
             table: the rows.
             index: of the row.
+            row: itself.
             whole: decode it, which finds every damage and takes time.
 
         Raises:
@@ -69,7 +71,7 @@ class SoundTask(Task[ConfigT]):
         """
         from pefttools.data.sounds import read_sound, sound_seconds
 
-        cell = table.beside(index, table.rows[index].get("audio"))
+        cell = table.beside(index, row.get("audio"))
         try:
             found = sound_seconds(cell)
         except ValueError as error:

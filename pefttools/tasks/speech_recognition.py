@@ -127,7 +127,7 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         for index, row in enumerate(table.rows):
-            self.check_audio(table, index, whole=not labelled)  # of a prediction, other rows are to go on
+            self.check_audio(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on
             if labelled:
                 check_text(table, index, "text", row)
 

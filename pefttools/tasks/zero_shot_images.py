@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pydantic import Field, model_validator
 
 from pefttools.data import Table
+from pefttools.data.columns import Row
 from pefttools.errors import ConfigError
 from pefttools.tasks.class_config import ClassOptions
 from pefttools.tasks.image_text import ImageTextInputs, ImageTextTask
@@ -65,8 +66,8 @@ class ZeroShotImageClassification(
     def head_kind(self, base: Base) -> str:
         return "prompts"
 
-    def check_input(self, table: Table, index: int, *, labelled: bool) -> None:
-        self.check_image(table, index, whole=not labelled)  # of a prediction, other rows are to go on
+    def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
+        self.check_image(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on
 
     def said(self, label: str) -> str:
         """The prompt of a label."""
