@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -44,7 +45,8 @@ class PeftMethod(Method[ConfigT]):
         import peft
 
         peft_config = self.peft_config(model, config, target)
-        wrapped: nn.Module = peft.get_peft_model(model, peft_config)
+        with _without_noise():
+            wrapped: nn.Module = peft.get_peft_model(model, peft_config)
         for parameter in wrapped.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -63,7 +65,7 @@ class PeftMethod(Method[ConfigT]):
         import peft
         from safetensors import safe_open
 
-        with warnings.catch_warnings():
+        with _without_noise():
             # PEFT only warns of keys that fit nothing; here that is an error, below.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             wrapped: nn.Module = peft.PeftModel.from_pretrained(
@@ -122,6 +124,18 @@ class PeftMethod(Method[ConfigT]):
         _keep_trained_heads(model)
         merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return merged
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Leave out what PEFT warns of and nobody could act on."""
+    with warnings.catch_warnings():
+        for message in (
+            "Failed to load the CUDA extension", "Setting boft_n_butterfly_factor", "Unsupported layer type",
+            "The following rank_pattern keys did not match", "Sparse invariant checks are implicitly disabled",
+        ):  # fmt: skip
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 def is_copy(name: str) -> bool:

@@ -13,6 +13,7 @@ from pefttools.methods import Capabilities, Target
 from .peft_bridge import PeftMethod
 from .prefix_config import PrefixConfig
 from .prefix_pairs import PairPrefix, check_pair, is_pair
+from .prefix_states import as_prefix
 from .virtual_tokens import check_prefix
 
 if TYPE_CHECKING:
@@ -69,11 +70,4 @@ class PrefixTuning(PeftMethod[PrefixConfig]):
         return config.length
 
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
-        from pefttools.deltas import AdapterDeltas, Prefix
-
-        heads = options["num_attention_heads"]
-        # PEFT keeps [length, 2 * layers * heads * head size].
-        states = state["prompt_embeddings"].view(
-            options["num_virtual_tokens"], options["num_layers"] * 2, heads, options["token_dim"] // heads
-        )
-        return AdapterDeltas({}, (Prefix(states.permute(1, 2, 0, 3).contiguous()),))
+        return as_prefix(state["prompt_embeddings"], options)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pefttools.methods import Capabilities, MethodConfig, Target
+from pefttools.methods import MethodConfig, Target
 
-from .peft_bridge import PeftMethod
-from .virtual_tokens import check_prompt, sizes
+from .prompts import PromptMethod
+from .virtual_tokens import sizes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from pefttools.deltas import AdapterDeltas
+    from torch import nn
 
 
 class PromptConfig(MethodConfig):
@@ -29,16 +27,13 @@ class PromptConfig(MethodConfig):
     )
 
 
-class PromptTuning(PeftMethod[PromptConfig]):
+class PromptTuning(PromptMethod[PromptConfig]):
     """Extra input embeddings."""
 
     name = "prompt"
     summary = "trained embeddings before the input"
     paper = "https://arxiv.org/abs/2104.08691"
-    state_prefix = "base_model."
     config = PromptConfig
-    # With padding between prompt and text, PEFT's second token already has another position than it was trained with.
-    capabilities = Capabilities(effect="virtual_tokens", all_inputs=False, left_padding=False, deltas=True)
     learning_rate = 3e-2
 
     def peft_config(self, model: nn.Module, config: PromptConfig, target: Target) -> Any:
@@ -52,14 +47,3 @@ class PromptTuning(PeftMethod[PromptConfig]):
             task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )
-
-    def check_model(self, config: PromptConfig, model: nn.Module) -> None:
-        check_prompt(model, self.name)
-
-    def virtual_tokens(self, config: PromptConfig) -> int:
-        return config.length
-
-    def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
-        from pefttools.deltas import AdapterDeltas, Prompt
-
-        return AdapterDeltas({}, (Prompt(state["prompt_embeddings"]),))

@@ -151,8 +151,7 @@ class Registry(Generic[T]):
         base = getattr(importlib.import_module(module), attribute)
         if not (isinstance(plugin, type) and issubclass(plugin, base)):
             raise ConfigError(
-                f"the {self.kind} {name!r} is {plugin!r}, which is not a subclass of {base.__module__}."
-                f"{base.__qualname__}"
+                f"the {self.kind} {name!r} is {plugin!r}, which is not a subclass of {module}.{attribute}"
             )
         return plugin
 

@@ -73,6 +73,8 @@ class TunedModel(nn.Module):
         #: parts of a batch's rows that a training pass keeps the activations of one at a time, where the task's loss is
         #: one of the whole batch
         self.parts = 1
+        #: forward passes whose gradients are added up for a step, which share the method's penalty
+        self.passes = 1
 
     @property
     def tokenizer(self) -> Any:
@@ -105,7 +107,7 @@ class TunedModel(nn.Module):
         num_items_in_batch: torch.Tensor | int | None = None,
         **batch: torch.Tensor,
     ) -> torch.Tensor:
-        """Logits of a batch, whose labels are ignored; with targets, the training loss.
+        """Logits of a batch, whose labels are ignored; with targets, the training loss and the method's penalty.
 
         Args:
             targets: labels, as the task collates them.
@@ -118,8 +120,11 @@ class TunedModel(nn.Module):
                 return self.spec.task.logits(self.transformer, self.head, batch)
             if self.parts > 1 and self.spec.task.loss_over_batch:
                 logits = logits_in_parts(self.spec.task, self.transformer, self.head, batch, self.parts)
-                return self.spec.task.loss(logits, targets, num_items_in_batch)
-            return self.spec.task.training_loss(self.transformer, self.head, batch, targets, num_items_in_batch)
+                loss = self.spec.task.loss(logits, targets, num_items_in_batch)
+            else:
+                loss = self.spec.task.training_loss(self.transformer, self.head, batch, targets, num_items_in_batch)
+        penalty = self.spec.method.penalty(self.transformer, self.spec.config) if self.training else None
+        return loss if penalty is None else loss + penalty / self.passes
 
     def run(self, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Logits of encoded examples, in eval mode and without gradients."""

@@ -35,6 +35,7 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
         }
         return {
             "summary": method.summary,
+            "can't be used": method.why_not or "",
             "trains": _TRAINS[can.trains],
             "effect": _EFFECTS[can.effect],
             "tasks": ["all that train a head"] if can.trains == "head" else ["all"],
@@ -65,7 +66,9 @@ _EFFECTS = {
 def _variants_of(can: Capabilities) -> list[str]:
     if can.variants is not None:
         return sorted(can.variants)
-    return ["all that are not quantized"] if can.trains == "base" else ["all"]
+    if can.trains == "base" or can.quantized is not None:
+        return ["all that are not quantized", *sorted(can.quantized or ())]
+    return ["all"]
 
 
 def _first_metric(task: type[Task[Any]]) -> str:

@@ -7,6 +7,7 @@ from .dense import Dense
 from .kind import DeltaKind
 from .low_rank import LowRank
 from .replace import Replace
+from .rows import EmbeddingRows
 from .scales import InputScale, OutputScale, WeightScale
 from .virtual import Prefix, Prompt, VirtualTokens
 
@@ -17,6 +18,7 @@ __all__ = [
     "Bottleneck",
     "DeltaKind",
     "Dense",
+    "EmbeddingRows",
     "InputScale",
     "LowRank",
     "NormBottleneck",

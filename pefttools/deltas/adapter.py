@@ -4,6 +4,7 @@ The order of the effects at a site, for an input ``x`` and the base module's wei
 
     x  = InputScale * x
     y  = W x + b                         of other parameters, where Replace gives some
+    y  = vectors[x]                      EmbeddingRows, for some tokens of an embedding
     y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm
     y  = y + Dense(x) + LowRank(x)
     y  = WeightScale * (y - b) + b       DoRA's: the bias is not scaled
@@ -26,12 +27,13 @@ from pefttools.deltas.dense import Dense
 from pefttools.deltas.kind import DeltaKind
 from pefttools.deltas.low_rank import LowRank
 from pefttools.deltas.replace import Replace
+from pefttools.deltas.rows import EmbeddingRows
 from pefttools.deltas.scales import InputScale, OutputScale, WeightScale
 from pefttools.deltas.virtual import VirtualTokens
 
 #: every kind, in the order in which they act
 KINDS: tuple[type[DeltaKind], ...] = (
-    InputScale, Replace, Dense, NormBottleneck, LowRank, WeightScale, OutputScale, Bias, Bottleneck,
+    InputScale, Replace, EmbeddingRows, Dense, NormBottleneck, LowRank, WeightScale, OutputScale, Bias, Bottleneck,
 )  # fmt: skip
 ORDER = {kind.name: position for position, kind in enumerate(KINDS)}
 

@@ -14,7 +14,16 @@ from transformers.trainer_callback import PrinterCallback
 from pefttools.compute.finite import FiniteLosses
 from pefttools.progress import Advance
 from pefttools.tasks.task import Example
-from pefttools.training.checkpoints import BEST, STATE, begin, mark_complete, put_state, read_state, write_state
+from pefttools.training.checkpoints import (
+    BEST,
+    OF_METHOD,
+    STATE,
+    begin,
+    mark_complete,
+    put_state,
+    read_state,
+    write_state,
+)
 from pefttools.training.gradients import check_gradients, without_gradient
 from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
@@ -62,6 +71,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         advance: Advance,
     ) -> None:
         self.tuned = model
+        model.passes = arguments.gradient_accumulation_steps
         self.made_from = made_from(prepared)
         self.config = prepared.recipe.training
         self.selection = prepared.selection
@@ -168,6 +178,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             return
         folder = Path(output_dir or self.args.output_dir)
         write_state(folder / STATE, self.tuned.trainable_state())
+        if own := self.tuned.spec.method.training_state(self.tuned.transformer):
+            write_state(folder / OF_METHOD, own)
         notes = {
             "step": str(self.best_step),
             "score": repr(self.best_score),
@@ -188,6 +200,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         put_state(self.tuned, read_state(folder / STATE)[0], str(folder))
+        if (folder / OF_METHOD).is_file():
+            self.tuned.spec.method.restore_training_state(self.tuned.transformer, read_state(folder / OF_METHOD)[0])
         self.best_state, notes = read_state(folder / BEST)
         self.best_step, self.best_score = int(notes["step"]), float(notes["score"])
         self.evaluations_without_progress = int(notes.get("without_progress", 0))
@@ -201,9 +215,15 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.note = ""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         model = self.trainer.tuned
-        model.spec.method.after_step(model.transformer, state.global_step)
+        model.spec.method.begin(model.transformer, model.spec.config, state.max_steps)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        model = self.trainer.tuned
+        model.spec.method.after_step(model.transformer, state.global_step + 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.advance(state.global_step, state.max_steps, self.note)
         # Also where it was so when the checkpoint was written that this training goes on from.
         if self.trainer.stopped_early:

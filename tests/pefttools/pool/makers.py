@@ -9,7 +9,10 @@ from typing import Any
 import torch
 
 import pefttools
+from pefttools.methods import methods
 from pefttools.tuned import TunedModel
+
+from ...methods import NEEDED, OTHERS
 
 TEXTS = ["a short text", "another text that is a good deal longer than the first", "third", "and one more, a fourth"]
 
@@ -28,6 +31,7 @@ VARIED: dict[str, list[dict[str, Any]]] = {
         {"size": 8, "placement": "feed-forward", "activation": "tanh"},
     ],
     "bitfit": [{}] * 4,
+    **{name: [NEEDED.get(name, {})] * 4 for name in OTHERS if methods.get(name).capabilities.deltas},
 }
 #: head of the task -> task
 TASKS: dict[str, dict[str, Any]] = {

@@ -8,104 +8,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pefttools.errors import ConfigError
+from pefttools.methods.facts import Capabilities, MethodConfig, Target, TaskFacts
 from pefttools.registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from pefttools.bases import BaseVariant
     from pefttools.deltas import AdapterDeltas
 
 
-class MethodConfig(BaseModel):
-    """Base of a method's options. Unknown keys are errors; defaults and ranges stand with the fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a method does to a model, from which follows what it goes with. Checked before anything is loaded.
-
-    Attributes:
-        trains: ``adapter``: parameters of its own, and the task's head; ``base``: the base's own weights, so that no
-            quantized variant will do; ``head``: nothing but the task's head; ``nothing``: the base stays as it is.
-        effect: ``weights``: a change of the base's weights, so that it can be merged; ``modules``: modules of its own;
-            ``virtual_tokens``: tokens of its own before a text; ``none``: the base does what it always does.
-        modalities: what the models that it works on may read, e.g. ``text``; None: whatever its effect allows.
-        variants: names of the base variants that it can stand on; None: whatever it trains allows.
-        gradient_checkpointing: it trains with activations recomputed in the backward pass.
-        all_inputs: it hands every input of the model on; False: tokens and their mask alone, without
-            `token_type_ids`, which tell the texts of a pair apart on BERT-like models.
-        left_padding: it gives the same where padding stands before a text, as in a batch that is generated for.
-        position_wise: it does the same to a token whatever stands beside it, so that several texts may share a row.
-        deltas: its trained state comes down to deltas, so that it can be pooled, exported and added up.
-    """
-
-    trains: Literal["adapter", "base", "head", "nothing"] = "adapter"
-    effect: Literal["weights", "modules", "virtual_tokens", "none"] = "modules"
-    modalities: frozenset[str] | None = None
-    variants: frozenset[str] | None = None
-    gradient_checkpointing: bool = True
-    all_inputs: bool = True
-    left_padding: bool = True
-    position_wise: bool = True
-    deltas: bool = False
-
-    @property
-    def mergeable(self) -> bool:
-        """Whether its trained state can be folded into the base's own weights."""
-        return self.effect in ("weights", "none")
-
-    @property
-    def packing(self) -> bool:
-        """Whether several texts may stand in one row."""
-        return self.position_wise and self.effect != "virtual_tokens"
-
-
-class TaskFacts(Protocol):
-    """What a method may know of a task before anything is loaded."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-
-    @property
-    def modality(self) -> str:
-        """What the model reads: ``text``, ``image``, ``audio`` or ``image-text``."""
-
-    @property
-    def generates(self) -> bool:
-        """Whether answers are texts from the base's own language head."""
-
-    @property
-    def why_no_head(self) -> str | None:
-        """Why there is no head that could be trained alone; None: there is one."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a task asks of the wrapped model.
-
-    Attributes:
-        task: the task's name.
-        peft_task_type: PEFT's name of the model class, e.g. ``SEQ_CLS``.
-        head_modules: names of modules inside the transformers model that are trained whole: its own task head.
-    """
-
-    task: str
-    peft_task_type: str
-    head_modules: tuple[str, ...] = field(default=())
 
 
 class Method(ABC, Generic[ConfigT]):
@@ -121,6 +39,10 @@ class Method(ABC, Generic[ConfigT]):
     capabilities: ClassVar[Capabilities] = Capabilities()
     #: learning rate where the recipe gives none, and the middle of a search; see `default_learning_rate`
     learning_rate: ClassVar[float]
+    #: why it can't be used at all; None: it can
+    why_not: ClassVar[str | None] = None
+    #: how much it trains depends on the numbers of the base's weights: without them nothing can be said of it
+    needs_weights: ClassVar[bool] = False
     #: names of stored tensors, as regular expressions -> the value at which they do nothing; None: they do nothing by
     #: themselves. Lets an adapter without effect be noticed; empty: not known of this method
     neutral: ClassVar[Mapping[str, float | None]] = {}
@@ -131,6 +53,8 @@ class Method(ABC, Generic[ConfigT]):
         Raises:
             ConfigError: this method, with these options, does not go with the variant or the task.
         """
+        if self.why_not is not None:
+            raise self.refusal()
         can = self.capabilities
         if can.modalities is not None and task.modality not in can.modalities:
             raise ConfigError(
@@ -151,12 +75,24 @@ class Method(ABC, Generic[ConfigT]):
                 f"the method {self.name!r} can't be used on the base variant {variant.name!r}",
                 hint=f"It can be used on: {', '.join(sorted(can.variants))}.",
             )
+        if can.quantized is not None and variant.quantized and variant.name not in can.quantized:
+            raise ConfigError(
+                f"the method {self.name!r} can't be used on the base variant {variant.name!r}: it has no layers for "
+                "weights that are stored so",
+                hint=f"Quantized variants that it can be used on: {', '.join(sorted(can.quantized)) or 'none'}.",
+            )
         if can.trains == "base" and variant.quantized:
             raise ConfigError(
                 f"the method {self.name!r} can't be used on the base variant {variant.name!r}: it trains the base's "
                 "own weights, which are quantized there",
                 hint="Choose a variant that is not quantized; `pefttools variants` lists them.",
             )
+
+    def refusal(self) -> ConfigError:
+        """What is said of a method that can't be used at all; see `why_not`."""
+        return ConfigError(
+            f"the method {self.name!r} can't be used: {self.why_not}", hint="`pefttools methods` lists those that can."
+        )
 
     def check_checkpointing(self) -> None:
         """Refuse activations that are recomputed in the backward pass.
@@ -260,8 +196,35 @@ class Method(ABC, Generic[ConfigT]):
         """
         return 0.0
 
+    def begin(self, model: nn.Module, config: ConfigT, total_steps: int) -> None:
+        """Called once before the first step of a training, or of what is left of one.
+
+        Args:
+            model: the wrapped model.
+            config: validated options.
+            total_steps: optimizer steps of the whole training, those before a checkpoint included.
+        """
+        return
+
+    def penalty(self, model: nn.Module, config: ConfigT) -> torch.Tensor | None:
+        """What is added to the loss of every training step, a scalar; None: nothing."""
+        return None
+
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after every optimizer step; does nothing by default."""
+        """Called after every optimizer step, while the gradients that it used are still there.
+
+        Args:
+            model: the wrapped model.
+            step: number of the step, from 1.
+        """
+        return
+
+    def training_state(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """What a training that goes on needs beside the trained parameters, for checkpoints; nothing by default."""
+        return {}
+
+    def restore_training_state(self, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `training_state` gave."""
         return
 
     @abstractmethod

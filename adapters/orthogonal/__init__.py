@@ -1,0 +1,1 @@
+"""Methods that rotate or reflect weights."""

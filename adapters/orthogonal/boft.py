@@ -1,0 +1,44 @@
+"""BOFT: the weight is rotated by a product of sparse rotations, and its outputs are scaled.
+
+Liu et al.: Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, https://arxiv.org/abs/2311.06243
+
+    y = s * W R x          R block-diagonal and orthogonal; s a trained factor per output
+
+The paper's R is a product of several such matrices, between which elements change places. PEFT makes more than one of
+them with a CUDA kernel alone, which it compiles when it is first used; one is what is trained here.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+
+
+class BOFTOptions(DropoutOptions):
+    """Options of BOFT."""
+
+    block_size: int | None = Field(
+        None,
+        ge=2,
+        description="size of a block, which divides the inputs of all layers; none: the largest up to 8 that does",
+    )
+
+
+class BOFT(PeftWeights[BOFTOptions]):
+    """Rotations and factors."""
+
+    name = "boft"
+    summary = "block-wise rotations of the weight, and factors of its outputs"
+    paper = "https://arxiv.org/abs/2311.06243"
+    config = BOFTOptions
+    learning_rate = 5e-3
+    peft_class = "BOFTConfig"
+    quantized = QUANTIZED
+    on_meta = False
+    divides = "block_size"
+    preferred = 8
+    always = {"boft_n_butterfly_factor": 1}  # noqa: RUF012
+
+    def decays_to(self, config: BOFTOptions, name: str) -> float | None:
+        return 1.0 if ".boft_s." in name else 0.0

@@ -1,0 +1,37 @@
+"""OFT: the weight is rotated, block by block.
+
+Qiu et al.: Controlling Text-to-Image Diffusion by Orthogonal Finetuning, https://arxiv.org/abs/2306.07280;
+Liu et al.: https://arxiv.org/abs/2506.19847 (the input is rotated instead, and the inverse is a series)
+
+    y = W R x          R block-diagonal and orthogonal, R = (I + Q) (I - Q)^-1, Q skew and trained
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+
+
+class OFTOptions(DropoutOptions):
+    """Options of OFT."""
+
+    block_size: int | None = Field(
+        None,
+        ge=2,
+        description="size of a block, which divides the inputs of all layers; none: the largest up to 32 that does",
+    )
+
+
+class OFT(PeftWeights[OFTOptions]):
+    """Block-wise rotations of weights."""
+
+    name = "oft"
+    summary = "block-wise rotations of the weight"
+    paper = "https://arxiv.org/abs/2306.07280"
+    config = OFTOptions
+    learning_rate = 2e-3
+    peft_class = "OFTConfig"
+    quantized = QUANTIZED
+    divides = "block_size"
+    preferred = 32

@@ -1,0 +1,1 @@
+"""Methods whose layers share matrices or vectors, and train little else."""

@@ -1,0 +1,1 @@
+"""Methods that train a few entries of each weight."""

@@ -1,0 +1,30 @@
+"""Super-Tuning: the largest entries of each weight are trained.
+
+Super-Tuning: https://arxiv.org/abs/2607.09287
+
+    W' = W + S          S is zero but for the entries where W is largest (or smallest)
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..peft_weights import LayerOptions, PeftWeights
+
+
+class SuperTuningOptions(LayerOptions):
+    """Options of Super-Tuning."""
+
+    sparsity: float = Field(0.99, ge=0, lt=1, description="share of entries that are left as they are")
+    select_top: bool = Field(True, description="train the largest entries; false: the smallest")
+
+
+class SuperTuning(PeftWeights[SuperTuningOptions]):
+    """Sparse changes at the largest entries."""
+
+    name = "supertuning"
+    summary = "the largest entries of each weight"
+    paper = "https://arxiv.org/abs/2607.09287"
+    config = SuperTuningOptions
+    learning_rate = 2e-3
+    peft_class = "SupertuningConfig"

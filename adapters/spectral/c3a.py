@@ -1,0 +1,36 @@
+"""C3A: circular convolutions, block by block.
+
+Parameter-Efficient Fine-Tuning via Circular Convolution, https://arxiv.org/abs/2407.19342
+
+    y = W x + C x          each block of C is circulant: made of one trained row
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..peft_weights import LayerOptions, PeftWeights
+
+
+class C3AOptions(LayerOptions):
+    """Options of C3A."""
+
+    block_size: int | None = Field(
+        None,
+        ge=2,
+        description="size of a block, which divides the sizes of all layers; none: the largest up to 64 that does",
+    )
+
+
+class C3A(PeftWeights[C3AOptions]):
+    """Block-circulant changes of weights."""
+
+    name = "c3a"
+    summary = "block-circulant changes of the weight"
+    paper = "https://arxiv.org/abs/2407.19342"
+    config = C3AOptions
+    learning_rate = 5e-2
+    peft_class = "C3AConfig"
+    # zeros: PEFT's default starts beside the base
+    always = {"init_weights": True}  # noqa: RUF012
+    divides = "block_size"

@@ -1,0 +1,76 @@
+"""Types of adapters that PEFT has, and that can't be trained from a configuration: named here, each with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pefttools.methods import Capabilities, Method, MethodConfig, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class _Unavailable(Method[MethodConfig]):
+    """A method that is refused before anything is loaded."""
+
+    library = "peft"
+    config = MethodConfig
+    capabilities = Capabilities()
+    learning_rate = 1e-3
+
+    def wrap(self, model: nn.Module, config: MethodConfig, target: Target) -> nn.Module:
+        raise self.refusal()
+
+    def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
+        raise self.refusal()
+
+    def load(self, model: nn.Module, folder: Path, config: MethodConfig, target: Target) -> nn.Module:
+        raise self.refusal()
+
+
+class CPT(_Unavailable):
+    """Context-aware prompt tuning, https://arxiv.org/abs/2410.17222."""
+
+    name = "cpt"
+    summary = "virtual tokens that begin as examples of the task"
+    paper = "https://arxiv.org/abs/2410.17222"
+    why_not = (
+        "it starts from worked examples, token by token with the part that each plays, and weighs the loss by them"
+    )
+
+
+class MultitaskPromptTuning(_Unavailable):
+    """Multitask prompt tuning, https://arxiv.org/abs/2303.02861."""
+
+    name = "multitask_prompt_tuning"
+    summary = "one prompt for several tasks, and a small change of it for each"
+    paper = "https://arxiv.org/abs/2303.02861"
+    why_not = "every row needs the number of its task; for one task it is prompt tuning, the method 'prompt'"
+
+
+class Poly(_Unavailable):
+    """Polytropon, https://arxiv.org/abs/2202.13914."""
+
+    name = "poly"
+    summary = "a mixture of low-rank updates for each of several tasks"
+    paper = "https://arxiv.org/abs/2202.13914"
+    why_not = "every row needs the number of its task; for one task it is LoRA, the method 'lora'"
+
+
+class Shadow(_Unavailable):
+    """ShadowPEFT, https://arxiv.org/abs/2604.19254."""
+
+    name = "shadow"
+    summary = "a small network beside the base that corrects the states of its layers"
+    paper = "https://arxiv.org/abs/2604.19254"
+    why_not = "PEFT 0.21 can't run it on the models of transformers 5: a layer is given a pair where it takes states"
+
+
+class XLora(_Unavailable):
+    """X-LoRA, https://arxiv.org/abs/2402.07148."""
+
+    name = "xlora"
+    summary = "a router over LoRA adapters that were trained before"
+    paper = "https://arxiv.org/abs/2402.07148"
+    why_not = "it mixes adapters that were trained before, in a folder each, which PEFT reads past every check"

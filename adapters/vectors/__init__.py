@@ -1,0 +1,1 @@
+"""Methods that train vectors: biases, norms, embeddings of tokens."""

@@ -1,0 +1,219 @@
+"""What PEFT's layers do to weights, read off the layers themselves.
+
+A layer is given the identity, in eval mode: what it returns, less what the base's layer returns, is the change of the
+weight, ``dW = (L(I) - base(I))^T``, and for zeros the change of the bias. Whether it is one at all is then checked on
+random inputs. PEFT's own ``get_delta_weight`` is no additive change for rotations and products with the weight.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from pefttools.deltas import AdapterDeltas, Bias, DeltaKind, Dense, LowRank, SiteDelta
+from pefttools.deltas.weights import dense_weight
+from pefttools.errors import ArtifactError, ConfigError
+from pefttools.sites import input_size, is_linear, output_size
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+#: what is left over, relative to the change: far above float64's rounding, far below anything that was trained
+_EXACT = 1e-6
+#: of layers that compute a part in float32, relative to the base's weight
+_NOISE = 1e-5
+_PREFIX = "base_model.model."
+
+
+class WeightMethod(Protocol):
+    """What is asked of a method."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def rank(self, options: Mapping[str, Any], inputs: int, outputs: int) -> int | None:
+        """Highest rank that the change of a weight may have."""
+
+
+def read_changes(
+    method: WeightMethod, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module
+) -> AdapterDeltas:
+    """The changes of weights and biases that an adapter makes.
+
+    Args:
+        method: which method trained it.
+        state: PEFT's tensors, by their names in the transformers model, without those of task heads.
+        options: PEFT's ``adapter_config.json``.
+        model: the base; it stays as it is.
+
+    Raises:
+        ArtifactError: the tensors do not fit the model.
+        ConfigError: a layer does something else than to change a weight and a bias.
+    """
+    config = _configuration(options)
+    names = _targets(config, model)
+    if _weightless(model.get_submodule(names[0])):
+        return AdapterDeltas({name: _planned(method, options, model.get_submodule(name)) for name in names})
+    adapted = _adapted(config, state, model, names)
+    sites = {}
+    dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
+    for name in names:
+        found = _change(method, options, adapted.get_submodule(_PREFIX + name), name, dtype)
+        if found.parts:
+            sites[name] = found
+    return AdapterDeltas(sites)
+
+
+def _configuration(options: dict[str, Any]) -> PeftConfig:
+    from peft import PeftConfig
+
+    from .lora_experts import exact
+
+    # Heads and the kind of model are none of its business: only layers are looked at.
+    config = PeftConfig.from_peft_type(**{**options, "task_type": None, "modules_to_save": None})
+    if not isinstance(config.target_modules, str | None):
+        config.target_modules = set(exact(config.target_modules))
+    return config
+
+
+def _targets(config: PeftConfig, model: nn.Module) -> list[str]:
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    named = model.named_modules()
+    names = [name for name, module in named if is_linear(module) and check_target_module_exists(config, name)]
+    if not names:
+        raise ArtifactError("the adapter acts on no layer of the model")
+    return names
+
+
+def _adapted(config: PeftConfig, state: dict[str, torch.Tensor], model: nn.Module, names: Iterable[str]) -> nn.Module:
+    """PEFT's layers with the adapter's tensors, around copies of the base's layers, and nothing else of the model."""
+    import peft
+
+    layers = nn.Module()
+    for name in names:
+        parent = layers
+        *path, last = name.split(".")
+        for part in path:
+            if part not in parent._modules:
+                parent.add_module(part, nn.Module())
+            parent = parent._modules[part]  # type: ignore[assignment]
+        parent.add_module(last, _twin(model.get_submodule(name)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what only a whole model has
+        adapted: nn.Module = peft.PeftModel(layers, config)
+        named = {name if name.startswith("base_model.") else _PREFIX + name: value for name, value in state.items()}
+        result = peft.set_peft_model_state_dict(adapted, named)
+    if result.unexpected_keys:
+        raise ArtifactError(f"the adapter's tensor {result.unexpected_keys[0]} does not fit the model")
+    return adapted.eval()
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A plain layer on the CPU, of a quantized one with the weight that it stands for.
+
+    In float32, as the base was when PEFT computed what it keeps of it, such as singular vectors.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    weight = dense_weight(module).to("cpu", torch.float32)
+    bias = getattr(module, "bias", None)
+    outputs, inputs = weight.shape
+    with torch.device("meta"):
+        transposed = isinstance(module, Conv1D)
+        layer: nn.Module = Conv1D(outputs, inputs) if transposed else nn.Linear(inputs, outputs, bias=bias is not None)
+    layer.weight = nn.Parameter(weight.T.contiguous() if transposed else weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().to("cpu", torch.float32), requires_grad=False)
+    return layer
+
+
+def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: str, dtype: torch.dtype) -> SiteDelta:
+    """What a layer does that the base's layer does not."""
+    with torch.no_grad():
+        try:
+            change, bias = _pushed(copy.deepcopy(layer).double(), method, name)
+        except RuntimeError:  # some part of it is kept in float32 whatever it is told
+            change, bias = _pushed(layer.float(), method, name)
+    parts: list[DeltaKind] = []
+    if bool(change.any()):
+        outputs, inputs = change.shape
+        rank = method.rank(options, inputs, outputs)
+        noise = _NOISE * float(torch.linalg.matrix_norm(layer.get_base_layer().weight.double()))
+        pays = _pays(rank, inputs, outputs)
+        parts.append(_factors(change, rank, dtype, noise) if pays else Dense(change.to(dtype)))
+    if bool(bias.any()):
+        parts.append(Bias(bias.to(dtype)))
+    return SiteDelta(*parts)
+
+
+def _pushed(layer: Any, method: WeightMethod, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Changes of the weight ``[out, in]`` and of the bias ``[out]``.
+
+    Raises:
+        ConfigError: it does something else than that.
+    """
+    base = layer.get_base_layer()
+    inputs, like = input_size(base), base.weight
+
+    def added(x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = layer(x.clone()) - base(x)
+        return found
+
+    bias = added(like.new_zeros(1, 1, inputs))[0, 0]
+    change = (added(torch.eye(inputs, dtype=like.dtype)[None])[0] - bias).T.contiguous()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, inputs, dtype=like.dtype, generator=generator)
+    wanted = added(x)
+    off = float((x @ change.T + bias - wanted).abs().max())
+    # A layer in float32 inside adds up in another order, of sums as large as the base's own.
+    if off > _EXACT * max(1.0, float(wanted.abs().max()), float(base(x).abs().max())):
+        raise ConfigError(
+            f"the method {method.name!r} does more at {name} than to change a weight (off by {off:.1e}): the adapter "
+            "has no delta form: it can't be pooled, exported or composed",
+            hint="Serve it alone, by pefttools.load.",
+        )
+    return change, bias
+
+
+def _pays(rank: int | None, inputs: int, outputs: int) -> bool:
+    """Whether factors of this rank are smaller than the weight."""
+    return rank is not None and rank * (inputs + outputs) < inputs * outputs
+
+
+def _factors(change: torch.Tensor, rank: int | None, dtype: torch.dtype, noise: float) -> DeltaKind:
+    """The change as factors of this rank, where it has no more but for noise; else as it is.
+
+    Its range is that of its products with random vectors (Halko, Martinsson, Tropp: Finding structure with randomness,
+    https://arxiv.org/abs/0909.4061), which is exact for a matrix of that rank.
+    """
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(change.shape[1], rank or 0, dtype=change.dtype, generator=generator)
+    basis = torch.linalg.qr(change @ probes).Q
+    low = LowRank(basis.T @ change, basis)
+    left = torch.linalg.matrix_norm(change - low.dense())
+    if float(left) > noise + _EXACT * float(torch.linalg.matrix_norm(change)):
+        return Dense(change.to(dtype))
+    return LowRank(low.a.to(dtype), low.b.to(dtype))
+
+
+def _planned(method: WeightMethod, options: Mapping[str, Any], layer: nn.Module) -> SiteDelta:
+    """What a layer that has no weights yet would be given, for the sizes alone."""
+    inputs, outputs = input_size(layer), output_size(layer)
+    rank = method.rank(options, inputs, outputs)
+    if rank is not None and _pays(rank, inputs, outputs):
+        return SiteDelta(LowRank(torch.zeros(rank, inputs), torch.zeros(outputs, rank)))
+    return SiteDelta(Dense(torch.zeros(outputs, inputs)))
+
+
+def _weightless(module: nn.Module) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    weight = next(module.parameters())
+    return weight.is_meta or isinstance(weight, FakeTensor)

@@ -1,0 +1,141 @@
+"""What methods of PEFT that change weights have in common: their sizes, their options, and how their changes are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import pefttools
+from pefttools.adapters.low_rank.lily import Lily
+from pefttools.adapters.weight_reader import read_changes
+from pefttools.deltas import Bias, Dense, LowRank
+from pefttools.errors import ConfigError
+from pefttools.methods import methods
+from pefttools.testing.methods import _train
+from pefttools.testing.rows import encoded_rows
+from pefttools.tuned import TunedModel
+
+from ..methods import OTHERS, choice_of
+
+TASK = {"name": "sequence-classification", "head": "mean"}
+
+
+def _wrap(base: str, method: dict[str, Any], **options: Any) -> TunedModel:
+    return pefttools.wrap(base, method, task=TASK, labels=["a", "b"], precision="float32", **options)
+
+
+@pytest.mark.parametrize("name", ["c3a", "road", "vblora", "oft", "boft"])
+def test_a_size_divides_those_of_all_layers(name: str, tiny_bert: str) -> None:
+    plugin = methods.get(name)
+    option = plugin.divides  # type: ignore[attr-defined]
+    assert _wrap(tiny_bert, {"name": name}).count().trainable > 0
+    with pytest.raises(ConfigError, match=rf"{name}\.{option} is 24, which does not divide the sizes of .*, 64 and 64"):
+        _wrap(tiny_bert, {"name": name, option: 24})
+
+
+def test_further_options_of_peft_are_passed_on(tiny_bert: str) -> None:
+    plain = _wrap(tiny_bert, {"name": "vera", "r": 4})
+    other = _wrap(tiny_bert, {"name": "vera", "r": 4, "peft": {"d_initial": 0.5}})
+    name = next(name for name, _ in plain.named_parameters() if "vera_lambda_d" in name)
+    assert float(plain.get_parameter(name).detach().mean()) == pytest.approx(0.1)
+    assert float(other.get_parameter(name).detach().mean()) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"d_inital": 0.5}, "PEFT's VeraConfig has no option 'd_inital'"),
+        ({"vera_dropout": 0.5}, "vera_dropout is set by pefttools"),
+        ({"target_modules": ["query"]}, "target_modules is set by pefttools"),
+    ],
+)
+def test_options_that_peft_does_not_have_are_refused(options: dict[str, Any], said: str, tiny_bert: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _wrap(tiny_bert, {"name": "vera", "peft": options})
+
+
+LINEAR = [
+    name
+    for name in OTHERS
+    if methods.get(name).capabilities.deltas and methods.get(name).capabilities.effect == "weights"
+    and name not in ("ln_tuning", "beft", "trainable_tokens")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_changes_are_those_of_the_merged_weights(name: str, tiny_bert: str, tmp_path: Path) -> None:
+    """PEFT's own merging is another way to the same weights; declared ranks hold, and small ones are stored so."""
+    model = _wrap(tiny_bert, choice_of(name))
+    _train(model, encoded_rows(model, None))
+    pefttools.save(model, tmp_path / "a")
+    base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
+    spec = model.spec
+    found = spec.method.deltas(tmp_path / "a", base, spec.config, spec.target)
+    merged = spec.method.merge(model.transformer)
+    kinds = set()
+    for site, delta in found.sites.items():
+        layer, plain = merged.get_submodule(site), base.get_submodule(site)
+        change = delta.get(LowRank) or delta.get(Dense)
+        if change is not None:
+            kinds.add(change.name)
+            dense = change.dense() if isinstance(change, LowRank) else change.change
+            wanted = layer.weight - plain.weight
+            torch.testing.assert_close(dense, wanted, atol=2e-6 * max(1.0, float(layer.weight.abs().max())), rtol=0)
+        if (bias := delta.get(Bias)) is not None:
+            torch.testing.assert_close(bias.vector, layer.bias - plain.bias, atol=1e-6, rtol=0)
+    assert kinds == ({"low_rank"} if name in SMALL else LARGER.get(name, {"dense"})), kinds
+
+
+#: on layers of 64 x 64 and 64 x 128: of so small a rank that factors are smaller than the change, of some on some
+SMALL = {"adalora", "adamss", "deft", "delora", "hra", "tinylora", "unilora", "vblora"}
+LARGER = {name: {"low_rank", "dense"} for name in ("peanut", "psoft")}
+
+
+def test_what_is_no_change_of_weights_is_refused_by_name(tiny_bert: str, tmp_path: Path) -> None:
+    """Lily's mixture depends on its input: the identity alone would not show it."""
+    from pefttools.adapters.peft_bridge import CONFIG, WEIGHTS
+    from pefttools.deltas.weights import read_state
+
+    model = _wrap(tiny_bert, {"name": "lily"})
+    _train(model, encoded_rows(model, None))
+    pefttools.save(model, tmp_path / "a")
+    import json
+
+    options = json.loads((tmp_path / "a" / CONFIG).read_text())
+    state = {name.removeprefix("base_model.model."): t for name, t in read_state(tmp_path / "a" / WEIGHTS).items()}
+    base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
+    with pytest.raises(ConfigError, match="'lily' does more at encoder.layer.0.* than to change a weight"):
+        read_changes(Lily(), state, options, base)
+
+
+def test_reading_changes_leaves_the_base_as_it_is(tiny_bert: str, tmp_path: Path) -> None:
+    model = _wrap(tiny_bert, {"name": "hira"})
+    _train(model, encoded_rows(model, None))
+    pefttools.save(model, tmp_path / "a")
+    base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer.double()
+    before = {name: p.clone() for name, p in base.named_parameters()}
+    modules = {name: type(module) for name, module in base.named_modules()}
+    spec = model.spec
+    found = spec.method.deltas(tmp_path / "a", base, spec.config, spec.target)
+    assert all(torch.equal(p, before[name]) and p.dtype == torch.float64 for name, p in base.named_parameters())
+    assert {name: type(module) for name, module in base.named_modules()} == modules
+    change = next(iter(found.sites.values())).get(Dense)
+    assert change is not None and change.change.dtype == torch.float64
+
+
+def test_the_head_of_a_model_is_refused_where_peft_cannot_train_it(tiny_bert: str) -> None:
+    task = {"name": "sequence-classification", "head": "model"}
+    with pytest.raises(ConfigError, match="'trainable_tokens' can't train the model's own head"):
+        pefttools.wrap(tiny_bert, choice_of("trainable_tokens"), task=task, labels=["a", "b"])
+
+
+def test_norms_alone_are_norms(tiny_bert: str) -> None:
+    model = _wrap(tiny_bert, {"name": "ln_tuning"})
+    norms = sum(p.numel() for m in model.transformer.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters())
+    assert model.count().trainable - model.count().head == norms // 2  # PEFT keeps the base's own beside
+    with pytest.raises(pefttools.PeftToolsError, match="none of the chosen modules is a normalization layer"):
+        _wrap(tiny_bert, {"name": "ln_tuning", "targets": ["query"]})
