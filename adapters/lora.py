@@ -1,14 +1,17 @@
 """LoRA and its relatives, by PEFT.
 
-LoRA    y = W x + (alpha / r) B A x             https://arxiv.org/abs/2106.09685
-rsLoRA  alpha / sqrt(r) instead of alpha / r    https://arxiv.org/abs/2312.03732
-DoRA    magnitude and direction apart           https://arxiv.org/abs/2402.09353
-PiSSA   starts at W's principal components      https://arxiv.org/abs/2404.02948
+LoRA     y = W x + (alpha / r) B A x             https://arxiv.org/abs/2106.09685
+rsLoRA   alpha / sqrt(r) instead of alpha / r    https://arxiv.org/abs/2312.03732
+DoRA     magnitude and direction apart           https://arxiv.org/abs/2402.09353
+LoRA+    B learns faster than A                  https://arxiv.org/abs/2402.12354
+LoRA-FA  A stays as it is                        https://arxiv.org/abs/2308.03303
+
+Where A and B begin: `lora_starts`.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +19,21 @@ from pydantic import Field
 
 from pefttools.bases import BaseVariant
 from pefttools.errors import ArtifactError, ConfigError
-from pefttools.files import canonical_json
-from pefttools.methods import Capabilities, MethodConfig, Target, TaskFacts
+from pefttools.methods import Capabilities, MethodConfig, Pass, Target, TaskFacts
 from pefttools.sites import ALL_LINEAR, ends, match_modules
 
 from .lora_experts import exact, experts_of, in_order, packed_experts, take_back_updates
-from .peft_bridge import CONFIG, WEIGHTS, PeftMethod, refuse_pairs_of_options
+from .lora_starts import (
+    FROM_DATA,
+    RESIDUAL,
+    Start,
+    free_gradients,
+    of_peft,
+    remember_start,
+    say_as_update,
+    set_directions,
+)
+from .peft_bridge import PeftMethod, refuse_pairs_of_options
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +42,6 @@ if TYPE_CHECKING:
     from pefttools.deltas import AdapterDeltas, SiteDelta
 
 _A, _B, _BIAS, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector"
-_INITIAL = "pissa_initial"
 
 
 class LoraConfig(MethodConfig):
@@ -51,14 +62,24 @@ class LoraConfig(MethodConfig):
     rslora: bool = Field(False, description="rank-stabilized scale alpha / sqrt(r)")
     dora: bool = Field(False, description="weight-decomposed LoRA: train magnitude and direction separately")
     lean: bool = Field(True, description="save memory in the backward pass; off: PEFT's own layers")
-    pissa: bool = Field(False, description="initialise with the principal components (PiSSA); needs a float32 base")
+    start: Start = Field("zero", description="where the factors begin; olora and pissa need a float32 base")
+    pissa: bool = Field(False, description="the same as start=pissa")
+    b_rate: float = Field(1.0, gt=0, description="learning rate of B as a multiple of A's (LoRA+: 16)")
+    frozen_a: bool = Field(
+        False, description="train B alone, with gradients as if the whole update were free (LoRA-FA)"
+    )
+
+    @property
+    def begin_at(self) -> Start:
+        """Where the factors begin."""
+        return "pissa" if self.pissa else self.start
 
 
 class Lora(PeftMethod[LoraConfig]):
     """Low-rank updates of linear layers."""
 
     name = "lora"
-    summary = "low-rank updates; options rslora, dora, pissa"
+    summary = "low-rank updates; options rslora, dora, start, b_rate, frozen_a"
     paper = "https://arxiv.org/abs/2106.09685"
     config = LoraConfig
     capabilities = Capabilities(effect="weights", deltas=True)
@@ -67,13 +88,21 @@ class Lora(PeftMethod[LoraConfig]):
 
     def check(self, config: LoraConfig, variant: BaseVariant, task: TaskFacts) -> None:
         super().check(config, variant, task)
-        refuse_pairs_of_options({"lora.dora": config.dora, "lora.pissa": config.pissa})
-        for name in ("dora", "pissa", "dropout"):
-            refuse_pairs_of_options({"lora.experts": config.experts, f"lora.{name}": bool(getattr(config, name))})
-        if config.pissa and variant.name != "float32":
+        start, begun = config.begin_at, f"lora.start={config.begin_at}"
+        if config.pissa and config.start not in ("zero", "pissa"):
+            raise ConfigError(f"lora.pissa and lora.start={config.start} are mutually exclusive", hint="Choose one.")
+        refuse_pairs_of_options({"lora.dora": config.dora, begun: start not in ("zero", "gaussian")})
+        refuse_pairs_of_options({"lora.dora": config.dora, "lora.frozen_a": config.frozen_a})
+        refuse_pairs_of_options({"lora.b_rate": config.b_rate != 1.0, "lora.frozen_a": config.frozen_a})
+        for name, given in (
+            ("dora", config.dora), ("dropout", config.dropout), ("frozen_a", config.frozen_a),
+        ):  # fmt: skip
+            refuse_pairs_of_options({"lora.experts": config.experts, f"lora.{name}": bool(given)})
+        refuse_pairs_of_options({"lora.experts": config.experts, begun: start != "zero"})
+        if start in RESIDUAL and variant.name != "float32":
             raise ConfigError(
-                f"lora.pissa can't be used on the base variant {variant.name!r}: it rewrites the base's weights",
-                hint="Use the variant float32, or leave pissa off.",
+                f"{begun} can't be used on the base variant {variant.name!r}: it rewrites the base's weights",
+                hint="Use the variant float32, or another start.",
             )
 
         if config.dora and variant.name == "int8":
@@ -84,7 +113,19 @@ class Lora(PeftMethod[LoraConfig]):
 
     def decays_to(self, config: LoraConfig, name: str) -> float | None:
         # PiSSA's factors hold the principal components of the base's own weights: decay to zero would erase those.
-        return None if config.pissa and ".lora_" in name else 0.0
+        return None if config.begin_at in RESIDUAL and ".lora_" in name else 0.0
+
+    def rate_factor(self, config: LoraConfig, name: str) -> float:
+        return config.b_rate if ".lora_B." in name else 1.0
+
+    def reads_rows(self, config: LoraConfig) -> bool:
+        return config.begin_at in FROM_DATA
+
+    def prepare(self, model: nn.Module, config: LoraConfig, passes: Iterable[Pass]) -> None:
+        if config.begin_at in FROM_DATA:
+            set_directions(model, passes)
+            if config.frozen_a:
+                free_gradients(model)
 
     def idle_options(self, config: LoraConfig, variant: BaseVariant) -> list[str]:
         if config.dora and "lean" in config.model_fields_set:
@@ -106,7 +147,7 @@ class Lora(PeftMethod[LoraConfig]):
             target_parameters=experts_of(model) if config.experts else None,
             use_rslora=config.rslora,
             use_dora=config.dora,
-            init_lora_weights="pissa" if config.pissa else True,
+            init_lora_weights=of_peft(config.begin_at),
             task_type=target.peft_task_type or None,
             modules_to_save=list(target.head_modules) or None,
         )
@@ -139,17 +180,25 @@ class Lora(PeftMethod[LoraConfig]):
             from .lora_function import keep_less
 
             keep_less(wrapped)
-        if config.pissa:
-            # Needed at saving, to say the trained state as an update of the original base.
-            initial = {key: tensor.detach().cpu().clone() for key, tensor in _lora_state(wrapped).items()}
-            object.__setattr__(wrapped, _INITIAL, initial)
+        if config.begin_at in RESIDUAL:
+            remember_start(wrapped)
+        if config.frozen_a:
+            free_gradients(wrapped)
         return wrapped
 
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
         super().save(model, folder, base_id)
-        initial = getattr(model, _INITIAL, None)
-        if initial is not None:
-            _rewrite_pissa(folder, initial)
+        say_as_update(model, folder)
+
+    def training_state(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        # What is frozen and random stands in no checkpoint of what is trained.
+        return {name: p.detach() for name, p in model.named_parameters() if ".lora_A." in name and not p.requires_grad}
+
+    def restore_training_state(self, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+        for name, value in state.items():
+            parameter = model.get_parameter(name)
+            parameter.data = value.to(parameter)
+        free_gradients(model)
 
     def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, Bias, SiteDelta
@@ -215,36 +264,3 @@ def _site(state: dict[str, torch.Tensor], name: str, options: dict[str, Any], mo
     weight = dense_weight(model.get_submodule(name)).to(magnitude.dtype)
     norm = torch.linalg.norm(weight + low_rank.dense().to(weight.device), dim=1)
     return SiteDelta(low_rank, WeightScale(magnitude.to(norm.device) / norm), bias)
-
-
-def _lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    import peft
-
-    state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {key: tensor for key, tensor in state.items() if key.endswith((_A, _B))}
-
-
-def _rewrite_pissa(folder: Path, initial: dict[str, torch.Tensor]) -> None:
-    """Turn PiSSA's files into a plain LoRA of rank 2r on the original base: ``B A - B0 A0 = [B, -B0] [A; A0]``."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    state = load_file(folder / WEIGHTS)
-    for key, start in initial.items():
-        if key.endswith(_A):
-            state[key] = torch.cat([state[key], start], dim=0)
-        else:
-            state[key] = torch.cat([state[key], -start], dim=1)
-    save_file(
-        {key: tensor.contiguous() for key, tensor in state.items()},
-        folder / WEIGHTS,
-        metadata={"format": "pt"},
-    )
-
-    path = folder / CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
-    # The scale of the update must stay alpha / r (or alpha / sqrt(r)) of the rank that was trained.
-    config["lora_alpha"] *= 2**0.5 if config["use_rslora"] else 2
-    config["r"] *= 2
-    config["init_lora_weights"] = True
-    path.write_text(canonical_json(config), encoding="utf-8")

@@ -78,6 +78,12 @@ def wrap(
         found, variant, chosen, config, chosen_task, labels,
         precision=precision, seed=seed, device=default_device(),
     )  # fmt: skip
+    if chosen.reads_rows(config):
+        warnings.warn(
+            f"with these options the method {chosen.name!r} starts from the rows that are trained on: call "
+            "model.spec.method.prepare(model.transformer, model.spec.config, passes) before your loop, or use train()",
+            stacklevel=2,
+        )
     if model.autocast == torch.float16:
         warnings.warn(
             "this model computes in float16, where small gradients vanish: scale the loss of your loop "

@@ -1,6 +1,6 @@
 """Tuning methods: their contract, and the registry of those that are installed."""
 
-from .facts import Capabilities, MethodConfig, Target, TaskFacts
+from .facts import Capabilities, MethodConfig, Pass, Target, TaskFacts
 from .method import Method, methods
 
-__all__ = ["Capabilities", "Method", "MethodConfig", "Target", "TaskFacts", "methods"]
+__all__ = ["Capabilities", "Method", "MethodConfig", "Pass", "Target", "TaskFacts", "methods"]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+
+#: runs a batch of training rows through the model, and gives its loss
+Pass = Callable[[], "torch.Tensor"]
 
 
 class MethodConfig(BaseModel):

@@ -7,12 +7,12 @@ pefttools knows a method by name. See docs/plugin-guide.md.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pefttools.errors import ConfigError
-from pefttools.methods.facts import Capabilities, MethodConfig, Target, TaskFacts
+from pefttools.methods.facts import Capabilities, MethodConfig, Pass, Target, TaskFacts
 from pefttools.registry import Registry
 
 if TYPE_CHECKING:
@@ -195,6 +195,24 @@ class Method(ABC, Generic[ConfigT]):
             The value; None where no single value is right and the parameter is not to decay.
         """
         return 0.0
+
+    def reads_rows(self, config: ConfigT) -> bool:
+        """Whether `prepare` is needed before a training begins."""
+        return False
+
+    def prepare(self, model: nn.Module, config: ConfigT, passes: Iterable[Pass]) -> None:
+        """Called once before a training that begins anew: for what starts from the rows that are trained on.
+
+        Args:
+            model: the wrapped model.
+            config: validated options.
+            passes: one for each batch of training rows, in a random order.
+        """
+        return
+
+    def rate_factor(self, config: ConfigT, name: str) -> float:
+        """What the learning rate of a trained parameter, by its name in the wrapped model, is multiplied by."""
+        return 1.0
 
     def begin(self, model: nn.Module, config: ConfigT, total_steps: int) -> None:
         """Called once before the first step of a training, or of what is left of one.

@@ -136,6 +136,8 @@ def _train(model: TunedModel, examples: Sequence[dict[str, Any]]) -> None:
     optimizer = torch.optim.AdamW(trained, lr=0.02)
     of_method = _of_method(model)
     moved = dict.fromkeys(of_method, False)
+    if method.reads_rows(model.spec.config):
+        method.prepare(model.transformer, model.spec.config, [lambda: model(**batch, targets=labels)])
     model.train()
     method.begin(model.transformer, model.spec.config, _STEPS)
     for step in range(1, _STEPS + 1):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pefttools.compute.deterministic import deterministic
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
+from pefttools.methods import Pass
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation
@@ -100,6 +103,8 @@ def fit(
     _announce(prepared, model, rates, reporter)
     if prepared.method.capabilities.trains == "nothing":
         return _as_it_is(prepared, model, reporter)
+    if checkpoint is None and prepared.parent is None:
+        prepared.method.prepare(model.transformer, prepared.config, _passes(prepared, model))
     before = _ready(prepared, model, reporter)
     trainer, spent = _run(prepared, model, rates, reporter, work, checkpoint)
     evaluation, why = Evaluation({}), None
@@ -159,6 +164,27 @@ def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float |
     if is_main_process() and not knows_a_bar(task, validation, prepared.labels):
         return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)
     return None
+
+
+def _passes(prepared: Prepared, model: TunedModel) -> Iterator[Pass]:
+    """A pass for each batch of training rows, once, in a random order."""
+    import torch
+
+    from pefttools.compute.moving import all_moved
+
+    settings = prepared.recipe.training
+    rows, size = prepared.examples.train, settings.batch_size // settings.microbatches
+    generator = torch.Generator().manual_seed(prepared.recipe.seed)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+
+    def run(chosen: list[int]) -> torch.Tensor:
+        batch = prepared.task.training_batch(model, [rows[index] for index in chosen])
+        moved = all_moved(batch, model.device)
+        found: torch.Tensor = model(targets=moved.pop("labels"), **moved)
+        return found
+
+    for start in range(0, len(order), size):
+        yield partial(run, order[start : start + size])
 
 
 def _run(

@@ -21,7 +21,8 @@ def _recipe(base: str, folder: Path, output: str, **training: Any) -> dict[str, 
     path = folder / "rows.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
     return {
-        "base": base, "method": {"name": "adalora", "r": 2, "initial_r": 4}, "data": {"train": str(path), "validation": 0.2},
+        "base": base, "method": {"name": "adalora", "r": 2, "initial_r": 4},
+        "data": {"train": str(path), "validation": 0.2},
         "task": {"name": "sequence-classification"}, "output": str(folder / output),
         "training": {"epochs": 5, "batch_size": 4, "precision": "float32", "keep_best": False, **training},
     }  # fmt: skip

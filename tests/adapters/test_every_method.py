@@ -31,6 +31,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"r": 4, "dora": True},
         {"r": 4, "pissa": True},
         {"r": 4, "pissa": True, "rslora": True},
+        {"r": 4, "start": "gaussian"},
+        {"r": 4, "start": "orthogonal"},
+        {"r": 4, "start": "olora"},
+        {"r": 4, "start": "eva"},
+        {"r": 4, "frozen_a": True},
     ],
     "bottleneck": [{"size": 8, "placement": one} for one in ("pfeiffer", "parallel", "feed-forward")],
 }

@@ -1,4 +1,4 @@
-"""What methods of PEFT that change weights have in common: their sizes, their options, and how their changes are read."""
+"""What methods of PEFT that change weights have in common: sizes, options, and how their changes are read."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_changes_are_those_of_the_merged_weights(name: str, tiny_bert: str, tmp_
             kinds.add(change.name)
             dense = change.dense() if isinstance(change, LowRank) else change.change
             wanted = layer.weight - plain.weight
-            torch.testing.assert_close(dense, wanted, atol=2e-6 * max(1.0, float(layer.weight.abs().max())), rtol=0)
+            torch.testing.assert_close(dense, wanted, atol=1e-5 * max(1.0, float(layer.weight.abs().max())), rtol=0)
         if (bias := delta.get(Bias)) is not None:
             torch.testing.assert_close(bias.vector, layer.bias - plain.bias, atol=1e-6, rtol=0)
     assert kinds == ({"low_rank"} if name in SMALL else LARGER.get(name, {"dense"})), kinds
@@ -108,7 +108,7 @@ def test_what_is_no_change_of_weights_is_refused_by_name(tiny_bert: str, tmp_pat
     options = json.loads((tmp_path / "a" / CONFIG).read_text())
     state = {name.removeprefix("base_model.model."): t for name, t in read_state(tmp_path / "a" / WEIGHTS).items()}
     base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
-    with pytest.raises(ConfigError, match="'lily' does more at encoder.layer.0.* than to change a weight"):
+    with pytest.raises(ConfigError, match=r"'lily' does more at encoder\.layer\.0\..* than to change a weight"):
         read_changes(Lily(), state, options, base)
 
 

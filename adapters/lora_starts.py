@@ -1,0 +1,170 @@
+"""Where LoRA's factors begin.
+
+zero         A random, B zero                                     https://arxiv.org/abs/2106.09685
+gaussian     A from a normal distribution, B zero                 as in diffusion models
+orthogonal   A and B orthogonal to each other, both not zero      https://hf.co/blog/datta0/orthogonal-lora
+olora        the QR decomposition of W, taken off the base        https://arxiv.org/abs/2406.01775
+pissa        W's principal components, taken off the base         https://arxiv.org/abs/2404.02948
+eva          A the principal directions of a layer's inputs       https://arxiv.org/abs/2410.07170
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pefttools.errors import ConfigError
+from pefttools.files import canonical_json
+
+from .peft_bridge import CONFIG, WEIGHTS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pefttools.methods import Pass
+
+Start = Literal["zero", "gaussian", "orthogonal", "olora", "pissa", "eva"]
+#: taken off the base's weights, so that what is trained is more than a change of the base
+RESIDUAL: tuple[Start, ...] = ("olora", "pissa")
+#: read from the rows that are trained on
+FROM_DATA: tuple[Start, ...] = ("eva",)
+#: batches that directions are read from
+_BATCHES = 16
+#: where a wrapped model keeps the factors that were taken off the base
+_INITIAL = "initial_factors"
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+def of_peft(start: Start) -> Any:
+    """PEFT's ``init_lora_weights``. What is read from data begins as zero, and is set by `set_directions`."""
+    return True if start in ("zero", *FROM_DATA) else start
+
+
+def set_directions(model: nn.Module, passes: Iterable[Pass]) -> None:
+    """EVA: put the principal directions of each layer's inputs into A.
+
+    From the covariance of the inputs, over a few batches, padding included; every layer has the same rank.
+
+    Args:
+        model: wrapped by PEFT.
+        passes: over training batches.
+
+    Raises:
+        ConfigError: the rows have too few tokens for so many directions.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    covariances: dict[str, torch.Tensor] = {}
+    handles = [module.register_forward_pre_hook(_Sum(covariances, name)) for name, module in layers.items()]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for number, run in enumerate(passes):
+                if number == _BATCHES:
+                    break
+                run()
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    for name, covariance in covariances.items():
+        for adapter in layers[name].lora_A.values():
+            weight: torch.Tensor = adapter.weight
+            values, vectors = torch.linalg.eigh(covariance)
+            rank = len(weight)
+            if float(values[-rank]) <= 1e-12 * float(values[-1]):
+                raise ConfigError(
+                    f"lora.start=eva: the inputs of {name} have fewer than {rank} directions",
+                    hint="Choose a smaller r.",
+                )
+            with torch.no_grad():
+                weight.copy_(vectors[:, -rank:].flip(1).T)
+
+
+def free_gradients(model: nn.Module) -> None:
+    """LoRA-FA: freeze A, and let B's gradient be the one whose update comes nearest to that of the whole weight.
+
+    ``g_B <- (r / alpha)^2 g_B (A A^T)^-1``
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name, module in layer.lora_A.items():
+            a: torch.Tensor = module.weight
+            a.requires_grad_(False)
+            if a.is_meta:
+                continue
+            inner = torch.linalg.inv((a @ a.T).double() + 1e-8 * torch.eye(len(a), device=a.device))
+            nearest = (inner / float(layer.scaling[name]) ** 2).to(a.dtype)
+            weight: Any = layer.lora_B[name].weight
+            # A start that is read from data comes after the random one.
+            for handle in weight.__dict__.pop("nearest", []):
+                handle.remove()
+            weight.nearest = [weight.register_hook(partial(torch.matmul, other=nearest))]
+
+
+class _Sum:
+    """Adds up the products of a layer's inputs."""
+
+    def __init__(self, sums: dict[str, torch.Tensor], name: str) -> None:
+        self.sums = sums
+        self.name = name
+
+    def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        x = inputs[0].detach().flatten(0, -2).double()
+        self.sums[self.name] = self.sums.get(self.name, 0) + x.T @ x
+
+
+def remember_start(model: nn.Module) -> None:
+    """Keep the factors that were taken off the base, to say what was trained as an update of the original base."""
+    initial = {key: tensor.detach().cpu().clone() for key, tensor in _factors(model).items()}
+    object.__setattr__(model, _INITIAL, initial)
+
+
+def say_as_update(model: nn.Module, folder: Path) -> None:
+    """Turn the files of what was taken off the base into a plain LoRA of rank 2r on the original base.
+
+    ``B A - B0 A0 = [B, -B0] [A; A0]``
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    initial = getattr(model, _INITIAL, None)
+    if initial is None:
+        return
+    state = load_file(folder / WEIGHTS)
+    for key, start in initial.items():
+        if key.endswith(_A):
+            state[key] = torch.cat([state[key], start], dim=0)
+        else:
+            state[key] = torch.cat([state[key], -start], dim=1)
+    save_file(
+        {key: tensor.contiguous() for key, tensor in state.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # The scale of the update must stay alpha / r (or alpha / sqrt(r)) of the rank that was trained.
+    config["lora_alpha"] *= 2**0.5 if config["use_rslora"] else 2
+    config["r"] *= 2
+    config["init_lora_weights"] = True
+    path.write_text(canonical_json(config), encoding="utf-8")
+
+
+def _factors(model: nn.Module) -> dict[str, torch.Tensor]:
+    import peft
+
+    state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {key: tensor for key, tensor in state.items() if key.endswith((_A, _B))}
