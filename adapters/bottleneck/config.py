@@ -29,6 +29,9 @@ class BottleneckConfig(MethodConfig):
     )
     scale: float = Field(1.0, gt=0, description="factor on the adapter's output; 4 by default for parallel")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the bottleneck during training")
+    first_layer: int = Field(
+        0, ge=0, description="the first block that gets adapters; those before have none (AdapterDrop)"
+    )
     targets: list[str] = Field(
         default_factory=list,
         description="modules after whose output an adapter stands, for pfeiffer the norms that end a block; empty: "

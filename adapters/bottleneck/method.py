@@ -16,7 +16,8 @@ ends a post-norm block:
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pefttools.errors import TargetError
 from pefttools.methods import Capabilities, Target
@@ -27,19 +28,86 @@ from .config import CHILD, BottleneckConfig
 from .sites import linear_sizes, parallel_sites, residual_sites, serial_sites
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from pefttools.deltas import SiteDelta
 
+    from .module import Bottleneck
 
-class BottleneckAdapters(OwnMethod[BottleneckConfig]):
+
+ConfigT = TypeVar("ConfigT", bound=BottleneckConfig)
+
+
+class Bottlenecks(OwnMethod[ConfigT]):
+    """Adds networks that are as wide as a layer at both ends and narrow in the middle."""
+
+    capabilities = Capabilities(deltas=True)
+
+    def networks(self, config: ConfigT) -> Callable[[int, int, torch.device], Bottleneck]:
+        """What makes the networks of a model: from the sizes at both ends, and the device."""
+        from .module import plain
+
+        return lambda inputs, outputs, device: plain(inputs, outputs, config, device)
+
+    def wrap(self, model: nn.Module, config: ConfigT, target: Target) -> nn.Module:
+        from . import module
+
+        if config.inputs and config.placement != "parallel":
+            raise TargetError(f"{self.name}.inputs is for the placement 'parallel' only")
+        make = self.networks(config)
+        if config.placement == "parallel":
+            for read, write in parallel_sites(model, config):
+                reader, writer = model.get_submodule(read), model.get_submodule(write)
+                inputs, outputs = linear_sizes(model, read, write)
+                module.attach_parallel(reader, writer, make(inputs, outputs, _device(writer)))
+        elif config.placement == "pfeiffer":
+            for residual in residual_sites(model, config):
+                attach = module.attach_around_norm if residual.norm else module.attach_serial
+                site = model.get_submodule(residual.name)
+                attach(site, make(residual.size, residual.size, _device(site)))
+        else:
+            for name in serial_sites(model, config):
+                site = model.get_submodule(name)
+                module.attach_serial(site, make(output_size(site), output_size(site), _device(site)))
+        train_heads(model, target)
+        return model
+
+    def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: ConfigT) -> dict[str, SiteDelta]:
+        from pefttools.deltas import Bottleneck, NormBottleneck, SiteDelta
+
+        readers = dict(pair[::-1] for pair in parallel_sites(model, config)) if config.placement == "parallel" else {}
+        norms: set[str] = set()
+        if config.placement == "pfeiffer":
+            norms = {residual.name for residual in residual_sites(model, config) if residual.norm}
+        found = {}
+        for name in dict.fromkeys(full.rpartition(".down.")[0] for full in state if ".down." in full):
+            site = name.removesuffix(f".{CHILD}")
+            kind = NormBottleneck if site in norms else Bottleneck
+            found[site] = SiteDelta(
+                kind(
+                    down=self.weight(state, f"{name}.down"),
+                    down_bias=state[f"{name}.down.bias"],
+                    up=self.weight(state, f"{name}.up") * config.scale,
+                    up_bias=state[f"{name}.up.bias"] * config.scale,
+                    activation=config.activation,
+                    of_site=readers.get(site),
+                )
+            )
+        return found
+
+    def weight(self, state: dict[str, Tensor], name: str) -> Tensor:
+        """Weight ``[out, in]`` of a network's layer."""
+        return state[f"{name}.weight"]
+
+
+class BottleneckAdapters(Bottlenecks[BottleneckConfig]):
     """Adds bottleneck adapters to any transformers encoder or decoder."""
 
     name = "bottleneck"
     summary = "bottleneck adapters: houlsby, pfeiffer, parallel or feed-forward"
     paper = "https://arxiv.org/abs/1902.00751"
     config = BottleneckConfig
-    capabilities = Capabilities(deltas=True)
     learning_rate = 2e-3
     #: that of a decoder to its encoder, which had no adapter
     added_later = r"\.(EncDecAttention|encoder_attn)\."
@@ -56,46 +124,6 @@ class BottleneckAdapters(OwnMethod[BottleneckConfig]):
         )
         return {**options, "placement": "feed-forward"}
 
-    def wrap(self, model: nn.Module, config: BottleneckConfig, target: Target) -> nn.Module:
-        from . import module
 
-        if config.inputs and config.placement != "parallel":
-            raise TargetError("bottleneck.inputs is for the placement 'parallel' only")
-        if config.placement == "parallel":
-            for read, write in parallel_sites(model, config):
-                inputs, outputs = linear_sizes(model, read, write)
-                module.attach_parallel(model.get_submodule(read), model.get_submodule(write), inputs, outputs, config)
-        elif config.placement == "pfeiffer":
-            for residual in residual_sites(model, config):
-                attach = module.attach_around_norm if residual.norm else module.attach_serial
-                attach(model.get_submodule(residual.name), residual.size, config)
-        else:
-            for name in serial_sites(model, config):
-                site = model.get_submodule(name)
-                module.attach_serial(site, output_size(site), config)
-        train_heads(model, target)
-        return model
-
-    def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: BottleneckConfig) -> dict[str, SiteDelta]:
-        from pefttools.deltas import Bottleneck, NormBottleneck, SiteDelta
-
-        readers = dict(pair[::-1] for pair in parallel_sites(model, config)) if config.placement == "parallel" else {}
-        norms: set[str] = set()
-        if config.placement == "pfeiffer":
-            norms = {residual.name for residual in residual_sites(model, config) if residual.norm}
-        names = [name.removesuffix(".down.weight") for name in state if name.endswith(".down.weight")]
-        found = {}
-        for name in names:
-            site = name.removesuffix(f".{CHILD}")
-            kind = NormBottleneck if site in norms else Bottleneck
-            found[site] = SiteDelta(
-                kind(
-                    down=state[f"{name}.down.weight"],
-                    down_bias=state[f"{name}.down.bias"],
-                    up=state[f"{name}.up.weight"] * config.scale,
-                    up_bias=state[f"{name}.up.bias"] * config.scale,
-                    activation=config.activation,
-                    of_site=readers.get(site),
-                )
-            )
-        return found
+def _device(site: nn.Module) -> torch.device:
+    return next(site.parameters()).device

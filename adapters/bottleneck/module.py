@@ -5,6 +5,7 @@ No module of the base is replaced, so the base keeps its parameter names.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,47 +28,60 @@ class Bottleneck(nn.Module):
     """``scale * up(act(down(x)))``, in float32 parameters; zero at the start, so that training begins at the base.
 
     Args:
-        inputs: size of the last dimension of ``x[..., inputs]``.
-        outputs: size of the last dimension of the result.
-        config: width, activation, scale and dropout.
+        down: from the size of what is read to the width.
+        up: from the width to the size of what is written; it returns zeros at the start.
+        config: activation, scale and dropout.
     """
 
-    def __init__(self, inputs: int, outputs: int, config: BottleneckConfig, device: torch.device) -> None:
+    def __init__(self, down: nn.Module, up: nn.Module, config: BottleneckConfig) -> None:
         super().__init__()
-        self.down = nn.Linear(inputs, config.size, device=device, dtype=torch.float32)
+        self.down = down
         self.activation = _ACTIVATIONS[config.activation]()
         self.dropout = nn.Dropout(config.dropout)
-        self.up = nn.Linear(config.size, outputs, device=device, dtype=torch.float32)
+        self.up = up
         self.scale = config.scale
         #: the sub-layer's input, between the two hooks of a parallel adapter
         self.waiting: torch.Tensor | None = None
-        nn.init.normal_(self.down.weight, std=inputs**-0.5)
-        nn.init.zeros_(self.down.bias)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.down.weight.dtype)
+            x = x.to(next(self.down.parameters()).dtype)
         result: torch.Tensor = self.up(self.dropout(self.activation(self.down(x)))) * self.scale
         return result
 
 
-def attach_serial(site: nn.Module, size: int, config: BottleneckConfig) -> None:
-    """Add an adapter after the output of `site`, a layer or a block, whose last dimension is `size`."""
-    site.add_module(CHILD, Bottleneck(size, size, config, _device(site)))
-    site.register_forward_hook(_add_serial)
+def plain(inputs: int, outputs: int, config: BottleneckConfig, device: torch.device) -> Bottleneck:
+    """A bottleneck of two linear layers.
+
+    Args:
+        inputs: size of the last dimension of ``x[..., inputs]``.
+        outputs: size of the last dimension of the result.
+        config: its options.
+        device: where it is.
+    """
+    down = nn.Linear(inputs, config.size, device=device, dtype=torch.float32)
+    up = nn.Linear(config.size, outputs, device=device, dtype=torch.float32)
+    nn.init.normal_(down.weight, std=inputs**-0.5)
+    nn.init.zeros_(down.bias)
+    nn.init.zeros_(up.weight)
+    nn.init.zeros_(up.bias)
+    return Bottleneck(down, up, config)
 
 
-def attach_around_norm(norm: nn.Module, size: int, config: BottleneckConfig) -> None:
+def attach_serial(site: nn.Module, adapter: nn.Module, child: str = CHILD) -> None:
+    """Add an adapter, under the name `child`, after the output of `site`, a layer or a block."""
+    site.add_module(child, adapter)
+    site.register_forward_hook(partial(_add_serial, child))
+
+
+def attach_around_norm(norm: nn.Module, adapter: nn.Module) -> None:
     """Add an adapter from the output of `norm` to its input, which the norm then takes again."""
-    norm.add_module(CHILD, Bottleneck(size, size, config, _device(norm)))
+    norm.add_module(CHILD, adapter)
     norm.register_forward_hook(_add_around_norm)
 
 
-def attach_parallel(reader: nn.Module, writer: nn.Module, inputs: int, outputs: int, config: BottleneckConfig) -> None:
+def attach_parallel(reader: nn.Module, writer: nn.Module, adapter: Bottleneck) -> None:
     """Add an adapter from the input of `reader` to the output of `writer`, which runs after it."""
-    adapter = Bottleneck(inputs, outputs, config, _device(writer))
     writer.add_module(CHILD, adapter)
     # The reader must know the adapter without owning it, else its parameters would stand under two names.
     object.__setattr__(reader, "parallel_bottleneck", adapter)
@@ -75,10 +89,10 @@ def attach_parallel(reader: nn.Module, writer: nn.Module, inputs: int, outputs: 
     writer.register_forward_hook(_add_parallel)
 
 
-def _add_serial(site: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+def _add_serial(child: str, site: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     # Some blocks return more than their states.
     states, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-    added: torch.Tensor = site.get_submodule(CHILD)(states)
+    added: torch.Tensor = site.get_submodule(child)(states)
     states = states + added.to(states.dtype)
     return states if rest is None else (states, *rest)
 
@@ -103,7 +117,3 @@ def _add_parallel(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) 
     x, adapter.waiting = adapter.waiting, None
     added: torch.Tensor = adapter(x)
     return output + added.to(output.dtype)
-
-
-def _device(site: nn.Module) -> torch.device:
-    return next(site.parameters()).device

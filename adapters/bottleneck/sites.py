@@ -35,7 +35,7 @@ def serial_sites(model: nn.Module, config: BottleneckConfig) -> list[str]:
     names = modules_at(model, parts.feed_forward_output)
     if config.placement == "houlsby":
         names += [name for part in parts.attention_outputs for name in modules_at(model, part)]
-    return names
+    return _from_layer(names, config.first_layer)
 
 
 def parallel_sites(model: nn.Module, config: BottleneckConfig) -> list[tuple[str, str]]:
@@ -48,8 +48,8 @@ def parallel_sites(model: nn.Module, config: BottleneckConfig) -> list[tuple[str
     else:
         parts = block_parts(model)
         reads, writes = (
-            modules_at(model, parts.feed_forward_input[0]),
-            modules_at(model, parts.feed_forward_output),
+            _from_layer(modules_at(model, part), config.first_layer)
+            for part in (parts.feed_forward_input[0], parts.feed_forward_output)
         )
     if len(reads) != len(writes):
         raise TargetError(
@@ -66,7 +66,7 @@ def residual_sites(model: nn.Module, config: BottleneckConfig) -> list[Residual]
         return [_norm(model, name) for name in names]
     parts, modules = block_parts(model), dict(model.named_modules())
     found = []
-    for name in modules_at(model, parts.feed_forward_output):
+    for name in _from_layer(modules_at(model, parts.feed_forward_output), config.first_layer):
         block = name.removesuffix(f".{parts.feed_forward_output}")
         norm = f"{block}.{parts.final_norm}"
         if parts.final_norm is not None and norm in modules and _is_post_norm(model, block):
@@ -102,3 +102,17 @@ def _is_post_norm(model: nn.Module, block: str) -> bool:
     # A stack of pre-norm blocks ends in a norm of its own.
     stack = model.get_submodule(".".join(block.split(".")[:-2]))
     return not any(name in ("layer_norm", "final_layer_norm") for name, _ in stack.named_children())
+
+
+def _from_layer(names: list[str], first: int) -> list[str]:
+    """Of modules inside of blocks, those from a block on.
+
+    Raises:
+        TargetError: there are none.
+    """
+    if not first:
+        return names
+    found = [name for name in names if int(next(part for part in name.split(".") if part.isdigit())) >= first]
+    if not found:
+        raise TargetError(f"bottleneck.first_layer is {first}, and the model has no such block; the first one is 0")
+    return found

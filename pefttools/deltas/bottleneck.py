@@ -12,7 +12,7 @@ from torch.nn import functional
 from pefttools.deltas.kind import At, DeltaKind, Family, padded
 from pefttools.deltas.low_rank import LowRank, as_tokens
 
-Activation = Literal["relu", "gelu", "silu", "tanh"]
+Activation = Literal["relu", "gelu", "silu", "tanh", "identity"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def activate(x: torch.Tensor, name: str | None) -> torch.Tensor:
         return functional.gelu(x)
     if name == "silu":
         return functional.silu(x)
-    return torch.tanh(x)
+    return x if name == "identity" else torch.tanh(x)
 
 
 def _added(x: torch.Tensor, weights: Mapping[str, torch.Tensor], activation: str | None) -> torch.Tensor:

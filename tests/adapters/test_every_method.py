@@ -37,6 +37,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"r": 4, "start": "eva"},
         {"r": 4, "frozen_a": True},
     ],
+    "compacter": [{"size": 8, "placement": one} for one in ("pfeiffer", "parallel", "feed-forward")],
+    "reft": [{"kind": "noreft", "r": 4}, {"kind": "direft", "r": 4, "layers": [1]}],
+    "partial": [{"targets": ["*.layer.0.attention.*", "*.layers.0.self_attn.*", "*.h.0.attn.*"]}],
     "bottleneck": [{"size": 8, "placement": one} for one in ("pfeiffer", "parallel", "feed-forward")],
 }
 FAMILIES = [("bert", "mean"), ("bert", "model"), ("llama", "lm"), ("gpt2", "lm")]
