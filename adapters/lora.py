@@ -115,7 +115,7 @@ class Lora(PeftMethod[LoraConfig]):
         # PiSSA's factors hold the principal components of the base's own weights: decay to zero would erase those.
         return None if config.begin_at in RESIDUAL and ".lora_" in name else 0.0
 
-    def rate_factor(self, config: LoraConfig, name: str) -> float:
+    def rate_factor(self, model: nn.Module, config: LoraConfig, name: str) -> float:
         return config.b_rate if ".lora_B." in name else 1.0
 
     def reads_rows(self, config: LoraConfig) -> bool:
@@ -181,7 +181,7 @@ class Lora(PeftMethod[LoraConfig]):
 
             keep_less(wrapped)
         if config.begin_at in RESIDUAL:
-            remember_start(wrapped)
+            remember_start(wrapped, self.adapter)
         if config.frozen_a:
             free_gradients(wrapped)
         return wrapped

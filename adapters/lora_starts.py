@@ -125,9 +125,9 @@ class _Sum:
         self.sums[self.name] = self.sums.get(self.name, 0) + x.T @ x
 
 
-def remember_start(model: nn.Module) -> None:
+def remember_start(model: nn.Module, adapter: str) -> None:
     """Keep the factors that were taken off the base, to say what was trained as an update of the original base."""
-    initial = {key: tensor.detach().cpu().clone() for key, tensor in _factors(model).items()}
+    initial = {key: tensor.detach().cpu().clone() for key, tensor in _factors(model, adapter).items()}
     object.__setattr__(model, _INITIAL, initial)
 
 
@@ -163,8 +163,10 @@ def say_as_update(model: nn.Module, folder: Path) -> None:
     path.write_text(canonical_json(config), encoding="utf-8")
 
 
-def _factors(model: nn.Module) -> dict[str, torch.Tensor]:
+def _factors(model: nn.Module, adapter: str) -> dict[str, torch.Tensor]:
     import peft
 
-    state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    state: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(
+        model, adapter_name=adapter, save_embedding_layers=False
+    )
     return {key: tensor for key, tensor in state.items() if key.endswith((_A, _B))}

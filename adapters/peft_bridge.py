@@ -32,6 +32,10 @@ class PeftMethod(Method[ConfigT]):
     library = "peft"
     #: what PEFT writes before the names of the transformers model's parameters
     state_prefix: ClassVar[str] = "base_model.model."
+    #: PEFT's name of the adapter within the model; another where several are put on one base
+    adapter: str = "default"
+    #: the names of the others
+    beside: tuple[str, ...] = ()
 
     @abstractmethod
     def peft_config(self, model: nn.Module, config: ConfigT, target: Target) -> Any:
@@ -46,7 +50,7 @@ class PeftMethod(Method[ConfigT]):
 
         peft_config = self.peft_config(model, config, target)
         with _without_noise():
-            wrapped: nn.Module = peft.get_peft_model(model, peft_config)
+            wrapped: nn.Module = peft.get_peft_model(model, peft_config, adapter_name=self.adapter)
         for parameter in wrapped.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -54,7 +58,14 @@ class PeftMethod(Method[ConfigT]):
 
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
         # "auto" would ask a hub whether the vocabulary has grown; pefttools never grows it.
-        model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
+        model.save_pretrained(  # type: ignore[operator]
+            str(folder), save_embedding_layers=False, state_dict=self._state(model)
+        )
+        inner = folder / self.adapter
+        for written in list(inner.iterdir()) if inner.is_dir() else ():
+            written.rename(folder / written.name)
+        if inner.is_dir():
+            inner.rmdir()
         (folder / "README.md").unlink(missing_ok=True)  # the model card is the artifact's own
         path = folder / CONFIG
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -69,13 +80,15 @@ class PeftMethod(Method[ConfigT]):
             # PEFT only warns of keys that fit nothing; here that is an error, below.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             wrapped: nn.Module = peft.PeftModel.from_pretrained(
-                model, str(folder), config=self.stored_config(model, folder)
+                model, str(folder), adapter_name=self.adapter, config=self.stored_config(model, folder)
             )
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         expected = {
             name: tuple(tensor.shape)
-            for name, tensor in peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()
+            for name, tensor in peft.get_peft_model_state_dict(
+                wrapped, self._state(wrapped), adapter_name=self.adapter, save_embedding_layers=False
+            ).items()
         }
         if stored != expected:
             unlike = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
@@ -84,6 +97,16 @@ class PeftMethod(Method[ConfigT]):
                 f"shape, e.g. {', '.join(unlike[:3])}"
             )
         return wrapped
+
+    def _state(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """What PEFT is to look for its tensors in; None: the whole model.
+
+        PEFT takes layers of all its methods for those of the one that is asked for.
+        """
+        if not self.beside:
+            return None
+        others = tuple(f".{name}." for name in self.beside)
+        return {key: t for key, t in model.state_dict().items() if not any(other in f"{key}." for other in others)}
 
     def stored_config(self, model: nn.Module, folder: Path) -> Any:
         """The PEFT configuration that `save` wrote, for this base."""

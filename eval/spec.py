@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
-from pefttools.recipe import Choice, Recipe, read_yaml, validate
+from pefttools.recipe import Choice, MethodChoice, Recipe, method_title, read_yaml, validate
 from pefttools.training.rates import Rates
 
 from .records import ARTIFACT, RUNS
@@ -87,9 +87,9 @@ class BenchSpec(BaseModel):
     base: str
     revision: str | None = None
     variants: list[str] = Field(default_factory=lambda: ["float32"], min_length=1)
-    methods: list[Choice] = Field(
+    methods: list[MethodChoice] = Field(
         min_length=1,
-        description="names, or mappings with name, options, and optionally label, variants and training",
+        description="names, mappings with name, options, and optionally label, variants and training, or lists",
     )
     task: Choice = "sequence-classification"
     data: DataConfig
@@ -163,17 +163,17 @@ def plan(spec: BenchSpec) -> list[PlannedRun]:
     return runs
 
 
-def _variants(spec: BenchSpec, choice: Choice, index: int) -> list[str]:
-    variants = spec.variants if isinstance(choice, str) else choice.get("variants", spec.variants)
+def _variants(spec: BenchSpec, choice: MethodChoice, index: int) -> list[str]:
+    variants = choice.get("variants", spec.variants) if isinstance(choice, dict) else spec.variants
     if not isinstance(variants, list) or not all(isinstance(one, str) for one in variants):
         raise ConfigError(f"methods.{index}.variants: a list of names is needed, not {variants!r}")
     return variants
 
 
-def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: int) -> PlannedRun:
-    options: dict[str, Any] = {"name": choice} if isinstance(choice, str) else dict(choice)
+def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, seed: int) -> PlannedRun:
+    options: dict[str, Any] = dict(choice) if isinstance(choice, dict) else {}
     options.pop("variants", None)
-    label = str(options.pop("label", options.get("name", "?")))
+    label = str(options.pop("label", method_title(choice)))
     changes = options.pop("training", {})
     if not isinstance(changes, dict):
         raise ConfigError(f"methods.{index}.training: a mapping is needed, not {changes!r}")
@@ -183,7 +183,7 @@ def _planned(spec: BenchSpec, choice: Choice, index: int, variant: str, seed: in
         "base": spec.base,
         "revision": spec.revision,
         "variant": variant,
-        "method": options,
+        "method": options or choice,
         "task": spec.task,
         "data": spec.data.model_dump(mode="json"),
         "training": training,

@@ -22,6 +22,10 @@ from pefttools.tasks import Task, tasks
 ModelT = TypeVar("ModelT", bound=BaseModel)
 #: a plugin by name, or by name with options
 Choice = str | dict[str, Any]
+#: a method, or several that are put on the base together
+MethodChoice = Choice | list[Choice]
+#: the same, as callers in Python may give it
+GivenMethod = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
 class Recipe(BaseModel):
@@ -37,7 +41,9 @@ class Recipe(BaseModel):
     variant: str = Field(
         default_factory=variants.default, description="number format of the base's weights; see `pefttools variants`"
     )
-    method: Choice = Field(description="name, or a mapping with name and options; see `pefttools methods`")
+    method: MethodChoice = Field(
+        description="name, or a mapping with name and options, or a list of several; see `pefttools methods`"
+    )
     task: Choice = Field(default_factory=tasks.default, description="name, or a mapping; see `pefttools tasks`")
     data: DataConfig
     parent: Path | None = Field(
@@ -62,16 +68,27 @@ class Recipe(BaseModel):
         return choose_task(self.task)
 
 
-def choose_method(choice: Choice, where: str = "method") -> tuple[Method[Any], MethodConfig]:
-    """From a name, or a mapping with name and options, to the method and its validated options.
+def method_title(choice: GivenMethod) -> str:
+    """What a choice of methods is called where nobody has given it a label, e.g. ``ln_tuning + lora``."""
+    if isinstance(choice, str):
+        return choice
+    return str(choice.get("name", "?")) if isinstance(choice, Mapping) else " + ".join(map(method_title, choice))
+
+
+def choose_method(choice: GivenMethod, where: str = "method") -> tuple[Method[Any], MethodConfig]:
+    """From a name, a mapping with name and options, or a list of such, to the method and its validated options.
 
     Raises:
         UnknownNameError: no such method.
         ConfigError: no such option, or a value out of range.
     """
+    if not isinstance(choice, str | Mapping):
+        each = [_split(one, where) for one in choice]
+        choice = {"name": methods.default("several"), "methods": [{"name": name, **options} for name, options in each]}
     name, options = _split(choice, where)
     method = methods.get(name)()
-    return method, validate(method.config, options, where)
+    config = validate(method.config, options, where)
+    return method.configured(config), config
 
 
 def choose_task(choice: Choice, where: str = "task") -> Task[Any]:
@@ -91,7 +108,8 @@ def stored_method(name: str, options: Mapping[str, Any], schema: str, where: str
         where: for messages.
     """
     method = methods.get(name)()
-    return method, validate(method.config, method.upgraded(dict(options), schema), where)
+    config = validate(method.config, method.upgraded(dict(options), schema), where)
+    return method.configured(config), config
 
 
 def stored_task(
@@ -179,7 +197,7 @@ def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     return [field.alias or name for name, field in current.model_fields.items()]
 
 
-def _split(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:
+def _split(choice: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(choice, str):
         return choice, {}
     options = dict(choice)

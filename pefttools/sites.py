@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -175,7 +175,7 @@ def match_modules(
     Raises:
         TargetError: a pattern, be it one of several, that matches nothing.
     """
-    names = [name for name, module in model.named_modules() if name and _is_candidate(module, linear_only)]
+    names = [name for name, module in base_modules(model) if name and _is_candidate(module, linear_only)]
     chosen: set[str] = set()
     for pattern in patterns:
         if pattern == ALL_LINEAR and fused is not None:
@@ -279,9 +279,19 @@ def input_size(module: nn.Module) -> int:
     return size
 
 
+def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules by name, without those that a method has added to the base: they say so by ``of_adapter``."""
+    added: list[str] = []
+    for name, module in model.named_modules():
+        if getattr(module, "of_adapter", False):
+            added.append(f"{name}.")
+        if not added or not f"{name}.".startswith(tuple(added)):
+            yield name, module
+
+
 def _linear_parts(model: nn.Module) -> dict[str, str]:
     found = {}
-    for name, module in model.named_modules():
+    for name, module in base_modules(model):
         part = _part(name)
         if part and is_linear(module):
             found[name] = part

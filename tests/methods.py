@@ -12,7 +12,10 @@ from pefttools.methods import methods
 #: of which most is tested, every day; of the others every contract once a day, and the rest slowly
 CORE = ("full", "head", "lora", "ia3", "prefix", "prompt", "bottleneck", "bitfit", "untuned")
 #: options that have no default: [SEP], [CLS] and words of the texts that tests read
-NEEDED: dict[str, dict[str, Any]] = {"trainable_tokens": {"tokens": [101, 102, 1037, 2460, 3793]}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "trainable_tokens": {"tokens": [101, 102, 1037, 2460, 3793]},
+    "stack": {"methods": [{"name": "ln_tuning"}, {"name": "lora", "r": 4}]},
+}
 #: what can't be trained at all, each with a reason
 UNAVAILABLE = [name for name in methods if methods.get(name).why_not is not None]
 AVAILABLE = [name for name in methods if methods.get(name).why_not is None]

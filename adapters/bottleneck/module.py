@@ -33,6 +33,8 @@ class Bottleneck(nn.Module):
         config: activation, scale and dropout.
     """
 
+    of_adapter = True
+
     def __init__(self, down: nn.Module, up: nn.Module, config: BottleneckConfig) -> None:
         super().__init__()
         self.down = down

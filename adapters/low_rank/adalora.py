@@ -80,13 +80,13 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
         stored = load_file(folder / WEIGHTS)
         for name, parameter in wrapped.named_parameters():
             # PEFT makes the smaller matrices in the format that a quantized base computes in, which rounds them.
-            value = stored.get(name.replace(".default", ""))
+            value = stored.get(name.replace(f".{self.adapter}", ""))
             if value is not None and not parameter.is_meta and ".lora_" in name:
                 parameter.data = value.to(parameter.device)
         return wrapped
 
     def begin(self, model: nn.Module, config: AdaLoraOptions, total_steps: int) -> None:
-        given = _tuner(model).peft_config["default"]
+        given = _tuner(model).peft_config[self.adapter]
         given.total_step = total_steps
         given.tinit = int(config.warmup * total_steps)
         given.tfinal = int(config.final * total_steps)
@@ -106,7 +106,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
 
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
         """Without the ranks that were taken, in the state that is saved and not in the last one."""
-        given = _tuner(model).peft_config["default"]
+        given = _tuner(model).peft_config[self.adapter]
         kept = {name: (p != 0).flatten().tolist() for name, p in _tuner(model).model.named_parameters() if _is_e(name)}
         last, given.rank_pattern = given.rank_pattern, kept if any(map(any, kept.values())) else None
         try:
@@ -117,7 +117,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
     def training_state(self, model: nn.Module) -> dict[str, Tensor]:
         allocator = _tuner(model).rankallocator
         state = {f"{kind}:{name}": value for kind in _KEPT for name, value in getattr(allocator, kind).items()}
-        pattern = _tuner(model).peft_config["default"].rank_pattern or {}
+        pattern = _tuner(model).peft_config[self.adapter].rank_pattern or {}
         return state | {f"pattern:{name}": _as_tensor(value) for name, value in pattern.items()}
 
     def restore_training_state(self, model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -127,7 +127,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
             if kind in _KEPT:
                 getattr(allocator, kind)[name] = value.to(device)
         pattern = {key.partition(":")[2]: value.tolist() for key, value in state.items() if key.startswith("pattern:")}
-        _tuner(model).peft_config["default"].rank_pattern = pattern or None
+        _tuner(model).peft_config[self.adapter].rank_pattern = pattern or None
 
 
 #: what PEFT's allocator remembers of the steps so far

@@ -23,6 +23,8 @@ class Edit(nn.Module):
         device: where it is.
     """
 
+    of_adapter = True
+
     def __init__(self, size: int, config: ReftOptions, device: torch.device) -> None:
         super().__init__()
         self.subspace = nn.Parameter(torch.empty(config.r, size, device=device))

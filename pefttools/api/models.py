@@ -21,7 +21,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import methods
 from pefttools.outline import check_on_outline
 from pefttools.progress import Reporter, SilentReporter
-from pefttools.recipe import Recipe, choose_method, choose_task, load_recipe, validate
+from pefttools.recipe import GivenMethod, Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation, tasks
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
@@ -34,7 +34,7 @@ PathLike = str | Path
 
 def wrap(
     base: str,
-    method: str | Mapping[str, Any] | None = None,
+    method: GivenMethod | None = None,
     *,
     task: str | Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
@@ -47,7 +47,7 @@ def wrap(
 
     Args:
         base: folder, ``package:`` reference or hub id.
-        method: name of a method, or a mapping with name and options; None: LoRA.
+        method: name of a method, a mapping with name and options, or a list of several; None: LoRA.
         task: name of a task, or a mapping with name and options; None: one label per text.
         labels: label names, where the task has labels.
         variant: number format of the base's weights; None: float32.
@@ -61,8 +61,11 @@ def wrap(
     Raises:
         PeftToolsError: a name, an option or a combination that can't work.
     """
-    choice: dict[str, Any] = dict(method) if isinstance(method, Mapping) else {"name": method or methods.default()}
-    chosen, config = choose_method({**choice, **options})
+    if method is None or isinstance(method, str):
+        method = {"name": method or methods.default()}
+    if options and not isinstance(method, Mapping):
+        raise ConfigError(f"{next(iter(options))}: of several methods each has its options in its own mapping")
+    chosen, config = choose_method({**method, **options} if isinstance(method, Mapping) else method)
     chosen_task = choose_task(dict(task) if isinstance(task, Mapping) else task or tasks.default())
     variant = variant or variants.default()
     if chosen_task.has_labels and len(labels) < (2 if chosen_task.one_label else 1):

@@ -10,13 +10,14 @@ from pefttools.planning.fits import Largest, largest_that_fit
 from pefttools.planning.plan import Choice, MemoryPlan
 from pefttools.planning.request import resolve_request
 from pefttools.pool.planned import Serving, plan_serving
+from pefttools.recipe import GivenMethod
 
 
 def plan(
     base: str,
     *,
     task: Choice | None = None,
-    methods: Sequence[Choice] | None = None,
+    methods: Sequence[GivenMethod] | None = None,
     variants: Sequence[str] | None = None,
     labels: int = 2,
     gpu: str = "cpu",
@@ -56,7 +57,7 @@ def plan_pool(
     *,
     residents: int,
     task: Choice | None = None,
-    methods: Sequence[Choice] | None = None,
+    methods: Sequence[GivenMethod] | None = None,
     variants: Sequence[str] | None = None,
     labels: int = 2,
     gpu: str = "cpu",

@@ -20,7 +20,7 @@ from pefttools.bases.loading import load_transformer
 from pefttools.bases.quiet import quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
-from pefttools.methods import methods
+from pefttools.recipe import stored_method
 from pefttools.tasks.padding import reads_the_last_position
 from pefttools.tasks.task import IGNORE
 from pefttools.tuned import TunedModel
@@ -58,7 +58,8 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
     manifest = held.manifest
     if output.resolve() == find_base(manifest, base).folder.resolve():
         raise ConfigError(f"{output} is the base model itself", hint="Choose another folder.")
-    method = methods.get(manifest.method.name)()
+    entry = manifest.method
+    method, _ = stored_method(entry.name, entry.config, manifest.schema_version, str(folder))
     method.check_mergeable()
     if format == "sentence-transformers" and manifest.task.head == "model":
         raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pefttools.errors import ConfigError
 from pefttools.methods.facts import Capabilities, MethodConfig, Pass, Target, TaskFacts
@@ -135,6 +135,10 @@ class Method(ABC, Generic[ConfigT]):
         """Learning rate where a recipe names none, for a base of so many parameters."""
         return self.learning_rate
 
+    def configured(self, config: ConfigT) -> Self:
+        """The method as it is with these options, where they decide what it can do."""
+        return self
+
     @classmethod
     def upgraded(cls, options: dict[str, Any], schema: str) -> dict[str, Any]:
         """Options that an artifact stores, as they must be given now to mean the same.
@@ -210,7 +214,7 @@ class Method(ABC, Generic[ConfigT]):
         """
         return
 
-    def rate_factor(self, config: ConfigT, name: str) -> float:
+    def rate_factor(self, model: nn.Module, config: ConfigT, name: str) -> float:
         """What the learning rate of a trained parameter, by its name in the wrapped model, is multiplied by."""
         return 1.0
 

@@ -21,7 +21,7 @@ from pefttools.methods import Method, MethodConfig
 from pefttools.planning.counting import Traced
 from pefttools.planning.device import Device
 from pefttools.planning.trace import Trace
-from pefttools.recipe import choose_method, choose_task
+from pefttools.recipe import GivenMethod, choose_method, choose_task, method_title
 from pefttools.tasks.size_unit import TOKENS
 from pefttools.tasks.task import Batch, Task
 from pefttools.tuned import TunedModel, build
@@ -146,7 +146,7 @@ class Planned:
 
     base: Skeleton
     task: Choice
-    method: Choice
+    method: GivenMethod
     variant: str
     labels: int
     device: Device
@@ -184,11 +184,11 @@ class Planned:
     @property
     def title(self) -> str:
         """Name of the method."""
-        return self.method if isinstance(self.method, str) else str(self.method["name"])
+        return method_title(self.method)
 
     def chosen_method(self) -> tuple[Method[Any], MethodConfig]:
         """The method and its options."""
-        return choose_method(self.method if isinstance(self.method, str) else dict(self.method))
+        return choose_method(self.method)
 
     def chosen_task(self) -> Task[Any]:
         """The task with its options."""
@@ -287,7 +287,7 @@ class Planned:
 
 
 def combined(
-    base: str, task: Choice, methods: Sequence[Choice], variants: Sequence[str], labels: int, device: Device
+    base: str, task: Choice, methods: Sequence[GivenMethod], variants: Sequence[str], labels: int, device: Device
 ) -> tuple[Planned, ...]:
     """Each method on each variant of the base.
 

@@ -12,7 +12,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import methods as all_methods
 from pefttools.planning.device import CARDS, Device
 from pefttools.planning.plan import Choice, Planned, Shape, combined
-from pefttools.recipe import Recipe, load_recipe, read_yaml
+from pefttools.recipe import GivenMethod, Recipe, load_recipe, read_yaml
 from pefttools.tasks import tasks as all_tasks
 from pefttools.tasks.size_unit import TOKENS
 
@@ -59,7 +59,7 @@ class PlanRequest:
 def resolve_request(
     source: str,
     task: Choice | None,
-    methods: Sequence[Choice] | None,
+    methods: Sequence[GivenMethod] | None,
     variants: Sequence[str] | None,
     labels: int,
     overrides: Sequence[str],

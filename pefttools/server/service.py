@@ -15,8 +15,8 @@ import torch
 from pefttools.asking import OnError, encoded, example_of, row_by_row
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
-from pefttools.methods import methods
 from pefttools.pool import AdapterPool
+from pefttools.recipe import stored_method
 from pefttools.server.answers import Answered, Chosen, UnsuitedError
 from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.beside import Beside
@@ -137,9 +137,12 @@ class Service:
             raise UnsuitedError(
                 f"the task {task.name!r} reads no {unknown[0]!r}", hint=f"It reads: {', '.join(sorted(task.inputs()))}."
             )
-        method = methods.get(chosen.manifest.method.name)
+        entry = chosen.manifest.method
+        method, _ = stored_method(
+            entry.name, entry.config, chosen.manifest.schema_version, f"the adapter {chosen.name!r}"
+        )
         try:
-            task.check_inputs(method(), roles, self.pool.tokenizer)
+            task.check_inputs(method, roles, self.pool.tokenizer)
             task.check_roles(roles, chosen.manifest.task.columns)
         except ConfigError as error:
             raise UnsuitedError(f"the adapter {chosen.name!r}: {error.message}", hint=error.hint) from error

@@ -24,11 +24,14 @@ def parameter_groups(model: TunedModel, rates: Rates, weight_decay: float) -> li
     groups: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            method, config = model.spec.method, model.spec.config
-            rate = rates.head if _in_head(model, name) else rates.method * method.rate_factor(config, name)
+            rate = rates.head if _in_head(model, name) else rates.method * _factor(model, name)
             decay = weight_decay if decay_target(model, name, parameter) == 0 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+
+
+def _factor(model: TunedModel, name: str) -> float:
+    return model.spec.method.rate_factor(model.transformer, model.spec.config, name.removeprefix("transformer."))
 
 
 def decay_target(model: TunedModel, name: str, parameter: torch.Tensor) -> float | None:

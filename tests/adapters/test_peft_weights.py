@@ -11,6 +11,7 @@ from torch import nn
 
 import pefttools
 from pefttools.adapters.low_rank.lily import Lily
+from pefttools.adapters.peft_weights import PeftWeights
 from pefttools.adapters.weight_reader import read_changes
 from pefttools.deltas import Bias, Dense, LowRank
 from pefttools.errors import ConfigError
@@ -61,7 +62,7 @@ def test_options_that_peft_does_not_have_are_refused(options: dict[str, Any], sa
 LINEAR = [
     name
     for name in OTHERS
-    if methods.get(name).capabilities.deltas and methods.get(name).capabilities.effect == "weights"
+    if issubclass(methods.get(name), PeftWeights) and methods.get(name).capabilities.deltas
     and name not in ("ln_tuning", "beft", "trainable_tokens")
 ]  # fmt: skip
 

@@ -288,7 +288,7 @@ def test_within_a_hundredth_of_the_allocators_peak(method: Method, tiny_bert: st
     ("method", "recompute"),
     [
         ("lora", False),
-        ("prefix", "selective"),
+        pytest.param("prefix", "selective", marks=pytest.mark.slow),
         pytest.param("lora", "selective", marks=pytest.mark.slow),
         pytest.param("lora", True, marks=pytest.mark.slow),
         pytest.param("prefix", False, marks=pytest.mark.slow),
@@ -446,7 +446,7 @@ def test_the_command(tiny_bert: str) -> None:
     assert all(sum(row[part] for part in parts) == row["peak_bytes"] for row in rows)
 
 
-@pytest.mark.parametrize(("length", "new"), [(8, 80), (80, 4)])
+@pytest.mark.parametrize(("length", "new"), [pytest.param(8, 80, marks=pytest.mark.slow), (80, 4)])
 @pytest.mark.parametrize(
     "method", ["prefix", *(pytest.param(one, marks=pytest.mark.slow) for one in ("lora", "bottleneck"))]
 )
