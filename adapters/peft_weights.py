@@ -6,7 +6,7 @@ stand on, and the delta form of what they have trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from .peft_bridge import PeftMethod
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pefttools.deltas import AdapterDeltas
+    from pefttools.deltas import AdapterDeltas, DeltaKind
 
 
 class LayerOptions(MethodConfig):
@@ -70,6 +70,8 @@ class PeftWeights(PeftMethod[OptionsT]):
     always: ClassVar[Mapping[str, Any]] = {}
     #: PEFT's option that bounds the rank of the change of a weight; None: it may have any
     rank_option: ClassVar[str | None] = None
+    #: it changes biases too, where there are some
+    changes_bias: ClassVar[bool] = False
     #: option that must divide the sizes of every layer; where it is None, the largest number up to `preferred` is taken
     divides: ClassVar[str | None] = None
     preferred: ClassVar[int] = 64
@@ -193,6 +195,17 @@ class PeftWeights(PeftMethod[OptionsT]):
             outputs: of the layer.
         """
         return None if self.rank_option is None else int(options[self.rank_option])
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        """What a layer does, in delta kinds that are smaller than the change of its weight; none: it has no such form.
+
+        Whether they do what the layer does is checked by whoever asks.
+
+        Args:
+            layer: PEFT's layer.
+            adapter: name of the adapter within it.
+        """
+        return ()
 
     @contextmanager
     def _numbers(self, model: nn.Module, config: OptionsT) -> Iterator[None]:

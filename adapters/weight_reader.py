@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from pefttools.deltas import AdapterDeltas, Bias, DeltaKind, Dense, LowRank, SiteDelta
+from pefttools.deltas.kind import converted
+from pefttools.deltas.merge import bias_change, weight_change
 from pefttools.deltas.weights import dense_weight
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.sites import input_size, is_linear, output_size
@@ -37,8 +39,15 @@ class WeightMethod(Protocol):
     def name(self) -> str:
         """For messages."""
 
+    @property
+    def changes_bias(self) -> bool:
+        """It changes biases too."""
+
     def rank(self, options: Mapping[str, Any], inputs: int, outputs: int) -> int | None:
         """Highest rank that the change of a weight may have."""
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        """What a layer does, in smaller kinds."""
 
 
 def read_changes(
@@ -59,7 +68,7 @@ def read_changes(
     config = _configuration(options)
     names = _targets(config, model)
     if _weightless(model.get_submodule(names[0])):
-        return AdapterDeltas({name: _planned(method, options, model.get_submodule(name)) for name in names})
+        return _planned(method, config, options, model, names)
     adapted = _adapted(config, state, model, names)
     sites = {}
     dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
@@ -137,10 +146,16 @@ def _twin(module: nn.Module) -> nn.Module:
 def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: str, dtype: torch.dtype) -> SiteDelta:
     """What a layer does that the base's layer does not."""
     with torch.no_grad():
+        rounding = 1e-12
         try:
-            change, bias = _pushed(copy.deepcopy(layer).double(), method, name)
+            exact = copy.deepcopy(layer).double()
+            change, bias = _pushed(exact, method, name)
         except RuntimeError:  # some part of it is kept in float32 whatever it is told
-            change, bias = _pushed(layer.float(), method, name)
+            exact, rounding = layer.float(), 1e-6
+            change, bias = _pushed(exact, method, name)
+        small = _smaller(method, exact, change, bias)
+    if small is not None:
+        return SiteDelta(*(converted(part, dtype) for part in small))
     parts: list[DeltaKind] = []
     if bool(change.any()):
         outputs, inputs = change.shape
@@ -148,9 +163,24 @@ def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: 
         noise = _NOISE * float(torch.linalg.matrix_norm(layer.get_base_layer().weight.double()))
         pays = _pays(rank, inputs, outputs)
         parts.append(_factors(change, rank, dtype, noise) if pays else Dense(change.to(dtype)))
-    if bool(bias.any()):
+    if float(bias.abs().max()) > rounding:
         parts.append(Bias(bias.to(dtype)))
     return SiteDelta(*parts)
+
+
+def _smaller(method: WeightMethod, layer: Any, change: torch.Tensor, bias: torch.Tensor) -> Sequence[DeltaKind] | None:
+    """The method's own form of what a layer does, where it has one that does the same and is smaller."""
+    parts = method.parts(layer, "default")
+    if not parts or sum(part.bytes for part in parts) >= change.numel() * change.element_size():
+        return None
+    base = layer.get_base_layer()
+    weight = dense_weight(base).to(change)
+    own = weight.new_zeros(len(weight)) if getattr(base, "bias", None) is None else base.bias.detach()
+    delta = SiteDelta(*parts)
+    off = max(
+        float((weight_change(delta, weight) - change).abs().max()), float((bias_change(delta, own) - bias).abs().max())
+    )
+    return parts if off <= _EXACT * max(1.0, float(weight.abs().max())) else None
 
 
 def _pushed(layer: Any, method: WeightMethod, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,13 +233,45 @@ def _factors(change: torch.Tensor, rank: int | None, dtype: torch.dtype, noise: 
     return LowRank(low.a.to(dtype), low.b.to(dtype))
 
 
-def _planned(method: WeightMethod, options: Mapping[str, Any], layer: nn.Module) -> SiteDelta:
-    """What a layer that has no weights yet would be given, for the sizes alone."""
-    inputs, outputs = input_size(layer), output_size(layer)
+def _planned(
+    method: WeightMethod, config: PeftConfig, options: Mapping[str, Any], model: nn.Module, names: Sequence[str]
+) -> AdapterDeltas:
+    """What layers that have no weights yet would be given, for the sizes alone: zeros of one layer of each shape."""
+    found: dict[tuple[int, int, bool], SiteDelta] = {}
+    sites = {}
+    for name in names:
+        layer = model.get_submodule(name)
+        shape = (input_size(layer), output_size(layer), getattr(layer, "bias", None) is not None)
+        if shape not in found:
+            found[shape] = _planned_site(method, config, options, shape)
+        sites[name] = found[shape]
+    return AdapterDeltas(sites)
+
+
+def _planned_site(
+    method: WeightMethod, config: PeftConfig, options: Mapping[str, Any], shape: tuple[int, int, bool]
+) -> SiteDelta:
+    import peft
+
+    inputs, outputs, biased = shape
+    own = copy.copy(config)
+    own.target_modules = {"layer"}
+    one = nn.Module()
+    with torch.device("meta"):
+        layer = nn.Linear(inputs, outputs, bias=biased)
+    for name, parameter in list(layer.named_parameters()):  # zeros that take no memory
+        layer.register_parameter(name, nn.Parameter(torch.zeros(()).expand(parameter.shape), requires_grad=False))
+    one.add_module("layer", layer)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        parts = method.parts(peft.PeftModel(one, own).get_submodule(f"{_PREFIX}layer"), "default")
+    if parts and sum(part.bytes for part in parts) < inputs * outputs * 4:
+        return SiteDelta(*parts)
     rank = method.rank(options, inputs, outputs)
+    bias = Bias(torch.zeros(outputs)) if method.changes_bias and biased else None
     if rank is not None and _pays(rank, inputs, outputs):
-        return SiteDelta(LowRank(torch.zeros(rank, inputs), torch.zeros(outputs, rank)))
-    return SiteDelta(Dense(torch.zeros(outputs, inputs)))
+        return SiteDelta(LowRank(torch.zeros(rank, inputs), torch.zeros(outputs, rank)), bias)
+    return SiteDelta(Dense(torch.zeros(outputs, inputs)), bias)
 
 
 def _weightless(module: nn.Module) -> bool:

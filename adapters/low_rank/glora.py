@@ -28,3 +28,4 @@ class GLora(PeftWeights[GLoraOptions]):
     config = GLoraOptions
     learning_rate = 1e-3
     peft_class = "GloraConfig"
+    changes_bias = True

@@ -7,9 +7,15 @@ Yeh et al.: Navigating Text-to-Image Customization (LyCORIS), https://arxiv.org/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import DropoutOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class LoKrOptions(DropoutOptions):
@@ -33,3 +39,16 @@ class LoKr(PeftWeights[LoKrOptions]):
     peft_class = "LoKrConfig"
     quantized = frozenset({"int8"})
     peft_names = {"dropout": "rank_dropout"}  # noqa: RUF012
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import Kronecker
+
+        def factor(name: str) -> Any:
+            whole = getattr(layer, name)
+            return (
+                whole[adapter]
+                if adapter in whole
+                else getattr(layer, f"{name}_a")[adapter] @ getattr(layer, f"{name}_b")[adapter]
+            )
+
+        return [Kronecker(factor("lokr_w1") * layer.scaling[adapter], factor("lokr_w2"))]

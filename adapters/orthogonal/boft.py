@@ -10,9 +10,16 @@ them with a CUDA kernel alone, which it compiles when it is first used; one is w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+from .blocks import blocks
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class BOFTOptions(DropoutOptions):
@@ -42,3 +49,9 @@ class BOFT(PeftWeights[BOFTOptions]):
 
     def decays_to(self, config: BOFTOptions, name: str) -> float | None:
         return 1.0 if ".boft_s." in name else 0.0
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import Rotation, WeightScale
+
+        matrix, scale = layer.get_delta_weight(adapter)
+        return [Rotation(blocks(matrix, layer.boft_R[adapter].shape[-1])), WeightScale(scale.flatten())]

@@ -8,9 +8,16 @@ Liu et al.: https://arxiv.org/abs/2506.19847 (the input is rotated instead, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+from .blocks import blocks
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class OFTOptions(DropoutOptions):
@@ -35,3 +42,12 @@ class OFT(PeftWeights[OFTOptions]):
     quantized = QUANTIZED
     divides = "block_size"
     preferred = 32
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        import torch
+
+        from pefttools.deltas import Rotation
+
+        rotation = layer.oft_R[adapter]
+        matrix = rotation(torch.eye(layer.in_features, dtype=rotation.weight.dtype))
+        return [Rotation(blocks(matrix, rotation.block_size))]

@@ -9,11 +9,15 @@ https://arxiv.org/abs/2409.00119
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from ..peft_weights import QUANTIZED, LayerOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class RoAdOptions(LayerOptions):
@@ -41,3 +45,12 @@ class RoAd(PeftWeights[RoAdOptions]):
     quantized = QUANTIZED
     peft_names = {"kind": "variant"}  # noqa: RUF012
     divides = "group_size"
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from peft.tuners.road.layer import _prepare_cols
+
+        from pefttools.deltas import PairRotation
+
+        group, angles, factors = layer.group_size[adapter], layer.road_theta[adapter], layer.road_alpha[adapter]
+        first, second = _prepare_cols(layer.variant[adapter], group, angles, factors)
+        return [PairRotation(first, second, group)]

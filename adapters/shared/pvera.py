@@ -7,9 +7,15 @@ PVeRA: Probabilistic Vector-Based Random Matrix Adaptation, https://arxiv.org/ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class PVeRAOptions(DropoutOptions):
@@ -31,3 +37,12 @@ class PVeRA(PeftWeights[PVeRAOptions]):
     rank_option = "r"
     quantized = QUANTIZED
     conv1d = True
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import SharedLowRank
+
+        # The second half of what A reads are variances, which matter in training alone.
+        b = layer.pvera_B[adapter][: layer.out_features]
+        means = b.shape[1]
+        a = layer.pvera_A[adapter][:means, : layer.in_features]
+        return [SharedLowRank(a, b, layer.pvera_lambda_d[adapter][:means], layer.pvera_lambda_b[adapter])]

@@ -7,9 +7,15 @@ Kopiczko, Blankevoort, Asano: VeRA: Vector-based Random Matrix Adaptation, https
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class VeRAOptions(DropoutOptions):
@@ -31,3 +37,9 @@ class VeRA(PeftWeights[VeRAOptions]):
     rank_option = "r"
     quantized = QUANTIZED
     conv1d = True
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import SharedLowRank
+
+        a, b = layer.vera_A[adapter][:, : layer.in_features], layer.vera_B[adapter][: layer.out_features]
+        return [SharedLowRank(a, b, layer.vera_lambda_d[adapter], layer.vera_lambda_b[adapter])]

@@ -7,6 +7,7 @@ Bhardwaj et al.: Sparse High Rank Adapters, https://arxiv.org/abs/2406.13175
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -15,6 +16,8 @@ from ..peft_weights import QUANTIZED, LayerOptions, PeftWeights, shapes
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pefttools.deltas import DeltaKind
 
 
 class ShiraOptions(LayerOptions):
@@ -43,3 +46,8 @@ class Shira(PeftWeights[ShiraOptions]):
             "r": config.r
             or min(8, *(inputs * outputs // (inputs + outputs) for inputs, outputs in shapes(model, names)))
         }
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import Sparse
+
+        return [Sparse(layer.shira_indices[adapter].int(), layer.shira_weight[adapter])]

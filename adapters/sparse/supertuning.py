@@ -7,9 +7,15 @@ Super-Tuning: https://arxiv.org/abs/2607.09287
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import LayerOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class SuperTuningOptions(LayerOptions):
@@ -28,3 +34,11 @@ class SuperTuning(PeftWeights[SuperTuningOptions]):
     config = SuperTuningOptions
     learning_rate = 2e-3
     peft_class = "SupertuningConfig"
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        import torch
+
+        from pefttools.deltas import Sparse
+
+        flat, inputs = layer.supertuning_indices[adapter], layer.in_features
+        return [Sparse(torch.stack([flat // inputs, flat % inputs]).int(), layer.supertuning_values[adapter])]

@@ -7,9 +7,15 @@ Parameter-Efficient Fine-Tuning via Circular Convolution, https://arxiv.org/abs/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import LayerOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class C3AOptions(LayerOptions):
@@ -34,3 +40,12 @@ class C3A(PeftWeights[C3AOptions]):
     # zeros: PEFT's default starts beside the base
     always = {"init_weights": True}  # noqa: RUF012
     divides = "block_size"
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        import torch
+
+        from pefttools.deltas import Circulant
+
+        # PEFT divides by the number of inputs, and its kernels are rows: turned around they are columns.
+        rows = layer.c3a_kernel[adapter] / layer.in_features
+        return [Circulant(torch.cat([rows[..., :1], rows[..., 1:].flip(-1)], dim=-1))]

@@ -7,6 +7,7 @@ Gao et al.: Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, htt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -15,6 +16,8 @@ from ..peft_weights import QUANTIZED, LayerOptions, PeftWeights, shapes
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pefttools.deltas import DeltaKind
 
 
 class FourierFTOptions(LayerOptions):
@@ -42,3 +45,9 @@ class FourierFT(PeftWeights[FourierFTOptions]):
 
     def sizes(self, model: nn.Module, config: FourierFTOptions, names: list[str]) -> dict[str, Any]:
         return {"n": config.n or min(1000, *(inputs * outputs for inputs, outputs in shapes(model, names)))}
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import Spectrum
+
+        entries = layer.fourierft_spectrum[adapter] * layer.fourierft_scaling[adapter]
+        return [Spectrum(layer.indices[adapter].int(), entries, (layer.out_features, layer.in_features))]

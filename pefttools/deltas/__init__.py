@@ -7,8 +7,12 @@ from .dense import Dense
 from .kind import DeltaKind
 from .low_rank import LowRank
 from .replace import Replace
+from .rotations import PairRotation, Rotation
 from .rows import EmbeddingRows
 from .scales import InputScale, OutputScale, WeightScale
+from .shared_low_rank import SharedLowRank
+from .sparse import Sparse, Spectrum
+from .structured import Circulant, Kronecker
 from .virtual import Prefix, Prompt, VirtualTokens
 
 __all__ = [
@@ -16,17 +20,24 @@ __all__ = [
     "AdapterDeltas",
     "Bias",
     "Bottleneck",
+    "Circulant",
     "DeltaKind",
     "Dense",
     "EmbeddingRows",
     "InputScale",
+    "Kronecker",
     "LowRank",
     "NormBottleneck",
     "OutputScale",
+    "PairRotation",
     "Prefix",
     "Prompt",
     "Replace",
+    "Rotation",
+    "SharedLowRank",
     "SiteDelta",
+    "Sparse",
+    "Spectrum",
     "VirtualTokens",
     "WeightScale",
 ]

@@ -3,12 +3,14 @@
 The order of the effects at a site, for an input ``x`` and the base module's weight ``W`` and bias ``b``::
 
     x  = InputScale * x
+    x  = x M                             Rotation, block by block
     y  = W x + b                         of other parameters, where Replace gives some
     y  = vectors[x]                      EmbeddingRows, for some tokens of an embedding
     y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm
-    y  = y + Dense(x) + LowRank(x)
+    y  = y + Dense(x) + LowRank(x)       and Sparse, Spectrum, Kronecker, SharedLowRank, ...
     y  = WeightScale * (y - b) + b       DoRA's: the bias is not scaled
     y  = OutputScale * y                 IA3's: the bias is scaled too
+    y  = first * y + second * swap(y)    PairRotation
     y  = y + Bias
     y  = y + Bottleneck(y)               or of another site's input
 """
@@ -27,13 +29,18 @@ from pefttools.deltas.dense import Dense
 from pefttools.deltas.kind import DeltaKind
 from pefttools.deltas.low_rank import LowRank
 from pefttools.deltas.replace import Replace
+from pefttools.deltas.rotations import PairRotation, Rotation
 from pefttools.deltas.rows import EmbeddingRows
 from pefttools.deltas.scales import InputScale, OutputScale, WeightScale
+from pefttools.deltas.shared_low_rank import SharedLowRank
+from pefttools.deltas.sparse import Sparse, Spectrum
+from pefttools.deltas.structured import Circulant, Kronecker
 from pefttools.deltas.virtual import VirtualTokens
 
 #: every kind, in the order in which they act
 KINDS: tuple[type[DeltaKind], ...] = (
-    InputScale, Replace, EmbeddingRows, Dense, NormBottleneck, LowRank, WeightScale, OutputScale, Bias, Bottleneck,
+    InputScale, Rotation, Replace, EmbeddingRows, Dense, Sparse, Spectrum, SharedLowRank, NormBottleneck, LowRank,
+    Kronecker, Circulant, WeightScale, OutputScale, PairRotation, Bias, Bottleneck,
 )  # fmt: skip
 ORDER = {kind.name: position for position, kind in enumerate(KINDS)}
 

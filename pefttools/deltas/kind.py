@@ -7,7 +7,7 @@ the kinds and name none.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
@@ -41,11 +41,13 @@ class At(NamedTuple):
         module: the site's module.
         slots: slot of each row, ``[rows]``; 0: the row has no delta of this family.
         form: of the family.
+        size: of the family.
     """
 
     module: nn.Module
     slots: torch.Tensor
     form: str | None
+    size: int = 0
 
 
 class DeltaKind(ABC):
@@ -62,6 +64,8 @@ class DeltaKind(ABC):
     changes_weight: ClassVar[bool] = True
     #: many adapters' weights lie in one tensor, a slot each; else each adapter's are kept and applied by themselves
     stacked: ClassVar[bool] = True
+    #: names of tensors that are the same in many adapters: a pool holds them once, and they are not among `bytes`
+    shared: ClassVar[tuple[str, ...]] = ()
     #: it acts on the module's input, before the module runs
     on_input: ClassVar[bool] = False
     #: it reads what the module has returned, not what it was given
@@ -71,8 +75,9 @@ class DeltaKind(ABC):
 
     @property
     def bytes(self) -> int:
-        """Bytes of its tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(self))
+        """Bytes of its own tensors."""
+        common = [getattr(self, name) for name in self.shared]
+        return size_of(tensors_of(self)) - size_of(common)
 
     @property
     def reads(self) -> str | None:
@@ -158,6 +163,11 @@ class DeltaKind(ABC):
         raise NotImplementedError
 
 
+def size_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def padded(size: int) -> int:
     """The size that ranks, widths and lengths up to this one are padded to."""
     return max(SMALLEST, 1 << (size - 1).bit_length())
@@ -177,12 +187,22 @@ def tensors_of(value: object) -> list[torch.Tensor]:
 _T = TypeVar("_T")
 
 
+def converted(value: _T, dtype: torch.dtype) -> _T:
+    """The same in a number format; whole numbers stay as they are."""
+    return _mapped(value, lambda tensor: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor)
+
+
 def _moved(value: _T, device: torch.device) -> _T:
+    return _mapped(value, lambda tensor: tensor.to(device))
+
+
+def _mapped(value: _T, change: Callable[[torch.Tensor], torch.Tensor]) -> _T:
+    """The same with every tensor changed."""
     found: Any = value
     if isinstance(value, torch.Tensor):
-        found = value.to(device)
+        found = change(value)
     elif isinstance(value, dict):
-        found = {name: _moved(one, device) for name, one in value.items()}
+        found = {name: _mapped(one, change) for name, one in value.items()}
     elif is_dataclass(value):
-        found = replace(value, **{one.name: _moved(getattr(value, one.name), device) for one in fields(value)})  # type: ignore[type-var]
+        found = replace(value, **{one.name: _mapped(getattr(value, one.name), change) for one in fields(value)})  # type: ignore[type-var]
     return cast("_T", found)

@@ -32,5 +32,9 @@ class VectorKind(DeltaKind):
 
 def vectors(weights: Mapping[str, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
     """The vector of each row, shaped and typed to go with ``like[rows, ..., size]``."""
-    found = weights["vector"]
+    return per_row(weights["vector"], like)
+
+
+def per_row(found: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Vectors ``[rows, size]``, shaped and typed to go with ``like[rows, ..., size]``."""
     return found.view(len(found), *(1,) * (like.dim() - 2), -1).to(like.dtype)

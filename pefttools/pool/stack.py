@@ -85,4 +85,4 @@ class Stack:
             module: the site's module.
         """
         weights = {name: rows.of(self, name) for name in self.tensors}
-        return self.kind.apply(x, y, weights, At(module, rows.slots, self.family.form))
+        return self.kind.apply(x, y, weights, At(module, rows.slots, self.family.form, self.family.size))

@@ -14,6 +14,7 @@ from pefttools.deltas.adapter import AdapterDeltas, SiteDelta
 from pefttools.deltas.kind import Family
 from pefttools.errors import ArtifactError, is_out_of_memory
 from pefttools.pool.routing import Routing
+from pefttools.pool.shared import SharedTensors
 from pefttools.pool.sites import Site
 from pefttools.pool.slots import Slots
 from pefttools.pool.stack import Stack, TensorOptions
@@ -54,6 +55,7 @@ class WeightSlots:
     sites: dict[str, Site] = field(default_factory=dict)
     virtual: dict[Family, VirtualStack] = field(default_factory=dict)
     slots: dict[Family, Slots] = field(default_factory=dict)
+    _shared: SharedTensors = field(default_factory=SharedTensors)
     _last: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +70,8 @@ class WeightSlots:
 
     def bytes(self) -> int:
         """Bytes of all stacks, free slots included."""
-        return sum(stack.bytes for stack in self._stacks()) + sum(stack.bytes for stack in self.virtual.values())
+        stacks = sum(stack.bytes for stack in self._stacks()) + sum(stack.bytes for stack in self.virtual.values())
+        return stacks + self._shared.bytes()
 
     def tensors(self) -> list[torch.Tensor]:
         """The tensors of all stacks at sites, in a fixed order."""
@@ -84,7 +87,7 @@ class WeightSlots:
 
     def needs(self, deltas: AdapterDeltas) -> int:
         """Bytes that allocating an adapter would add now."""
-        total = own_bytes(deltas)
+        total = own_bytes(deltas) + self._shared.missing(deltas)
         for family in _families(deltas):
             slots = self.slots.get(family)
             capacity = Slots(self.limit).capacity if slots is None else slots.capacity
@@ -118,6 +121,7 @@ class WeightSlots:
             ArtifactError: they have other shapes than the model's modules.
         """
         self._last += 1
+        deltas = self._shared.put_in(deltas)
         slots: dict[Family, int] = {}
         unstacked = tuple(name for name, delta in deltas.sites.items() if any(not part.stacked for part in delta))
         lengths = {tokens.name: tokens.length for tokens in deltas.virtual}

@@ -13,7 +13,8 @@ import pefttools
 from pefttools.adapters.low_rank.lily import Lily
 from pefttools.adapters.peft_weights import PeftWeights
 from pefttools.adapters.weight_reader import read_changes
-from pefttools.deltas import Bias, Dense, LowRank
+from pefttools.deltas import Dense
+from pefttools.deltas.merge import bias_change, weight_change
 from pefttools.errors import ConfigError
 from pefttools.methods import methods
 from pefttools.testing.methods import _train
@@ -77,23 +78,31 @@ def test_changes_are_those_of_the_merged_weights(name: str, tiny_bert: str, tmp_
     spec = model.spec
     found = spec.method.deltas(tmp_path / "a", base, spec.config, spec.target)
     merged = spec.method.merge(model.transformer)
-    kinds = set()
+    kinds: set[str] = set()
     for site, delta in found.sites.items():
         layer, plain = merged.get_submodule(site), base.get_submodule(site)
-        change = delta.get(LowRank) or delta.get(Dense)
-        if change is not None:
-            kinds.add(change.name)
-            dense = change.dense() if isinstance(change, LowRank) else change.change
-            wanted = layer.weight - plain.weight
-            torch.testing.assert_close(dense, wanted, atol=1e-5 * max(1.0, float(layer.weight.abs().max())), rtol=0)
-        if (bias := delta.get(Bias)) is not None:
-            torch.testing.assert_close(bias.vector, layer.bias - plain.bias, atol=1e-6, rtol=0)
-    assert kinds == ({"low_rank"} if name in SMALL else LARGER.get(name, {"dense"})), kinds
+        changed = plain.weight + weight_change(delta, plain.weight)
+        torch.testing.assert_close(changed, layer.weight, atol=1e-5 * max(1.0, float(layer.weight.abs().max())), rtol=0)
+        torch.testing.assert_close(plain.bias + bias_change(delta, plain.bias), layer.bias, atol=1e-5, rtol=0)
+        kinds |= set(delta.kinds())
+    assert kinds == KINDS.get(name, {"dense"})
 
 
-#: on layers of 64 x 64 and 64 x 128: of so small a rank that factors are smaller than the change, of some on some
-SMALL = {"adalora", "adamss", "deft", "delora", "hra", "tinylora", "unilora", "vblora"}
-LARGER = {name: {"low_rank", "dense"} for name in ("peanut", "psoft")}
+#: kinds that are smaller than the change, on layers of 64 x 64 and 64 x 128; of some methods on some layers alone
+KINDS = {
+    **{name: {"low_rank"} for name in ("adalora", "deft", "delora", "hra", "tinylora", "unilora", "vblora")},
+    **{name: {"low_rank", "dense"} for name in ("peanut", "psoft")},
+    **{name: {"sparse"} for name in ("shira", "supertuning")},
+    **{name: {"shared_low_rank"} for name in ("vera", "pvera")},
+    "adamss": {"low_rank", "bias"},
+    "boft": {"rotation", "weight_scale"},
+    "c3a": {"circulant"},
+    "fourierft": {"spectrum"},
+    "glora": {"dense", "bias"},
+    "lokr": {"kronecker"},
+    "oft": {"rotation"},
+    "road": {"pair_rotation"},
+}
 
 
 def test_what_is_no_change_of_weights_is_refused_by_name(tiny_bert: str, tmp_path: Path) -> None:

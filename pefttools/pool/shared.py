@@ -1,0 +1,55 @@
+"""Tensors that are the same in many adapters, held once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+
+from pefttools.deltas.adapter import AdapterDeltas, SiteDelta
+from pefttools.deltas.kind import DeltaKind, size_of
+
+
+class SharedTensors:
+    """By content; a tensor goes when the last adapter that uses it has gone."""
+
+    def __init__(self) -> None:
+        self._found: WeakValueDictionary[str, torch.Tensor] = WeakValueDictionary()
+
+    def bytes(self) -> int:
+        """Bytes of those that are held."""
+        return size_of(self._found.values())
+
+    def missing(self, deltas: AdapterDeltas) -> int:
+        """Bytes of those that an adapter needs and that are not there yet."""
+        needed = {_digest(tensor): tensor for _, tensor in _shared_of(deltas)}
+        return size_of(tensor for digest, tensor in needed.items() if digest not in self._found)
+
+    def put_in(self, deltas: AdapterDeltas) -> AdapterDeltas:
+        """The same adapter, with those that are held in the place of its own."""
+        if not any(True for _ in _shared_of(deltas)):
+            return deltas
+        sites = {name: SiteDelta(*map(self._held, site)) for name, site in deltas.sites.items()}
+        return replace(deltas, sites=sites)
+
+    def _held(self, part: DeltaKind) -> DeltaKind:
+        changes: dict[str, Any] = {}
+        for name in part.shared:
+            own: torch.Tensor = getattr(part, name)
+            changes[name] = self._found.setdefault(_digest(own), own)
+        return replace(part, **changes) if changes else part  # type: ignore[type-var]
+
+
+def _shared_of(deltas: AdapterDeltas) -> Iterator[tuple[str, torch.Tensor]]:
+    for site in deltas.sites.values():
+        for part in site:
+            yield from ((name, getattr(part, name)) for name in part.shared)
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    said = f"{tuple(tensor.shape)} {tensor.dtype} {tensor.device}".encode()
+    return hashlib.sha256(said + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
