@@ -137,11 +137,25 @@ def compose(
     weights: Sequence[float],
     output: PathLike,
     *,
+    rule: str = "sum",
+    density: float | None = None,
+    seed: int = 0,
     rank: int | None = None,
     base: str | None = None,
     overwrite: bool = False,
 ) -> float:
     """Save the weighted sum of adapters of one base and task as an artifact; gives the relative error, see `export`.
+
+    Args:
+        artifacts: two or more.
+        weights: one for each.
+        output: folder to write.
+        rule: ``sum``; or ``ties``, ``dare-linear``, ``dare-ties``, ``magnitude-prune``, with a density and a rank.
+        density: share of the entries of each change that a rule keeps.
+        seed: of the entries that are dropped at random.
+        rank: maximum rank of a layer's update; None: as high as it takes, which is exact for the sum.
+        base: path of the base model, if it has moved.
+        overwrite: replace an artifact that stands there.
 
     Raises:
         ConfigError: adapters that don't go together, or something is in the way.
@@ -149,7 +163,8 @@ def compose(
     from pefttools.artifact.convert import compose as composed
 
     folders = [Path(one) for one in artifacts]
-    return composed(folders, weights, Path(output), rank=rank, base=base, overwrite=overwrite).error
+    options = {"rule": rule, "density": density, "seed": seed, "rank": rank}
+    return composed(folders, weights, Path(output), **options, base=base, overwrite=overwrite).error  # type: ignore[arg-type]
 
 
 def import_adapter(

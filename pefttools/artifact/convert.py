@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -20,8 +21,9 @@ from pefttools.bases.identity import unlike_fields
 from pefttools.deltas import AdapterDeltas
 from pefttools.deltas.addition import additive, weighted
 from pefttools.deltas.export import PlainLora, as_lora, write_peft
+from pefttools.deltas.merging_rules import RULES, Rule, combined
 from pefttools.deltas.weights import read_state
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.methods import methods
 from pefttools.recipe import stored_method
@@ -29,6 +31,9 @@ from pefttools.tasks import TaskModel
 
 #: a file that every folder of a PEFT adapter has
 _PEFT_KIND = "adapter_config.json"
+
+#: the rule of a weighted sum
+SUM = "sum"
 
 
 @dataclass(frozen=True)
@@ -113,17 +118,23 @@ def compose(
     weights: Sequence[float],
     output: Path,
     *,
+    rule: str = SUM,
+    density: float | None = None,
+    seed: int = 0,
     rank: int | None = None,
     base: str | None = None,
     overwrite: bool = False,
 ) -> PlainLora:
-    """Save the weighted sum of adapters of one base as an artifact of its own.
+    """Save the weighted sum of adapters of one base, or what a rule makes of them, as an artifact of its own.
 
     Args:
         folders: artifacts of the same base and task.
         weights: one for each.
         output: folder to write.
-        rank: maximum rank of a site; None: the sum of theirs, which is exact.
+        rule: ``sum``, or one of `pefttools.deltas.merging_rules`.
+        density: share of the entries of each change that a rule keeps.
+        seed: of the entries that are dropped at random.
+        rank: maximum rank of a site; None: the sum of theirs, which is exact for the weighted sum.
         base: path of the base model, if it has moved.
         overwrite: replace an artifact that stands there.
 
@@ -135,6 +146,7 @@ def compose(
         raise ConfigError(f"{len(folders)} artifacts and {len(weights)} weights: two or more, and one weight for each")
     if not all(math.isfinite(weight) for weight in weights):
         raise ConfigError(f"weights must be numbers, not {', '.join(map(str, weights))}")
+    _check_rule(rule, density, rank)
     if not sum(weights):
         raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of the sum.")
     opened = [open_artifact(folder, base) for folder in folders]
@@ -144,7 +156,11 @@ def compose(
     entry = first.manifest.task
     calibration = entry.stored(str(first.folder)).joint_calibration([one.manifest.task.calibration for one in opened])
     parts = [_additive(one) for one in opened]
-    lora = as_lora(weighted(parts, weights), first.built.transformer, rank)
+    if rule == SUM:
+        joint = weighted(parts, weights)
+    else:
+        joint = combined(parts, weights, cast("Rule", rule), density or 0.0, seed)
+    lora = as_lora(joint, first.built.transformer, rank)
     if not lora.sites:
         raise ConfigError("these adapters change nothing but the task head: there is nothing to add up")
     sources = [
@@ -165,8 +181,27 @@ def compose(
         draft = _draft(first.manifest, lora)
         task = draft.task.model_copy(update={"calibration": calibration})
         draft = draft.model_copy(update={"task": task})
-        finalize(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error})
+        by = {} if rule == SUM else {"rule": rule, "density": density, "seed": seed}
+        finalize(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error, **by})
     return lora
+
+
+def _check_rule(rule: str, density: float | None, rank: int | None) -> None:
+    if rule == SUM:
+        if density is not None:
+            raise ConfigError("density is for rules that keep a part of each change, not for the sum")
+        return
+    if rule not in RULES:
+        raise UnknownNameError("rule", rule, (SUM, *RULES))
+    if density is None or not 0 < density <= 1:
+        raise ConfigError(
+            f"the rule {rule!r} needs a density, the share of the entries that is kept", hint="For example 0.5."
+        )
+    if rank is None:
+        raise ConfigError(
+            f"what the rule {rule!r} gives is no low-rank update by itself: a rank is needed",
+            hint="Set the maximum rank, e.g. --rank 16; the relative error is reported.",
+        )
 
 
 def _additive(opened: Opened) -> AdapterDeltas:

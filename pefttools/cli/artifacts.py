@@ -203,11 +203,14 @@ def compose(
     artifacts: list[Path] = typer.Argument(help="Two or more artifacts of one base and task.", metavar="ARTIFACT..."),
     weights: str = typer.Option(..., "--weights", help="One for each, e.g. 0.6,0.4."),
     output: Path = typer.Option(..., "--output", help="Folder of the new artifact."),
+    rule: str = typer.Option("sum", "--rule", help="sum, ties, dare-linear, dare-ties or magnitude-prune."),
+    density: float | None = typer.Option(None, "--density", help="Share of each change that a rule keeps."),
+    seed: int = typer.Option(0, "--seed", help="Of what is dropped at random."),
     rank: int | None = typer.Option(None, "--rank", min=1, help="Maximum rank; without it the sum is exact."),
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Save the weighted sum of adapters as a new one."""
+    """Save the weighted sum of adapters as a new one, or what another rule makes of them."""
     from pefttools import api
     from pefttools.errors import ConfigError
 
@@ -215,7 +218,10 @@ def compose(
         numbers = [float(one) for one in weights.split(",")]
     except ValueError as error:
         raise ConfigError(f"--weights {weights!r}: give comma-separated numbers, e.g. 0.6,0.4") from error
-    _say_error(output, api.compose(artifacts, numbers, output, rank=rank, base=base, overwrite=overwrite))
+    lost = api.compose(
+        artifacts, numbers, output, rule=rule, density=density, seed=seed, rank=rank, base=base, overwrite=overwrite
+    )
+    _say_error(output, lost)
 
 
 def _say_error(output: Path, error: float) -> None:

@@ -55,15 +55,20 @@ def weighted(adapters: Sequence[AdapterDeltas], weights: Sequence[float]) -> Ada
         ConfigError: kinds that can't be added up; heads of other shapes.
     """
     sites = {
-        name: SiteDelta(*(_summed(kind, name, adapters, weights) for kind in KINDS))
+        name: SiteDelta(*(summed(kind, name, adapters, weights) for kind in KINDS))
         for name in dict.fromkeys(site for adapter in adapters for site in adapter.sites)
     }
     return AdapterDeltas(sites)
 
 
-def _summed(
+def summed(
     kind: type[DeltaKind], name: str, adapters: Sequence[AdapterDeltas], weights: Sequence[float]
 ) -> DeltaKind | None:
+    """The weighted sum, or average, of what adapters do at one site in one way; None: none of them does.
+
+    Raises:
+        ConfigError: they do not go together.
+    """
     found = [adapter.sites[name].get(kind) if name in adapter.sites else None for adapter in adapters]
     parts = [(part, weight) for part, weight in zip(found, weights, strict=True) if part is not None]
     if not parts:
