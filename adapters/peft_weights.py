@@ -231,6 +231,11 @@ class PeftWeights(PeftMethod[OptionsT]):
         known = self._known_to_peft()
         ours = {theirs: name for name, theirs in self._peft_names(type(config).model_fields).items()}
         for name in config.peft:
+            if name == "bias":
+                raise ConfigError(
+                    f"{self.name}.peft: PEFT would train the base's own biases, which are stored beside no adapter",
+                    hint=f"Put a method of its own beside it: method: [{{name: bitfit, targets: [...]}}, {self.name}].",
+                )
             if name in ours or name in self.always or name in _SET:
                 raise ConfigError(
                     f"{self.name}.peft: {name} is set by pefttools",

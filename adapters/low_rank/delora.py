@@ -18,7 +18,7 @@ class DeLoraOptions(DropoutOptions):
     """Options of DeLoRA."""
 
     r: int = Field(8, ge=1, description="rank of the update")
-    strength: int = Field(15, ge=1, description="the bound at the beginning, which is trained too")
+    strength: float = Field(3.0, gt=0, description="the bound at the beginning, which is trained too")
 
 
 class DeLora(PeftWeights[DeLoraOptions]):

@@ -53,6 +53,7 @@ def test_further_options_of_peft_are_passed_on(tiny_bert: str) -> None:
         ({"d_inital": 0.5}, "PEFT's VeraConfig has no option 'd_inital'"),
         ({"vera_dropout": 0.5}, "vera_dropout is set by pefttools"),
         ({"target_modules": ["query"]}, "target_modules is set by pefttools"),
+        ({"bias": "all"}, "PEFT would train the base's own biases"),
     ],
 )
 def test_options_that_peft_does_not_have_are_refused(options: dict[str, Any], said: str, tiny_bert: str) -> None:
