@@ -39,7 +39,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "compacter": [{"size": 8, "placement": one} for one in ("pfeiffer", "parallel", "feed-forward")],
     "reft": [{"kind": "noreft", "r": 4}, {"kind": "direft", "r": 4, "layers": [1]}],
-    "partial": [{"targets": ["*.layer.0.attention.*", "*.layers.0.self_attn.*", "*.h.0.attn.*"]}],
+    "partial": [{"targets": ["*.0.*"]}],
     "bottleneck": [{"size": 8, "placement": one} for one in ("pfeiffer", "parallel", "feed-forward")],
 }
 FAMILIES = [("bert", "mean"), ("bert", "model"), ("llama", "lm"), ("gpt2", "lm")]

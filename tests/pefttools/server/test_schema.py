@@ -58,7 +58,7 @@ def requests_that_fit_are_taken(ctx, response, case):
 """
 
 
-@pytest.fixture(params=["tiny_bert", "tiny_llama"])
+@pytest.fixture(params=["tiny_bert", pytest.param("tiny_llama", marks=pytest.mark.slow)])
 def server(
     serve: Callable[..., Server],
     classifiers: Callable[[int], Path],
