@@ -90,6 +90,11 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
         given.total_step = total_steps
         given.tinit = int(config.warmup * total_steps)
         given.tfinal = int(config.final * total_steps)
+        if total_steps - given.tinit - given.tfinal < 2:
+            raise ConfigError(
+                f"a training of {total_steps} steps leaves adalora no time to find out which ranks matter",
+                hint="Train longer, or by lora.",
+            )
 
     def after_step(self, model: nn.Module, step: int) -> None:
         _tuner(model).update_and_allocate(step)

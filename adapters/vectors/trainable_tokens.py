@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from pefttools.errors import ConfigError
-from pefttools.methods import Target
+from pefttools.methods import Capabilities, Target
 from pefttools.sites import transformers_models
 
 from ..peft_weights import QUANTIZED, LayerOptions, PeftWeights
@@ -38,6 +38,7 @@ class TrainableTokens(PeftWeights[TrainableTokensOptions]):
     name = "trainable_tokens"
     summary = "the embeddings of some tokens"
     config = TrainableTokensOptions
+    capabilities = Capabilities(effect="weights", modalities=frozenset({"text"}), deltas=True)
     learning_rate = 1e-2
     peft_class = "TrainableTokensConfig"
     peft_names = {"tokens": "token_indices"}  # noqa: RUF012

@@ -91,6 +91,12 @@ def test_the_penalty_is_that_of_peft(tiny_bert: str) -> None:
     assert ranknum and not any(p.requires_grad for p in ranknum)
 
 
+def test_too_short_a_training_is_refused(tiny_bert: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a training of 1 steps leaves adalora no time"):
+        pefttools.train(_recipe(tiny_bert, tmp_path, "a", max_steps=1))
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
