@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, field_validator
 
 from pefttools.bases import BaseVariant
-from pefttools.errors import ConfigError
+from pefttools.errors import ArtifactError, ConfigError
 from pefttools.files import canonical_json
 from pefttools.methods import Capabilities, Method, MethodConfig, Pass, Target, TaskFacts
 
@@ -148,7 +148,9 @@ class StackedMethods(Method[StackOptions]):
         (folder / CONFIG).write_text(canonical_json(config), encoding="utf-8")
 
     def load(self, model: nn.Module, folder: Path, config: StackOptions, target: Target) -> nn.Module:
-        json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        written = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("pefttools_method")
+        if written != self.name:
+            raise ArtifactError(f"{folder / CONFIG} holds the method {written!r}, not {self.name!r}")
         numbers = {id(part): number for number, part in enumerate(self.parts, 1)}
 
         def put(part: Part, inner: nn.Module, own: Target) -> nn.Module:

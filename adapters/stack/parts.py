@@ -32,19 +32,25 @@ class Part:
         method: the method.
         config: its options.
         wrapped: what its `wrap` or `load` gave.
-        own: the parameters that it trains, by their names in `wrapped` at that time.
+        places: where the parameters are that it trains: by their names in `wrapped` at that time, the module and its
+            name for them. The next method may give the module another name, and a planner other parameters.
     """
 
     method: Method[Any]
     config: MethodConfig
     wrapped: nn.Module | None = None
-    own: dict[str, nn.Parameter] = field(default_factory=dict)
+    places: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
 
     @property
     def model(self) -> nn.Module:
         """What it was put on."""
         assert self.wrapped is not None
         return self.wrapped
+
+    @property
+    def own(self) -> dict[str, nn.Parameter]:
+        """The parameters that it trains, as it has named them."""
+        return {name: module.get_parameter(last) for name, (module, last) in self.places.items()}
 
     def alone(self, model: nn.Module) -> Part:
         """The same, put on a copy of a base without its numbers."""
@@ -66,7 +72,7 @@ class Part:
                         memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=False)
         base = copy.deepcopy(model, memo)
         wrapped = self.method.wrap(base, self.config, Target("", ""))
-        return replace(self, wrapped=wrapped, own={n: p for n, p in wrapped.named_parameters() if p.requires_grad})
+        return replace(self, wrapped=wrapped, places=_places(wrapped, set()))
 
 
 Put = Callable[[Part, "nn.Module", Target], "nn.Module"]
@@ -98,9 +104,8 @@ def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put
             part.method.adapter = f"part{number}"
             part.method.beside = tuple(f"part{n}" for n in range(1, len(chosen) + 1) if n != number)
         outer = put(part, inner, target if number == len(chosen) else without_head(target))
-        trained = {name: p for name, p in outer.named_parameters() if p.requires_grad and id(p) not in known}
-        known |= {id(parameter) for parameter in trained.values()}
-        parts.append(replace(part, wrapped=outer, own=trained))
+        parts.append(replace(part, wrapped=outer, places=_places(outer, known)))
+        known |= {id(parameter) for parameter in parts[-1].own.values()}
         inner = _plain(outer)
     for part in parts:
         for parameter in part.own.values():  # PEFT freezes whatever is not its own
@@ -131,16 +136,15 @@ class Named:
     """What a method that PEFT lacks asks of a model when it is saved: its own parameters, as it has named them."""
 
     def __init__(self, part: Part) -> None:
-        self._own = part.own
-        self._model = part.model
+        self._part = part
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Of this part alone."""
-        return self._own.items()
+        return self._part.own.items()
 
     def modules(self) -> Iterator[nn.Module]:
         """Of the whole model."""
-        return self._model.modules()
+        return self._part.model.modules()
 
 
 def save_part(part: Part, number: int, folder: Path, base_id: str) -> None:
@@ -163,6 +167,12 @@ def files_of(number: int, folder: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def _places(model: nn.Module, known: set[int]) -> dict[str, tuple[nn.Module, str]]:
+    """Where the trained parameters are that are not known yet."""
+    new = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
+    return {name: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in new}
+
+
 def _plain(model: Any) -> nn.Module:
     """The transformers model that PEFT has wrapped."""
     found: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -181,7 +191,7 @@ def refuse_overlap(parts: Iterable[Part], plain: set[str]) -> None:
     """
     seen: dict[str, str] = {}
     for part in parts:
-        for site in dict.fromkeys(_site(name, plain) for name in part.own):
+        for site in dict.fromkeys(_site(name, plain) for name in part.places):
             if site is None:
                 continue
             if site in seen:
