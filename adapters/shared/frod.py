@@ -26,7 +26,7 @@ class FRoD(PeftWeights[FRoDOptions]):
     summary = "sparse rotations in a basis that layers share"
     paper = "https://doi.org/10.1609/aaai.v40i31.39813"
     config = FRoDOptions
-    learning_rate = 1e-2
+    learning_rate = 2.5e-3
     peft_class = "FrodConfig"
     needs_weights = True
     peft_names = {"sparsity": "sparse_rate"}  # noqa: RUF012

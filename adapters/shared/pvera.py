@@ -32,7 +32,7 @@ class PVeRA(PeftWeights[PVeRAOptions]):
     summary = "VeRA with activations drawn from a trained distribution"
     paper = "https://arxiv.org/abs/2512.07703"
     config = PVeRAOptions
-    learning_rate = 2e-2
+    learning_rate = 5e-3
     peft_class = "PveraConfig"
     rank_option = "r"
     quantized = QUANTIZED

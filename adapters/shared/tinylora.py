@@ -28,7 +28,7 @@ class TinyLora(PeftWeights[TinyLoraOptions]):
     summary = "a few numbers per layer, along its weight's singular vectors"
     paper = "https://arxiv.org/abs/2602.04118"
     config = TinyLoraOptions
-    learning_rate = 5e-3
+    learning_rate = 1e-3
     peft_class = "TinyLoraConfig"
     rank_option = "r"
     conv1d = True

@@ -29,7 +29,7 @@ class UniLora(PeftWeights[UniLoraOptions]):
     summary = "all low-rank updates from one short vector"
     paper = "https://arxiv.org/abs/2506.00799"
     config = UniLoraOptions
-    learning_rate = 2e-2
+    learning_rate = 5e-2
     peft_class = "UniLoraConfig"
     rank_option = "r"
     on_meta = False

@@ -35,7 +35,7 @@ class C3A(PeftWeights[C3AOptions]):
     summary = "block-circulant changes of the weight"
     paper = "https://arxiv.org/abs/2407.19342"
     config = C3AOptions
-    learning_rate = 5e-2
+    learning_rate = 1e-1
     peft_class = "C3AConfig"
     # zeros: PEFT's default starts beside the base
     always = {"init_weights": True}  # noqa: RUF012

@@ -33,7 +33,7 @@ class WaveFT(PeftWeights[WaveFTOptions]):
     summary = "a few wavelet coefficients of the change of each weight"
     paper = "https://arxiv.org/abs/2505.12532"
     config = WaveFTOptions
-    learning_rate = 1e-2
+    learning_rate = 1e-3
     peft_class = "WaveFTConfig"
     quantized = QUANTIZED
     peft_names = {"n": "n_frequency"}  # noqa: RUF012

@@ -56,6 +56,17 @@ class Cartridge(PeftMethod[CartridgeOptions]):
             modules_to_save=list(target.head_modules) or None,
         )
 
+    def wrap(self, model: nn.Module, config: CartridgeOptions, target: Target) -> nn.Module:
+        import torch
+        from torch import nn
+
+        wrapped = super().wrap(model, config, target)
+        for module in wrapped.modules():
+            frozen = getattr(module, "frozen_embedding", None)
+            if frozen is not None and frozen.is_meta:  # of a plan, which gives numbers to what is trained alone
+                module.frozen_embedding = nn.Parameter(torch.zeros(frozen.shape, device="cpu"), requires_grad=False)
+        return wrapped
+
     def check_model(self, config: CartridgeOptions, model: nn.Module) -> None:
         check_prefix(model, self.name)
         if is_pair(model):

@@ -27,7 +27,7 @@ class SharedTensors:
 
     def missing(self, deltas: AdapterDeltas) -> int:
         """Bytes of those that an adapter needs and that are not there yet."""
-        needed = {_digest(tensor): tensor for _, tensor in _shared_of(deltas)}
+        needed = {_digest(name, tensor): tensor for name, tensor in _shared_of(deltas)}
         return size_of(tensor for digest, tensor in needed.items() if digest not in self._found)
 
     def put_in(self, deltas: AdapterDeltas) -> AdapterDeltas:
@@ -41,7 +41,7 @@ class SharedTensors:
         changes: dict[str, Any] = {}
         for name in part.shared:
             own: torch.Tensor = getattr(part, name)
-            changes[name] = self._found.setdefault(_digest(own), own)
+            changes[name] = self._found.setdefault(_digest(name, own), own)
         return replace(part, **changes) if changes else part  # type: ignore[type-var]
 
 
@@ -51,8 +51,8 @@ def _shared_of(deltas: AdapterDeltas) -> Iterator[tuple[str, torch.Tensor]]:
             yield from ((name, getattr(part, name)) for name in part.shared)
 
 
-def _digest(tensor: torch.Tensor) -> str:
-    said = f"{tuple(tensor.shape)} {tensor.dtype} {tensor.device}".encode()
+def _digest(name: str, tensor: torch.Tensor) -> str:
+    said = f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.device}".encode()
     content = tensor.detach().cpu().contiguous().view(torch.uint8)
     if is_fake(content):  # in a plan all adapters are one
         return said.decode()
