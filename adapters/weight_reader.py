@@ -118,9 +118,12 @@ def _adapted(config: PeftConfig, state: dict[str, torch.Tensor], model: nn.Modul
         warnings.simplefilter("ignore")  # of what only a whole model has
         adapted: nn.Module = peft.PeftModel(layers, config)
         named = {name if name.startswith("base_model.") else _PREFIX + name: value for name, value in state.items()}
-        result = peft.set_peft_model_state_dict(adapted, named)
-    if result.unexpected_keys:
-        raise ArtifactError(f"the adapter's tensor {result.unexpected_keys[0]} does not fit the model")
+        peft.set_peft_model_state_dict(adapted, named)
+        expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if unlike := sorted(named.keys() ^ expected.keys()):
+        raise ArtifactError(
+            f"the adapter does not fit the model: {len(unlike)} tensors are missing or unknown, e.g. {unlike[0]}"
+        )
     return adapted.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from pefttools.adapters.peft_weights import PeftWeights
 from pefttools.adapters.weight_reader import read_changes
 from pefttools.deltas import Dense
 from pefttools.deltas.merge import bias_change, weight_change
-from pefttools.errors import ConfigError
+from pefttools.errors import ArtifactError, ConfigError
 from pefttools.methods import methods
 from pefttools.testing.methods import _train
 from pefttools.testing.rows import encoded_rows
@@ -121,6 +122,25 @@ def test_what_is_no_change_of_weights_is_refused_by_name(tiny_bert: str, tmp_pat
     base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
     with pytest.raises(ConfigError, match=r"'lily' does more at encoder\.layer\.0\..* than to change a weight"):
         read_changes(Lily(), state, options, base)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_tensors_that_do_not_fit_are_refused(change: str, tiny_bert: str) -> None:
+    """Without a layer's tensors PEFT would leave it as it began, without a word."""
+    model = _wrap(tiny_bert, {"name": "hra"})
+    base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
+    state = {
+        n.removeprefix("base_model.model."): t for n, t in peft.get_peft_model_state_dict(model.transformer).items()
+    }
+    options = model.transformer.peft_config["default"].to_dict()  # type: ignore[union-attr, index]
+    assert len(read_changes(model.spec.method, state, options, base).sites) == 12  # type: ignore[arg-type]
+    name = next(iter(state))
+    if change == "missing":
+        del state[name]
+    else:
+        state[name.replace(".layer.0.", ".layer.7.")] = state[name]
+    with pytest.raises(ArtifactError, match=r"1 tensors are missing or unknown, e\.g\. .*hra_u"):
+        read_changes(model.spec.method, state, options, base)  # type: ignore[arg-type]
 
 
 def test_reading_changes_leaves_the_base_as_it_is(tiny_bert: str, tmp_path: Path) -> None:
