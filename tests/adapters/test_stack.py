@@ -125,7 +125,7 @@ def test_each_keeps_its_learning_rate(tiny_bert: str) -> None:
     assert found == {"A": pytest.approx(2e-3), "B": pytest.approx(8e-3)}
 
 
-@pytest.mark.parametrize("variant", ["float32", "nf4"])
+@pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("methods", "said"),
     [

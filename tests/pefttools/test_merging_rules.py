@@ -43,7 +43,10 @@ def _changes(artifact: Path, base: str) -> dict[str, torch.Tensor]:
     return {name: weight_change(delta, weights[name]) for name, delta in found.sites.items()}
 
 
-@pytest.mark.parametrize("rule", ["ties", "dare-linear", "dare-ties", "magnitude-prune"])
+@pytest.mark.parametrize(
+    "rule",
+    ["ties", "dare-ties", *(pytest.param(one, marks=pytest.mark.slow) for one in ("dare-linear", "magnitude-prune"))],
+)
 def test_what_is_stored_is_what_the_rule_makes(rule: str, adapters: list[Path], tiny_bert: str, tmp_path: Path) -> None:
     output = tmp_path / "joint"
     lost = pefttools.compose(adapters, WEIGHTS, output, rule=rule, density=0.3, seed=4, rank=64)
