@@ -22,7 +22,7 @@ from pefttools.files import canonical_json
 from pefttools.methods import Capabilities, Method, MethodConfig, Pass, Target, TaskFacts
 
 from ..own import CONFIG
-from .parts import Part, files_of, owners, put_on, put_parts, refuse_overlap, save_part, without_head
+from .parts import Part, files_of, owner, put_on, put_parts, refuse_overlap, save_part, without_head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -98,8 +98,7 @@ class StackedMethods(Method[StackOptions]):
         return self.parts[0].method.default_learning_rate(parameters) if self.parts else self.learning_rate
 
     def rate_factor(self, model: nn.Module, config: StackOptions, name: str) -> float:
-        part = owners(model)[id(model.get_parameter(name))]
-        own = next(key for key, parameter in part.own.items() if parameter is model.get_parameter(name))
+        part, own = owner(model, name)
         factor = part.method.rate_factor(part.model, part.config, own)
         return factor * part.method.learning_rate / put_on(model)[0].method.learning_rate
 

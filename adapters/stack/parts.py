@@ -127,9 +127,10 @@ def put_on(model: nn.Module) -> list[Part]:
     return parts
 
 
-def owners(model: nn.Module) -> dict[int, Part]:
-    """Whose a parameter is, by its identity."""
-    return {id(parameter): part for part in put_on(model) for parameter in part.own.values()}
+def owner(model: nn.Module, name: str) -> tuple[Part, str]:
+    """Whose a parameter is, and the name it has there."""
+    wanted = model.get_parameter(name)
+    return next((part, own) for part in put_on(model) for own, parameter in part.own.items() if parameter is wanted)
 
 
 class Named:

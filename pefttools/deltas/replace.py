@@ -51,19 +51,19 @@ class Replace(DeltaKind):
         )
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        twin = _twin(module, self.parameters)
-        return lambda x, y: twin(x)
+        other = twin(module, self.parameters)
+        return lambda x, y: other(x)
 
 
-def _twin(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> nn.Module:
+def twin(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> nn.Module:
     """A module without hooks that shares everything with another but the parameters that are given.
 
     The module itself is never given other parameters, not even for a moment: another thread may be reading it.
     """
-    twin = copy.copy(module)
-    twin._parameters = dict(module._parameters)
-    twin._forward_hooks, twin._forward_pre_hooks = OrderedDict(), OrderedDict()
+    other = copy.copy(module)
+    other._parameters = dict(module._parameters)
+    other._forward_hooks, other._forward_pre_hooks = OrderedDict(), OrderedDict()
     for name, value in parameters.items():
         own = module.get_parameter(name)
-        twin._parameters[name] = nn.Parameter(value.to(own), requires_grad=False)
-    return twin
+        other._parameters[name] = nn.Parameter(value.to(own), requires_grad=False)
+    return other

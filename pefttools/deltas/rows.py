@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 from pefttools.deltas.kind import DeltaKind
+from pefttools.deltas.replace import twin
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,8 @@ class EmbeddingRows(DeltaKind):
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         # The module itself looks them up: some scale what they find.
-        few = copy.copy(module)
-        few._parameters = dict(module._parameters)
-        few._forward_hooks, few._forward_pre_hooks = OrderedDict(), OrderedDict()
-        weight = module.get_parameter("weight")
-        few._parameters["weight"] = nn.Parameter(self.vectors.to(weight), requires_grad=False)
-        tokens = self.tokens.to(weight.device)
+        few = twin(module, {"weight": self.vectors})
+        tokens = self.tokens.to(module.get_parameter("weight").device)
 
         def put(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             same = x[..., None] == tokens
