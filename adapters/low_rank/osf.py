@@ -28,4 +28,4 @@ class OSF(PeftWeights[OSFOptions]):
     peft_class = "OSFConfig"
 
     def decays_to(self, config: OSFOptions, name: str) -> float | None:
-        return None  # what is trained are parts of the base's own weights
+        return None if ".osf_svd_params." in name else 0.0  # they are parts of the base's own weights

@@ -52,7 +52,7 @@ class TrainableTokens(PeftWeights[TrainableTokensOptions]):
         return [name for name, module in model.named_modules() if module is inputs]
 
     def decays_to(self, config: TrainableTokensOptions, name: str) -> float | None:
-        return None
+        return None if ".trainable_tokens_delta." in name else 0.0  # they begin as the base's own vectors
 
     def check_model(self, config: TrainableTokensOptions, model: nn.Module) -> None:
         super().check_model(config, model)

@@ -125,6 +125,18 @@ def test_each_keeps_its_learning_rate(tiny_bert: str) -> None:
     assert found == {"A": pytest.approx(2e-3), "B": pytest.approx(8e-3)}
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "trainable_tokens", "tokens": [5]}, {"name": "osf", "targets": ["*.attention.output.dense"]}],
+)
+def test_each_keeps_its_weight_decay(other: dict[str, Any], tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, [other, {**SMALL, "targets": ["*query"]}], task=MEAN, labels=LABELS)
+    decays = {id(p): g["weight_decay"] for g in parameter_groups(model, Rates(1e-3, 1e-3), 0.1) for p in g["params"]}
+    first, lora = put_on(model.transformer)
+    assert {decays[id(p)] for p in first.own.values()} == {0.0}
+    assert {decays[id(p)] for p in lora.own.values()} == {0.1}
+
+
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("methods", "said"),
