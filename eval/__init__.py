@@ -6,18 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .choosing.choice import choose as choose
     from .comparison import bench as bench
+    from .probing.run import probe as probe
     from .records import RunRecord as RunRecord
     from .reporting import write_report as report
 
 # No module may have one of these names: importing it would put it in the function's place.
 _HOMES = {
     "bench": (".comparison", "bench"),
+    "choose": (".choosing.choice", "choose"),
+    "probe": (".probing.run", "probe"),
     "report": (".reporting", "write_report"),
     "RunRecord": (".records", "RunRecord"),
 }
 
-__all__ = ["RunRecord", "bench", "report"]
+__all__ = ["RunRecord", "bench", "choose", "probe", "report"]
 
 
 def __getattr__(name: str) -> Any:

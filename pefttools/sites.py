@@ -153,8 +153,24 @@ def modules_at(model: nn.Module, part: str) -> list[str]:
 
 
 def all_linear(model: nn.Module) -> list[str]:
-    """Full names of the linear layers inside the repeated blocks."""
-    return list(_linear_parts(model))
+    """Full names of the linear layers inside the repeated blocks that are called wherever the model runs."""
+    passed_by = read_by_kernels(model)
+    return [name for name in _linear_parts(model) if name not in passed_by]
+
+
+def read_by_kernels(model: nn.Module) -> set[str]:
+    """Full names of linear layers of state-space mixers that are called on some devices alone.
+
+    Mamba and its kind run one kernel on a GPU, which reads the weights of all of a mixer's layers but the first,
+    ``in_proj``: what is put on such a layer has an effect on a CPU and none there.
+    """
+    return {
+        f"{name}.{own}"
+        for name, mixer in model.named_modules()
+        if hasattr(mixer, "A_log")
+        for own, layer in mixer.named_children()
+        if own != "in_proj" and is_linear(layer)
+    }
 
 
 def match_modules(
@@ -175,13 +191,21 @@ def match_modules(
     Raises:
         TargetError: a pattern, be it one of several, that matches nothing.
     """
-    names = [name for name, module in base_modules(model) if name and _is_candidate(module, linear_only)]
+    passed_by = read_by_kernels(model) if linear_only else set()
+    named = [name for name, module in base_modules(model) if name and _is_candidate(module, linear_only)]
+    names = [name for name in named if name not in passed_by]
     chosen: set[str] = set()
     for pattern in patterns:
         if pattern == ALL_LINEAR and fused is not None:
             _warn_of_fused_weights(model, option, fused)
         found = set(all_linear(model)) if pattern == ALL_LINEAR else {name for name in names if _matches(name, pattern)}
         if not found:
+            if any(_matches(name, pattern) for name in named):
+                raise TargetError(
+                    f"{option}: {pattern!r} names layers that the model's GPU kernel does not call: it reads their "
+                    "weights, and what is put on them would have no effect there",
+                    hint="Of a state-space mixer, in_proj alone can be adapted.",
+                )
             kind = "linear layer" if linear_only else "module"
             raise TargetError(
                 f"{option}: the pattern {pattern!r} matches no {kind} of the model",

@@ -20,7 +20,7 @@ from pefttools.bases import variants
 from pefttools.bases.identity import unlike_fields
 from pefttools.deltas import AdapterDeltas
 from pefttools.deltas.addition import additive, weighted
-from pefttools.deltas.export import PlainLora, as_lora, write_peft
+from pefttools.deltas.export import PlainLora, as_lora, check_read_as_written, write_peft
 from pefttools.deltas.merging_rules import RULES, Rule, combined
 from pefttools.deltas.weights import read_state
 from pefttools.errors import ConfigError, UnknownNameError
@@ -106,6 +106,7 @@ def export_lora(
         raise ConfigError(
             f"the method {opened.manifest.method.name!r} changes nothing but the task head: there is no LoRA to export"
         )
+    check_read_as_written(lora, opened.built.transformer)
     with folder_atomic(output, over=_PEFT_KIND) as temporary:
         write_peft(lora, temporary, base_id=opened.manifest.base.id, task_type=opened.built.target.peft_task_type)
         if opened.head is not None:

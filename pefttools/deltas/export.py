@@ -90,6 +90,32 @@ def as_lora(deltas: AdapterDeltas, model: nn.Module, rank: int | None) -> PlainL
     return PlainLora(sites, biases, heads, (lost / whole) ** 0.5 if whole else 0.0)
 
 
+def check_read_as_written(lora: PlainLora, model: nn.Module) -> None:
+    """Refuse what PEFT's own loader would put elsewhere.
+
+    PEFT takes layers whose names end as those of experts did in transformers 4 for these experts, be they of a dense
+    block or shared by all tokens.
+
+    Raises:
+        ConfigError: names of such layers.
+    """
+    import peft
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = peft.LoraConfig(target_modules=sorted(lora.sites))
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+        moved = set(lora.sites) - set(config.target_modules or ())
+    except ValueError:  # some of the layers that it would fuse are missing
+        moved = set(lora.sites)
+    if moved:
+        raise ConfigError(
+            f"PEFT would take {', '.join(sorted(moved)[:3])} and others like them for routed experts, and put the "
+            "update there",
+            hint="Leave dense and shared feed-forward layers out of the method's targets, or merge the adapter.",
+        )
+
+
 def write_peft(lora: PlainLora, folder: Path, *, base_id: str, task_type: str) -> None:
     """Write PEFT's own files: ``adapter_config.json`` and ``adapter_model.safetensors``, float32."""
     import peft
@@ -114,7 +140,7 @@ def write_peft(lora: PlainLora, folder: Path, *, base_id: str, task_type: str) -
         lora_alpha=rank,
         target_modules=sorted(lora.sites),
         lora_bias=bool(lora.biases),
-        task_type=task_type,
+        task_type=task_type or None,
         modules_to_save=sorted(lora.heads) or None,
         inference_mode=True,
     )

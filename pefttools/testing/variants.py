@@ -17,8 +17,9 @@ from pefttools.methods import methods
 from pefttools.planning.counter import weights_of
 from pefttools.recipe import choose_task
 from pefttools.tasks import tasks
-from pefttools.testing.methods import check_method, logits_of
+from pefttools.testing.methods import check_method
 from pefttools.testing.rows import encoded_rows
+from pefttools.testing.subject import logits_of
 from pefttools.tuned import TunedModel
 
 Choice = str | Mapping[str, Any]

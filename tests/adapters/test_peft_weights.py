@@ -18,8 +18,8 @@ from pefttools.deltas import Dense
 from pefttools.deltas.merge import bias_change, weight_change
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.methods import methods
-from pefttools.testing.methods import _train
 from pefttools.testing.rows import encoded_rows
+from pefttools.testing.steps import train_a_little
 from pefttools.tuned import TunedModel
 
 from ..methods import OTHERS, choice_of
@@ -74,7 +74,7 @@ LINEAR = [
 def test_changes_are_those_of_the_merged_weights(name: str, tiny_bert: str, tmp_path: Path) -> None:
     """PEFT's own merging is another way to the same weights; declared ranks hold, and small ones are stored so."""
     model = _wrap(tiny_bert, choice_of(name))
-    _train(model, encoded_rows(model, None))
+    train_a_little(model, encoded_rows(model, None))
     pefttools.save(model, tmp_path / "a")
     base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
     spec = model.spec
@@ -113,7 +113,7 @@ def test_what_is_no_change_of_weights_is_refused_by_name(tiny_bert: str, tmp_pat
     from pefttools.deltas.weights import read_state
 
     model = _wrap(tiny_bert, {"name": "lily"})
-    _train(model, encoded_rows(model, None))
+    train_a_little(model, encoded_rows(model, None))
     pefttools.save(model, tmp_path / "a")
     import json
 
@@ -145,7 +145,7 @@ def test_tensors_that_do_not_fit_are_refused(change: str, tiny_bert: str) -> Non
 
 def test_reading_changes_leaves_the_base_as_it_is(tiny_bert: str, tmp_path: Path) -> None:
     model = _wrap(tiny_bert, {"name": "hira"})
-    _train(model, encoded_rows(model, None))
+    train_a_little(model, encoded_rows(model, None))
     pefttools.save(model, tmp_path / "a")
     base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer.double()
     before = {name: p.clone() for name, p in base.named_parameters()}

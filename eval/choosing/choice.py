@@ -1,0 +1,248 @@
+"""Methods that fit a card, in the order of what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pefttools.bases import variants as known_variants
+from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.methods import methods as known_methods
+from pefttools.planning.device import Device, find_device
+from pefttools.planning.plan import MemoryPlan, Shape, combined
+from pefttools.progress import Reporter, SilentReporter
+from pefttools.recipe import choose_task
+from pefttools.tasks import tasks
+
+from .evidence import Evidence, read_comparison, read_kept
+
+#: bytes of a parameter as artifacts store it
+_STORED = 2
+#: ratio of rows or of parameters beyond which a comparison is of another kind of case
+_FAR = 10.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with what is known of it.
+
+    Attributes:
+        label: of the method.
+        method: name and options.
+        plan: its memory on the card, in the smallest format in which it fits, or in the first.
+        fits: the card has room for it; None: no card of a known size is asked about.
+        evidence: of the comparison that speaks for it; None: nobody has tried it on such a task.
+        near_best: what is known does not tell it apart from the best of those that fit.
+    """
+
+    label: str
+    method: Mapping[str, Any]
+    plan: MemoryPlan
+    fits: bool | None
+    evidence: Evidence | None
+    near_best: bool = False
+
+    @property
+    def artifact_bytes(self) -> int:
+        """Of its weights, as artifacts store them."""
+        return _STORED * self.plan.trainable_parameters
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to begin with.
+
+    Attributes:
+        candidates: those that fit and are known come first, the best of them at the top.
+        notes: what the evidence can't say, a sentence each.
+        left_out: method -> why it can't be planned or used.
+    """
+
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def first(self) -> Candidate | None:
+        """The smallest adapter among those that are not told apart from the best; None: nothing is known, or fits."""
+        near = [one for one in self.candidates if one.near_best]
+        return min(near, key=lambda one: one.artifact_bytes, default=None)
+
+
+def choose(
+    base: str,
+    *,
+    task: str | Mapping[str, Any] | None = None,
+    gpu: str = "gpu",
+    rows: int | None = None,
+    labels: int = 2,
+    methods: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
+    comparisons: Sequence[Path | str] = (),
+    reporter: Reporter | None = None,
+    **shape: Any,
+) -> Advice:
+    """Which method to begin with: what fits the card, ranked by what kept comparisons have shown.
+
+    Nothing is guessed: a method that no comparison of this task has tried comes last, and is said to be unknown.
+
+    Args:
+        base: folder (``config.json`` will do), ``package:`` reference or hub id.
+        task: name of a task, or a mapping with name and options.
+        gpu: a card; ``gpu`` for one of no particular size.
+        rows: of your training data; None: not known.
+        labels: number of labels, where the task has labels.
+        methods: names; None: all that can be planned.
+        variants: number formats of the base's weights, the most wanted first; None: the default, and smaller ones where
+            it does not fit.
+        comparisons: output folders of `bench`, beside those that come with the package.
+        reporter: shows progress.
+        shape: fields of `pefttools.planning.plan.Shape`, as ``batch_size=8``.
+
+    Returns:
+        Candidates, and what the evidence can't say.
+
+    Raises:
+        PeftToolsError: an unknown name, or nothing that can be planned.
+    """
+    name = task if isinstance(task, str) else task["name"] if task else tasks.default()
+    device = find_device(gpu)
+    kept = [*read_kept(), *(one for folder in comparisons for one in read_comparison(Path(folder)))]
+    known = [one for one in kept if one.task == name and one.gain is not None]
+    wanted = _wanted(methods, known)
+    first = known_variants.default()
+    formats = list(variants or [first, *known_variants.get(first).smaller])
+    chosen = dict(task) if isinstance(task, Mapping) else {"name": name}
+    size = Shape(**{"length": choose_task(chosen).longest_input or 1, **shape})
+    candidates: list[Candidate] = []
+    left_out: dict[str, str] = {}
+    with (reporter or SilentReporter()).step("plans", "methods") as advance:
+        for done, (label, method, evidence) in enumerate(wanted, 1):
+            try:
+                plan, fits = _smallest(base, chosen, method, formats, labels, device, size)
+            except PeftToolsError as error:
+                left_out[label] = error.message
+            else:
+                candidates.append(Candidate(label, method, plan, fits, evidence))
+            advance(done, len(wanted), label)
+    if not candidates:
+        raise ConfigError(f"no method can be planned: {next(iter(left_out.values()), 'none is named')}")
+    ranked = _ranked(candidates)
+    return Advice(tuple(ranked), tuple(_notes(ranked, name, rows)), left_out)
+
+
+def _wanted(
+    methods: Sequence[str] | None, known: Sequence[Evidence]
+) -> list[tuple[str, dict[str, Any], Evidence | None]]:
+    """Label, method and the best evidence of each; methods with nothing known of them under their own names."""
+    names = list(methods or (name for name in known_methods if known_methods.get(name).why_not is None))
+    found: dict[str, tuple[str, dict[str, Any], Evidence | None]] = {}
+    for one in known:
+        before = found.get(one.label)
+        better = before is None or before[2] is None or one.seeds > before[2].seeds
+        if one.method["name"] in names and better:
+            found[one.label] = (one.label, dict(one.method), one)
+    have = {method["name"] for _, method, _ in found.values()}
+    for name in names:
+        needed = any(one.is_required() for one in known_methods.get(name).config.model_fields.values())
+        if name not in have and not needed:
+            found[name] = (name, {"name": name}, None)
+    return list(found.values())
+
+
+def _smallest(
+    base: str,
+    task: Mapping[str, Any],
+    method: Mapping[str, Any],
+    formats: Sequence[str],
+    labels: int,
+    device: Device,
+    size: Shape,
+) -> tuple[MemoryPlan, bool | None]:
+    """The plan in the first format that fits, else in the last that can be.
+
+    Raises:
+        PeftToolsError: it can be in none.
+    """
+    found: tuple[MemoryPlan, bool | None] | None = None
+    refusal: PeftToolsError | None = None
+    for variant in formats:
+        try:
+            (planned,) = combined(base, task, [method], [variant], labels, device)
+            plan = planned.row(size)
+        except PeftToolsError as error:
+            refusal = refusal or error
+            continue
+        fits = None if device.memory is None else plan.total_bytes <= device.memory
+        if found is None or fits:
+            found = plan, fits
+        if fits is not False:
+            break
+    if found is None:
+        assert refusal is not None
+        raise refusal
+    return found
+
+
+def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that fit and are known, by gain; then those that fit and are not known; then the rest."""
+    fitting = [one for one in candidates if one.fits is not False]
+    known = sorted((one for one in fitting if one.evidence), key=lambda one: -_gain(one))
+    unknown = sorted((one for one in fitting if not one.evidence), key=lambda one: one.plan.total_bytes)
+    rest = sorted((one for one in candidates if one.fits is False), key=lambda one: one.plan.total_bytes)
+    if known:
+        best = known[0]
+        assert best.evidence is not None
+        reach = _gain(best) - (best.evidence.doubt if best.evidence.doubt != float("inf") else 0.0)
+        known = [_marked(one, reach) for one in known]
+    return [*known, *unknown, *rest]
+
+
+def _marked(one: Candidate, reach: float) -> Candidate:
+    """Near the best where its own interval reaches as far as that of the best."""
+    assert one.evidence is not None
+    near = one.evidence.doubt == float("inf") or _gain(one) + one.evidence.doubt >= reach
+    return Candidate(one.label, one.method, one.plan, one.fits, one.evidence, near)
+
+
+def _gain(one: Candidate) -> float:
+    assert one.evidence is not None and one.evidence.gain is not None
+    return one.evidence.gain
+
+
+def _notes(candidates: Sequence[Candidate], task: str, rows: int | None) -> list[str]:
+    """What the evidence can't say of this case."""
+    known = [one.evidence for one in candidates if one.evidence is not None]
+    if not known:
+        return [f"No kept comparison is of the task {task}: the order is that of memory, and says nothing of scores."]
+    notes = []
+    comparisons = {one.comparison: one for one in known}
+    for title, one in comparisons.items():
+        notes.append(
+            f"The scores are of {title!r}: {one.base}, {one.base_parameters / 1e6:,.0f} million parameters, "
+            f"{one.rows:,} training rows."
+        )
+        if rows is not None and not 1 / _FAR <= rows / one.rows <= _FAR:
+            notes.append(f"You have {rows:,} rows, it had {one.rows:,}: more rows favour methods that train more.")
+    size = max(one.plan.weights_bytes for one in candidates)
+    small = min(one.base_parameters for one in known)
+    if size / 4 > _FAR * small:
+        notes.append(
+            "Your base is more than ten times as large: what is best on a small model may not be on a large one."
+        )
+    single = [one.label for one in known if one.seeds < 2 and not one.is_baseline]
+    if single:
+        notes.append(
+            f"One seed alone was run of {_listed(single)}: how much other "
+            "seeds would differ is not known, so that what tells them apart is weak."
+        )
+    unknown = [one.label for one in candidates if one.evidence is None]
+    if unknown:
+        notes.append(f"Nothing is known of {_listed(unknown)} on this task.")
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} others" if len(names) > most else "")

@@ -1,0 +1,62 @@
+"""``pefttools probe``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+_TASK = "What your own base is trained for.  [default: by what it reads and writes]"
+
+
+def probe(
+    base: str | None = typer.Argument(
+        None, help="A model of your own: folder, package: reference or hub id.  [default: tiny models of all families]"
+    ),
+    methods: str | None = typer.Option(None, "--methods", help="Comma-separated names.  [default: all]"),
+    families: str | None = typer.Option(None, "--families", help="Comma-separated names.  [default: all]"),
+    variants: str | None = typer.Option(
+        None,
+        "--variants",
+        help="Comma-separated number formats of the base.  [default: all; of your own base: float32]",
+    ),
+    task: str | None = typer.Option(None, "--task", help=_TASK),
+    part: bool = typer.Option(False, "--slice", help="Try each method and each family once; nothing is compiled."),
+    compiled: bool = typer.Option(True, help="Try torch.compile on an encoder and a decoder; half a minute for each."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of processes."),
+    output: Path = typer.Option(Path("runs/probe"), "--output", help="Folder of probe.json and probe.html."),
+    document: Path | None = typer.Option(None, "--document", help="Markdown file whose table of a probe is renewed."),
+) -> None:
+    """Try what each method does on each kind of model: trains, loads, merges, mixes, ...; started again, it goes on.
+
+    Every result is compared with what it must be. The exit code is 1 where something fails, or is not as the method
+    declares it.
+    """
+    from rich.console import Console
+
+    from pefttools.progress import default_reporter
+
+    from .declared import contradictions
+    from .pages import PAGE, summary, write_page, write_section
+    from .run import probe as run
+    from .table import FILE
+    from .terminal import print_table
+
+    table = run(
+        base, methods=_names(methods), families=_names(families), variants=_names(variants), task=task, part=part,
+        compiled=compiled, jobs=jobs, output=output, reporter=default_reporter(),
+    )  # fmt: skip
+    write_page(table, output / PAGE)
+    if document is not None:
+        write_section(table, document)
+    print_table(table, Console())
+    print(summary(table))
+    print(f"table      {output / FILE}\npage       {output / PAGE}  (filters; a click on a cell tells why)")
+    if found := contradictions(table):
+        print(f"\n{len(found)} times otherwise than declared:")
+        print("\n".join(f"- {line}" for line in found))
+        raise typer.Exit(1)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,106 @@
+"""Which cells are tried, and with which checks: compiling takes longer than all others together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from pefttools.bases import variants as known_variants
+from pefttools.methods import methods as known_methods
+
+from .cells import CHECKS, COMPILED
+from .families import FAMILIES, WORDS
+
+#: families on which every method is compiled
+_COMPILED_ON = ("bert", "llama")
+#: the method that is compiled on every family
+_COMPILED_EVERYWHERE = "lora"
+#: options that have no default, for the tiny models
+_GIVEN: dict[str, dict[str, Any]] = {
+    "trainable_tokens": {"tokens": list(WORDS)},
+    "stack": {"methods": [{"name": "ln_tuning"}, {"name": "lora"}]},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cell to be tried.
+
+    Attributes:
+        method: name and options.
+        family: of the model.
+        variant: number format of the base.
+        checks: names of the checks.
+    """
+
+    method: Mapping[str, Any]
+    family: str
+    variant: str
+    checks: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from others."""
+        return str(self.method["name"]), self.family, self.variant
+
+
+def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Methods with the options that they can't do without, and why others can't be tried.
+
+    Args:
+        names: of registered methods.
+
+    Returns:
+        Methods that can be tried; name -> reason of those that can't.
+    """
+    able: list[dict[str, Any]] = []
+    unable: dict[str, str] = {}
+    for name in names:
+        plugin = known_methods.get(name)
+        given = _GIVEN.get(name, {})
+        needed = [
+            option
+            for option, one in plugin.config.model_fields.items()
+            if one.is_required() and one.get_default() in (None, PydanticUndefined) and option not in given
+        ]
+        if plugin.why_not is not None:
+            unable[name] = plugin.why_not
+        elif needed:
+            unable[name] = f"it has no default for {', '.join(needed)}"
+        else:
+            able.append({"name": name, **given})
+    return able, unable
+
+
+def full_grid(
+    methods: Sequence[Mapping[str, Any]], families: Sequence[str], variants: Sequence[str], *, compiled: bool = True
+) -> Iterator[Task]:
+    """Every method on every family in every number format."""
+    first = known_variants.default()
+    for family in families:
+        for variant in variants:
+            for method in methods:
+                name = method["name"]
+                compiles = compiled and variant == first and (
+                    name == _COMPILED_EVERYWHERE or family in _COMPILED_ON or family not in FAMILIES
+                )  # fmt: skip
+                yield Task(method, family, variant, tuple(one for one in CHECKS if compiles or one != COMPILED))
+
+
+def slice_of(tasks: Sequence[Task]) -> list[Task]:
+    """A part that meets every method and every family at least once, in turns; nothing is compiled in it."""
+    methods = list(dict.fromkeys(task.key[0] for task in tasks))
+    families = list(dict.fromkeys(task.family for task in tasks))
+    first = tasks[0].variant
+    pairs = {
+        (methods[turn % len(methods)], families[turn % len(families)])
+        for turn in range(max(len(methods), len(families)))
+    }
+    return [
+        Task(task.method, task.family, task.variant, tuple(one for one in task.checks if one != COMPILED))
+        for task in tasks
+        if task.variant == first and (task.key[0], task.family) in pairs
+    ]

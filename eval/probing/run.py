@@ -1,0 +1,189 @@
+"""Trying all cells: a process for each core, one family after the other; what is found is kept as it comes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pefttools.artifact.save import package_versions
+from pefttools.bases import variants as known_variants
+from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.methods import methods as known_methods
+from pefttools.progress import Reporter, SilentReporter
+
+from ..environment import PACKAGES, code_digest
+from .cells import Cell, Observation, observe
+from .elsewhere import Elsewhere
+from .families import FAMILIES, Bench, make_bench
+from .grid import Task, choices, full_grid, slice_of
+from .own_base import bench_of
+from .table import FILE, ProbeTable
+
+
+def probe(
+    base: str | None = None,
+    *,
+    methods: Sequence[str | Mapping[str, Any]] | None = None,
+    families: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
+    task: str | Mapping[str, Any] | None = None,
+    part: bool = False,
+    compiled: bool = True,
+    jobs: int = 1,
+    output: Path | str = "runs/probe",
+    reporter: Reporter | None = None,
+) -> ProbeTable:
+    """Try what each method does on each family of models, in each number format.
+
+    Each is trained for a few steps, saved, loaded in another process, merged, mixed into a batch with others, planned,
+    exported and so on; every result is compared with what it must be.
+
+    Args:
+        base: a model of your own; None: tiny models with random weights, one for each family.
+        methods: names, or mappings with name and options; None: all that are registered.
+        families: names of `FAMILIES`; None: all.
+        variants: number formats of the base's weights; None: the default, for your own base; else all.
+        task: that your own base is trained for; None: by what it reads and writes.
+        part: try a slice that meets every method and every family once.
+        compiled: try `torch.compile` too, where a full grid does.
+        jobs: number of processes.
+        output: folder of ``probe.json``; cells that stand there already, made by the same code, are not tried again.
+        reporter: shows progress.
+
+    Returns:
+        The table; also in ``probe.json``.
+
+    Raises:
+        PeftToolsError: an unknown name, or a base or task that can't be probed.
+    """
+    for name in families or ():
+        if name not in FAMILIES:
+            raise UnknownNameError("family", name, list(FAMILIES))
+    plain = [one for one in (methods if methods is not None else known_methods) if isinstance(one, str)]
+    able, unable = choices(plain)
+    able += [dict(one) for one in methods or () if not isinstance(one, str)]
+    formats = list(variants or ([known_variants.default()] if base else _first_the_default()))
+    for name in formats:
+        known_variants.get(name)
+    tasks = list(full_grid(able, [base] if base else list(families or FAMILIES), formats, compiled=compiled))
+    if not tasks:
+        raise ConfigError(f"none of these methods can be tried: {'; '.join(f'{k}: {v}' for k, v in unable.items())}")
+    if part:
+        tasks = slice_of(tasks)
+    path = Path(output) / FILE
+    table = _begun(path, unable)
+    table.write(path)
+    have = {(cell.method, cell.family, cell.variant) for cell in table.cells}
+    groups = _groups([one for one in tasks if one.key not in have], jobs)
+    own = None if base is None else _Own(base, task)
+    reporter = reporter or SilentReporter()
+    with reporter.step("probe", "cells") as advance:
+        done = len(tasks) - sum(len(group) for group in groups)
+        for cells in _run(groups, own, jobs):
+            table = table.with_cells(cells)
+            table.write(path)
+            done += len(cells)
+            advance(done, len(tasks), f"{cells[-1].family}, {cells[-1].variant}")
+    return table
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A base of the user's own, and its task."""
+
+    base: str
+    task: str | Mapping[str, Any] | None
+
+
+def _first_the_default() -> list[str]:
+    first = known_variants.default()
+    return [first, *(name for name in known_variants if name != first)]
+
+
+def _begun(path: Path, unable: Mapping[str, str]) -> ProbeTable:
+    """What stands there already, where the same code made it."""
+    versions = {**package_versions(PACKAGES), "code": code_digest()}
+    fresh = ProbeTable(versions, unable=unable)
+    if not path.is_file():
+        return fresh
+    found = ProbeTable.read(path)
+    return ProbeTable(versions, found.cells, unable) if found.versions == versions else fresh
+
+
+#: cells after which what was found is written
+_AT_A_TIME = 12
+
+
+def _groups(tasks: Sequence[Task], jobs: int) -> list[list[Task]]:
+    """Cells that one process tries, one after the other: of one model in one number format."""
+    found: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        found.setdefault((task.family, task.variant), []).append(task)
+    return [
+        group[at : at + _AT_A_TIME] for group in found.values() for at in range(0, len(group), _AT_A_TIME)
+    ]  # fmt: skip
+
+
+def _run(groups: Sequence[list[Task]], own: _Own | None, jobs: int) -> Iterator[list[Cell]]:
+    if jobs == 1:
+        _start(None)
+        for group in groups:
+            yield _tried(group, own)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(1,)) as pool:
+        running: dict[Future[list[Cell]], list[Task]] = {pool.submit(_tried, group, own): group for group in groups}
+        for future in as_completed(running):
+            try:
+                yield future.result()
+            except BrokenProcessPool as error:
+                raise ConfigError(
+                    f"a process died while {running[future][0].family} was probed, for want of memory or by a fault in "
+                    "a library",
+                    hint="Run again: it goes on where it stopped. --jobs 1 needs the least memory.",
+                ) from error
+
+
+#: of a process that tries cells: the process beside it that loads artifacts
+_beside: list[Elsewhere] = []
+
+
+def _start(threads: int | None) -> None:
+    import torch
+
+    from pefttools.logs import quiet_libraries
+
+    quiet_libraries()
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _tried(group: Sequence[Task], own: _Own | None) -> list[Cell]:
+    if not _beside:
+        _beside.append(Elsewhere())
+    with tempfile.TemporaryDirectory(prefix="pefttools-probe-") as name:
+        folder = Path(name)
+        first = group[0]
+        bench = make_bench(first.family, folder) if own is None else bench_of(own.base, folder, own.task)
+        return [_cell(task, bench, folder / str(number), _beside[0].answers) for number, task in enumerate(group)]
+
+
+def _cell(task: Task, bench: Bench, folder: Path, answers: Callable[..., Any]) -> Cell:
+    start = time.monotonic()
+    folder.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of positions that tiny models lack, and the like
+        found = observe(task.method, bench, task.variant, folder, checks=task.checks, answers=answers)
+    shutil.rmtree(folder)
+    name = str(task.method.get("label") or task.method["name"])
+    plain = {check: Observation(one.status, one.why.replace(bench.base, bench.family)) for check, one in found.items()}
+    return Cell(name, task.family, task.variant, plain, time.monotonic() - start)

@@ -1,0 +1,125 @@
+"""What one adapter must give in every way that it can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+import pefttools
+from pefttools.bases import locate_base
+from pefttools.deltas.weights import dense_weight
+from pefttools.errors import ConfigError, PeftToolsError
+from pefttools.sites import is_linear
+from pefttools.tasks.task import Batch, Example
+from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of
+from pefttools.tuned import TunedModel, build
+
+#: share of an adapter's effect that a quantized base may differ by from its dequantized weights
+_OF_BITS = 0.1
+_PICKLES = {".bin", ".pkl", ".pt", ".pth"}
+
+
+def check_loaded(subject: Subject) -> Outcome:
+    """A saved adapter answers as the trained one, and is no pickle."""
+    pickles = [file.name for file in subject.artifact.iterdir() if file.suffix in _PICKLES]
+    assert not pickles, f"a pickle was written: {', '.join(pickles)}"
+    assert_alike("a loaded artifact", subject.answers(subject.artifact, subject.rows), subject.trained, subject.model)
+    return WORKS
+
+
+def check_merged(subject: Subject) -> Outcome:
+    """`pefttools.merge` compares the logits itself, and refuses to write others."""
+    merged = subject.folder / "merged"
+    try:
+        pefttools.merge(subject.artifact, merged)
+    except PeftToolsError as error:
+        assert "can't be merged" in str(error), f"refused, and not by name: {error}"
+        assert not merged.exists(), "something was written all the same"
+        return Outcome("refused", str(error))
+    assert (merged / "config.json").is_file()
+    return WORKS
+
+
+def check_dequantized(subject: Subject) -> Outcome:
+    """What it does on a quantized base is what it does on the weights that the base's bits stand for."""
+    if not subject.model.spec.variant.quantized:
+        return Outcome("not tried", "the base is not quantized")
+    plain = pefttools.load(subject.artifact, variant="float32")
+    plain.autocast = None
+    with torch.no_grad():
+        for name, module in subject.model.transformer.named_modules():
+            if hasattr(module, "base_layer") or not is_linear(module) or module.weight.is_floating_point():
+                continue
+            weight = dense_weight(module)
+            layer: Any = plain.transformer.get_submodule(name)
+            layer.weight.copy_(weight.T if isinstance(layer, Conv1D) else weight)
+    # Some formats round activations too, by about as much as this. What takes packed bits for numbers is far beyond.
+    limit = _OF_BITS * max(1.0, float((subject.trained - subject.before).abs().max()))
+    off = float((logits_of(plain, subject.examples) - subject.trained).abs().max())
+    if not off <= limit:
+        raise DifferenceError(f"on the base's dequantized weights the adapter gives other logits: off by {off:.2e}")
+    return WORKS
+
+
+def check_recomputed(subject: Subject) -> Outcome:
+    """Gradients are the same where activations are computed again in the backward pass."""
+    model = subject.model
+    spec = model.spec
+    if spec.method.capabilities.trains == "nothing":
+        return Outcome("not tried", "it trains nothing")
+    if spec.variant.quantized:
+        return Outcome("not tried", "gradients are compared on bases that are not quantized")
+    found = []
+    for checkpointing in (False, True, "selective"):
+        try:
+            again = build(
+                locate_base(subject.base), spec.variant.name, spec.method, spec.config, spec.task, spec.labels,
+                precision="float32", seed=0, gradient_checkpointing=checkpointing, device=model.device,
+            )  # fmt: skip
+        except ConfigError as error:
+            can = spec.method.capabilities.gradient_checkpointing
+            assert not can or "has no layers" in str(error), error
+            return Outcome("refused", str(error))
+        found.append(gradients_of(again, subject.examples))
+    for checked in found[1:]:
+        assert_same_gradients("gradient checkpointing", checked, found[0])
+    return WORKS
+
+
+def gradients_of(model: TunedModel, examples: Sequence[Example], *, dropout: bool = True) -> dict[str, torch.Tensor]:
+    """Of one batch, by the name of the parameter; no zero of a fresh adapter hides those behind it."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.any():
+            generator = torch.Generator(parameter.device).manual_seed(len(name))
+            torch.nn.init.normal_(parameter, std=0.02, generator=generator)
+    return gradients_on(model, model.spec.task.collate(examples, model.processor), dropout=dropout)
+
+
+def gradients_on(model: TunedModel, batch: Batch, *, dropout: bool = True) -> dict[str, torch.Tensor]:
+    """The same of a batch that is collated already."""
+    given = dict(batch)
+    labels = given.pop("labels")
+    model.train(dropout)
+    model.zero_grad()
+    torch.manual_seed(0)  # dropout must fall alike where a layer is run again
+    model(**given, targets=labels).backward()
+    found = {name: p.grad.detach().float() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def assert_same_gradients(what: str, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Of the same parameters, but for the order of sums.
+
+    Raises:
+        DifferenceError: they are not.
+    """
+    if found.keys() != wanted.keys():
+        raise DifferenceError(f"{what} changes what gets a gradient: {sorted(found.keys() ^ wanted.keys())[:3]}")
+    for name, gradient in wanted.items():
+        off, largest = float((found[name] - gradient).abs().max()), float(gradient.abs().max())
+        if not off <= 1e-4 * max(1e-2, largest):
+            raise DifferenceError(f"{what} changes the gradient of {name}: off by {off:.2e} of {largest:.2e}")

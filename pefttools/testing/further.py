@@ -1,0 +1,106 @@
+"""What a method does beside its promises: packed rows, plans, exports, compiled models. Each works or says why not."""
+
+from __future__ import annotations
+
+import torch
+
+import pefttools
+from pefttools.bases import locate_base
+from pefttools.errors import PeftToolsError
+from pefttools.planning.counter import weights_of
+from pefttools.tasks.padding_free import without_padding
+from pefttools.testing.alone import assert_same_gradients, gradients_of, gradients_on
+from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of
+from pefttools.tuned import TunedModel, build
+
+#: a rank that no site of a tiny model reaches, so that any change of weights is exact
+_FULL_RANK = 4096
+#: share of what was left out, below which an export is exact
+_EXACT = 1e-4
+#: share by which the bytes of weights may differ from what was planned
+_OF_PLAN = 0.02
+
+
+def check_packed(subject: Subject) -> Outcome:
+    """Several texts in one row give the gradients that they give in rows of their own."""
+    model = subject.model
+    task = model.spec.task
+    if not task.packs(model):
+        if (why := task.why_padded(model)) is not None:
+            return Outcome("refused", why)
+        if task.generates and not task.encoder_decoder and not model.capabilities.packing:
+            return Outcome("refused", "it does not treat all positions of a row alike, so that rows are padded")
+        return Outcome("not tried", "the task packs no rows")
+    if model.capabilities.trains == "nothing":
+        return Outcome("not tried", "it trains nothing")
+    padded = gradients_on(model, task.collate(subject.examples, model.processor), dropout=False)
+    packed = gradients_on(model, without_padding(subject.examples), dropout=False)
+    assert_same_gradients("packing", packed, padded)
+    return WORKS
+
+
+def check_planned(subject: Subject) -> Outcome:
+    """A plan from the base's configuration counts the parameters that are trained, and the bytes of all."""
+    model = subject.model
+    task = model.spec.task
+    longest = max(task.size(one) for one in subject.examples)
+    try:
+        (row,) = pefttools.plan(
+            subject.base, task=subject.task, methods=[subject.method], variants=[model.spec.variant.name],
+            labels=len(model.labels), precision="float32",
+            batch_size=2, eval_batch_size=2, length=longest,
+        )  # fmt: skip
+    except PeftToolsError as error:
+        return Outcome("refused", str(error))
+    trained = model.count().trainable
+    # Tensors that share a storage count once.
+    stored = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in weights_of(model)}.values())
+    if row.trainable_parameters != trained:
+        raise DifferenceError(f"a plan counts {row.trainable_parameters} trained parameters of {trained}")
+    if abs(row.weights_bytes - stored) > _OF_PLAN * stored:
+        raise DifferenceError(f"a plan counts {row.weights_bytes} bytes of weights of {stored}")
+    return WORKS
+
+
+def check_exported(subject: Subject) -> Outcome:
+    """What is exported as a plain LoRA, PEFT alone runs alike."""
+    model = subject.model
+    spec = model.spec
+    if spec.variant.quantized:
+        return Outcome("not tried", "exports are compared on bases that are not quantized")
+    folder = subject.folder / "exported"
+    try:
+        error = pefttools.export(subject.artifact, folder, rank=_FULL_RANK)
+    except PeftToolsError as refusal:
+        assert not folder.exists(), "something was written all the same"
+        return Outcome("refused", str(refusal))
+    if error > _EXACT:
+        raise DifferenceError(f"an export of full rank leaves out {error:.2e}")
+    from peft import PeftModel
+
+    plain = spec.task.build(locate_base(subject.base), spec.variant, model.labels)
+    adapted = PeftModel.from_pretrained(plain.transformer, folder).eval()
+    with_head = TunedModel(adapted, model.head, spec, model.processor, None).eval()
+    assert_alike("what was exported", logits_of(with_head, subject.examples), subject.trained, model)
+    return WORKS
+
+
+def check_compiled(subject: Subject) -> Outcome:
+    """`torch.compile` changes no gradient. Dropout is off: what is compiled draws other random numbers."""
+    model = subject.model
+    spec = model.spec
+    if spec.method.capabilities.trains == "nothing":
+        return Outcome("not tried", "it trains nothing")
+    again = build(
+        locate_base(subject.base), spec.variant.name, spec.method, spec.config, spec.task, spec.labels,
+        precision="float32", seed=0, device=model.device,
+    )  # fmt: skip
+    eager = gradients_of(again, subject.examples, dropout=False)
+    torch.compiler.reset()
+    again.transformer.compile()
+    try:
+        compiled = gradients_of(again, subject.examples, dropout=False)
+    finally:
+        torch.compiler.reset()
+    assert_same_gradients("torch.compile", compiled, eager)
+    return WORKS

@@ -1,0 +1,108 @@
+"""What is held against a contract, and how two results are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import pefttools
+from pefttools.tasks.task import IGNORE, Example
+from pefttools.testing.rows import encoded_rows
+from pefttools.tuned import TunedModel
+
+Choice = str | Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]] | None
+#: of the largest logit; sums of float32 in another order stay far below, and of bfloat16 about there
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+
+
+class DifferenceError(AssertionError):
+    """Two results that must be alike are not, and nothing said so: the worst that a method can do."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a check that did not fail.
+
+    Attributes:
+        status: ``works``; ``refused``: by name, before anything was written or answered; ``not tried``: there is
+            nothing to try.
+        why: the refusal, or why nothing was tried.
+    """
+
+    status: Literal["works", "refused", "not tried"]
+    why: str = ""
+
+
+WORKS = Outcome("works")
+
+
+def answers_of(artifact: Path, rows: Rows) -> torch.Tensor:
+    """Logits of an artifact, loaded afresh."""
+    loaded = pefttools.load(artifact)
+    return logits_of(loaded, encoded_rows(loaded, rows))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method that was trained and saved, to be checked.
+
+    Attributes:
+        model: the trained one.
+        base: the base's name, as it was given.
+        method: the method, as it was given.
+        task: the task, as it was given.
+        folder: for what checks write.
+        artifact: where it was saved.
+        rows: that it was trained on; None: short texts.
+        examples: the encoded rows.
+        before: logits before training.
+        trained: logits after it.
+        answers: loads an artifact and answers rows; another one may do so in another process.
+    """
+
+    model: TunedModel
+    base: str
+    method: Choice
+    task: Choice
+    folder: Path
+    artifact: Path
+    rows: Rows
+    examples: Sequence[Example]
+    before: torch.Tensor
+    trained: torch.Tensor
+    answers: Callable[[Path, Rows], torch.Tensor] = answers_of
+
+
+def logits_of(model: TunedModel, examples: Sequence[Example]) -> torch.Tensor:
+    """Logits without those of padding, float32 on the CPU."""
+    batch = model.spec.task.collate(examples, model.processor)
+    found = model.run_batch({name: value for name, value in batch.items() if name != "labels"}).float().cpu()
+    if found.ndim < 3:
+        return found
+    if model.spec.task.encoder_decoder:
+        return found[batch["labels"] != IGNORE]
+    return found[batch["attention_mask"].bool()] if "attention_mask" in batch else found
+
+
+def assert_alike(what: str, found: torch.Tensor, wanted: torch.Tensor, model: TunedModel) -> None:
+    """Logits are the same but for the rounding of the model's number format.
+
+    Raises:
+        DifferenceError: they are not.
+    """
+    if found.shape != wanted.shape:
+        raise DifferenceError(f"{what} gives the shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
+    limit = _TOLERANCE.get(number_format(model), 1e-4) * max(1.0, float(wanted.abs().max()))
+    off = float((found - wanted).abs().max())
+    if not off <= limit:
+        raise DifferenceError(f"{what} is off by {off:.2e}, with logits up to {float(wanted.abs().max()):.2f}")
+
+
+def number_format(model: TunedModel) -> Any:
+    """Number format of the base's hidden states; None: of a quantized base, its own."""
+    return None if model.spec.variant.quantized else next(model.transformer.parameters()).dtype

@@ -1,0 +1,59 @@
+"""What is generated does not depend on padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pefttools.errors import ConfigError
+from pefttools.tasks.task import Example
+from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject
+from pefttools.tuned import TunedModel
+
+
+def check_written(subject: Subject) -> Outcome:
+    """Beside others a model writes what it writes alone; or the method refuses padding by name."""
+    task = subject.model.spec.task
+    if not task.generates:
+        return Outcome("not tried", "the task generates nothing")
+    if task.encoder_decoder:
+        return _by_decoder(subject.model, subject.examples)
+    prompts = [{"input_ids": one["prompt_ids"]} for one in subject.examples]
+    return _after_padding(subject.model, prompts)
+
+
+def _after_padding(model: TunedModel, prompts: Sequence[dict[str, Any]]) -> Outcome:
+    def answer(some: Sequence[dict[str, Any]]) -> list[list[int]]:
+        padded = model.tokenizer.pad(list(some), padding_side="left", return_tensors="pt")
+        found: list[list[int]] = model.generate(dict(padded), max_new_tokens=5, min_new_tokens=5).tolist()
+        return found
+
+    can = model.spec.method.capabilities.left_padding
+    try:
+        together = answer(prompts)
+    except ConfigError as error:
+        assert not can, error
+        return Outcome("refused", str(error))
+    assert can, "it says that it can't generate beside padding"
+    for row, prompt in zip(together, prompts, strict=True):
+        if [row] != answer([prompt]):
+            raise DifferenceError("padding before a prompt changes what is generated")
+    return WORKS
+
+
+def _by_decoder(model: TunedModel, examples: Sequence[Example]) -> Outcome:
+    """It writes what is most likely after what it has written so far."""
+    task: Any = model.spec.task
+    options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5}
+    together = task.written(model, examples, **options)
+    for row, example in zip(together.tolist(), examples, strict=True):
+        (alone,) = task.written(model, [example], **options).tolist()
+        if row != alone:
+            raise DifferenceError("padding changes what is written")
+        logits = model.run([{**example, "labels": row}])[0]
+        logits[:, task.answer_ends(model.processor)] = -torch.inf  # as the least number of tokens asks for
+        if logits.argmax(-1).tolist() != row:
+            raise DifferenceError("what is written is not what is most likely")
+    return WORKS

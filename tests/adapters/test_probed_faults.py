@@ -1,0 +1,70 @@
+"""Faults that the probe of all methods on all families has found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import pefttools
+from pefttools.errors import ConfigError, TargetError
+from pefttools.sites import all_linear
+from tests.families import make_family
+
+
+def _llm(family: str, folder: Path, **method: object) -> tuple[str, Path]:
+    base = make_family(family, folder / "base")
+    model = pefttools.wrap(base, {"name": "lora", "r": 4, **method}, task="causal-lm", precision="float32")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    pefttools.save(model, folder / "artifact")
+    return base, folder / "artifact"
+
+
+def test_an_export_that_peft_would_put_on_routed_experts_is_refused(tmp_path: Path) -> None:
+    """PEFT takes shared experts' and dense layers' names for those that routed experts had in transformers 4."""
+    _, artifact = _llm("deepseek", tmp_path)
+    with pytest.raises(ConfigError, match=r"PEFT would take .*mlp.* for routed experts"):
+        pefttools.export(artifact, tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_an_export_of_attention_alone_is_not(tmp_path: Path) -> None:
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    base, artifact = _llm("deepseek", tmp_path, targets=["o_proj"])
+    pefttools.export(artifact, tmp_path / "plain")
+    plain = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "plain").eval()
+    ids = torch.arange(5, 17)[None]
+    with torch.no_grad():
+        wanted = pefttools.load(artifact).transformer(input_ids=ids).logits
+        torch.testing.assert_close(plain(input_ids=ids).logits, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_an_export_of_pictures_names_no_task_that_peft_does_not_know(tiny_vit: str, tmp_path: Path) -> None:
+    import peft
+    from transformers import AutoModel
+
+    task = {"name": "image-classification", "head": "mean"}
+    model = pefttools.wrap(tiny_vit, {"name": "lora", "r": 4}, task=task, labels=["a", "b"], precision="float32")
+    pefttools.save(model, tmp_path / "artifact")
+    pefttools.export(tmp_path / "artifact", tmp_path / "plain")
+    assert peft.PeftConfig.from_pretrained(str(tmp_path / "plain")).task_type is None
+    peft.PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_vit), tmp_path / "plain")
+
+
+@pytest.mark.parametrize("family", ["mamba", "falcon-h1"])
+def test_layers_that_a_gpu_kernel_reads_past_are_no_targets(family: str, tmp_path: Path) -> None:
+    base = make_family(family, tmp_path)
+    model = pefttools.wrap(base, "lora", task="causal-lm", precision="float32")
+    adapted = {name.split(".lora_A")[0] for name, _ in model.transformer.named_parameters() if ".lora_A." in name}
+    assert any(name.endswith("in_proj") for name in adapted)
+    assert not [name for name in adapted if name.endswith(("x_proj", "dt_proj"))]
+    assert not [name for name in adapted if name.endswith(".out_proj")]
+    assert len(adapted) == len(all_linear(pefttools.wrap(base, "full", task="causal-lm").transformer))
+    with pytest.raises(TargetError, match="does not call"):
+        pefttools.wrap(base, {"name": "lora", "targets": ["out_proj"]}, task="causal-lm", precision="float32")
