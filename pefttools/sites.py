@@ -67,6 +67,23 @@ FAMILIES = {
         "output.dense",
         "output.LayerNorm",
     ),
+    "deberta-v2": BlockParts(
+        ("attention.self.key_proj", "attention.self.value_proj"),
+        "attention.output.dense",
+        ("intermediate.dense",),
+        "output.dense",
+        "output.LayerNorm",
+    ),
+    "mpnet": BlockParts(
+        ("attention.attn.k", "attention.attn.v"),
+        "attention.attn.o",
+        ("intermediate.dense",),
+        "output.dense",
+        "output.LayerNorm",
+    ),
+    "albert": BlockParts(
+        ("attention.key", "attention.value"), "attention.dense", ("ffn",), "ffn_output", "full_layer_layer_norm"
+    ),
     "vit": BlockParts(
         ("attention.attention.key", "attention.attention.value"),
         "attention.output.dense",

@@ -104,7 +104,8 @@ def export_lora(
     lora = as_lora(opened.deltas, opened.built.transformer, rank)
     if not lora.sites:
         raise ConfigError(
-            f"the method {opened.manifest.method.name!r} changes nothing but the task head: there is no LoRA to export"
+            f"the method {opened.manifest.method.name!r} adds no update to weights, and trains at most whole modules: "
+            "there is no LoRA to export"
         )
     check_read_as_written(lora, opened.built.transformer)
     with folder_atomic(output, over=_PEFT_KIND) as temporary:

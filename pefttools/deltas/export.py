@@ -70,7 +70,10 @@ def as_lora(deltas: AdapterDeltas, model: nn.Module, rank: int | None) -> PlainL
         for part in delta:
             if not part.linear:
                 kind = part.name.replace("_", " ")
-                raise ConfigError(f"the {kind} at {name} is not a change of weights: it cannot be expressed as LoRA")
+                raise ConfigError(
+                    f"what the adapter does at {name} ({kind}) is not a change of weights: it cannot be expressed as "
+                    "LoRA"
+                )
         if not is_linear(module):
             raise ConfigError(
                 f"the adapter changes {name}, which is not a linear layer: it cannot be expressed as LoRA"

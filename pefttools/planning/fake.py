@@ -16,19 +16,29 @@ from pefttools.planning.mode import Mode
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
+#: mark of a tensor none of whose elements is true
+_NEVER = "pefttools_never"
+_OF_NO_NUMBER = (torch.ops.aten.isinf.default, torch.ops.aten.isnan.default)
+_ANY = (torch.ops.aten.any.default, torch.ops.aten.select.int, torch.ops.aten.view.default)
+
+
 class WithoutNumbers(Mode):
     """Answers what can't be known without numbers with the most that it can be, and opens closed operations.
 
-    Every element is taken to be non-zero, every question to be answered by yes. Operations of bitsandbytes that are
-    several in one run as their parts, so that the temporaries between them are seen.
+    Every element is taken to be non-zero and a number, every other question to be answered by yes. Operations of
+    bitsandbytes that are several in one run as their parts, so that the temporaries between them are seen.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.nonzero.default:
             (tensor,) = args
             return torch.empty((tensor.numel(), tensor.dim()), dtype=torch.long, device=tensor.device)
+        if func in _OF_NO_NUMBER or (func in _ANY and hasattr(args[0], _NEVER)):
+            never = func(*args, **(kwargs or {}))
+            setattr(never, _NEVER, True)
+            return never
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
-            return True
+            return not hasattr(args[0], _NEVER)
         if func is torch.ops.aten.index.Tensor and any(one is not None and one.dtype == torch.bool for one in args[1]):
             return func(args[0], _places(args[1]))
         if func is torch.ops.aten._grouped_mm.default:

@@ -68,3 +68,25 @@ def test_layers_that_a_gpu_kernel_reads_past_are_no_targets(family: str, tmp_pat
     assert len(adapted) == len(all_linear(pefttools.wrap(base, "full", task="causal-lm").transformer))
     with pytest.raises(TargetError, match="does not call"):
         pefttools.wrap(base, {"name": "lora", "targets": ["out_proj"]}, task="causal-lm", precision="float32")
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "mpnet", "albert"])
+def test_the_parts_of_their_blocks_are_known(family: str, tmp_path: Path) -> None:
+    base = make_family(family, tmp_path)
+    for method in ("ia3", {"name": "bottleneck", "size": 4}, {"name": "reft", "r": 2}, "beft"):
+        model = pefttools.wrap(base, method, labels=["a", "b"], precision="float32")
+        assert model.count().trainable > model.count().head
+
+
+def test_a_plan_says_of_no_number_that_it_is_infinite(tiny_bert: str) -> None:
+    """VB-LoRA asks in training whether its logits are."""
+    (row,) = pefttools.plan(tiny_bert, methods=["vblora"], batch_size=2, length=8)
+    model = pefttools.wrap(tiny_bert, "vblora", labels=["a", "b"], precision="float32")
+    assert row.trainable_parameters == model.count().trainable
+
+
+def test_an_export_says_what_there_is_none_of(tiny_bert: str, tmp_path: Path) -> None:
+    model = pefttools.wrap(tiny_bert, "ln_tuning", labels=["a", "b"], precision="float32")
+    pefttools.save(model, tmp_path / "artifact")
+    with pytest.raises(ConfigError, match="trains at most whole modules: there is no LoRA to export"):
+        pefttools.export(tmp_path / "artifact", tmp_path / "plain")

@@ -260,7 +260,7 @@ def test_a_merge_does_not_take_the_place_of_its_base(tiny_bert: str, tmp_path: P
 
 def test_a_head_alone_is_no_lora(tiny_bert: str, tmp_path: Path) -> None:
     artifact = make(tiny_bert, "mean", "head", 0, tmp_path / "artifact")
-    with pytest.raises(ConfigError, match="nothing but the task head"):
+    with pytest.raises(ConfigError, match="there is no LoRA to export"):
         pefttools.export(artifact, tmp_path / "plain")
 
 

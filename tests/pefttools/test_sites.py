@@ -138,6 +138,6 @@ def test_all_linear_says_nothing_where_it_covers_all(recwarn: pytest.WarningsRec
     import transformers as t
 
     with torch.device("meta"):
-        model = t.MambaModel(t.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=99))
-    assert len(match_modules(model, [ALL_LINEAR], option="lora.targets")) == 8
+        model = t.OPTModel(t.OPTConfig(hidden_size=32, num_hidden_layers=2, ffn_dim=48, num_attention_heads=4))
+    assert len(match_modules(model, [ALL_LINEAR], option="lora.targets")) == 12
     assert not [warning for warning in recwarn if "all-linear" in str(warning.message)]
