@@ -43,7 +43,7 @@ class IA3(PeftMethod[IA3Config]):
     learning_rate = 1e-2
     neutral = {r"\.ia3_l$": 1.0}  # noqa: RUF012
 
-    def decays_to(self, config: IA3Config, name: str) -> float | None:
+    def decays_to(self, model: nn.Module, config: IA3Config, name: str) -> float | None:
         # A factor of one has no effect; a factor of zero switches the keys and values off.
         return 1.0 if ".ia3_l." in name else 0.0
 

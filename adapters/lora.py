@@ -25,13 +25,15 @@ from pefttools.sites import ALL_LINEAR, ends, match_modules
 from .lora_experts import exact, experts_of, in_order, packed_experts, take_back_updates
 from .lora_starts import (
     FROM_DATA,
+    OF_BASE,
     RESIDUAL,
     Start,
     free_gradients,
     of_peft,
     remember_start,
     say_as_update,
-    set_directions,
+    take_off,
+    taken_off,
 )
 from .peft_bridge import PeftMethod, refuse_pairs_of_options
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
     from pefttools.deltas import AdapterDeltas, SiteDelta
 
+#: before the names of factors that were taken off the base, in a checkpoint
+_TAKEN = "taken off "
 _A, _B, _BIAS, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector"
 
 
@@ -62,7 +66,9 @@ class LoraConfig(MethodConfig):
     rslora: bool = Field(False, description="rank-stabilized scale alpha / sqrt(r)")
     dora: bool = Field(False, description="weight-decomposed LoRA: train magnitude and direction separately")
     lean: bool = Field(True, description="save memory in the backward pass; off: PEFT's own layers")
-    start: Start = Field("zero", description="where the factors begin; olora and pissa need a float32 base")
+    start: Start = Field(
+        "zero", description="where the factors begin; olora, pissa, corda and lora-ga need float32, loftq nf4"
+    )
     pissa: bool = Field(False, description="the same as start=pissa")
     b_rate: float = Field(1.0, gt=0, description="learning rate of B as a multiple of A's (LoRA+: 16)")
     frozen_a: bool = Field(
@@ -99,21 +105,28 @@ class Lora(PeftMethod[LoraConfig]):
         ):  # fmt: skip
             refuse_pairs_of_options({"lora.experts": config.experts, f"lora.{name}": bool(given)})
         refuse_pairs_of_options({"lora.experts": config.experts, begun: start != "zero"})
+        if start == "loftq" and variant.name != "nf4":
+            raise ConfigError(
+                f"{begun} makes up for what the base variant nf4 rounds off, and the base is {variant.name}",
+                hint="Use the variant nf4, or another start.",
+            )
         if start in RESIDUAL and variant.name != "float32":
             raise ConfigError(
                 f"{begun} can't be used on the base variant {variant.name!r}: it rewrites the base's weights",
-                hint="Use the variant float32, or another start.",
+                hint="Use the variant float32, or another start: on nf4, loftq.",
             )
-
         if config.dora and variant.name == "int8":
             raise ConfigError(
                 "lora.dora can't be used on the base variant 'int8': its norms break bitsandbytes' state",
                 hint="Use the variant nf4, or leave dora off.",
             )
 
-    def decays_to(self, config: LoraConfig, name: str) -> float | None:
+    def trained(self, config: LoraConfig) -> LoraConfig:
+        return config.model_copy(update={"start": "zero", "pissa": False})
+
+    def decays_to(self, model: nn.Module, config: LoraConfig, name: str) -> float | None:
         # PiSSA's factors hold the principal components of the base's own weights: decay to zero would erase those.
-        return None if config.begin_at in RESIDUAL and ".lora_" in name else 0.0
+        return None if config.begin_at in OF_BASE and ".lora_" in name else 0.0
 
     def rate_factor(self, model: nn.Module, config: LoraConfig, name: str) -> float:
         return config.b_rate if ".lora_B." in name else 1.0
@@ -123,7 +136,9 @@ class Lora(PeftMethod[LoraConfig]):
 
     def prepare(self, model: nn.Module, config: LoraConfig, passes: Iterable[Pass]) -> None:
         if config.begin_at in FROM_DATA:
-            set_directions(model, passes)
+            from .lora_row_starts import start_from_rows
+
+            start_from_rows(model, self.adapter, config.begin_at, passes)
             if config.frozen_a:
                 free_gradients(model)
 
@@ -180,7 +195,11 @@ class Lora(PeftMethod[LoraConfig]):
             from .lora_function import keep_less
 
             keep_less(wrapped)
-        if config.begin_at in RESIDUAL:
+        if config.begin_at == "loftq":
+            from .loftq import start_from_rounding
+
+            start_from_rounding(wrapped, self.adapter)
+        if config.begin_at in RESIDUAL and config.begin_at not in FROM_DATA:
             remember_start(wrapped, self.adapter)
         if config.frozen_a:
             free_gradients(wrapped)
@@ -191,14 +210,20 @@ class Lora(PeftMethod[LoraConfig]):
         say_as_update(model, folder)
 
     def training_state(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        # What is frozen and random stands in no checkpoint of what is trained.
-        return {name: p.detach() for name, p in model.named_parameters() if ".lora_A." in name and not p.requires_grad}
+        # What is frozen and random stands in no checkpoint of what is trained, nor what rows have shown.
+        frozen = {n: p.detach() for n, p in model.named_parameters() if ".lora_A." in n and not p.requires_grad}
+        return frozen | {f"{_TAKEN}{key}": tensor for key, tensor in taken_off(model).items()}
 
     def restore_training_state(self, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-        for name, value in state.items():
+        taken = {key.removeprefix(_TAKEN): value for key, value in state.items() if key.startswith(_TAKEN)}
+        if taken and not taken_off(model):  # what comes of the base alone was taken off it by `wrap`
+            take_off(model, self.adapter, taken)
+        frozen = {name: value for name, value in state.items() if not name.startswith(_TAKEN)}
+        for name, value in frozen.items():
             parameter = model.get_parameter(name)
             parameter.data = value.to(parameter)
-        free_gradients(model)
+        if frozen:
+            free_gradients(model)
 
     def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
         from pefttools.deltas import AdapterDeltas, Bias, SiteDelta

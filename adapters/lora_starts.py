@@ -6,17 +6,22 @@ orthogonal   A and B orthogonal to each other, both not zero      https://hf.co/
 olora        the QR decomposition of W, taken off the base        https://arxiv.org/abs/2406.01775
 pissa        W's principal components, taken off the base         https://arxiv.org/abs/2404.02948
 eva          A the principal directions of a layer's inputs       https://arxiv.org/abs/2410.07170
+corda        W's principal components as the inputs weigh them,   https://arxiv.org/abs/2406.05223
+             taken off the base
+lora-ga      the principal directions of W's gradient, taken off  https://arxiv.org/abs/2407.05000
+             the base
+loftq        what the base's 4 bits have rounded off W            https://arxiv.org/abs/2310.08659
+
+EVA, CorDA and LoRA-GA are read from the rows that are trained on: `lora_row_starts`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pefttools.errors import ConfigError
 from pefttools.files import canonical_json
 
 from .peft_bridge import CONFIG, WEIGHTS
@@ -25,67 +30,21 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pefttools.methods import Pass
-
-Start = Literal["zero", "gaussian", "orthogonal", "olora", "pissa", "eva"]
+Start = Literal["zero", "gaussian", "orthogonal", "olora", "pissa", "eva", "corda", "lora-ga", "loftq"]
 #: taken off the base's weights, so that what is trained is more than a change of the base
-RESIDUAL: tuple[Start, ...] = ("olora", "pissa")
+RESIDUAL: tuple[Start, ...] = ("olora", "pissa", "corda", "lora-ga")
 #: read from the rows that are trained on
-FROM_DATA: tuple[Start, ...] = ("eva",)
-#: batches that directions are read from
-_BATCHES = 16
+FROM_DATA: tuple[Start, ...] = ("eva", "corda", "lora-ga")
+#: not to be decayed: what these begin with is a part of the base
+OF_BASE: tuple[Start, ...] = (*RESIDUAL, "loftq")
 #: where a wrapped model keeps the factors that were taken off the base
 _INITIAL = "initial_factors"
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def of_peft(start: Start) -> Any:
-    """PEFT's ``init_lora_weights``. What is read from data begins as zero, and is set by `set_directions`."""
-    return True if start in ("zero", *FROM_DATA) else start
-
-
-def set_directions(model: nn.Module, passes: Iterable[Pass]) -> None:
-    """EVA: put the principal directions of each layer's inputs into A.
-
-    From the covariance of the inputs, over a few batches, padding included; every layer has the same rank.
-
-    Args:
-        model: wrapped by PEFT.
-        passes: over training batches.
-
-    Raises:
-        ConfigError: the rows have too few tokens for so many directions.
-    """
-    import torch
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    covariances: dict[str, torch.Tensor] = {}
-    handles = [module.register_forward_pre_hook(_Sum(covariances, name)) for name, module in layers.items()]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for number, run in enumerate(passes):
-                if number == _BATCHES:
-                    break
-                run()
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    for name, covariance in covariances.items():
-        for adapter in layers[name].lora_A.values():
-            weight: torch.Tensor = adapter.weight
-            values, vectors = torch.linalg.eigh(covariance)
-            rank = len(weight)
-            if float(values[-rank]) <= 1e-12 * float(values[-1]):
-                raise ConfigError(
-                    f"lora.start=eva: the inputs of {name} have fewer than {rank} directions",
-                    hint="Choose a smaller r.",
-                )
-            with torch.no_grad():
-                weight.copy_(vectors[:, -rank:].flip(1).T)
+    """PEFT's ``init_lora_weights``. What is read from rows begins as zero, and is set by `start_from_rows`."""
+    return True if start in ("zero", "loftq", *FROM_DATA) else start
 
 
 def free_gradients(model: nn.Module) -> None:
@@ -113,22 +72,37 @@ def free_gradients(model: nn.Module) -> None:
             weight.nearest = [weight.register_hook(partial(torch.matmul, other=nearest))]
 
 
-class _Sum:
-    """Adds up the products of a layer's inputs."""
-
-    def __init__(self, sums: dict[str, torch.Tensor], name: str) -> None:
-        self.sums = sums
-        self.name = name
-
-    def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        x = inputs[0].detach().flatten(0, -2).double()
-        self.sums[self.name] = self.sums.get(self.name, 0) + x.T @ x
-
-
 def remember_start(model: nn.Module, adapter: str) -> None:
     """Keep the factors that were taken off the base, to say what was trained as an update of the original base."""
     initial = {key: tensor.detach().cpu().clone() for key, tensor in _factors(model, adapter).items()}
     object.__setattr__(model, _INITIAL, initial)
+
+
+def taken_off(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The factors that were taken off the base, by PEFT's names; none where nothing was."""
+    return dict(getattr(model, _INITIAL, {}))
+
+
+def take_off(model: nn.Module, adapter: str, factors: dict[str, torch.Tensor]) -> None:
+    """Take factors off the base's weights, and remember them as what the training began with.
+
+    Args:
+        model: wrapped by PEFT; its base is stored in floating point.
+        adapter: PEFT's name of the adapter.
+        factors: as of `taken_off`.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            if isinstance(layer, LoraLayer) and name + _A in factors:
+                base: Any = layer.get_base_layer()
+                a, b = factors[name + _A].to(base.weight), factors[name + _B].to(base.weight)
+                change = layer.scaling[adapter] * b @ a
+                base.weight.sub_(change.T if isinstance(base, Conv1D) else change)
+    object.__setattr__(model, _INITIAL, {key: tensor.detach().cpu().clone() for key, tensor in factors.items()})
 
 
 def say_as_update(model: nn.Module, folder: Path) -> None:

@@ -108,7 +108,7 @@ def stored_method(name: str, options: Mapping[str, Any], schema: str, where: str
         where: for messages.
     """
     method = methods.get(name)()
-    config = validate(method.config, method.upgraded(dict(options), schema), where)
+    config = method.trained(validate(method.config, method.upgraded(dict(options), schema), where))
     return method.configured(config), config
 
 

@@ -10,7 +10,12 @@ Made for continual learning; it trains about as much as full fine-tuning.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..peft_weights import LayerOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class OSFOptions(LayerOptions):
@@ -27,5 +32,5 @@ class OSF(PeftWeights[OSFOptions]):
     learning_rate = 1e-4
     peft_class = "OSFConfig"
 
-    def decays_to(self, config: OSFOptions, name: str) -> float | None:
+    def decays_to(self, model: nn.Module, config: OSFOptions, name: str) -> float | None:
         return None if ".osf_svd_params." in name else 0.0  # they are parts of the base's own weights

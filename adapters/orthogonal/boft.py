@@ -19,6 +19,8 @@ from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
 from .blocks import blocks
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pefttools.deltas import DeltaKind
 
 
@@ -47,7 +49,7 @@ class BOFT(PeftWeights[BOFTOptions]):
     preferred = 8
     always = {"boft_n_butterfly_factor": 1}  # noqa: RUF012
 
-    def decays_to(self, config: BOFTOptions, name: str) -> float | None:
+    def decays_to(self, model: nn.Module, config: BOFTOptions, name: str) -> float | None:
         return 1.0 if ".boft_s." in name else 0.0
 
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:

@@ -102,9 +102,17 @@ class StackedMethods(Method[StackOptions]):
         factor = part.method.rate_factor(part.model, part.config, own)
         return factor * part.method.learning_rate / put_on(model)[0].method.learning_rate
 
-    def decays_to(self, config: StackOptions, name: str) -> float | None:
-        values = [part.method.decays_to(part.config, name) for part in self.parts]
-        return next((value for value in values if value != 0.0), 0.0)
+    def decays_to(self, model: nn.Module, config: StackOptions, name: str) -> float | None:
+        part, own = owner(model, name)
+        return part.method.decays_to(part.model, part.config, own)
+
+    def trained(self, config: StackOptions) -> StackOptions:
+        from pefttools.recipe import choose_method
+
+        parts = [choose_method(one, "method") for one in config.methods]
+        return StackOptions(
+            methods=[{"name": method.name, **method.trained(options).model_dump()} for method, options in parts]
+        )
 
     def reads_rows(self, config: StackOptions) -> bool:
         return any(part.method.reads_rows(part.config) for part in self.parts)

@@ -51,7 +51,7 @@ class TrainableTokens(PeftWeights[TrainableTokensOptions]):
         inputs = transformers_models(model)[0].get_input_embeddings()
         return [name for name, module in model.named_modules() if module is inputs]
 
-    def decays_to(self, config: TrainableTokensOptions, name: str) -> float | None:
+    def decays_to(self, model: nn.Module, config: TrainableTokensOptions, name: str) -> float | None:
         return None if ".trainable_tokens_delta." in name else 0.0  # they begin as the base's own vectors
 
     def check_model(self, config: TrainableTokensOptions, model: nn.Module) -> None:

@@ -186,12 +186,13 @@ class Method(ABC, Generic[ConfigT]):
         """
         return
 
-    def decays_to(self, config: ConfigT, name: str) -> float | None:
+    def decays_to(self, model: nn.Module, config: ConfigT, name: str) -> float | None:
         """Value that weight decay pulls a trained parameter towards: the one at which it has no effect.
 
         Biases and norms are never asked for: they do not decay.
 
         Args:
+            model: the wrapped model.
             config: validated options.
             name: of the parameter, as in the wrapped model.
 
@@ -199,6 +200,10 @@ class Method(ABC, Generic[ConfigT]):
             The value; None where no single value is right and the parameter is not to decay.
         """
         return 0.0
+
+    def trained(self, config: ConfigT) -> ConfigT:
+        """The options of what is trained already: without those that say how a training begins, and what that needs."""
+        return config
 
     def reads_rows(self, config: ConfigT) -> bool:
         """Whether `prepare` is needed before a training begins."""

@@ -19,7 +19,6 @@ def train_a_little(model: TunedModel, examples: Sequence[Example]) -> None:
     method = model.spec.method
     if method.capabilities.trains == "nothing":
         return
-    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     trained = [p for p in model.parameters() if p.requires_grad]
     if method.capabilities.trains == "head":
         assert model.count().trainable == model.count().head, "it says that it trains the head alone"
@@ -32,6 +31,7 @@ def train_a_little(model: TunedModel, examples: Sequence[Example]) -> None:
     moved = dict.fromkeys(of_method, False)
     if method.reads_rows(model.spec.config):
         method.prepare(model.transformer, model.spec.config, [lambda: model(**batch, targets=labels)])
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     model.train()
     method.begin(model.transformer, model.spec.config, _STEPS)
     for step in range(1, _STEPS + 1):

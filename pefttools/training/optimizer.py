@@ -40,7 +40,7 @@ def decay_target(model: TunedModel, name: str, parameter: torch.Tensor) -> float
         return None
     if _in_head(model, name):
         return 0.0
-    return model.spec.method.decays_to(model.spec.config, name)
+    return model.spec.method.decays_to(model.transformer, model.spec.config, name.removeprefix("transformer."))
 
 
 def decay_to_their_values(optimizer: torch.optim.Optimizer, model: TunedModel, weight_decay: float) -> None:

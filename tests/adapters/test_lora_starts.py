@@ -20,6 +20,7 @@ from pefttools.training.prepare import prepare
 from pefttools.training.rates import Rates
 
 LABELS = ["a", "b"]
+MEAN = {"name": "sequence-classification", "head": "mean"}
 ROWS = [{"text": f"text number {n} of kind {LABELS[n % 2]}", "label": LABELS[n % 2]} for n in range(40)]
 
 
@@ -31,7 +32,7 @@ def _batch(model: Any) -> dict[str, torch.Tensor]:
     return dict(model.tokenizer([row["text"] for row in ROWS], padding=True, return_tensors="pt"))
 
 
-@pytest.mark.parametrize("start", ["zero", "gaussian", "olora", "pissa", "orthogonal", "eva"])
+@pytest.mark.parametrize("start", ["zero", "gaussian", "olora", "pissa", "orthogonal", "eva", "corda", "lora-ga"])
 @pytest.mark.filterwarnings("ignore:with these options")
 def test_the_base_answers_as_before(start: str, tiny_bert: str) -> None:
     model = pefttools.wrap(tiny_bert, "lora", labels=LABELS, precision="float32", start=start)
@@ -113,6 +114,150 @@ def test_options_that_do_not_go_together(options: dict[str, Any], said: str, tin
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, **options)
 
 
+def test_loftq_gives_back_what_four_bits_round_off(tiny_bert: str, tmp_path: Path) -> None:
+    from pefttools.deltas.weights import dense_weight
+
+    given: dict[str, Any] = {"task": MEAN, "labels": LABELS, "precision": "float32"}
+    model = pefttools.wrap(tiny_bert, "lora", variant="nf4", start="loftq", r=16, **given)
+    whole = pefttools.wrap(tiny_bert, "untuned", **given).transformer
+    errors = []
+    for name, layer in model.transformer.named_modules():
+        if isinstance(layer, LoraLayer):
+            weight = whole.get_submodule(name.removeprefix("base_model.model.")).weight.detach()
+            packed = dense_weight(layer.get_base_layer()).float()
+            update = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+            singular = torch.linalg.svdvals(weight - packed)
+            left = torch.linalg.norm(weight - packed - update.detach())
+            torch.testing.assert_close(left, singular[16:].square().sum().sqrt(), atol=1e-4, rtol=1e-3)
+            errors.append(float(left / torch.linalg.norm(weight - packed)))
+    assert max(errors) < 0.9
+    batch = _batch(model)
+    wanted = whole(**batch).last_hidden_state
+    plain = pefttools.wrap(tiny_bert, "untuned", variant="nf4", **given).transformer
+    ours, theirs = (one(**batch).last_hidden_state - wanted for one in (model.transformer, plain))
+    assert float(ours.norm()) < float(theirs.norm())
+    pefttools.save(model, tmp_path / "artifact")
+    again = pefttools.load(tmp_path / "artifact")
+    torch.testing.assert_close(again.run_batch(batch), model.run_batch(batch), atol=1e-4, rtol=1e-4)
+
+
+def test_loftq_needs_four_bits(tiny_bert: str) -> None:
+    with pytest.raises(ConfigError, match="makes up for what the base variant nf4 rounds off, and the base is float32"):
+        pefttools.wrap(tiny_bert, "lora", labels=LABELS, start="loftq")
+
+
 def test_olora_needs_a_float_base(tiny_bert: str) -> None:
     with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used on the base variant 'nf4'"):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, variant="nf4", start="olora")
+
+
+def _started(base: str, start: str, **options: Any) -> Any:
+    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+        model = pefttools.wrap(base, "lora", task=MEAN, labels=LABELS, precision="float32", start=start, **options)
+    targets = torch.tensor([n % 2 for n in range(40)])
+    model.spec.method.prepare(
+        model.transformer, model.spec.config, [lambda: model(**_batch(model), targets=targets)] * 2
+    )
+    return model
+
+
+@pytest.mark.parametrize("start", ["corda", "lora-ga"])
+@pytest.mark.parametrize("base", ["tiny_bert", "tiny_gpt2"])
+def test_what_is_taken_off_the_base_leaves_its_answers(
+    start: str, base: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(base)
+    model = _started(path, start, r=4)
+    plain = pefttools.wrap(path, "untuned", task=MEAN, labels=LABELS, precision="float32")
+    plain.head.load_state_dict(model.head.state_dict())
+    batch = _batch(model)
+    torch.testing.assert_close(model.run_batch(batch), plain.run_batch(batch), atol=1e-4, rtol=1e-4)
+    layers = _layers(model)
+    assert all(float(layer.lora_B["default"].weight.detach().abs().max()) > 1e-4 for layer in layers)
+    with torch.no_grad():
+        for layer in layers:
+            layer.lora_B["default"].weight.mul_(1.5)
+    trained = model.run_batch(batch)
+    assert not torch.allclose(trained, plain.run_batch(batch), atol=1e-3)
+    pefttools.save(model, tmp_path / "artifact")
+    torch.testing.assert_close(pefttools.load(tmp_path / "artifact").run_batch(batch), trained, atol=1e-4, rtol=1e-4)
+
+
+def test_corda_keeps_what_matters_to_the_inputs(tiny_bert: str) -> None:
+    """The update is W's best approximation of rank r where errors are weighed by the covariance of the inputs."""
+    model = _started(tiny_bert, "corda", r=4)
+    plain = pefttools.wrap(tiny_bert, "untuned", task=MEAN, labels=LABELS, precision="float32").transformer
+    seen: dict[str, torch.Tensor] = {}
+    names = [name for name, module in model.transformer.named_modules() if isinstance(module, LoraLayer)]
+    own = {name: plain.get_submodule(name.removeprefix("base_model.model.")) for name in names}
+    handles = [
+        layer.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]}))
+        for name, layer in own.items()
+    ]
+    plain(**_batch(model))
+    for handle in handles:
+        handle.remove()
+    for name, layer in own.items():
+        x = seen[name].flatten(0, -2).double()
+        covariance = x.T @ x
+        covariance += 0.01 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+        weight = layer.weight.detach().double()
+        u, s, vh = torch.linalg.svd(weight @ covariance)
+        wanted = u[:, :4] @ torch.diag(s[:4]) @ vh[:4] @ torch.linalg.inv(covariance)
+        adapted = model.transformer.get_submodule(name)
+        found = adapted.scaling["default"] * adapted.lora_B["default"].weight @ adapted.lora_A["default"].weight
+        torch.testing.assert_close(found.detach().double(), wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_lora_ga_begins_along_the_gradient(tiny_bert: str) -> None:
+    model = _started(tiny_bert, "lora-ga", r=4)
+    plain = pefttools.wrap(tiny_bert, "full", task=MEAN, labels=LABELS, precision="float32")
+    plain.head.load_state_dict(model.head.state_dict())
+    plain.eval()
+    plain(**_batch(plain), targets=torch.tensor([n % 2 for n in range(40)])).backward()
+    for name, layer in model.transformer.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        gradient = plain.transformer.get_submodule(name.removeprefix("base_model.model.")).weight.grad
+        u, singular, _ = torch.linalg.svd(gradient)
+        singular = singular.square()
+        size = len(gradient) ** 0.25 / 4
+        a, b = layer.lora_A["default"].weight.detach() / size, layer.lora_B["default"].weight.detach() / size
+        for rows in (a, b.T):
+            torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-4, rtol=0)
+        # A holds as much of the gradient as four directions can, B what the next four can.
+        torch.testing.assert_close((gradient @ a.T).square().sum(), singular[:4].sum(), atol=0, rtol=0.02)
+        assert float((b.T @ gradient).square().sum()) > 0.95 * float(singular[4:8].sum())
+        assert float((u[:, :4].T @ b).square().sum()) < 1  # of 4: values that are almost equal may change places
+
+
+def test_too_few_directions_of_a_gradient_are_refused(tiny_bert: str) -> None:
+    with pytest.raises(ConfigError, match="takes two directions for each of r=40"):
+        _started(tiny_bert, "lora-ga", r=40)
+
+
+@pytest.mark.parametrize("start", ["corda", "lora-ga"])
+def test_a_training_that_goes_on_knows_what_was_taken_off(start: str, tiny_bert: str) -> None:
+    model = _started(tiny_bert, start, r=4)
+    method = model.spec.method
+    state = {name: tensor.clone() for name, tensor in method.training_state(model.transformer).items()}
+    trained = {name: p.detach().clone() for name, p in model.transformer.named_parameters() if p.requires_grad}
+    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+        again = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, precision="float32", start=start, r=4)
+    with torch.no_grad():
+        for name, value in trained.items():
+            again.transformer.get_parameter(name).copy_(value)
+    again.spec.method.restore_training_state(again.transformer, state)
+    again.head.load_state_dict(model.head.state_dict())
+    batch = _batch(model)
+    torch.testing.assert_close(again.run_batch(batch), model.run_batch(batch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:with these options")
+@pytest.mark.parametrize(("start", "trained", "loaded"), [("pissa", "float32", "nf4"), ("loftq", "nf4", "float32")])
+def test_how_it_began_does_not_bind_what_is_trained(
+    start: str, trained: str, loaded: str, tiny_bert: str, tmp_path: Path
+) -> None:
+    model = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, variant=trained, start=start)
+    pefttools.save(model, tmp_path / "artifact")
+    assert pefttools.load(tmp_path / "artifact", variant=loaded).spec.variant.name == loaded

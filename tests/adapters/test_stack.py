@@ -125,6 +125,16 @@ def test_each_keeps_its_learning_rate(tiny_bert: str) -> None:
     assert found == {"A": pytest.approx(2e-3), "B": pytest.approx(8e-3)}
 
 
+def test_two_of_one_method_keep_their_own_weight_decay(tiny_bert: str) -> None:
+    """What is taken off the base must not decay; a plain LoRA beside it does."""
+    methods = [{**SMALL, "start": "pissa", "targets": ["*query"]}, {**SMALL, "targets": ["*value"]}]
+    model = pefttools.wrap(tiny_bert, methods, labels=LABELS, precision="float32")
+    decays = {id(p): g["weight_decay"] for g in parameter_groups(model, Rates(1e-3, 1e-3), 0.1) for p in g["params"]}
+    first, second = put_on(model.transformer)
+    assert {decays[id(p)] for p in first.own.values()} == {0.0}
+    assert {decays[id(p)] for p in second.own.values()} == {0.1}
+
+
 @pytest.mark.parametrize(
     "other",
     [{"name": "trainable_tokens", "tokens": [5]}, {"name": "osf", "targets": ["*.attention.output.dense"]}],

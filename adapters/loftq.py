@@ -1,0 +1,61 @@
+"""LoftQ: a LoRA that begins by making up for what a quantized base has rounded off.
+
+Li et al.: LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models, https://arxiv.org/abs/2310.08659
+
+    W - Q(W) = U S V^T,    (alpha / r) B A = U_r S_r V_r^T
+
+The paper then rounds what is left of W again, and so on. Here the base is shared by many adapters and stays as it is:
+one step, after which the model is as near to the original as a rank of r allows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pefttools.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def start_from_rounding(model: nn.Module, adapter: str) -> None:
+    """Set A and B to the best approximation of what quantization took from each weight.
+
+    The original model is read once more, in its stored format, and let go of.
+
+    Args:
+        model: wrapped by PEFT, on a quantized base.
+        adapter: PEFT's name of the adapter.
+
+    Raises:
+        ConfigError: the original can't be read.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    from pefttools.bases.quiet import quiet
+    from pefttools.deltas.weights import dense_weight
+
+    base: Any = model.get_base_model()  # type: ignore[operator]
+    if next(base.parameters()).is_meta:
+        return
+    folder = base.config.name_or_path
+    try:
+        with quiet():
+            original = type(base).from_pretrained(folder, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"lora.start=loftq reads the original weights, and {folder!r} can't be read: {error}"
+        ) from error
+    for name, layer in base.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        quantized = dense_weight(layer.get_base_layer()).float()
+        rounded_off = dense_weight(original.get_submodule(name)).to(quantized) - quantized
+        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        rank = len(a)
+        u, s, vh = torch.linalg.svd(rounded_off, full_matrices=False)
+        root = (s[:rank] / float(layer.scaling[adapter])).sqrt()
+        with torch.no_grad():
+            a.copy_(root[:, None] * vh[:rank])
+            b.copy_(u[:, :rank] * root)

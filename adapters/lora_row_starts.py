@@ -1,0 +1,179 @@
+"""Where LoRA's factors begin, read from the rows that are trained on.
+
+EVA      A = the principal directions of a layer's inputs
+CorDA    W C = U S V^T,  B A = U_r S_r V_r^T C^-1     C: covariance of the inputs
+LoRA-GA  G = U S V^T,    A ~ V_1..r^T,  B ~ U_r+1..2r  G: gradient of W
+
+What CorDA and LoRA-GA begin with is taken off the base, so that the model answers as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from pefttools.errors import ConfigError
+
+from .lora_starts import Start, take_off
+
+if TYPE_CHECKING:
+    import torch
+    from peft.tuners.lora import LoraLayer
+    from torch import nn
+
+    from pefttools.methods import Pass
+
+#: batches that are read
+_BATCHES = 16
+#: LoRA-GA's gamma: how small the factors are, beside the size of the layer
+_GAMMA = 16
+#: share of the mean variance that is added to every direction, so that a covariance can be inverted
+_DAMPING = 0.01
+
+
+def start_from_rows(model: nn.Module, adapter: str, start: Start, passes: Iterable[Pass]) -> None:
+    """Set A, or A and B, by what a few batches show. Padding is among what is read; every layer has the same rank.
+
+    Args:
+        model: wrapped by PEFT.
+        adapter: PEFT's name of the adapter.
+        start: one of those that are read from rows.
+        passes: over training batches.
+
+    Raises:
+        ConfigError: the rows have too few directions.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    found = _gradients(model, layers, passes) if start == "lora-ga" else _covariances(model, layers, passes)
+    taken: dict[str, torch.Tensor] = {}
+    for name, seen in found.items():
+        layer: Any = layers[name]
+        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        with torch.no_grad():
+            if start == "eva":
+                a.copy_(_principal(seen, len(a), name))
+                continue
+            scale = float(layer.scaling[adapter])
+            first, second = _corda(_weight(layer), seen, len(a), scale) if start == "corda" else _ga(seen, len(a), name)
+            a.copy_(first)
+            b.copy_(second)
+        taken[f"{name}.lora_A.weight"], taken[f"{name}.lora_B.weight"] = a.detach(), b.detach()
+    if taken:
+        take_off(model, adapter, taken)
+
+
+def _principal(covariance: torch.Tensor, rank: int, name: str) -> torch.Tensor:
+    import torch
+
+    values, vectors = torch.linalg.eigh(covariance)
+    if float(values[-rank]) <= 1e-12 * float(values[-1]):
+        raise ConfigError(
+            f"lora.start=eva: the inputs of {name} have fewer than {rank} directions", hint="Choose a smaller r."
+        )
+    principal: torch.Tensor = vectors[:, -rank:].flip(1).T
+    return principal
+
+
+def _corda(
+    weight: torch.Tensor, covariance: torch.Tensor, rank: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The components that matter most to these inputs (the paper's instruction-previewed mode)."""
+    import torch
+
+    size = len(covariance)
+    # Of mean 1 on the diagonal: the product of A and B does not depend on it, their balance does.
+    covariance = covariance * (size / float(covariance.diagonal().sum()))
+    covariance = covariance + _DAMPING * torch.eye(size, dtype=covariance.dtype, device=covariance.device)
+    u, s, vh = torch.linalg.svd(weight.double() @ covariance, full_matrices=False)
+    root = (s[:rank] / scale).sqrt()
+    inverse = torch.linalg.solve(covariance, vh[:rank].T).T  # the covariance is symmetric
+    return root[:, None] * inverse, u[:, :rank] * root
+
+
+def _ga(gradient: torch.Tensor, rank: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A from the first directions of the gradient, B from the next, both of the size that keeps training stable."""
+    import torch
+
+    if 2 * rank > min(gradient.shape):
+        raise ConfigError(
+            f"lora.start=lora-ga takes two directions for each of r={rank}, and {name} has {min(gradient.shape)}",
+            hint="Choose a smaller r.",
+        )
+    u, _, vh = torch.linalg.svd(gradient, full_matrices=False)
+    size = len(gradient) ** 0.25 / _GAMMA**0.5
+    return size * vh[:rank], size * u[:, rank : 2 * rank]
+
+
+def _weight(layer: LoraLayer) -> torch.Tensor:
+    from pefttools.deltas.weights import dense_weight
+
+    return dense_weight(layer.get_base_layer())
+
+
+def _covariances(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterable[Pass]) -> dict[str, torch.Tensor]:
+    """Of the layers' inputs, ``[inputs, inputs]``, not divided by how many there are."""
+    import torch
+
+    sums: dict[str, torch.Tensor] = {}
+
+    def seen(name: str, x: torch.Tensor) -> None:
+        x = x.detach().flatten(0, -2).double()
+        sums[name] = sums.get(name, 0) + x.T @ x
+
+    handles = [
+        layer.register_forward_pre_hook(lambda module, inputs, name=name: seen(name, inputs[0]))
+        for name, layer in layers.items()
+    ]
+    with _evaluating(model), torch.no_grad():
+        try:
+            for run in islice(passes, _BATCHES):
+                run()
+        finally:
+            for handle in handles:
+                handle.remove()
+    return sums
+
+
+def _gradients(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterable[Pass]) -> dict[str, torch.Tensor]:
+    """Of the loss by the layers' weights, ``[outputs, inputs]``, summed over batches; the weights stay frozen."""
+
+    sums: dict[str, torch.Tensor] = {}
+
+    def watch(name: str, x: torch.Tensor, y: torch.Tensor) -> None:
+        inputs = x.detach().flatten(0, -2).float()
+
+        def add(gradient: torch.Tensor) -> None:
+            sums[name] = sums.get(name, 0) + gradient.detach().flatten(0, -2).float().T @ inputs
+
+        if y.requires_grad:
+            y.register_hook(add)  # type: ignore[no-untyped-call]
+
+    handles = [
+        layer.register_forward_hook(lambda module, inputs, output, name=name: watch(name, inputs[0], output))
+        for name, layer in layers.items()
+    ]
+    with _evaluating(model):
+        try:
+            for run in islice(passes, _BATCHES):
+                run().backward()  # type: ignore[no-untyped-call]
+                for parameter in model.parameters():
+                    parameter.grad = None
+        finally:
+            for handle in handles:
+                handle.remove()
+    return sums
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
