@@ -71,7 +71,8 @@ class Part:
                     if p is not None:
                         memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=False)
         base = copy.deepcopy(model, memo)
-        wrapped = self.method.wrap(base, self.config, Target("", ""))
+        # How it begins needs numbers, where it acts does not.
+        wrapped = self.method.wrap(base, self.method.trained(self.config), Target("", ""))
         return replace(self, wrapped=wrapped, places=_places(wrapped, set()))
 
 

@@ -232,7 +232,9 @@ class Planned:
         Raises:
             ConfigError: the method needs the weights' numbers.
         """
-        method, config = self.chosen_method()
+        method, given = self.chosen_method()
+        method.check(given, known_variants.get(self.variant)(), self.chosen_task())
+        config = method.trained(given)  # how it begins needs numbers, and takes no memory of its own
         task = self.chosen_task()
         names = [str(number) for number in range(self.labels)] if task.has_labels else []
         try:

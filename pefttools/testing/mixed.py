@@ -32,7 +32,7 @@ def check_mixed(subject: Subject) -> Outcome:
     try:
         return _among_others(pool, subject)
     except ConfigError as error:
-        assert "can't be served in a pool" in str(error) or "a pool can't serve" in str(error), error
+        assert "can't be served" in str(error) or "a pool can't serve" in str(error), error
         return Outcome("refused", str(error))
 
 

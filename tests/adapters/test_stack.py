@@ -128,7 +128,7 @@ def test_each_keeps_its_learning_rate(tiny_bert: str) -> None:
 def test_two_of_one_method_keep_their_own_weight_decay(tiny_bert: str) -> None:
     """What is taken off the base must not decay; a plain LoRA beside it does."""
     methods = [{**SMALL, "start": "pissa", "targets": ["*query"]}, {**SMALL, "targets": ["*value"]}]
-    model = pefttools.wrap(tiny_bert, methods, labels=LABELS, precision="float32")
+    model = pefttools.wrap(tiny_bert, methods, task=MEAN, labels=LABELS)
     decays = {id(p): g["weight_decay"] for g in parameter_groups(model, Rates(1e-3, 1e-3), 0.1) for p in g["params"]}
     first, second = put_on(model.transformer)
     assert {decays[id(p)] for p in first.own.values()} == {0.0}

@@ -292,12 +292,11 @@ def test_what_cannot_be_predicted_says_so(
     from pefttools.eval.records import Parts
     from pefttools.training.prepare import prepare
 
-    method = {"name": "lora", "pissa": True}
-    (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=[method], baseline="lora")))
+    (run,) = plan(BenchSpec.model_validate(_spec(tiny_bert, intents, tmp_path, methods=["adamss"], baseline="adamss")))
     prepared = prepare(run.recipe)
     prediction.check_fits(prepared, LineReporter())
     assert (
-        "it is not known whether memory will suffice: memory can't be planned for the method 'lora'"
+        "it is not known whether memory will suffice: memory can't be planned for the method 'adamss'"
         in capsys.readouterr().err
     )
     predicted, warning = prediction.predict(prepared, prepared.examples.train[:1], Parts(weights=1))

@@ -432,7 +432,15 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown card 'h1000'"):
         find_device("h1000")
     with pytest.raises(ConfigError, match="reads the weights' values"):
-        plan(tiny_bert, methods=[{"name": "lora", "pissa": True}])
+        plan(tiny_bert, methods=["adamss"])
+
+
+def test_how_an_adapter_begins_changes_no_plan(tiny_bert: str) -> None:
+    starts = [{"name": "lora", "start": start} for start in ("zero", "pissa", "olora", "eva", "corda")]
+    plain, *others = plan(tiny_bert, methods=starts)
+    assert all(other == plain for other in others)
+    with pytest.raises(ConfigError, match="can't be used on the base variant 'nf4'"):
+        plan(tiny_bert, methods=starts[1:2], variants=["nf4"])
 
 
 def test_the_command(tiny_bert: str) -> None:
