@@ -75,6 +75,8 @@ class PeftWeights(PeftMethod[OptionsT]):
     #: option that must divide the sizes of every layer; where it is None, the largest number up to `preferred` is taken
     divides: ClassVar[str | None] = None
     preferred: ClassVar[int] = 64
+    #: it must divide the sizes of the layers' inputs alone
+    divides_inputs: ClassVar[bool] = False
     #: quantized variants that PEFT's layers of this method can stand on
     quantized: ClassVar[frozenset[str]] = frozenset()
     #: PEFT has layers of this method for GPT-2's transposed linear layers
@@ -123,7 +125,10 @@ class PeftWeights(PeftMethod[OptionsT]):
         """
         if self.divides is None:
             return {}
-        lengths = dict(zip(names, shapes(model, names), strict=True))
+        lengths = {
+            name: pair[:1] if self.divides_inputs else pair
+            for name, pair in zip(names, shapes(model, names), strict=True)
+        }
         given = getattr(config, self.divides)
         if given is None:
             every = {size for pair in lengths.values() for size in pair}
@@ -131,8 +136,8 @@ class PeftWeights(PeftMethod[OptionsT]):
         for name, pair in lengths.items():
             if any(size % given for size in pair):
                 raise ConfigError(
-                    f"{self.name}.{self.divides} is {given}, which does not divide the sizes of {name}, {pair[0]} and "
-                    f"{pair[1]}",
+                    f"{self.name}.{self.divides} is {given}, which does not divide the sizes of {name}, "
+                    f"{' and '.join(map(str, pair))}",
                     hint="Leave it out: the largest number that divides the sizes of all layers is taken.",
                 )
         return {self.divides: given}

@@ -46,6 +46,7 @@ class BOFT(PeftWeights[BOFTOptions]):
     quantized = QUANTIZED
     on_meta = False
     divides = "block_size"
+    divides_inputs = True
     preferred = 8
     always = {"boft_n_butterfly_factor": 1}  # noqa: RUF012
 

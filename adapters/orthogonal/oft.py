@@ -41,6 +41,7 @@ class OFT(PeftWeights[OFTOptions]):
     peft_class = "OFTConfig"
     quantized = QUANTIZED
     divides = "block_size"
+    divides_inputs = True
     preferred = 32
 
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:

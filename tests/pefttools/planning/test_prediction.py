@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 
-from benchmarks.published_runs import RUNS, compare
+from benchmarks.published_runs import RUNS, Run, compare
 from pefttools.bases import locate_base, variants
 from pefttools.bases.skeleton import skeleton
 from pefttools.compute.precision import hardware_dtype
@@ -383,15 +383,20 @@ def _llama(folder: Path, **changes: Any) -> str:
     return str(folder)
 
 
+#: of the published runs, two that the planner sees otherwise: the script leaves BOFT's permutations off the card, and
+#: trains OSF's factors in the base's own format
+OTHERWISE = ("boft default", "osf default", "osf rank128", "psoft default")
+
+
 @pytest.mark.slow
-def test_published_figures_of_a_3b_model(tmp_path: Path) -> None:
-    """Two of PEFT's method comparison, one of which keeps virtual tokens; `benchmarks/published_runs.py` has all."""
-    runs = {"full", "prompt, 200 tokens"}
-    found = compare([run for run in RUNS if run.name in runs])
-    assert len(found) == 2
-    for run in found:
-        assert run.trained == run.run.trained
-        assert abs(run.difference) < 0.01, run
+@pytest.mark.parametrize("run", [run for run in RUNS if run.method is not None], ids=lambda run: run.name)
+def test_published_figures_of_a_3b_model(run: Run) -> None:
+    (found,) = compare([run])
+    if isinstance(found, tuple):
+        assert run.name.split()[0] in ("adamss", "frod", "shira"), found[1]
+        return
+    assert found.trained == run.trained
+    assert (abs(found.difference) < 0.03) == (run.name not in OTHERWISE), found.difference
 
 
 @pytest.mark.slow
