@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base
 from pefttools.bases.model_class import TEXT, class_of, kept, stored_format
+from pefttools.bases.packed_checkpoint import plain_weights
 from pefttools.bases.quiet import quiet
 from pefttools.bases.skeleton import Skeleton
 from pefttools.errors import BaseModelError
@@ -56,6 +57,7 @@ def load_transformer(
     # it is moved whole.
     place = {} if variant.device is None else {"device_map": {"": variant.device}}
     own = {} if dtype is None else {"dtype": dtype}
+    plain = plain_weights(base.id, base.folder, variant.name, variant.quantized)
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
         built = class_of(auto, config, pooler=pooler, reads=reads)
@@ -71,7 +73,7 @@ def load_transformer(
                 key_mapping=built.names,
                 **built.arguments,
                 **place,
-                **(variant.load_arguments(kept(skeleton), stored_format(config)) | own),
+                **(variant.load_arguments(kept(skeleton), stored_format(config)) | own | plain),
             )
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(

@@ -17,6 +17,7 @@ from pefttools.bases.fingerprint import (
     weights_fingerprint,
 )
 from pefttools.bases.identity import function_fields, tokenizer_fingerprint
+from pefttools.bases.packed_checkpoint import check_packed_format
 from pefttools.bases.quiet import quiet
 from pefttools.errors import BaseModelError, DataError
 from pefttools.files import cache_dir, folder_atomic, sha256_file
@@ -103,10 +104,13 @@ def locate_base(source: str, revision: str | None = None) -> Base:
                     hint="Give a folder with config.json and model.safetensors, a .gguf file, a package: reference "
                     "or a hub id (ORG/NAME).",
                 )
-            return _from_hub(source, revision)
+            found = _from_hub(source, revision)
+            check_packed_format(source, found.folder)
+            return found
     if path.suffix == ".gguf":
         path = _from_gguf(path)
     base = Base(source, path)
+    check_packed_format(source, path)
     weight_files(path)
     _ = base.model_type
     return base

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pefttools.bases.base import BaseVariant
 from pefttools.bases.locate import Base, locate_base
 from pefttools.bases.model_class import TEXT, class_of, kept, stored_format
+from pefttools.bases.packed_checkpoint import check_packed_format, plain_weights
 from pefttools.bases.sizes import OF_CONFIGURATIONS, check_given, check_sizes
 from pefttools.errors import BaseModelError
 
@@ -39,6 +40,7 @@ class Skeleton(Base):
         """
         import torch
 
+        plain_weights(self.id, self.folder, variant.name, variant.quantized)
         config = self.configuration(**config_changes)
         stored = stored_format(config)
         try:
@@ -103,6 +105,7 @@ def skeleton(source: str) -> Skeleton:
     """
     folder = Path(source).expanduser()
     if (folder / "config.json").is_file():
+        check_packed_format(source, folder)
         return Skeleton(source, folder)
     if folder.is_dir():
         raise BaseModelError(f"{folder} has no config.json", hint="Give the folder of a model, or of its config.json.")
