@@ -123,9 +123,7 @@ def main() -> None:
               f"{one.planned / 2**30:.2f} | {one.difference:+.2%} |", flush=True)  # fmt: skip
     exact_runs = sum(one.trained == one.run.trained for one in found)
     near = sum(abs(one.difference) <= 0.03 for one in found)
-    print(
-        f"\n{len(found)} runs planned: {exact_runs} with the trained parameters exactly, {near} within 3 % of the memory"
-    )
+    print(f"\n{len(found)} runs: trained parameters exact for {exact_runs}, memory within 3 % for {near}")
     if arguments.json:
         print(json.dumps({"rows": [asdict(one) | {"difference": one.difference} for one in found]}))
 

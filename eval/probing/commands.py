@@ -23,6 +23,11 @@ def probe(
     task: str | None = typer.Option(None, "--task", help=_TASK),
     part: bool = typer.Option(False, "--slice", help="Try each method and each family once; nothing is compiled."),
     compiled: bool = typer.Option(True, help="Try torch.compile on an encoder and a decoder; half a minute for each."),
+    reuse_any: bool = typer.Option(
+        False,
+        "--reuse-any",
+        help="Keep cells that other code has made, unless they failed.  [default: make them again]",
+    ),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of processes."),
     output: Path = typer.Option(Path("runs/probe"), "--output", help="Folder of probe.json and probe.html."),
     document: Path | None = typer.Option(None, "--document", help="Markdown file whose table of a probe is renewed."),
@@ -44,7 +49,7 @@ def probe(
 
     table = run(
         base, methods=_names(methods), families=_names(families), variants=_names(variants), task=task, part=part,
-        compiled=compiled, jobs=jobs, output=output, reporter=default_reporter(),
+        compiled=compiled, reuse="any" if reuse_any else "same", jobs=jobs, output=output, reporter=default_reporter(),
     )  # fmt: skip
     write_page(table, output / PAGE)
     if document is not None:

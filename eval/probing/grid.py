@@ -14,10 +14,12 @@ from pefttools.methods import methods as known_methods
 from .cells import CHECKS, COMPILED
 from .families import FAMILIES, WORDS
 
-#: families on which every method is compiled
-_COMPILED_ON = ("bert", "llama")
+#: an encoder and a decoder: every method is compiled on them, and tried in every number format
+_BOTH = ("bert", "llama")
 #: the method that is compiled on every family
 _COMPILED_EVERYWHERE = "lora"
+#: methods of every kind, which are tried in every number format on every family
+_EVERY_FORMAT = ("lora", "ia3", "oft", "bottleneck", "prefix", "prompt", "ln_tuning", "full")
 #: options that have no default, for the tiny models
 _GIVEN: dict[str, dict[str, Any]] = {
     "trainable_tokens": {"tokens": list(WORDS)},
@@ -78,15 +80,16 @@ def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]
 def full_grid(
     methods: Sequence[Mapping[str, Any]], families: Sequence[str], variants: Sequence[str], *, compiled: bool = True
 ) -> Iterator[Task]:
-    """Every method on every family in every number format."""
+    """Every method on every family in the first number format; in the others all on two of them, and some on all."""
     first = known_variants.default()
     for family in families:
+        whole = family in _BOTH or family not in FAMILIES
         for variant in variants:
             for method in methods:
                 name = method["name"]
-                compiles = compiled and variant == first and (
-                    name == _COMPILED_EVERYWHERE or family in _COMPILED_ON or family not in FAMILIES
-                )  # fmt: skip
+                if variant != first and not whole and name not in _EVERY_FORMAT:
+                    continue
+                compiles = compiled and variant == first and (whole or name == _COMPILED_EVERYWHERE)
                 yield Task(method, family, variant, tuple(one for one in CHECKS if compiles or one != COMPILED))
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pefttools.artifact.save import package_versions
 from pefttools.bases import variants as known_variants
@@ -21,7 +21,7 @@ from pefttools.methods import methods as known_methods
 from pefttools.progress import Reporter, SilentReporter
 
 from ..environment import PACKAGES, code_digest
-from .cells import Cell, Observation, observe
+from .cells import TRAINED, Cell, Observation, observe
 from .elsewhere import Elsewhere
 from .families import FAMILIES, Bench, make_bench
 from .grid import Task, choices, full_grid, slice_of
@@ -38,6 +38,7 @@ def probe(
     task: str | Mapping[str, Any] | None = None,
     part: bool = False,
     compiled: bool = True,
+    reuse: Literal["same", "any"] = "same",
     jobs: int = 1,
     output: Path | str = "runs/probe",
     reporter: Reporter | None = None,
@@ -55,8 +56,10 @@ def probe(
         task: that your own base is trained for; None: by what it reads and writes.
         part: try a slice that meets every method and every family once.
         compiled: try `torch.compile` too, where a full grid does.
+        reuse: ``same``: cells that stand in the output folder already are kept where the same code made them; ``any``:
+            whatever made them, unless they failed.
         jobs: number of processes.
-        output: folder of ``probe.json``; cells that stand there already, made by the same code, are not tried again.
+        output: folder of ``probe.json``.
         reporter: shows progress.
 
     Returns:
@@ -80,10 +83,10 @@ def probe(
     if part:
         tasks = slice_of(tasks)
     path = Path(output) / FILE
-    table = _begun(path, unable)
+    table = _begun(path, unable, reuse)
     table.write(path)
-    have = {(cell.method, cell.family, cell.variant) for cell in table.cells}
-    groups = _groups([one for one in tasks if one.key not in have], jobs)
+    have = {(cell.method, cell.family, cell.variant): cell.checks for cell in table.cells}
+    groups = _groups([one for one in tasks if not _known(one, have.get(one.key))])
     own = None if base is None else _Own(base, task)
     reporter = reporter or SilentReporter()
     with reporter.step("probe", "cells") as advance:
@@ -109,21 +112,31 @@ def _first_the_default() -> list[str]:
     return [first, *(name for name in known_variants if name != first)]
 
 
-def _begun(path: Path, unable: Mapping[str, str]) -> ProbeTable:
-    """What stands there already, where the same code made it."""
+def _known(task: Task, checks: Mapping[str, Observation] | None) -> bool:
+    """Whether a cell was tried with all checks that are asked for now."""
+    if checks is None:
+        return False
+    return checks[TRAINED].status != "works" or set(task.checks) <= set(checks)
+
+
+def _begun(path: Path, unable: Mapping[str, str], reuse: str) -> ProbeTable:
+    """What stands there already, and need not be tried again."""
     versions = {**package_versions(PACKAGES), "code": code_digest()}
     fresh = ProbeTable(versions, unable=unable)
     if not path.is_file():
         return fresh
     found = ProbeTable.read(path)
-    return ProbeTable(versions, found.cells, unable) if found.versions == versions else fresh
+    if found.versions == versions:
+        return ProbeTable(versions, found.cells, unable)
+    kept = [cell for cell in found.cells if cell.status not in ("fails", "wrong")]
+    return ProbeTable(versions, tuple(kept), unable) if reuse == "any" else fresh
 
 
 #: cells after which what was found is written
 _AT_A_TIME = 12
 
 
-def _groups(tasks: Sequence[Task], jobs: int) -> list[list[Task]]:
+def _groups(tasks: Sequence[Task]) -> list[list[Task]]:
     """Cells that one process tries, one after the other: of one model in one number format."""
     found: dict[tuple[str, str], list[Task]] = {}
     for task in tasks:

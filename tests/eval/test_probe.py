@@ -103,6 +103,10 @@ def test_other_code_is_tried_anew(seen: tuple[Path, ProbeTable], tmp_path: Path)
     replace(table, versions={**table.versions, "code": "other"}).write(tmp_path / FILE)
     found = probe(methods=["head"], families=["bert"], variants=["float32"], compiled=False, output=tmp_path)
     assert [cell.method for cell in found.cells] == ["head"]
+    replace(found, versions={**table.versions, "code": "other"}, cells=table.cells).write(tmp_path / FILE)
+    given: dict[str, Any] = {"families": ["bert"], "variants": ["float32"], "compiled": False, "output": tmp_path}
+    kept = probe(methods=["head"], reuse="any", **given)
+    assert len(kept.cells) == len(table.cells) + 1
 
 
 def test_a_method_that_is_wrong_without_a_word_is_found_out(broken: type[Method[Any]], tmp_path: Path) -> None:
@@ -146,10 +150,16 @@ def test_a_slice_meets_every_method_and_every_family() -> None:
 
 
 def test_what_is_compiled() -> None:
-    able, _ = choices(["lora", "ia3"])
+    able, _ = choices(["lora", "ia3", "c3a"])
     tasks = list(full_grid(able, list(FAMILIES), list(variants)))
+    assert {task.variant for task in tasks if task.key[:2] == ("c3a", "vit")} == {variants.default()}
+    assert {task.variant for task in tasks if task.key[:2] == ("c3a", "llama")} == set(variants)
+    assert {task.variant for task in tasks if task.key[:2] == ("ia3", "vit")} == set(variants)
     compiled = {(task.key[0], task.family) for task in tasks if COMPILED in task.checks}
-    assert compiled == {*(("lora", family) for family in FAMILIES), ("ia3", "bert"), ("ia3", "llama")}
+    assert compiled == {
+        *(("lora", family) for family in FAMILIES),
+        *((name, family) for name in ("ia3", "c3a") for family in ("bert", "llama")),
+    }
     assert {task.variant for task in tasks if COMPILED in task.checks} == {variants.default()}
 
 

@@ -26,7 +26,7 @@ def _stored(base: str, folder: Path, **given: Any) -> str:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq of 4 bits already.*would need optimum and gptqm"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq of 4 bits already.*would need optimum and gpt"),
         ({"quant_method": "awq", "bits": 4}, "awq of 4 bits already.*would need gptqmodel"),
         ({"quant_method": "compressed-tensors"}, "compressed-tensors already"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes already"),
