@@ -97,7 +97,7 @@ def slice_of(tasks: Sequence[Task]) -> list[Task]:
     """A part that meets every method and every family at least once, in turns; nothing is compiled in it."""
     methods = list(dict.fromkeys(task.key[0] for task in tasks))
     families = list(dict.fromkeys(task.family for task in tasks))
-    first = tasks[0].variant
+    first = max({task.variant for task in tasks}, key=lambda variant: sum(task.variant == variant for task in tasks))
     pairs = {
         (methods[turn % len(methods)], families[turn % len(families)])
         for turn in range(max(len(methods), len(families)))
