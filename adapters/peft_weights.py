@@ -81,6 +81,8 @@ class PeftWeights(PeftMethod[OptionsT]):
     quantized: ClassVar[frozenset[str]] = frozenset()
     #: PEFT has layers of this method for GPT-2's transposed linear layers
     conv1d: ClassVar[bool] = False
+    #: PEFT's layers of this method take inputs of any number of dimensions
+    any_inputs: ClassVar[bool] = True
     #: PEFT can make its layers where no tensor has numbers
     on_meta: ClassVar[bool] = True
 
@@ -104,6 +106,13 @@ class PeftWeights(PeftMethod[OptionsT]):
                 f"the method {self.name!r} can't be used on this base: PEFT has no layers of this method for the "
                 f"transposed linear layers of GPT-2, such as {transposed[0]}",
                 hint="Use lora there, or another method that `pefttools methods` lists for it.",
+            )
+        latent = [] if self.any_inputs else [name for name in names if name.endswith(".kv_b_proj")]
+        if latent:
+            raise ConfigError(
+                f"the method {self.name!r} can't be used on {latent[0]}: a latent attention gives it inputs of four "
+                "dimensions, and PEFT's layers of this method take three",
+                hint=f"Leave it out of {self.name}.targets.",
             )
         self.sizes(model, config, names)
 

@@ -36,6 +36,7 @@ class GraLora(PeftWeights[GraLoraOptions]):
     config = GraLoraOptions
     learning_rate = 2e-3
     peft_class = "GraloraConfig"
+    any_inputs = False
     peft_names = {"blocks": "gralora_k"}  # noqa: RUF012
     conv1d = True
 

@@ -41,6 +41,7 @@ class OFT(PeftWeights[OFTOptions]):
     peft_class = "OFTConfig"
     quantized = QUANTIZED
     divides = "block_size"
+    any_inputs = False
     divides_inputs = True
     preferred = 32
 

@@ -90,3 +90,11 @@ def test_an_export_says_what_there_is_none_of(tiny_bert: str, tmp_path: Path) ->
     pefttools.save(model, tmp_path / "artifact")
     with pytest.raises(ConfigError, match="trains at most whole modules: there is no LoRA to export"):
         pefttools.export(tmp_path / "artifact", tmp_path / "plain")
+
+
+@pytest.mark.parametrize("name", ["oft", "gralora"])
+def test_layers_that_take_no_inputs_of_four_dimensions_are_refused(name: str, tmp_path: Path) -> None:
+    base = make_family("deepseek", tmp_path)
+    with pytest.raises(ConfigError, match=rf"the method {name!r} can't be used on .*kv_b_proj"):
+        pefttools.wrap(base, name, task="causal-lm")
+    pefttools.wrap(base, {"name": name, "targets": ["o_proj"]}, task="causal-lm")
