@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.util import Finalize
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,13 @@ from pefttools.testing.subject import Rows, answers_of
 
 
 class Elsewhere:
-    """Answers rows by an artifact that another process has loaded. A context: the process ends with it."""
+    """Answers rows by an artifact that another process has loaded; it ends with the one that asks."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(torch.get_num_threads(),))
-
-    def __enter__(self) -> Elsewhere:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
+        # A process that was started by multiprocessing waits for its own before the pool would tell them to end.
+        Finalize(self, self._pool.shutdown, exitpriority=1)
 
     def answers(self, artifact: Path, rows: Rows) -> torch.Tensor:
         """Logits of an artifact."""

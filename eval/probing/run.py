@@ -133,7 +133,7 @@ def _begun(path: Path, unable: Mapping[str, str], reuse: str) -> ProbeTable:
 
 
 #: cells after which what was found is written
-_AT_A_TIME = 12
+_AT_A_TIME = 4
 
 
 def _groups(tasks: Sequence[Task]) -> list[list[Task]]:

@@ -41,6 +41,9 @@ def add(
     probe: bool = typer.Option(
         False, "--probe", help="Load it on its base first and check that it gives finite outputs."
     ),
+    max_pooled: str | None = typer.Option(
+        None, "--max-pooled", help="Refuse an adapter that takes more of a pool's memory, e.g. 2MiB."
+    ),
     labels: str | None = LABELS,
     task: str | None = TASK,
     options: list[str] = OPTION,
@@ -53,13 +56,14 @@ def add(
     from pefttools.errors import ConfigError
     from pefttools.store import Store, check_name
 
+    limit = None if max_pooled is None else _bytes(max_pooled)
     folder = Path(artifact).expanduser().resolve().name
     if name is None and folder == "artifact":
         raise ConfigError(f"{artifact} has no usable folder name", hint="Name the adapter: --name NAME.")
     if base is None:
         if labels or task or options:
             raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base, too.")
-        print(Store(store).add(artifact, name or folder, tag=tag, probe=probe))
+        print(Store(store).add(artifact, name or folder, tag=tag, probe=probe, max_pooled_bytes=limit))
         return
     check_name(name or folder)
     with tempfile.TemporaryDirectory() as spare:
@@ -68,7 +72,22 @@ def add(
             # The store says this itself of what it is given.
             warnings.filterwarnings("ignore", message=".* adapter makes to its base is zero")
             api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
-        print(Store(store).add(imported, name or folder, tag=tag, probe=probe))
+        print(Store(store).add(imported, name or folder, tag=tag, probe=probe, max_pooled_bytes=limit))
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes with a unit."""
+    import re
+
+    from pefttools.errors import ConfigError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if found is None or found[2].upper() not in _UNITS:
+        raise ConfigError(f"--max-pooled {text}: not a number of bytes", hint="Such as 500000, 2MB or 1.5MiB.")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
 def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:

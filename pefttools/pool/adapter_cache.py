@@ -251,7 +251,7 @@ class AdapterCache:
             if self.weight_slots.compact() and not compacted:
                 compacted = True
                 continue
-            self._wait_or_fail(name, wait)
+            self._wait_or_fail(name, prepared, wait)
             compacted = False
         self._known[name] = source
         self._by_name[name] = Resident(name, source, prepared.without_deltas(), allocation)
@@ -287,14 +287,14 @@ class AdapterCache:
         self.evictions += 1
         return True
 
-    def _wait_or_fail(self, name: str, wait: bool) -> None:
+    def _wait_or_fail(self, name: str, prepared: PreparedAdapter, wait: bool) -> None:
         if wait and (self._by_name or self._leaving):
             self._changed.wait()
             return
         budget = "" if self.max_bytes is None else f" and {self.max_bytes:,} bytes"
         raise CapacityError(
-            f"the adapter {name!r} does not fit: the pool holds {self.max_resident} adapters{budget}, or what memory "
-            "there is",
+            f"the adapter {name!r} of {self.weight_slots.needs(prepared.deltas):,} bytes does not fit: the pool holds "
+            f"{self.max_resident} adapters{budget}, or what memory there is",
             hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
         )
 

@@ -90,7 +90,14 @@ class Store:
             raise ConfigError(f"there is no store at {self.url}", hint="Create one with `pefttools store add`.")
 
     def add(
-        self, artifact: str | Path, name: str, *, tag: str | None = None, by: str | None = None, probe: bool = False
+        self,
+        artifact: str | Path,
+        name: str,
+        *,
+        tag: str | None = None,
+        by: str | None = None,
+        probe: bool = False,
+        max_pooled_bytes: int | None = None,
     ) -> Entry:
         """Copy an artifact into the store as the next version of an adapter.
 
@@ -100,11 +107,12 @@ class Store:
             tag: point this tag at the new version.
             by: who does it; None: the user of this machine.
             probe: load it on its base first, and let it answer a text.
+            max_pooled_bytes: most bytes that it may take of a pool's memory; None: any number.
 
         Raises:
             ArtifactError: the artifact is damaged, or does not answer.
-            BaseModelError: its base can't be found, for the probe.
-            ConfigError: a name that is none, or a store that can't be written.
+            BaseModelError: its base can't be found, for the probe or the size.
+            ConfigError: it would take more of a pool; a name that is none, or a store that can't be written.
         """
         check_name(name)
         check_case(name, self._files.ls(self._files.root))
@@ -116,6 +124,10 @@ class Store:
                 from pefttools.artifact.probe import check_answers  # which loads torch and more
 
                 check_answers(held)
+            if max_pooled_bytes is not None:
+                from pefttools.artifact.pooled import check_pooled_size  # which loads torch and more
+
+                check_pooled_size(held, max_pooled_bytes)
             if tag is None:
                 return Entry(name, self._files.add(held.folder, name), (), held.manifest)
             # Locked, so that nobody removes the version before its tag stands.

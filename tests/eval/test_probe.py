@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +98,22 @@ def test_a_second_run_tries_nothing_again(seen: tuple[Path, ProbeTable], monkeyp
     )
     assert [cell.checks for cell in again.cells] == [cell.checks for cell in table.cells]
     assert ProbeTable.read(folder / FILE) == again
+
+
+def test_several_processes_end(tmp_path: Path) -> None:
+    """Each has one of its own beside it, which must not outlive it."""
+    program = f"""
+from pefttools.eval import probe
+if __name__ == "__main__":
+    found = probe(methods=["head"], families=["bert", "llama", "vit"], variants=["float32"], compiled=False, jobs=2,
+                  output={str(tmp_path)!r})
+    print(len(found.cells))
+"""
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.split() == ["3"]
 
 
 def test_other_code_is_tried_anew(seen: tuple[Path, ProbeTable], tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import pefttools
 from pefttools.artifact import read_manifest, verify_files
@@ -361,3 +363,45 @@ def test_a_version_that_a_damaged_tag_may_name_is_not_removed(artifacts: list[Pa
         store.remove("acme@1")
     store.untag("acme", "prod")
     store.remove("acme@1")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [({"name": "lora", "r": 4}, "low_rank"), ({"name": "hira", "r": 4}, "dense")]
+)
+def test_what_an_adapter_takes_of_a_pool(method: dict[str, Any], kind: str, tiny_bert: str, tmp_path: Path) -> None:
+    """Known from the base's configuration alone, and the same as what its deltas hold in a pool."""
+    from pefttools.artifact.pooled import pooled_bytes
+    from pefttools.artifact.reading import hold_weights
+
+    model = pefttools.wrap(
+        tiny_bert, method, task={"name": "sequence-classification", "head": "mean"}, labels=["a", "b"]
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    pefttools.save(model, tmp_path / "artifact")
+    with hold_weights(tmp_path / "artifact") as held:
+        sizes = pooled_bytes(held)
+    assert set(sizes) == {kind}
+    weights = 4 * 2 * (4 * 64 * 64 + 2 * 64 * 128)
+    assert sizes[kind] == (weights if kind == "dense" else 4 * 4 * 2 * (4 * 128 + 2 * 192))
+    store = Store(tmp_path / "store")
+    with pytest.raises(
+        ConfigError, match=f"takes {sizes[kind]:,} bytes of a pool .*{kind.replace('_', ' ')}"
+    ) as caught:
+        store.add(tmp_path / "artifact", "acme", max_pooled_bytes=sizes[kind] - 1)
+    assert ("as much as the weights that it changes" in caught.value.message) == (kind == "dense")
+    assert not store.names()
+    assert store.add(tmp_path / "artifact", "acme", max_pooled_bytes=sizes[kind]).version == 1
+    pool = pefttools.AdapterPool(tiny_bert, max_bytes=1000)
+    with pytest.raises(pefttools.PeftToolsError, match=r"'one' of [\d,]+ bytes does not fit"):
+        pool.load("one", tmp_path / "artifact")
+
+
+def test_bytes_are_given_with_units(tiny_bert: str, tmp_path: Path) -> None:
+    from pefttools.cli.store import _bytes
+
+    assert [_bytes(text) for text in ("500", "2MB", "1.5 MiB", "1kb")] == [500, 2_000_000, 1_572_864, 1000]
+    with pytest.raises(ConfigError, match="not a number of bytes"):
+        _bytes("many")

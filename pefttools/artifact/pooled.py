@@ -1,0 +1,67 @@
+"""What an adapter weighs in a pool, from its files and its base's configuration."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+
+from pefttools.artifact.load import find_base
+from pefttools.artifact.reading import Held
+from pefttools.bases import variants
+from pefttools.bases.quiet import quiet
+from pefttools.bases.skeleton import Skeleton
+from pefttools.deltas.kind import size_of, tensors_of
+from pefttools.errors import ConfigError
+from pefttools.recipe import stored_method
+
+
+def pooled_bytes(held: Held, base: str | None = None) -> Counter[str]:
+    """Bytes by delta kind, without what many adapters of a pool share, and without the task head.
+
+    Args:
+        held: the artifact.
+        base: path of the base model; None: as the manifest says. No weights of it are read.
+
+    Raises:
+        BaseModelError: the base is another one, or can't be found.
+        ConfigError: its method has no deltas, so that no pool serves it.
+    """
+    manifest, entry = held.manifest, held.manifest.task
+    stored = manifest.method
+    method, config = stored_method(stored.name, stored.config, manifest.schema_version, str(held.folder))
+    found = find_base(manifest, base)
+    with torch.device("meta"), quiet():
+        built = entry.stored(str(held.folder)).build(
+            Skeleton(found.id, found.folder, found.revision), variants.get("float32")(), entry.labels, entry.head
+        )
+        deltas = method.deltas(held.folder, built.transformer, config, built.target)
+    sizes: Counter[str] = Counter()
+    for site in deltas.sites.values():
+        for part in site:
+            sizes[part.name] += part.bytes
+    for tokens in deltas.virtual:
+        sizes[tokens.name] += size_of(tensors_of(tokens))
+    return sizes
+
+
+def check_pooled_size(held: Held, limit: int, base: str | None = None) -> int:
+    """Refuse an adapter that would take more of a pool than it may.
+
+    Returns:
+        What it takes.
+
+    Raises:
+        BaseModelError: as `pooled_bytes`.
+        ConfigError: it takes more, or no pool serves it.
+    """
+    sizes = pooled_bytes(held, base)
+    total = sizes.total()
+    if total > limit:
+        kinds = ", ".join(f"{name.replace('_', ' ')} {size:,}" for name, size in sizes.most_common())
+        dense = " A dense change weighs as much as the weights that it changes." if "dense" in sizes else ""
+        raise ConfigError(
+            f"the adapter {held.folder} takes {total:,} bytes of a pool ({kinds}), and {limit:,} are allowed.{dense}",
+            hint="Allow more, or train by a method whose changes have a smaller form, such as one of low rank.",
+        )
+    return total
