@@ -20,8 +20,9 @@ class Elsewhere:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(torch.get_num_threads(),))
-        # A process that was started by multiprocessing waits for its own before the pool would tell them to end.
-        Finalize(self, self._pool.shutdown, exitpriority=1)
+        # A process that was started by multiprocessing waits for its own before the pool would tell them to end, which
+        # it does by a queue: those are closed at a priority of 10.
+        Finalize(self, self._pool.shutdown, exitpriority=20)
 
     def answers(self, artifact: Path, rows: Rows) -> torch.Tensor:
         """Logits of an artifact."""
