@@ -38,7 +38,7 @@ SUM = "sum"
 
 @dataclass(frozen=True)
 class Opened:
-    """A verified artifact, with its base loaded in float32.
+    """A verified artifact, with its base loaded as it was trained on, or in float32 where that is quantized.
 
     Attributes:
         folder: its path.
@@ -70,7 +70,10 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
         )
         task = entry.stored(str(folder))
         found = find_base(manifest, base)
-        built = task.build(found, variants.get("float32")(), entry.labels, entry.head)
+        # Some changes are made of the base's own numbers: they are read where they were trained, or near it.
+        trained_on = variants.get(manifest.base.variant)
+        kind = variants.get("float32") if trained_on.quantized else trained_on
+        built = task.build(found, kind(), entry.labels, entry.head)
         deltas = method.deltas(held.folder, built.transformer, config, built.target)
         file = held.folder / HEAD
         return Opened(folder, manifest, built, deltas, read_state(file) if file.is_file() else None)

@@ -10,6 +10,8 @@ import torch
 import pefttools
 from pefttools.errors import ConfigError, TargetError
 from pefttools.sites import all_linear
+from pefttools.testing.further import check_exported
+from pefttools.testing.methods import trained_subject
 from tests.families import make_family
 
 
@@ -98,3 +100,12 @@ def test_layers_that_take_no_inputs_of_four_dimensions_are_refused(name: str, tm
     with pytest.raises(ConfigError, match=rf"the method {name!r} can't be used on .*kv_b_proj"):
         pefttools.wrap(base, name, task="causal-lm")
     pefttools.wrap(base, {"name": name, "targets": ["o_proj"]}, task="causal-lm")
+
+
+def test_an_export_reads_the_change_where_it_was_trained(tiny_bert: str, tmp_path: Path) -> None:
+    """FRoD's change is made of the base's own numbers, which are others in bfloat16."""
+    task = {"name": "sequence-classification", "head": "mean"}
+    subject = trained_subject(
+        "frod", base=tiny_bert, folder=tmp_path, task=task, labels=["a", "b", "c"], variant="bfloat16"
+    )
+    assert check_exported(subject).status == "works"
