@@ -1,0 +1,53 @@
+"""Keep comparisons: their records and what each row has to do with the score, small enough for a repository.
+
+    python benchmarks/keep.py runs/banking77-methods
+    python benchmarks/keep.py                           # nothing more than the second of these
+
+What is kept goes into `benchmarks/results`. Then `pefttools choose` gets its evidence of all that is there, into
+`eval/choosing/evidence.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from pefttools.eval.choosing.evidence import read_comparison, write_evidence
+from pefttools.eval.records import RECORD, RUNS, SUMMARY
+
+RESULTS = Path(__file__).parent / "results"
+#: of a run
+_KEPT = (RECORD, "row_values.npz")
+
+
+def keep(folder: Path) -> Path:
+    """Copy what is kept of a comparison's output folder."""
+    target = RESULTS / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    if folder.resolve() != target.resolve():
+        shutil.copy2(folder / SUMMARY, target / SUMMARY)
+        for run in sorted((folder / RUNS).iterdir()):
+            if not (run / RECORD).is_file():
+                continue
+            (target / RUNS / run.name).mkdir(parents=True, exist_ok=True)
+            for name in _KEPT:
+                if (run / name).is_file():
+                    shutil.copy2(run / name, target / RUNS / run.name / name)
+    return target
+
+
+def main() -> None:
+    """Keep the comparisons that are named, and renew the evidence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparisons", nargs="*", type=Path, help="output folders of `pefttools bench`")
+    for folder in parser.parse_args().comparisons:
+        print(keep(folder))
+    kept = [summary.parent for summary in sorted(RESULTS.glob(f"*/{SUMMARY}"))]
+    evidence = [one for folder in kept for one in read_comparison(folder)]
+    write_evidence(evidence)
+    print(f"{len(evidence)} methods of {len(kept)} comparisons")
+
+
+if __name__ == "__main__":
+    main()
