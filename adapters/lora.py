@@ -29,6 +29,7 @@ from .lora_starts import (
     RESIDUAL,
     Start,
     free_gradients,
+    freeze_minor_directions,
     of_peft,
     remember_start,
     say_as_update,
@@ -100,6 +101,8 @@ class Lora(PeftMethod[LoraConfig]):
         refuse_pairs_of_options({"lora.dora": config.dora, begun: start not in ("zero", "gaussian")})
         refuse_pairs_of_options({"lora.dora": config.dora, "lora.frozen_a": config.frozen_a})
         refuse_pairs_of_options({"lora.b_rate": config.b_rate != 1.0, "lora.frozen_a": config.frozen_a})
+        refuse_pairs_of_options({begun: start == "mica", "lora.frozen_a": config.frozen_a})
+        refuse_pairs_of_options({begun: start == "mica", "lora.b_rate": config.b_rate != 1.0})
         for name, given in (
             ("dora", config.dora), ("dropout", config.dropout), ("frozen_a", config.frozen_a),
         ):  # fmt: skip
@@ -122,7 +125,8 @@ class Lora(PeftMethod[LoraConfig]):
             )
 
     def trained(self, config: LoraConfig) -> LoraConfig:
-        return config.model_copy(update={"start": "zero", "pissa": False})
+        # What is frozen by a start is so ever after.
+        return config.model_copy(update={"start": "mica" if config.begin_at == "mica" else "zero", "pissa": False})
 
     def decays_to(self, model: nn.Module, config: LoraConfig, name: str) -> float | None:
         # PiSSA's factors hold the principal components of the base's own weights: decay to zero would erase those.
@@ -199,6 +203,8 @@ class Lora(PeftMethod[LoraConfig]):
             from .loftq import start_from_rounding
 
             start_from_rounding(wrapped, self.adapter)
+        if config.begin_at == "mica":
+            freeze_minor_directions(wrapped, self.adapter)
         if config.begin_at in RESIDUAL and config.begin_at not in FROM_DATA:
             remember_start(wrapped, self.adapter)
         if config.frozen_a:
@@ -211,7 +217,7 @@ class Lora(PeftMethod[LoraConfig]):
 
     def training_state(self, model: nn.Module) -> dict[str, torch.Tensor]:
         # What is frozen and random stands in no checkpoint of what is trained, nor what rows have shown.
-        frozen = {n: p.detach() for n, p in model.named_parameters() if ".lora_A." in n and not p.requires_grad}
+        frozen = {n: p.detach() for n, p in model.named_parameters() if ".lora_" in n and not p.requires_grad}
         return frozen | {f"{_TAKEN}{key}": tensor for key, tensor in taken_off(model).items()}
 
     def restore_training_state(self, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -222,7 +228,7 @@ class Lora(PeftMethod[LoraConfig]):
         for name, value in frozen.items():
             parameter = model.get_parameter(name)
             parameter.data = value.to(parameter)
-        if frozen:
+        if any(".lora_A." in name for name in frozen):
             free_gradients(model)
 
     def state_deltas(self, state: dict[str, torch.Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:

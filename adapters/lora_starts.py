@@ -11,6 +11,7 @@ corda        W's principal components as the inputs weigh them,   https://arxiv.
 lora-ga      the principal directions of W's gradient, taken off  https://arxiv.org/abs/2407.05000
              the base
 loftq        what the base's 4 bits have rounded off W            https://arxiv.org/abs/2310.08659
+mica         B the directions of W's smallest components, frozen  https://arxiv.org/abs/2604.01694
 
 EVA, CorDA and LoRA-GA are read from the rows that are trained on: `lora_row_starts`.
 """
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pefttools.errors import ConfigError
 from pefttools.files import canonical_json
 
 from .peft_bridge import CONFIG, WEIGHTS
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Start = Literal["zero", "gaussian", "orthogonal", "olora", "pissa", "eva", "corda", "lora-ga", "loftq"]
+Start = Literal["zero", "gaussian", "orthogonal", "olora", "pissa", "eva", "corda", "lora-ga", "loftq", "mica"]
 #: taken off the base's weights, so that what is trained is more than a change of the base
 RESIDUAL: tuple[Start, ...] = ("olora", "pissa", "corda", "lora-ga")
 #: read from the rows that are trained on
@@ -44,7 +46,32 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 def of_peft(start: Start) -> Any:
     """PEFT's ``init_lora_weights``. What is read from rows begins as zero, and is set by `start_from_rows`."""
-    return True if start in ("zero", "loftq", *FROM_DATA) else start
+    return True if start in ("zero", "loftq", "mica", *FROM_DATA) else start
+
+
+def freeze_minor_directions(model: nn.Module, adapter: str) -> None:
+    """MiCA: B the directions of the weight's smallest components, which stay; A, which is trained, zero."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    from pefttools.deltas.weights import dense_weight
+
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        b.requires_grad_(False)
+        if a.is_meta:
+            continue
+        weight = dense_weight(layer.get_base_layer()).float()
+        if len(a) > min(weight.shape):
+            raise ConfigError(
+                f"lora.start=mica: {name} has {min(weight.shape)} components, and r is {len(a)}",
+                hint="Choose a smaller r.",
+            )
+        with torch.no_grad():
+            a.zero_()
+            b.copy_(torch.linalg.svd(weight, full_matrices=False).U[:, -len(a) :])
 
 
 def free_gradients(model: nn.Module) -> None:

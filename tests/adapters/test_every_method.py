@@ -38,6 +38,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"r": 4, "start": "corda"},
         {"r": 4, "start": "lora-ga"},
         {"r": 4, "start": "loftq"},
+        {"r": 4, "start": "mica"},
         {"r": 4, "frozen_a": True},
     ],
     "compacter": [{"size": 8, "placement": one} for one in ("pfeiffer", "parallel", "feed-forward")],

@@ -32,7 +32,9 @@ def _batch(model: Any) -> dict[str, torch.Tensor]:
     return dict(model.tokenizer([row["text"] for row in ROWS], padding=True, return_tensors="pt"))
 
 
-@pytest.mark.parametrize("start", ["zero", "gaussian", "olora", "pissa", "orthogonal", "eva", "corda", "lora-ga"])
+@pytest.mark.parametrize(
+    "start", ["zero", "gaussian", "olora", "pissa", "orthogonal", "eva", "corda", "lora-ga", "mica"]
+)
 @pytest.mark.filterwarnings("ignore:with these options")
 def test_the_base_answers_as_before(start: str, tiny_bert: str) -> None:
     model = pefttools.wrap(tiny_bert, "lora", labels=LABELS, precision="float32", start=start)
@@ -261,3 +263,23 @@ def test_how_it_began_does_not_bind_what_is_trained(
     model = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, variant=trained, start=start)
     pefttools.save(model, tmp_path / "artifact")
     assert pefttools.load(tmp_path / "artifact", variant=loaded).spec.variant.name == loaded
+
+
+def test_mica_trains_a_on_the_smallest_components(tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, precision="float32", start="mica", r=4)
+    for layer in _layers(model):
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        assert a.requires_grad and not b.requires_grad and not a.any()
+        u = torch.linalg.svd(layer.base_layer.weight.detach()).U[:, : min(layer.base_layer.weight.shape)]
+        inside = u[:, -4:].T @ b
+        torch.testing.assert_close(inside @ inside.T, torch.eye(4), atol=1e-3, rtol=0)
+    (row,) = pefttools.plan(tiny_bert, task=MEAN, methods=[{"name": "lora", "r": 4, "start": "mica"}])
+    assert row.trainable_parameters == model.count().trainable
+    method = model.spec.method
+    state = {name: tensor.clone() for name, tensor in method.training_state(model.transformer).items()}
+    assert state and all(".lora_B." in name for name in state)
+    with torch.no_grad():
+        for name in state:
+            model.transformer.get_parameter(name).zero_()
+    method.restore_training_state(model.transformer, state)
+    assert all(torch.equal(model.transformer.get_parameter(name), value) for name, value in state.items())
