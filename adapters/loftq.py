@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import ConfigError
 
+from .lora_starts import put_in
+
 if TYPE_CHECKING:
     from torch import nn
+
+#: share of a weight that 4 bits round off at most
+_OF_WEIGHT = 0.3
 
 
 def start_from_rounding(model: nn.Module, adapter: str) -> None:
@@ -28,7 +33,7 @@ def start_from_rounding(model: nn.Module, adapter: str) -> None:
         adapter: PEFT's name of the adapter.
 
     Raises:
-        ConfigError: the original can't be read.
+        ConfigError: the original can't be read, or is not what was quantized.
     """
     import torch
     from peft.tuners.lora import LoraLayer
@@ -48,14 +53,20 @@ def start_from_rounding(model: nn.Module, adapter: str) -> None:
             f"lora.start=loftq reads the original weights, and {folder!r} can't be read: {error}"
         ) from error
     for name, layer in base.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
+        if not isinstance(layer, LoraLayer) or layer.get_base_layer().weight.is_floating_point():
+            continue  # of what is not quantized nothing was rounded off
         quantized = dense_weight(layer.get_base_layer()).float()
-        rounded_off = dense_weight(original.get_submodule(name)).to(quantized) - quantized
-        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-        rank = len(a)
+        weight = dense_weight(original.get_submodule(name)).to(quantized)
+        rounded_off = weight - quantized
+        if float(rounded_off.norm()) > _OF_WEIGHT * float(weight.norm()):
+            raise ConfigError(
+                f"lora.start=loftq: the original weights of {name} were not found in {folder!r}: what is there is not "
+                "what was quantized",
+                hint="Use another start.",
+            )
         u, s, vh = torch.linalg.svd(rounded_off, full_matrices=False)
+        rank = min(len(s), layer.lora_A[adapter].weight.shape[0])
         root = (s[:rank] / float(layer.scaling[adapter])).sqrt()
-        with torch.no_grad():
-            a.copy_(root[:, None] * vh[:rank])
-            b.copy_(u[:, :rank] * root)
+        put_in(
+            root[:, None] * vh[:rank], u[:, :rank] * root, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import ConfigError
 
-from .lora_starts import Start, take_off
+from .lora_starts import Start, put_in, take_off
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +60,12 @@ def start_from_rows(model: nn.Module, adapter: str, start: Start, passes: Iterab
                 continue
             scale = float(layer.scaling[adapter])
             first, second = _corda(_weight(layer), seen, len(a), scale) if start == "corda" else _ga(seen, len(a), name)
-            a.copy_(first)
-            b.copy_(second)
+            put_in(first, second, a, b)
         taken[f"{name}.lora_A.weight"], taken[f"{name}.lora_B.weight"] = a.detach(), b.detach()
-    if taken:
+    if start != "eva":
+        for name in layers.keys() - found.keys():  # no row came by: nothing is taken off, and it begins at zero
+            a, b = layers[name].lora_A[adapter].weight, layers[name].lora_B[adapter].weight
+            taken[f"{name}.lora_A.weight"], taken[f"{name}.lora_B.weight"] = torch.zeros_like(a), torch.zeros_like(b)
         take_off(model, adapter, taken)
 
 
@@ -71,7 +73,7 @@ def _principal(covariance: torch.Tensor, rank: int, name: str) -> torch.Tensor:
     import torch
 
     values, vectors = torch.linalg.eigh(covariance)
-    if float(values[-rank]) <= 1e-12 * float(values[-1]):
+    if rank > len(values) or float(values[-rank]) <= 1e-12 * float(values[-1]):
         raise ConfigError(
             f"lora.start=eva: the inputs of {name} have fewer than {rank} directions", hint="Choose a smaller r."
         )
@@ -140,29 +142,25 @@ def _covariances(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterabl
 
 
 def _gradients(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterable[Pass]) -> dict[str, torch.Tensor]:
-    """Of the loss by the layers' weights, ``[outputs, inputs]``, summed over batches; the weights stay frozen."""
+    """Of the loss by the layers' weights, ``[outputs, inputs]``, summed over batches; no ``.grad`` is touched."""
+    import torch
 
     sums: dict[str, torch.Tensor] = {}
-
-    def watch(name: str, x: torch.Tensor, y: torch.Tensor) -> None:
-        inputs = x.detach().flatten(0, -2).float()
-
-        def add(gradient: torch.Tensor) -> None:
-            sums[name] = sums.get(name, 0) + gradient.detach().flatten(0, -2).float().T @ inputs
-
-        if y.requires_grad:
-            y.register_hook(add)  # type: ignore[no-untyped-call]
-
+    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     handles = [
-        layer.register_forward_hook(lambda module, inputs, output, name=name: watch(name, inputs[0], output))
+        layer.register_forward_hook(lambda module, inputs, output, name=name: seen.append((name, inputs[0], output)))
         for name, layer in layers.items()
     ]
     with _evaluating(model):
         try:
             for run in islice(passes, _BATCHES):
-                run().backward()  # type: ignore[no-untyped-call]
-                for parameter in model.parameters():
-                    parameter.grad = None
+                seen.clear()
+                loss = run()
+                found = torch.autograd.grad(loss, [output for _, _, output in seen], allow_unused=True)
+                for (name, inputs, _), gradient in zip(seen, found, strict=True):
+                    if gradient is not None:
+                        x = inputs.detach().flatten(0, -2).float()
+                        sums[name] = sums.get(name, 0) + gradient.flatten(0, -2).float().T @ x
         finally:
             for handle in handles:
                 handle.remove()

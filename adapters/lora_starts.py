@@ -110,6 +110,16 @@ def taken_off(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict(getattr(model, _INITIAL, {}))
 
 
+def put_in(first: torch.Tensor, second: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Put factors into A and B; where they have fewer directions than the rank, the others begin as LoRA's own do."""
+    import torch
+
+    with torch.no_grad():
+        a[: len(first)] = first.to(a)
+        b.zero_()
+        b[:, : len(first)] = second.to(b)
+
+
 def take_off(model: nn.Module, adapter: str, factors: dict[str, torch.Tensor]) -> None:
     """Take factors off the base's weights, and remember them as what the training began with.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import inspect
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -171,23 +173,42 @@ def modules_at(model: nn.Module, part: str) -> list[str]:
 
 def all_linear(model: nn.Module) -> list[str]:
     """Full names of the linear layers inside the repeated blocks that are called wherever the model runs."""
-    passed_by = read_by_kernels(model)
+    passed_by = read_past(model)
     return [name for name in _linear_parts(model) if name not in passed_by]
 
 
-def read_by_kernels(model: nn.Module) -> set[str]:
-    """Full names of linear layers of state-space mixers that are called on some devices alone.
+def block_linear(model: nn.Module) -> list[str]:
+    """Full names of the linear layers inside the repeated blocks, be they called or only read."""
+    return list(_linear_parts(model))
 
-    Mamba and its kind run one kernel on a GPU, which reads the weights of all of a mixer's layers but the first,
-    ``in_proj``: what is put on such a layer has an effect on a CPU and none there.
+
+def read_past(model: nn.Module) -> set[str]:
+    """Full names of linear layers of state-space mixers whose weights are read without calling the layer.
+
+    Mamba and its kind run one kernel on a GPU, which is handed the weights of most of a mixer's layers: what is put on
+    such a layer has an effect on a CPU and none there. Which layers these are is read off the mixer's own code.
     """
-    return {
-        f"{name}.{own}"
-        for name, mixer in model.named_modules()
-        if hasattr(mixer, "A_log")
-        for own, layer in mixer.named_children()
-        if own != "in_proj" and is_linear(layer)
-    }
+    kinds: dict[type, set[str]] = {}
+    found = set()
+    for name, mixer in model.named_modules():
+        if not hasattr(mixer, "A_log"):
+            continue
+        if type(mixer) not in kinds:
+            kinds[type(mixer)] = _weights_read_by(type(mixer))
+        for own, layer in mixer.named_children():
+            if own in kinds[type(mixer)] and is_linear(layer):
+                found.add(f"{name}.{own}")
+    return found
+
+
+def _weights_read_by(kind: type) -> set[str]:
+    """Children of which the methods of a module's class read the weight, but for those that initialise it."""
+    found: set[str] = set()
+    for name, method in vars(kind).items():
+        if callable(method) and "init" not in name:
+            with contextlib.suppress(OSError, TypeError):
+                found |= set(re.findall(r"self\.(\w+)\.weight\b", inspect.getsource(method)))
+    return found
 
 
 def match_modules(
@@ -208,7 +229,7 @@ def match_modules(
     Raises:
         TargetError: a pattern, be it one of several, that matches nothing.
     """
-    passed_by = read_by_kernels(model) if linear_only else set()
+    passed_by = read_past(model) if linear_only else set()
     named = [name for name, module in base_modules(model) if name and _is_candidate(module, linear_only)]
     names = [name for name in named if name not in passed_by]
     chosen: set[str] = set()
@@ -221,7 +242,7 @@ def match_modules(
                 raise TargetError(
                     f"{option}: {pattern!r} names layers that the model's GPU kernel does not call: it reads their "
                     "weights, and what is put on them would have no effect there",
-                    hint="Of a state-space mixer, in_proj alone can be adapted.",
+                    hint="Adapt others of the mixer's layers, such as in_proj.",
                 )
             kind = "linear layer" if linear_only else "module"
             raise TargetError(

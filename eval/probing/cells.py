@@ -116,18 +116,19 @@ def observe(
             )
         )  # fmt: skip
 
-    found = {TRAINED: _observed(train)}
+    found = {TRAINED: _observed(train, refusing=True)}
     for name in checks:
         if made:
             found[name] = _observed(lambda check=CHECKS[name]: check(made[0]))  # type: ignore[misc]
     return found
 
 
-def _observed(run: Callable[[], Any]) -> Observation:
+def _observed(run: Callable[[], Any], *, refusing: bool = False) -> Observation:
+    """What a check saw; one that refuses says so itself, but for the first: there an error of ours is a refusal."""
     try:
         outcome = run()
     except PeftToolsError as error:
-        return Observation("refused", _short(error))
+        return Observation("refused" if refusing else "fails", _short(error))
     except DifferenceError as error:
         return Observation("wrong", _short(error))
     except AssertionError as error:

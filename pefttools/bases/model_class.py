@@ -24,9 +24,9 @@ MODALITIES = {**_INPUTS, "pixel_values": "image"}
 
 def kept(model: nn.Module) -> list[str]:
     """Linear layers that no quantization may touch: heads, and whatever is not part of the backbone."""
-    from pefttools.sites import all_linear, is_linear
+    from pefttools.sites import block_linear, is_linear
 
-    inside = set(all_linear(model))
+    inside = set(block_linear(model))
     return [name for name, module in model.named_modules() if is_linear(module) and name not in inside]
 
 

@@ -8,14 +8,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pefttools.sites import all_linear, is_linear
+from pefttools.sites import block_linear, is_linear
 
 
 def own_linear(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """Names and layers of the backbone whose class is the model's own, and that compute what a plain one does."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    inside = set(all_linear(model))
+    inside = set(block_linear(model))
     for name, module in list(model.named_modules()):
         plain = type(module) is nn.Linear or isinstance(module, Linear4bit | Linear8bitLt)
         if (

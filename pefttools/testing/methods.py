@@ -10,7 +10,7 @@ import torch
 
 import pefttools
 from pefttools.bases import variants
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import tasks
@@ -111,14 +111,17 @@ def trained_subject(
         PeftToolsError: the method refuses the combination.
     """
     model = pefttools.wrap(base, method, task=task, labels=labels, variant=variant, precision="float32")
-    examples = encoded_rows(model, rows)
-    before = logits_of(model, examples)
-    train_a_little(model, examples)
-    trained = logits_of(model, examples)
-    if model.capabilities.trains != "nothing":
-        assert not torch.allclose(before, trained, atol=1e-3), "training has no effect"
-    artifact = folder / "artifact"
-    pefttools.save(model, artifact)
+    try:
+        examples = encoded_rows(model, rows)
+        before = logits_of(model, examples)
+        train_a_little(model, examples)
+        trained = logits_of(model, examples)
+        if model.capabilities.trains != "nothing":
+            assert not torch.allclose(before, trained, atol=1e-3), "training has no effect"
+        artifact = folder / "artifact"
+        pefttools.save(model, artifact)
+    except PeftToolsError as error:
+        raise AssertionError(f"it was put on the base, and then ended in: {error}") from error
     return Subject(
         model, base, method, task or tasks.default(), folder, artifact, rows, examples, before, trained, answers
     )

@@ -64,7 +64,7 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
     with hold_weights(folder) as held:
         manifest = held.manifest
     check_base(manifest, base)
-    mine = {"name": method.name, **method.describe(config)}
+    mine = {"name": method.name, **method.describe(method.trained(config))}
     parent, options = stored_method(manifest.method.name, manifest.method.config, manifest.schema_version, str(folder))
     theirs = {"name": parent.name, **parent.describe(options)}
     for name in (*mine, *theirs):

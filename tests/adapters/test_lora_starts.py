@@ -283,3 +283,45 @@ def test_mica_trains_a_on_the_smallest_components(tiny_bert: str) -> None:
             model.transformer.get_parameter(name).zero_()
     method.restore_training_state(model.transformer, state)
     assert all(torch.equal(model.transformer.get_parameter(name), value) for name, value in state.items())
+
+
+@pytest.mark.filterwarnings("ignore:with these options")
+def test_ranks_above_what_a_layer_has_begin_as_usual(tiny_bert: str) -> None:
+    """A layer of 64 by 64 with 80 directions: 64 from the weight, the others as LoRA's own."""
+    model = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, variant="nf4", start="loftq", r=80)
+    for layer in _layers(model):
+        a, b = layer.lora_A["default"].weight.detach(), layer.lora_B["default"].weight.detach()
+        size = min(len(b), a.shape[1])
+        if size < 80:
+            assert bool(b[:, :size].any()) and not b[:, size:].any() and bool(a[size:].any())
+
+
+def test_layers_that_no_row_passes_begin_at_zero(tiny_bert: str, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+        model = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, precision="float32", start="corda", r=4)
+    first = model.transformer.get_base_model().encoder.layer[0]
+    model.spec.method.prepare(model.transformer, model.spec.config, [lambda: first(torch.randn(2, 5, 64))])
+    with torch.no_grad():
+        for layer in _layers(model):
+            layer.lora_B["default"].weight.add_(0.01)
+    pefttools.save(model, tmp_path / "artifact")
+    batch = _batch(model)
+    found = pefttools.load(tmp_path / "artifact").run_batch(batch)
+    torch.testing.assert_close(found, model.run_batch(batch), atol=1e-4, rtol=1e-4)
+
+
+def test_lora_ga_leaves_no_gradients(tiny_bert: str) -> None:
+    model = _started(tiny_bert, "lora-ga", r=4)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_training_goes_on_from_what_began_otherwise(tiny_bert: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+    recipe: dict[str, Any] = {
+        "base": tiny_bert, "method": {"name": "lora", "r": 3, "start": "gaussian"}, "output": str(tmp_path / "a"),
+        "data": {"train": str(path), "validation": 0.2}, "training": {"max_steps": 1, "batch_size": 8},
+    }  # fmt: skip
+    pefttools.train(recipe)
+    again = pefttools.train({**recipe, "from": str(tmp_path / "a"), "output": str(tmp_path / "b")})
+    assert again is not None

@@ -109,3 +109,20 @@ def test_an_export_reads_the_change_where_it_was_trained(tiny_bert: str, tmp_pat
         "frod", base=tiny_bert, folder=tmp_path, task=task, labels=["a", "b", "c"], variant="bfloat16"
     )
     assert check_exported(subject).status == "works"
+
+
+def test_layers_that_a_mixer_calls_are_targets() -> None:
+    """A gated delta rule has an A_log too, and calls all of its layers."""
+    import transformers as t
+
+    from pefttools.sites import block_linear, match_modules, read_past
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "intermediate_size": 48, "vocab_size": 99}  # fmt: skip
+    with torch.device("meta"):
+        model = t.Qwen3NextModel(t.Qwen3NextConfig(**sizes, layer_types=["linear_attention", "full_attention"]))
+        mamba = t.MambaModel(t.MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=99))
+    assert not read_past(model) and all_linear(model) == block_linear(model)
+    assert match_modules(model, ["in_proj_qkvz"], option="lora.targets")
+    assert {name.rpartition(".")[2] for name in read_past(mamba)} == {"x_proj", "dt_proj", "out_proj"}
+    assert len(block_linear(mamba)) == 4  # all of them are stored in few bits where the base is
