@@ -58,7 +58,7 @@ def probe(
     print(summary(table))
     print(f"table      {output / FILE}\npage       {output / PAGE}  (filters; a click on a cell tells why)")
     if found := contradictions(table):
-        print(f"\n{len(found)} times otherwise than declared:")
+        print(f"\n{len(found)} results contradict what the methods declare:")
         print("\n".join(f"- {line}" for line in found))
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from pefttools.bases import variants as known_variants
 from pefttools.methods import Capabilities
 from pefttools.methods import methods as known_methods
 
@@ -19,10 +20,15 @@ _DECLARED: dict[str, Callable[[Capabilities], bool]] = {
 }
 
 
+#: families on which a method must have been tried before it is said to work on none
+_ENOUGH = 2
+
+
 def contradictions(table: ProbeTable) -> list[str]:
     """Everything that was seen to fail, or to be otherwise than a method declares; a line each.
 
-    A refusal by name is none, as long as the method can do what it declares on some model on which another one can.
+    A refusal by name contradicts nothing, as long as the method does what it declares on some model on which another
+    method does so.
     """
     found = [
         f"{cell.method} on {cell.family} ({cell.variant}), {name}: {one.status}: {one.why}"
@@ -45,16 +51,18 @@ def contradictions(table: ProbeTable) -> list[str]:
 def _of_method(name: str, cells: list[Cell], able: set[tuple[str, str, str]]) -> Iterator[str]:
     can = known_methods.get(name).capabilities
     trained = [cell for cell in cells if cell.checks[TRAINED].status == "works"]
-    if not trained:
-        yield f"{name} can be trained on none of {len(cells)}: {cells[0].checks[TRAINED].why}"
+    if not trained and len({cell.family for cell in cells}) >= _ENOUGH:
+        yield f"{name} can't be trained on any of {len(cells)} models: {cells[0].checks[TRAINED].why}"
     for check, declared in _DECLARED.items():
         seen = [(cell, cell.checks[check].status) for cell in trained if check in cell.checks]
         if any(status == "works" for _, status in seen) and not declared(can):
-            yield f"{name} says that it can't be {check}, and was"
+            yield f"{name} declares that it can't be {check}, but was"
         fair = {status for cell, status in seen if (check, cell.family, cell.variant) in able} - {"not tried"}
         if fair == {"refused"} and declared(can):
-            yield f"{name} says that it can be {check}, and was on none of the models on which others are"
-    for variant in sorted(can.quantized or ()):
-        on = [cell for cell in cells if cell.variant == variant]
-        if on and all(cell.checks[TRAINED].status == "refused" for cell in on):
-            yield f"{name} says that it stands on {variant}, and does nowhere of {len(on)}"
+            yield f"{name} declares that it can be {check}, but was refused on every model where another method was"
+    packed = {one for one in known_variants if known_variants.get(one).quantized}
+    allowed = packed if can.quantized is None and can.trains != "base" else can.quantized or ()
+    for variant in sorted(allowed):
+        on = [cell for cell in cells if cell.variant == variant and (TRAINED, cell.family, variant) in able]
+        if len(on) >= _ENOUGH and all(cell.checks[TRAINED].status == "refused" for cell in on):
+            yield f"{name} declares that it works on {variant}, but was refused on all {len(on)} models"

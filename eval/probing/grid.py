@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from pefttools.bases import variants as known_variants
 from pefttools.methods import methods as known_methods
 
 from .cells import CHECKS, COMPILED
-from .families import FAMILIES, WORDS
+from .families import WORDS
 
 #: an encoder and a decoder: every method is compiled on them, and tried in every number format
 _BOTH = ("bert", "llama")
@@ -44,9 +44,16 @@ class Task:
     checks: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """The method's name, with the options that were asked for."""
+        name = str(self.method["name"])
+        given = {key: value for key, value in self.method.items() if key != "name"}
+        return name if given == _GIVEN.get(name, {}) else f"{name} {json.dumps(given, sort_keys=True)}"
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """What tells it from others."""
-        return str(self.method["name"]), self.family, self.variant
+        return self.title, self.family, self.variant
 
 
 def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -80,16 +87,18 @@ def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]
 def full_grid(
     methods: Sequence[Mapping[str, Any]], families: Sequence[str], variants: Sequence[str], *, compiled: bool = True
 ) -> Iterator[Task]:
-    """Every method on every family in the first number format; in the others all on two of them, and some on all."""
-    first = known_variants.default()
+    """Every method on every family in the first number format; in the others all on two of them, and some on all.
+
+    Families of which no one is among those two, as a model of the user's own, meet everything.
+    """
+    both = [one for one in _BOTH if one in families] or list(families)
     for family in families:
-        whole = family in _BOTH or family not in FAMILIES
         for variant in variants:
             for method in methods:
                 name = method["name"]
-                if variant != first and not whole and name not in _EVERY_FORMAT:
+                if variant != variants[0] and family not in both and name not in _EVERY_FORMAT:
                     continue
-                compiles = compiled and variant == first and (whole or name == _COMPILED_EVERYWHERE)
+                compiles = compiled and variant == variants[0] and (family in both or name == _COMPILED_EVERYWHERE)
                 yield Task(method, family, variant, tuple(one for one in CHECKS if compiles or one != COMPILED))
 
 
@@ -97,7 +106,6 @@ def slice_of(tasks: Sequence[Task]) -> list[Task]:
     """A part that meets every method and every family at least once, in turns; nothing is compiled in it."""
     methods = list(dict.fromkeys(task.key[0] for task in tasks))
     families = list(dict.fromkeys(task.family for task in tasks))
-    first = max({task.variant for task in tasks}, key=lambda variant: sum(task.variant == variant for task in tasks))
     pairs = {
         (methods[turn % len(methods)], families[turn % len(families)])
         for turn in range(max(len(methods), len(families)))
@@ -105,5 +113,5 @@ def slice_of(tasks: Sequence[Task]) -> list[Task]:
     return [
         Task(task.method, task.family, task.variant, tuple(one for one in task.checks if one != COMPILED))
         for task in tasks
-        if task.variant == first and (task.key[0], task.family) in pairs
+        if task.variant == tasks[0].variant and (task.key[0], task.family) in pairs
     ]

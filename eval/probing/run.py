@@ -77,17 +77,17 @@ def probe(
     formats = list(variants or ([known_variants.default()] if base else _first_the_default()))
     for name in formats:
         known_variants.get(name)
-    tasks = list(full_grid(able, [base] if base else list(families or FAMILIES), formats, compiled=compiled))
+    own = None if base is None else _own(base, task)
+    models = list(families or FAMILIES) if own is None else [own.title]
+    tasks = list(full_grid(able, models, formats, compiled=compiled))
     if not tasks:
         raise ConfigError(f"none of these methods can be tried: {'; '.join(f'{k}: {v}' for k, v in unable.items())}")
     if part:
         tasks = slice_of(tasks)
     path = Path(output) / FILE
     table = _begun(path, unable, reuse)
-    table.write(path)
     have = {(cell.method, cell.family, cell.variant): cell.checks for cell in table.cells}
     groups = _groups([one for one in tasks if not _known(one, have.get(one.key))])
-    own = None if base is None else _Own(base, task)
     reporter = reporter or SilentReporter()
     with reporter.step("probe", "cells") as advance:
         done = len(tasks) - sum(len(group) for group in groups)
@@ -96,6 +96,8 @@ def probe(
             table.write(path)
             done += len(cells)
             advance(done, len(tasks), f"{cells[-1].family}, {cells[-1].variant}")
+    table = table.in_order([one.key for one in tasks])
+    table.write(path)
     return table
 
 
@@ -104,7 +106,22 @@ class _Own:
     """A base of the user's own, and its task."""
 
     base: str
-    task: str | Mapping[str, Any] | None
+    task: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Of its cells: the same base for another task is another model."""
+        return f"{self.base} ({self.task['name']})"
+
+
+def _own(base: str, task: str | Mapping[str, Any] | None) -> _Own:
+    """What is probed, once it is clear that it can be.
+
+    Raises:
+        PeftToolsError: no such base, or a task for which no rows can be made.
+    """
+    with tempfile.TemporaryDirectory() as spare:
+        return _Own(base, bench_of(base, Path(spare), task).task)
 
 
 def _first_the_default() -> list[str]:
@@ -129,7 +146,8 @@ def _begun(path: Path, unable: Mapping[str, str], reuse: str) -> ProbeTable:
     if found.versions == versions:
         return ProbeTable(versions, found.cells, unable)
     kept = [cell for cell in found.cells if cell.status not in ("fails", "wrong")]
-    return ProbeTable(versions, tuple(kept), unable) if reuse == "any" else fresh
+    # What several versions of the code have made is that of none.
+    return ProbeTable({**versions, "code": "several"}, tuple(kept), unable) if reuse == "any" else fresh
 
 
 #: cells after which what was found is written
@@ -149,21 +167,26 @@ def _groups(tasks: Sequence[Task]) -> list[list[Task]]:
 def _run(groups: Sequence[list[Task]], own: _Own | None, jobs: int) -> Iterator[list[Cell]]:
     if jobs == 1:
         _start(None)
-        for group in groups:
-            yield _tried(group, own)
+        try:
+            for group in groups:
+                yield _tried(group, own)
+        finally:
+            while _beside:
+                _beside.pop().close()
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(1,)) as pool:
-        running: dict[Future[list[Cell]], list[Task]] = {pool.submit(_tried, group, own): group for group in groups}
-        for future in as_completed(running):
-            try:
+        running: list[Future[list[Cell]]] = [pool.submit(_tried, group, own) for group in groups]
+        try:
+            for future in as_completed(running):
                 yield future.result()
-            except BrokenProcessPool as error:
-                raise ConfigError(
-                    f"a process died while {running[future][0].family} was probed, for want of memory or by a fault in "
-                    "a library",
-                    hint="Run again: it goes on where it stopped. --jobs 1 needs the least memory.",
-                ) from error
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                "a process died while it tried a method, for want of memory or by a fault in a library",
+                hint="Run again: it goes on where it stopped. --jobs 1 needs the least memory, and shows where it is.",
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 #: of a process that tries cells: the process beside it that loads artifacts
@@ -197,6 +220,5 @@ def _cell(task: Task, bench: Bench, folder: Path, answers: Callable[..., Any]) -
         warnings.simplefilter("ignore")  # of positions that tiny models lack, and the like
         found = observe(task.method, bench, task.variant, folder, checks=task.checks, answers=answers)
     shutil.rmtree(folder)
-    name = str(task.method.get("label") or task.method["name"])
     plain = {check: Observation(one.status, one.why.replace(bench.base, bench.family)) for check, one in found.items()}
-    return Cell(name, task.family, task.variant, plain, time.monotonic() - start)
+    return Cell(task.title, task.family, task.variant, plain, time.monotonic() - start)

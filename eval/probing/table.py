@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,16 @@ class ProbeTable:
         """The same with more cells, or with others in their place."""
         found = {(one.method, one.family, one.variant): one for one in (*self.cells, *cells)}
         return replace(self, cells=tuple(found.values()))
+
+    def in_order(self, keys: Sequence[tuple[str, str, str]]) -> ProbeTable:
+        """The same, cells in the order of these methods, families and formats; others behind them, as they came."""
+        places = {key: place for place, key in enumerate(keys)}
+        return replace(
+            self,
+            cells=tuple(
+                sorted(self.cells, key=lambda one: places.get((one.method, one.family, one.variant), len(places)))
+            ),
+        )
 
     def write(self, path: Path) -> None:
         """As JSON, a line per cell."""

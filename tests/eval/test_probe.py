@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from pefttools.adapters.lora import Lora
 from pefttools.bases import variants
 from pefttools.cli.main import build_app
-from pefttools.errors import ConfigError, UnknownNameError
+from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.eval import probe
 from pefttools.eval.probing import run as running
-from pefttools.eval.probing.cells import CHECKS, COMPILED, TRAINED, Cell, Observation
+from pefttools.eval.probing.cells import CHECKS, COMPILED, TRAINED, Cell, Observation, _observed
 from pefttools.eval.probing.declared import contradictions
 from pefttools.eval.probing.families import FAMILIES
 from pefttools.eval.probing.grid import choices, full_grid, slice_of
@@ -53,6 +53,9 @@ class Here:
         from pefttools.testing.subject import answers_of
 
         self.answers = answers_of
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 @pytest.fixture
@@ -138,20 +141,44 @@ def test_a_method_that_is_wrong_without_a_word_is_found_out(broken: type[Method[
 def test_the_command_says_so_by_its_exit_code(broken: type[Method[Any]], tmp_path: Path) -> None:
     given = ["probe", "--methods", broken.name, "--families", "bert", "--variants", "float32", "--no-compiled"]
     done = CliRunner().invoke(build_app(), [*given, "--output", str(tmp_path)])
-    assert done.exit_code == 1 and "otherwise than declared" in done.stdout
+    assert done.exit_code == 1 and "contradict what the methods declare" in done.stdout
     assert (tmp_path / "probe.html").is_file()
 
 
 def test_ones_own_model(tiny_llama: str, tmp_path: Path) -> None:
     table = probe(tiny_llama, methods=["ia3"], compiled=False, output=tmp_path)
     (cell,) = table.cells
-    assert (cell.family, cell.variant, cell.status) == (tiny_llama, "float32", "works")
+    assert (cell.family, cell.variant, cell.status) == (f"{tiny_llama} (causal-lm)", "float32", "works")
     assert cell.checks["packed"].status == "works" and cell.checks["written"].status == "works"
 
 
 def test_a_task_without_rows_is_refused(tiny_bert: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no rows can be made here for the task 'token-classification'"):
         probe(tiny_bert, methods=["lora"], task="token-classification", compiled=False, output=tmp_path)
+
+
+def test_options_and_tasks_make_other_cells(tiny_llama: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"compiled": False, "output": tmp_path}
+    methods: list[Any] = [{"name": "lora", "r": 2}, {"name": "lora", "start": "pissa"}]
+    first = probe(tiny_llama, methods=methods, **given)
+    assert [cell.method for cell in first.cells] == ['lora {"r": 2}', 'lora {"start": "pissa"}']
+    second = probe(tiny_llama, methods=methods[:1], task={"name": "sequence-classification", "head": "mean"}, **given)
+    assert len(second.cells) == 3
+
+
+def test_what_can_not_be_probed_leaves_the_table_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("kept")
+    with pytest.raises(PeftToolsError):
+        probe("./no-such-base", output=tmp_path)
+    assert (tmp_path / FILE).read_text() == "kept"
+
+
+def test_an_error_after_the_wrapping_is_no_refusal() -> None:
+    def check() -> None:
+        raise ConfigError("it can't be loaded")
+
+    assert _observed(check).status == "fails"
+    assert _observed(check, refusing=True).status == "refused"
 
 
 def test_an_unknown_family(tmp_path: Path) -> None:
@@ -167,18 +194,21 @@ def test_a_slice_meets_every_method_and_every_family() -> None:
     assert len(tasks) == max(len(AVAILABLE), len(FAMILIES)) and not any(COMPILED in task.checks for task in tasks)
 
 
+FORMATS = ["float32", "bfloat16", "int8", "nf4"]
+
+
 def test_what_is_compiled() -> None:
     able, _ = choices(["lora", "ia3", "c3a"])
-    tasks = list(full_grid(able, list(FAMILIES), list(variants)))
-    assert {task.variant for task in tasks if task.key[:2] == ("c3a", "vit")} == {variants.default()}
-    assert {task.variant for task in tasks if task.key[:2] == ("c3a", "llama")} == set(variants)
-    assert {task.variant for task in tasks if task.key[:2] == ("ia3", "vit")} == set(variants)
+    tasks = list(full_grid(able, list(FAMILIES), FORMATS))
+    assert {task.variant for task in tasks if task.key[:2] == ("c3a", "vit")} == {FORMATS[0]}
+    assert {task.variant for task in tasks if task.key[:2] == ("c3a", "llama")} == set(FORMATS)
+    assert {task.variant for task in tasks if task.key[:2] == ("ia3", "vit")} == set(FORMATS)
     compiled = {(task.key[0], task.family) for task in tasks if COMPILED in task.checks}
     assert compiled == {
         *(("lora", family) for family in FAMILIES),
         *((name, family) for name in ("ia3", "c3a") for family in ("bert", "llama")),
     }
-    assert {task.variant for task in tasks if COMPILED in task.checks} == {variants.default()}
+    assert {task.variant for task in tasks if COMPILED in task.checks} == {FORMATS[0]}
 
 
 def _cell(method: str, family: str = "bert", **checks: str) -> Cell:
@@ -190,8 +220,8 @@ def test_declarations_are_held_against_what_was_seen() -> None:
     assert not contradictions(ProbeTable({}, (_cell("lora", merged="works"), _cell("prefix", merged="refused"))))
     found = contradictions(ProbeTable({}, (_cell("lora", merged="refused"), _cell("prefix", merged="works"))))
     assert found == [
-        "lora says that it can be merged, and was on none of the models on which others are",
-        "prefix says that it can't be merged, and was",
+        "lora declares that it can be merged, but was refused on every model where another method was",
+        "prefix declares that it can't be merged, but was",
     ]
     # A model on which nothing can be merged says nothing of a method.
     assert not contradictions(ProbeTable({}, (_cell("lora", merged="refused"), _cell("ia3", merged="refused"))))
