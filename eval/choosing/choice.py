@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.bases import variants as known_variants
+from pefttools.bases.skeleton import skeleton
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import methods as known_methods
 from pefttools.planning.device import Device, find_device
@@ -31,7 +32,7 @@ class Candidate:
     Attributes:
         label: of the method.
         method: name and options.
-        plan: its memory on the card, in the smallest format in which it fits, or in the first.
+        plan: its memory on the card, in the first format in which it fits, or in the first of all.
         fits: the card has room for it; None: no card of a known size is asked about.
         evidence: of the comparison that speaks for it; None: nobody has tried it on such a task.
         near_best: what is known does not tell it apart from the best of those that fit.
@@ -46,8 +47,11 @@ class Candidate:
 
     @property
     def artifact_bytes(self) -> int:
-        """Of its weights, as artifacts store them."""
-        return _STORED * self.plan.trainable_parameters
+        """Of its weights: as many for each trained parameter as in the comparison, else two."""
+        one = self.evidence
+        known = one is not None and one.weights_bytes is not None and one.trained > 0
+        each = one.weights_bytes / one.trained if known and one is not None and one.weights_bytes else _STORED
+        return round(each * self.plan.trainable_parameters)
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,20 @@ class Advice:
 
     Attributes:
         candidates: those that fit and are known come first, the best of them at the top.
+        baseline: label of what their scores are compared with; empty, where nothing is known.
         notes: what the evidence can't say, a sentence each.
         left_out: method -> why it can't be planned or used.
     """
 
     candidates: tuple[Candidate, ...]
+    baseline: str
     notes: tuple[str, ...]
     left_out: Mapping[str, str]
 
     @property
     def first(self) -> Candidate | None:
         """The smallest adapter among those that are not told apart from the best; None: nothing is known, or fits."""
-        near = [one for one in self.candidates if one.near_best]
+        near = [one for one in self.candidates if one.near_best and one.plan.trainable_parameters]
         return min(near, key=lambda one: one.artifact_bytes, default=None)
 
 
@@ -86,7 +92,9 @@ def choose(
 ) -> Advice:
     """Which method to begin with: what fits the card, ranked by what kept comparisons have shown.
 
-    Nothing is guessed: a method that no comparison of this task has tried comes last, and is said to be unknown.
+    Nothing is guessed: a method that the comparison has not tried comes last, without a score. Scores are of one
+    comparison, as those of several can't be set against each other: of your own, if one is of this task, else of the
+    one with the most methods.
 
     Args:
         base: folder (``config.json`` will do), ``package:`` reference or hub id.
@@ -109,15 +117,14 @@ def choose(
     """
     name = task if isinstance(task, str) else task["name"] if task else tasks.default()
     device = find_device(gpu)
-    kept = [*read_kept(), *(one for folder in comparisons for one in read_comparison(Path(folder)))]
-    known = [one for one in kept if one.task == name and one.gain is not None]
-    wanted = _wanted(methods, known)
+    own = [one for folder in comparisons for one in read_comparison(Path(folder))]
+    known, others = _one_comparison(own, read_kept(), name)
+    wanted, left_out = _wanted(methods, known)
     first = known_variants.default()
     formats = list(variants or [first, *known_variants.get(first).smaller])
     chosen = dict(task) if isinstance(task, Mapping) else {"name": name}
     size = Shape(**{"length": choose_task(chosen).longest_input or 1, **shape})
     candidates: list[Candidate] = []
-    left_out: dict[str, str] = {}
     with (reporter or SilentReporter()).step("plans", "methods") as advance:
         for done, (label, method, evidence) in enumerate(wanted, 1):
             try:
@@ -130,26 +137,47 @@ def choose(
     if not candidates:
         raise ConfigError(f"no method can be planned: {next(iter(left_out.values()), 'none is named')}")
     ranked = _ranked(candidates)
-    return Advice(tuple(ranked), tuple(_notes(ranked, name, rows)), left_out)
+    notes = [
+        *_notes(ranked, name, rows, _parameters(base)),
+        *([f"Not ranked here: {', '.join(others)}."] if others else []),
+    ]
+    return Advice(tuple(ranked), known[0].baseline if known else "", tuple(notes), left_out)
+
+
+def _one_comparison(own: Sequence[Evidence], kept: Sequence[Evidence], task: str) -> tuple[list[Evidence], list[str]]:
+    """What one comparison has shown of a task, and titles of others of the task."""
+    found: dict[str, list[Evidence]] = {}
+    mine = [one for one in own if one.task == task and one.gain is not None]
+    for one in mine or [one for one in kept if one.task == task and one.gain is not None]:
+        found.setdefault(one.comparison, []).append(one)
+    if not found:
+        return [], []
+    best = max(found, key=lambda title: len(found[title]))
+    titles = dict.fromkeys(one.comparison for one in (*own, *kept) if one.task == task)
+    return found[best], [repr(title) for title in titles if title != best]
 
 
 def _wanted(
     methods: Sequence[str] | None, known: Sequence[Evidence]
-) -> list[tuple[str, dict[str, Any], Evidence | None]]:
-    """Label, method and the best evidence of each; methods with nothing known of them under their own names."""
+) -> tuple[list[tuple[str, dict[str, Any], Evidence | None]], dict[str, str]]:
+    """Label, method and evidence of each that can be planned; methods without evidence under their own names."""
     names = list(methods or (name for name in known_methods if known_methods.get(name).why_not is None))
     found: dict[str, tuple[str, dict[str, Any], Evidence | None]] = {}
     for one in known:
-        before = found.get(one.label)
-        better = before is None or before[2] is None or one.seeds > before[2].seeds
-        if one.method["name"] in names and better:
+        if one.method["name"] in names and (one.label not in found or one.variant == known_variants.default()):
             found[one.label] = (one.label, dict(one.method), one)
     have = {method["name"] for _, method, _ in found.values()}
+    left_out: dict[str, str] = {}
     for name in names:
-        needed = any(one.is_required() for one in known_methods.get(name).config.model_fields.values())
-        if name not in have and not needed:
+        plugin = known_methods.get(name)
+        needed = [option for option, one in plugin.config.model_fields.items() if one.is_required()]
+        if name in have:
+            continue
+        if needed:
+            left_out[name] = f"it has no default for {', '.join(needed)}"
+        else:
             found[name] = (name, {"name": name}, None)
-    return list(found.values())
+    return list(found.values()), left_out
 
 
 def _smallest(
@@ -161,7 +189,7 @@ def _smallest(
     device: Device,
     size: Shape,
 ) -> tuple[MemoryPlan, bool | None]:
-    """The plan in the first format that fits, else in the last that can be.
+    """The plan in the first format that fits, else in the first that can be.
 
     Raises:
         PeftToolsError: it can be in none.
@@ -212,7 +240,7 @@ def _gain(one: Candidate) -> float:
     return one.evidence.gain
 
 
-def _notes(candidates: Sequence[Candidate], task: str, rows: int | None) -> list[str]:
+def _notes(candidates: Sequence[Candidate], task: str, rows: int | None, size: int) -> list[str]:
     """What the evidence can't say of this case."""
     known = [one.evidence for one in candidates if one.evidence is not None]
     if not known:
@@ -226,12 +254,15 @@ def _notes(candidates: Sequence[Candidate], task: str, rows: int | None) -> list
         )
         if rows is not None and not 1 / _FAR <= rows / one.rows <= _FAR:
             notes.append(f"You have {rows:,} rows, it had {one.rows:,}: more rows favour methods that train more.")
-    size = max(one.plan.weights_bytes for one in candidates)
-    small = min(one.base_parameters for one in known)
-    if size / 4 > _FAR * small:
+    if size > _FAR * known[0].base_parameters:
         notes.append(
             "Your base is more than ten times as large: what is best on a small model may not be on a large one."
         )
+    other = sorted(
+        {one.plan.variant for one in candidates if one.evidence and one.plan.variant != one.evidence.variant}
+    )
+    if other:
+        notes.append(f"The scores are of {known[0].variant} bases; {', '.join(other)} may cost some of them.")
     single = [one.label for one in known if one.seeds < 2 and not one.is_baseline]
     if single:
         notes.append(
@@ -246,3 +277,15 @@ def _notes(candidates: Sequence[Candidate], task: str, rows: int | None) -> list
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} others" if len(names) > most else "")
+
+
+def _parameters(base: str) -> int:
+    """How many a base has, from its configuration alone; 0 where that does not say."""
+    from transformers import AutoModel
+
+    model: Any
+    try:
+        model, _ = skeleton(base).transformer(AutoModel, known_variants.get(known_variants.default())())
+    except PeftToolsError:
+        return 0
+    return sum(parameter.numel() for parameter in model.parameters())

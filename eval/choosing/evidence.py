@@ -29,7 +29,7 @@ class Evidence:
         unit: of the difference.
         higher_is_better: which way the metric is better.
         base: the base's name.
-        base_parameters: how many the base has, with the head.
+        base_parameters: how many the base has, the task's head among them.
         rows: of training.
         label: of the method in the comparison.
         method: its name and options.
@@ -110,8 +110,8 @@ def read_comparison(folder: Path) -> list[Evidence]:
                 metric=data.metric,
                 unit=data.measure.unit,
                 higher_is_better=data.measure.higher_is_better is not False,
-                base=Path(str(first.base["id"]).removeprefix("package:")).parts[0],
-                base_parameters=int(first.parameters["total"]) - int(first.parameters["trainable"]),
+                base=_short(str(first.base["id"])),
+                base_parameters=int(first.parameters["total"]),
                 rows=int(first.rows["train"]),
                 label=row.label,
                 method=_choice(row),
@@ -128,9 +128,16 @@ def read_comparison(folder: Path) -> list[Evidence]:
                 peak_bytes=None if row.memory is None else row.memory.training.peak,
             )
         )
-    # A method that trains the base leaves nothing of it untouched: the base is as large as that of the others.
-    largest = max((one.base_parameters for one in found), default=0)
-    return [replace(one, base_parameters=largest) for one in found]
+    # An adapter adds to what the base has: the model with the fewest has the base's own, and the head's.
+    fewest = min((one.base_parameters for one in found), default=0)
+    return [replace(one, base_parameters=fewest) for one in found]
+
+
+def _short(name: str) -> str:
+    """A base's name without what leads to it: the package, or the last part of a path or a hub id."""
+    if name.startswith("package:"):
+        return Path(name.removeprefix("package:")).parts[0]
+    return Path(name).name
 
 
 def _choice(row: ResultRow) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def print_advice(advice: Advice, console: Console) -> None:
     table.add_column("")
     table.add_column("method", overflow="fold")
     table.add_column("base in")
-    for name in ("fits", "GPU memory", "adapter", "against full fine-tuning", "seeds"):
+    for name in ("fits", "memory", "adapter", f"against {advice.baseline}" if advice.baseline else "score", "seeds"):
         table.add_column(name, justify="right")
     for one in advice.candidates:
         style = "" if one.fits is not False else "dim"

@@ -134,6 +134,28 @@ def test_evidence_of_ones_own_comparison(base: str, tmp_path: Path, monkeypatch:
         base, task=TASK, gpu="t4", length=16, batch_size=2, methods=["full", "lora"], comparisons=[tmp_path]
     )
     assert advice.candidates[-1].label == EVIL and not advice.candidates[-1].near_best
+    # One's own comparison goes before those that come with the package, and these are named.
+    monkeypatch.setattr(choice, "read_kept", lambda: [_known("full", None, seeds=9), _known("lora", 0.2, seeds=9)])
+    given = {"task": TASK, "gpu": "t4", "length": 16, "batch_size": 2, "methods": ["full", "lora"]}
+    mine = choose(base, comparisons=[tmp_path], **given)  # type: ignore[arg-type]
+    (lora,) = [one for one in mine.candidates if one.label == "lora"]
+    assert lora.evidence is not None and lora.evidence == found["lora"]
+    assert any("Not ranked here: 'Sample'" in note for note in mine.notes)
+
+
+def test_what_trains_nothing_is_not_advised(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "read_kept", lambda: [*KEPT, _known("untuned", -0.001)])
+    advice = choose(base, task=TASK, gpu="t4", length=16, batch_size=2, methods=["full", "lora", "untuned"])
+    assert {one.label for one in advice.candidates if one.near_best} == {"full", "lora", "untuned"}
+    assert advice.first is not None and advice.first.label == "lora"
+
+
+def test_a_large_base_and_needed_options_are_said(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**BERT, "num_hidden_layers": 40}))
+    given = {"task": TASK, "gpu": "t4", "length": 16, "batch_size": 2, "methods": ["lora", "trainable_tokens"]}
+    advice = choose(str(tmp_path), **given)  # type: ignore[arg-type]
+    assert any("more than ten times as large" in note for note in advice.notes)
+    assert advice.left_out == {"trainable_tokens": "it has no default for tokens"}
 
 
 def test_a_metric_of_which_less_is_better() -> None:
