@@ -71,7 +71,7 @@ class Part:
                     if p is not None:
                         memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=False)
         base = copy.deepcopy(model, memo)
-        # How it begins needs numbers, where it acts does not.
+        # The meta device has no numbers to begin from; where it acts does not depend on them.
         wrapped = self.method.wrap(base, self.method.trained(self.config), Target("", ""))
         return replace(self, wrapped=wrapped, places=_places(wrapped, set()))
 

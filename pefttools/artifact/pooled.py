@@ -1,4 +1,4 @@
-"""What an adapter weighs in a pool, from its files and its base's configuration."""
+"""What an adapter weighs in a pool, from its files and, as a rule, its base's configuration alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def pooled_bytes(held: Held, base: str | None = None) -> Counter[str]:
 
     Args:
         held: the artifact.
-        base: path of the base model; None: as the manifest says. No weights of it are read.
+        base: path of the base model; None: as the manifest says. Its weights are read only where the changes are made
+            of them.
 
     Raises:
         BaseModelError: the base is another one, or can't be found.
@@ -31,10 +32,14 @@ def pooled_bytes(held: Held, base: str | None = None) -> Counter[str]:
     stored = manifest.method
     method, config = stored_method(stored.name, stored.config, manifest.schema_version, str(held.folder))
     found = find_base(manifest, base)
-    with torch.device("meta"), quiet():
-        built = entry.stored(str(held.folder)).build(
-            Skeleton(found.id, found.folder, found.revision), variants.get("float32")(), entry.labels, entry.head
-        )
+    task, kind = entry.stored(str(held.folder)), variants.get("float32")()
+    bare = Skeleton(found.id, found.folder, found.revision)
+    try:
+        with torch.device("meta"), quiet():
+            built = task.build(bare, kind, entry.labels, entry.head)
+            deltas = method.deltas(held.folder, built.transformer, config, built.target)
+    except (NotImplementedError, RuntimeError):  # some changes are made of the base's own numbers
+        built = task.build(found, kind, entry.labels, entry.head)
         deltas = method.deltas(held.folder, built.transformer, config, built.target)
     sizes: Counter[str] = Counter()
     for site in deltas.sites.values():

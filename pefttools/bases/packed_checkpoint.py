@@ -49,8 +49,8 @@ def check_packed_format(name: str, folder: Path) -> None:
     bits = (_given(folder) or {}).get("bits")
     needs = f", and transformers would need {_NEEDS[kind]} to read it" if kind in _NEEDS else ""
     raise BaseModelError(
-        f"the base model {name!r} is stored in {kind}{f' of {bits} bits' if bits else ''} already{needs}: adapters "
-        "can't be trained on it here",
+        f"the base model {name!r} is already stored as {f'{bits}-bit ' if bits else ''}{kind}{needs}: adapters can't "
+        "be trained on it here",
         hint="Give the checkpoint that it was made from, with the variant nf4 or int8.",
     )
 
@@ -72,7 +72,7 @@ def plain_weights(name: str, folder: Path, variant: str, quantized: bool) -> dic
         return {}
     if quantized:
         raise ConfigError(
-            f"the base model {name!r} is stored in {kind} already, and can't be stored in {variant}",
+            f"the base model {name!r} is already stored as {kind}, and can't be stored as {variant}",
             hint="Choose the variant bfloat16 or float32, for which its weights are dequantized.",
         )
     import transformers

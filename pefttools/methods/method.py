@@ -202,7 +202,7 @@ class Method(ABC, Generic[ConfigT]):
         return 0.0
 
     def trained(self, config: ConfigT) -> ConfigT:
-        """The options of what is trained already: without those that say how a training begins, and what that needs."""
+        """The options that still matter once it is trained: without those of how a training begins."""
         return config
 
     def reads_rows(self, config: ConfigT) -> bool:

@@ -293,8 +293,9 @@ class AdapterCache:
             return
         budget = "" if self.max_bytes is None else f" and {self.max_bytes:,} bytes"
         raise CapacityError(
-            f"the adapter {name!r} of {self.weight_slots.needs(prepared.deltas):,} bytes does not fit: the pool holds "
-            f"{self.max_resident} adapters{budget}, or what memory there is",
+            f"the adapter {name!r} does not fit: the pool would have to grow by "
+            f"{self.weight_slots.needs(prepared.deltas):,} bytes, and holds {self.max_resident} adapters{budget}, or "
+            "what memory there is",
             hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
         )
 

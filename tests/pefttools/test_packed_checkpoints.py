@@ -26,10 +26,10 @@ def _stored(base: str, folder: Path, **given: Any) -> str:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq of 4 bits already.*would need optimum and gpt"),
-        ({"quant_method": "awq", "bits": 4}, "awq of 4 bits already.*would need gptqmodel"),
-        ({"quant_method": "compressed-tensors"}, "compressed-tensors already"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes already"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "already stored as 4-bit gptq.*need optimum and gpt"),
+        ({"quant_method": "awq", "bits": 4}, "already stored as 4-bit awq.*need gptqmodel"),
+        ({"quant_method": "compressed-tensors"}, "already stored as compressed-tensors"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "already stored as bitsandbytes"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_refused_by_name(
@@ -81,7 +81,7 @@ def test_fp8_is_read_as_plain_weights(fp8: str, tiny_llama: str, tmp_path: Path)
 
 @pytest.mark.parametrize("variant", ["int8", "nf4"])
 def test_fp8_is_not_quantized_once_more(variant: str, fp8: str) -> None:
-    with pytest.raises(ConfigError, match=f"stored in fp8 already, and can't be stored in {variant}"):
+    with pytest.raises(ConfigError, match=f"already stored as fp8, and can't be stored as {variant}"):
         pefttools.wrap(fp8, "lora", task="causal-lm", variant=variant)
-    with pytest.raises(ConfigError, match=f"stored in fp8 already, and can't be stored in {variant}"):
+    with pytest.raises(ConfigError, match=f"already stored as fp8, and can't be stored as {variant}"):
         pefttools.plan(fp8, task="causal-lm", variants=[variant])

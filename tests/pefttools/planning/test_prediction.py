@@ -383,8 +383,8 @@ def _llama(folder: Path, **changes: Any) -> str:
     return str(folder)
 
 
-#: of the published runs, two that the planner sees otherwise: the script leaves BOFT's permutations off the card, and
-#: trains OSF's factors in the base's own format
+#: published runs that are not as planned: the script leaves BOFT's permutations off the card and trains OSF's factors
+#: in the base's own format; why PSOFT's keeps more is not known
 OTHERWISE = ("boft default", "osf default", "osf rank128", "psoft default")
 
 
