@@ -26,7 +26,11 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
     from peft.utils.integrations import dequantize_module_weight
     from transformers.pytorch_utils import Conv1D
 
+    own = module._parameters.get("weight")
     weight: torch.Tensor = dequantize_module_weight(module)
+    # PEFT puts a copy of an int8 weight in its place, with which bitsandbytes begins anew and finds no scales.
+    if own is not None:
+        module._parameters["weight"] = own
     if isinstance(module, Conv1D):
         weight = weight.T
     return weight.detach()

@@ -23,13 +23,17 @@ def read_and_continue(
     if "decoder_input_ids" in batch:
         _write_and_continue(read, step, batch, new_tokens)
         return
-    cache, scores = _scores(read(**batch, use_cache=True, logits_to_keep=1))
+    output = read(**batch, use_cache=True, logits_to_keep=1)
+    # A state-space model keeps a state in the place of keys and values, under another name.
+    name = "past_key_values" if hasattr(output, "past_key_values") else "cache_params"
+    cache, scores = _scores(output)
+    del output
     if new_tokens < 2:
         return
     _grow(cache, new_tokens - 2)
     last = batch["input_ids"][:, :1]
     # As in `generate`, the last token's scores stay until the next one's are there.
-    _, scores = _scores(step(input_ids=last, past_key_values=cache, use_cache=True, logits_to_keep=1))
+    _, scores = _scores(step(input_ids=last, **{name: cache}, use_cache=True, logits_to_keep=1))
     del scores
 
 
@@ -53,7 +57,8 @@ def _write_and_continue(
 
 def _scores(output: Any) -> tuple[Any, torch.Tensor]:
     """The cache, and what the next tokens are chosen by: a copy in float32."""
-    return output.past_key_values, output.logits[:, -1].to(torch.float32, copy=True)
+    cache = output.past_key_values if hasattr(output, "past_key_values") else output.cache_params
+    return cache, output.logits[:, -1].to(torch.float32, copy=True)
 
 
 def _grow(cache: Any, tokens: int) -> None:

@@ -76,7 +76,8 @@ def _check_written(pool: pefttools.AdapterPool, subject: Subject) -> None:
     doubled = [one for one in examples for _ in range(2)]
     mixed = pool.write_tokens(doubled, names, max_new_tokens=5, min_new_tokens=5)[::2].tolist()
     for example, row in zip(examples, mixed, strict=True):
-        if model.spec.variant.quantized:
+        # Where numbers are rounded so far, words that are as good as equal change places.
+        if number_format(model) != torch.float32:
             alone = pool.write_tokens([example], ["one"], max_new_tokens=5, min_new_tokens=5)
         else:
             alone = task.written(model, [example], max_new_tokens=5, min_new_tokens=5, num_beams=task.options.beams)

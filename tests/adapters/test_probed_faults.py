@@ -126,3 +126,15 @@ def test_layers_that_a_mixer_calls_are_targets() -> None:
     assert match_modules(model, ["in_proj_qkvz"], option="lora.targets")
     assert {name.rpartition(".")[2] for name in read_past(mamba)} == {"x_proj", "dt_proj", "out_proj"}
     assert len(block_linear(mamba)) == 4  # all of them are stored in few bits where the base is
+
+
+def test_an_int8_layer_runs_on_after_its_weight_was_read(tiny_gpt2: str) -> None:
+    from pefttools.deltas.weights import dense_weight
+
+    model = pefttools.wrap(tiny_gpt2, "untuned", task="causal-lm", variant="int8", precision="float32")
+    batch = {"input_ids": torch.arange(5, 17)[None]}
+    before = model.run_batch(dict(batch))
+    layers = [module for module in model.transformer.modules() if hasattr(module, "state")]
+    weights = [dense_weight(layer) for layer in layers]
+    assert layers and torch.equal(model.run_batch(dict(batch)), before)
+    assert all(torch.equal(dense_weight(layer), weight) for layer, weight in zip(layers, weights, strict=True))

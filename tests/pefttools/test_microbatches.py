@@ -79,4 +79,4 @@ def test_what_was_settled_is_recorded(tiny_bert: str, intents: dict[str, str], t
 
 def test_what_can_not_be_planned(tiny_bert: str, intents: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a prediction"):
-        settle_microbatches(_prepared(tiny_bert, intents, tmp_path / "a", pissa=True), SilentReporter())
+        settle_microbatches(_prepared(tiny_bert, intents, tmp_path / "a", name="adamss"), SilentReporter())

@@ -73,8 +73,9 @@ def test_the_longest_text_of_a_nested_configuration(tmp_path: Path) -> None:
 
 
 def test_a_model_that_can_not_be_says_why(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"can't be built on .*: \[PEFT:PeftType.LORA\] Module 'out_proj'"):
-        _planned(MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=99), tmp_path / "mamba").row(Shape(1, 8))
+    assert _planned(MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=99), tmp_path / "mamba").row(
+        Shape(1, 8)
+    )
     with pytest.raises(BaseModelError, match="is a t5; transformers has no AutoModelForCausalLM of this type"):
         _planned(T5Config(), tmp_path / "t5").row(Shape(1, 8))
 
