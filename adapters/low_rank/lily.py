@@ -32,7 +32,8 @@ class Lily(PeftWeights[LilyOptions]):
     summary = "low-rank updates from shared factors, mixed by a router"
     paper = "https://arxiv.org/abs/2407.09946"
     config = LilyOptions
-    capabilities = Capabilities(effect="modules")
+    # Its router looks at all tokens of a batch.
+    capabilities = Capabilities(effect="modules", position_wise=False)
     learning_rate = 1e-3
     peft_class = "LilyConfig"
     quantized = frozenset({"int8"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pefttools.bases import variants as known_variants
-from pefttools.methods import Capabilities
+from pefttools.methods import Capabilities, Method
 from pefttools.methods import methods as known_methods
 
 from .cells import TRAINED, Cell
@@ -43,7 +43,8 @@ def contradictions(table: ProbeTable) -> list[str]:
         if one.status == "works"
     }
     for method in dict.fromkeys(cell.method for cell in table.cells):
-        if method in known_methods:
+        # What depends on options is declared by no class.
+        if method in known_methods and known_methods.get(method).configured is Method.configured:
             found += _of_method(method, [cell for cell in table.cells if cell.method == method], able)
     return found
 

@@ -157,6 +157,7 @@ def test_a_task_without_rows_is_refused(tiny_bert: str, tmp_path: Path) -> None:
         probe(tiny_bert, methods=["lora"], task="token-classification", compiled=False, output=tmp_path)
 
 
+@pytest.mark.slow
 def test_options_and_tasks_make_other_cells(tiny_llama: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"compiled": False, "output": tmp_path}
     methods: list[Any] = [{"name": "lora", "r": 2}, {"name": "lora", "start": "pissa"}]
