@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="u
 def test_every_method_stands_in_the_table_as_it_declares_itself() -> None:
     rows = {
         match[1]: match[2].split(" | ")
-        for match in re.finditer(r"^\| \[?`(\w+)`(?:\]\(.*?\))? \| (.*) \|$", PAGE, re.M)
+        for match in re.finditer(r"^\| \[?`(\w+)`(?:\]\(.*?\))? \| (.*) \|$", PAGE.split("<!-- probe:")[0], re.M)
     }
     assert rows.keys() >= {name for name in AVAILABLE if name != "stack"}
     for name in set(AVAILABLE) - {"stack"}:
