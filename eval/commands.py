@@ -52,3 +52,8 @@ def report(
 def _show_files(files: dict[str, Path]) -> None:
     for name, path in files.items():
         print(f"{name:10} {path}")
+
+
+def names(text: str | None) -> list[str] | None:
+    """Comma-separated names of an option; None: it was not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

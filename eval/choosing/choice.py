@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ class Candidate:
     def artifact_bytes(self) -> int:
         """Of its weights: as many for each trained parameter as in the comparison, else two."""
         one = self.evidence
-        known = one is not None and one.weights_bytes is not None and one.trained > 0
-        each = one.weights_bytes / one.trained if known and one is not None and one.weights_bytes else _STORED
+        each = one.weights_bytes / one.trained if one and one.weights_bytes and one.trained else _STORED
         return round(each * self.plan.trainable_parameters)
 
 
@@ -232,7 +231,7 @@ def _marked(one: Candidate, reach: float) -> Candidate:
     """Near the best where its own interval reaches as far as that of the best."""
     assert one.evidence is not None
     near = one.evidence.doubt == float("inf") or _gain(one) + one.evidence.doubt >= reach
-    return Candidate(one.label, one.method, one.plan, one.fits, one.evidence, near)
+    return replace(one, near_best=near)
 
 
 def _gain(one: Candidate) -> float:
@@ -245,24 +244,20 @@ def _notes(candidates: Sequence[Candidate], task: str, rows: int | None, size: i
     known = [one.evidence for one in candidates if one.evidence is not None]
     if not known:
         return [f"No kept comparison is of the task {task}: the order is that of memory, and says nothing of scores."]
-    notes = []
-    comparisons = {one.comparison: one for one in known}
-    for title, one in comparisons.items():
-        notes.append(
-            f"The scores are of {title!r}: {one.base}, {one.base_parameters / 1e6:,.0f} million parameters, "
-            f"{one.rows:,} training rows."
-        )
-        if rows is not None and not 1 / _FAR <= rows / one.rows <= _FAR:
-            notes.append(f"You have {rows:,} rows, it had {one.rows:,}: more rows favour methods that train more.")
-    if size > _FAR * known[0].base_parameters:
+    one = known[0]
+    notes = [
+        f"The scores are of {one.comparison!r}: {one.base}, {one.base_parameters / 1e6:,.0f} million parameters, "
+        f"{one.rows:,} training rows."
+    ]
+    if rows is not None and not 1 / _FAR <= rows / one.rows <= _FAR:
+        notes.append(f"You have {rows:,} rows, it had {one.rows:,}: more rows favour methods that train more.")
+    if size > _FAR * one.base_parameters:
         notes.append(
             "Your base is more than ten times as large: what is best on a small model may not be on a large one."
         )
-    other = sorted(
-        {one.plan.variant for one in candidates if one.evidence and one.plan.variant != one.evidence.variant}
-    )
+    other = sorted({each.plan.variant for each in candidates if each.evidence} - {one.variant})
     if other:
-        notes.append(f"The scores are of {known[0].variant} bases; {', '.join(other)} may cost some of them.")
+        notes.append(f"The scores are of {one.variant} bases; {', '.join(other)} may cost some of them.")
     single = [one.label for one in known if one.seeds < 2 and not one.is_baseline]
     if single:
         notes.append(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from ..commands import names
+
 
 def choose(
     base: str = typer.Argument(help="Folder (config.json will do), package: reference or hub id."),
@@ -41,7 +43,7 @@ def choose(
 
     shape = {"batch_size": batch_size, "eval_batch_size": batch_size} | ({} if length is None else {"length": length})
     advice = advise(
-        base, task=task, gpu=gpu, rows=rows, labels=labels, methods=_names(methods), variants=_names(variants),
+        base, task=task, gpu=gpu, rows=rows, labels=labels, methods=names(methods), variants=names(variants),
         comparisons=comparisons, reporter=default_reporter(), **shape,
     )  # fmt: skip
     if as_json:
@@ -50,7 +52,3 @@ def choose(
         )
         return
     print_advice(advice, Console())
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

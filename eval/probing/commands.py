@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from ..commands import names
+
 _TASK = "What your own base is trained for.  [default: by what it reads and writes]"
 
 
@@ -48,7 +50,7 @@ def probe(
     from .terminal import print_table
 
     table = run(
-        base, methods=_names(methods), families=_names(families), variants=_names(variants), task=task, part=part,
+        base, methods=names(methods), families=names(families), variants=names(variants), task=task, part=part,
         compiled=compiled, reuse="any" if reuse_any else "same", jobs=jobs, output=output, reporter=default_reporter(),
     )  # fmt: skip
     write_page(table, output / PAGE)
@@ -61,7 +63,3 @@ def probe(
         print(f"\n{len(found)} results contradict what the methods declare:")
         print("\n".join(f"- {line}" for line in found))
         raise typer.Exit(1)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

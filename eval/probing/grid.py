@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import PydanticUndefined
-
 from pefttools.methods import methods as known_methods
 
 from .cells import CHECKS, COMPILED
@@ -70,11 +68,8 @@ def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]
     for name in names:
         plugin = known_methods.get(name)
         given = _GIVEN.get(name, {})
-        needed = [
-            option
-            for option, one in plugin.config.model_fields.items()
-            if one.is_required() and one.get_default() in (None, PydanticUndefined) and option not in given
-        ]
+        fields = plugin.config.model_fields
+        needed = [option for option, one in fields.items() if one.is_required() and option not in given]
         if plugin.why_not is not None:
             unable[name] = plugin.why_not
         elif needed:

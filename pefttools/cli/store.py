@@ -75,19 +75,18 @@ def add(
         print(Store(store).add(imported, name or folder, tag=tag, probe=probe, max_pooled_bytes=limit))
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
 def _bytes(text: str) -> int:
     """A number of bytes with a unit."""
-    import re
+    from pydantic import ByteSize, TypeAdapter, ValidationError
 
     from pefttools.errors import ConfigError
 
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if found is None or found[2].upper() not in _UNITS:
-        raise ConfigError(f"--max-pooled {text}: not a number of bytes", hint="Such as 500000, 2MB or 1.5MiB.")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text.strip()))
+    except ValidationError as error:
+        raise ConfigError(
+            f"--max-pooled {text}: not a number of bytes", hint="Such as 500000, 2MB or 1.5MiB."
+        ) from error
 
 
 def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:

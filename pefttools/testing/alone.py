@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -73,12 +73,10 @@ def check_recomputed(subject: Subject) -> Outcome:
     if spec.variant.quantized:
         return Outcome("not tried", "gradients are compared on bases that are not quantized")
     found = []
-    for checkpointing in (False, True, "selective"):
+    modes: tuple[bool | Literal["selective"], ...] = (False, True, "selective")
+    for checkpointing in modes:
         try:
-            again = build(
-                locate_base(subject.base), spec.variant.name, spec.method, spec.config, spec.task, spec.labels,
-                precision="float32", seed=0, gradient_checkpointing=checkpointing, device=model.device,
-            )  # fmt: skip
+            again = rebuilt(subject, checkpointing)
         except ConfigError as error:
             can = spec.method.capabilities.gradient_checkpointing
             assert not can or "has no layers" in str(error), error
@@ -87,6 +85,19 @@ def check_recomputed(subject: Subject) -> Outcome:
     for checked in found[1:]:
         assert_same_gradients("gradient checkpointing", checked, found[0])
     return WORKS
+
+
+def rebuilt(subject: Subject, checkpointing: bool | Literal["selective"] = False) -> TunedModel:
+    """The method on a fresh base, untrained.
+
+    Raises:
+        ConfigError: it does not go with gradient checkpointing.
+    """
+    spec = subject.model.spec
+    return build(
+        locate_base(subject.base), spec.variant.name, spec.method, spec.config, spec.task, spec.labels,
+        precision="float32", seed=0, gradient_checkpointing=checkpointing, device=subject.model.device,
+    )  # fmt: skip
 
 
 def gradients_of(model: TunedModel, examples: Sequence[Example], *, dropout: bool = True) -> dict[str, torch.Tensor]:

@@ -9,9 +9,9 @@ from pefttools.bases import locate_base
 from pefttools.errors import PeftToolsError
 from pefttools.planning.counter import weights_of
 from pefttools.tasks.padding_free import without_padding
-from pefttools.testing.alone import assert_same_gradients, gradients_of, gradients_on
+from pefttools.testing.alone import assert_same_gradients, gradients_of, gradients_on, rebuilt
 from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 #: a rank that no site of a tiny model reaches, so that any change of weights is exact
 _FULL_RANK = 4096
@@ -87,14 +87,9 @@ def check_exported(subject: Subject) -> Outcome:
 
 def check_compiled(subject: Subject) -> Outcome:
     """`torch.compile` changes no gradient. Dropout is off: what is compiled draws other random numbers."""
-    model = subject.model
-    spec = model.spec
-    if spec.method.capabilities.trains == "nothing":
+    if subject.model.spec.method.capabilities.trains == "nothing":
         return Outcome("not tried", "it trains nothing")
-    again = build(
-        locate_base(subject.base), spec.variant.name, spec.method, spec.config, spec.task, spec.labels,
-        precision="float32", seed=0, device=model.device,
-    )  # fmt: skip
+    again = rebuilt(subject)
     eager = gradients_of(again, subject.examples, dropout=False)
     torch.compiler.reset()
     again.transformer.compile()
