@@ -197,17 +197,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def save_base(model: object, folder: Path) -> str:
     """A model with random weights and MiniLM's tokenizer, as a folder."""
-    import torch
     from transformers import AutoTokenizer
 
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():  # type: ignore[attr-defined]
-            # Larger than transformers' own start, so that every part has an effect that can be seen.
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1, generator=generator)
-            else:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    from pefttools.eval.probing.families import spread
+
+    spread(model)
     model.save_pretrained(folder)  # type: ignore[attr-defined]
     tokenizer = AutoTokenizer.from_pretrained(package_path(MINILM))
     tokenizer.eos_token = "[SEP]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pefttools.eval.probing.families import FAMILIES as FAMILIES_PROBED
 from tests.conftest import save_base
 
 _VOCABULARY = 30522
@@ -71,24 +72,7 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3", _GROUPED),
     "mixtral": ("Mixtral", _EXPERTS | {"num_local_experts": 4}),
     "qwen3-moe": ("Qwen3Moe", _EXPERTS | {"num_experts": 4, "moe_intermediate_size": 24, "head_dim": 8}),
-    "deepseek": (
-        "DeepseekV3",
-        _GROUPED
-        | {
-            "num_key_value_heads": 4,
-            "n_routed_experts": 4,
-            "n_group": 2,
-            "topk_group": 1,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 24,
-            "first_k_dense_replace": 1,
-            "q_lora_rank": 16,
-            "kv_lora_rank": 16,
-            "qk_nope_head_dim": 8,
-            "qk_rope_head_dim": 8,
-            "v_head_dim": 8,
-        },
-    ),
+    "deepseek": ("DeepseekV3", {**FAMILIES_PROBED["deepseek-v3"].sizes, "max_position_embeddings": 128}),
     "mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "time_step_rank": 4}),
     "falcon-h1": (
         "FalconH1",

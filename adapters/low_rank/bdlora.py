@@ -17,8 +17,7 @@ from pydantic import Field
 
 from pefttools.sites import block_parts
 
-from ..peft_weights import PeftWeights
-from .lora_relative import LoraRelativeOptions
+from .lora_relative import LoraRelative, LoraRelativeOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,16 +29,13 @@ class BDLoraOptions(LoraRelativeOptions):
     blocks: int = Field(2, ge=1, description="blocks of each factor; it divides the rank and the sizes of all layers")
 
 
-class BDLora(PeftWeights[BDLoraOptions]):
+class BDLora(LoraRelative[BDLoraOptions]):
     """Low-rank updates with block-diagonal factors."""
 
     name = "bdlora"
     summary = "low-rank updates with block-diagonal factors, for servers that split layers over cards"
     paper = "https://arxiv.org/abs/2510.23346"
     config = BDLoraOptions
-    learning_rate = 2e-3
-    peft_class = "LoraConfig"
-    rank_option = "r"
     own_options = frozenset({"blocks"})
     divides = "blocks"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from pydantic import Field
 
-from ..peft_weights import DropoutOptions
+from ..peft_weights import DropoutOptions, PeftWeights
 
 
 class LoraRelativeOptions(DropoutOptions):
@@ -12,3 +14,14 @@ class LoraRelativeOptions(DropoutOptions):
 
     r: int = Field(8, ge=1, description="rank of the update")
     alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / r")
+
+
+RelativeT = TypeVar("RelativeT", bound=LoraRelativeOptions)
+
+
+class LoraRelative(PeftWeights[RelativeT]):
+    """A relative of LoRA: it says by `sizes` what stands in PEFT's configuration of LoRA."""
+
+    learning_rate = 2e-3
+    peft_class = "LoraConfig"
+    rank_option = "r"

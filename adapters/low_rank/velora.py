@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..peft_weights import PeftWeights
-from .lora_relative import LoraRelativeOptions
+from .lora_relative import LoraRelative, LoraRelativeOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,19 +26,16 @@ class VeLoraOptions(LoraRelativeOptions):
     groups: int = Field(64, ge=1, description="groups of inputs of which one number each is kept")
 
 
-class VeLora(PeftWeights[VeLoraOptions]):
+class VeLora(LoraRelative[VeLoraOptions]):
     """Low-rank updates trained on projections of their inputs."""
 
     name = "velora"
     summary = "low-rank updates that keep projections of their inputs for the backward pass"
     paper = "https://arxiv.org/abs/2405.17991"
     config = VeLoraOptions
-    learning_rate = 2e-3
-    peft_class = "LoraConfig"
-    rank_option = "r"
     own_options = frozenset({"groups"})
     # What is kept depends on the other rows of a batch, and on its padding.
-    capabilities = replace(PeftWeights.capabilities, position_wise=False)
+    capabilities = replace(LoraRelative.capabilities, position_wise=False)
 
     def sizes(self, model: nn.Module, config: VeLoraOptions, names: list[str]) -> dict[str, Any]:
         import peft
