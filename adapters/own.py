@@ -23,15 +23,19 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 
 class OwnMethod(Method[ConfigT]):
-    """A method whose trained state is exactly the parameters that require gradients after `wrap`."""
+    """A method whose state is parameters, by name: those that require gradients after `wrap`, unless it says more."""
 
     #: names of parameters that files of 0.1.0 lack, as a regular expression: they stay as `wrap` makes them
     added_later: ClassVar[str] = r"(?!)"
 
+    def stored(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters of a wrapped model that are its state, by name."""
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
         from safetensors.torch import save_file
 
-        state = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        state = {name: p.detach().cpu().contiguous() for name, p in self.stored(model).items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         config = {"pefttools_method": self.name, "base_model_name_or_path": base_id}
         (folder / CONFIG).write_text(canonical_json(config), encoding="utf-8")
@@ -43,11 +47,12 @@ class OwnMethod(Method[ConfigT]):
         written = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("pefttools_method")
         if written != self.name:
             raise ArtifactError(f"{folder / CONFIG} holds the method {written!r}, not {self.name!r}")
+        others = {id(p) for p in model.parameters() if p.requires_grad}  # of methods that were put on before
         wrapped = self.wrap(model, config, target)
         state = load_file(folder / WEIGHTS)
-        # Of a base that is trained itself, 0.1.0 trained what transformers' class keeps as it is, too.
-        also = state.keys() if self.capabilities.trains == "base" else ()
-        trained = {name: p for name, p in wrapped.named_parameters() if p.requires_grad or name in also}
+        trained = {name: p for name, p in self.stored(wrapped).items() if id(p) not in others}
+        if self.capabilities.trains == "base":  # of which 0.1.0 trained what transformers' class keeps as it is, too
+            trained |= {name: p for name, p in wrapped.named_parameters() if name in state}
         missing = sorted(name for name in trained.keys() - state.keys() if not re.search(self.added_later, name))[:5]
         unknown = sorted(state.keys() - trained.keys())[:5]
         if missing or unknown:

@@ -27,6 +27,7 @@ def check_on_outline(
     """
     if isinstance(base, Skeleton):
         return
+    method.check_base(config, base)
     outline = Skeleton(base.id, base.folder, base.revision)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):

@@ -13,6 +13,7 @@ from pefttools.methods import methods
 CORE = ("full", "head", "lora", "ia3", "prefix", "prompt", "bottleneck", "bitfit", "untuned")
 #: options that have no default: [SEP], [CLS] and words of the texts that tests read
 NEEDED: dict[str, dict[str, Any]] = {
+    "fusion": {"fused": [{"size": 4}, {"size": 8, "activation": "relu"}]},
     "trainable_tokens": {"tokens": [101, 102, 1037, 2460, 3793]},
     "stack": {"methods": [{"name": "ln_tuning"}, {"name": "lora", "r": 4}]},
 }

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pefttools.errors import TargetError
+from pefttools.errors import ArtifactError
 from pefttools.methods import Capabilities, Target
-from pefttools.sites import output_size
 
 from ..own import OwnMethod, train_heads
 from .config import CHILD, BottleneckConfig
-from .sites import linear_sizes, parallel_sites, residual_sites, serial_sites
+from .sites import places
 
 if TYPE_CHECKING:
     import torch
@@ -51,49 +51,36 @@ class Bottlenecks(OwnMethod[ConfigT]):
         return lambda inputs, outputs, device: plain(inputs, outputs, config, device)
 
     def wrap(self, model: nn.Module, config: ConfigT, target: Target) -> nn.Module:
-        from . import module
+        from .module import attach
 
-        if config.inputs and config.placement != "parallel":
-            raise TargetError(f"{self.name}.inputs is for the placement 'parallel' only")
         make = self.networks(config)
-        if config.placement == "parallel":
-            for read, write in parallel_sites(model, config):
-                reader, writer = model.get_submodule(read), model.get_submodule(write)
-                inputs, outputs = linear_sizes(model, read, write)
-                module.attach_parallel(reader, writer, make(inputs, outputs, _device(writer)))
-        elif config.placement == "pfeiffer":
-            for residual in residual_sites(model, config):
-                attach = module.attach_around_norm if residual.norm else module.attach_serial
-                site = model.get_submodule(residual.name)
-                attach(site, make(residual.size, residual.size, _device(site)))
-        else:
-            for name in serial_sites(model, config):
-                site = model.get_submodule(name)
-                module.attach_serial(site, make(output_size(site), output_size(site), _device(site)))
+        for place in places(model, config):
+            attach(model, place, partial(make, place.inputs, place.outputs))
         train_heads(model, target)
         return model
 
     def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: ConfigT) -> dict[str, SiteDelta]:
         from pefttools.deltas import Bottleneck, NormBottleneck, SiteDelta
 
-        readers = dict(pair[::-1] for pair in parallel_sites(model, config)) if config.placement == "parallel" else {}
-        norms: set[str] = set()
-        if config.placement == "pfeiffer":
-            norms = {residual.name for residual in residual_sites(model, config) if residual.norm}
-        found = {}
-        for name in dict.fromkeys(full.rpartition(".down.")[0] for full in state if ".down." in full):
-            site = name.removesuffix(f".{CHILD}")
-            kind = NormBottleneck if site in norms else Bottleneck
-            found[site] = SiteDelta(
+        found, known = {}, set[str]()
+        for place in places(model, config):
+            name, kind = f"{place.name}.{CHILD}", NormBottleneck if place.norm else Bottleneck
+            own = {full for full in state if full.startswith(f"{name}.")}
+            if not own:  # see `added_later`
+                continue
+            known |= own
+            found[place.name] = SiteDelta(
                 kind(
                     down=self.weight(state, f"{name}.down"),
                     down_bias=state[f"{name}.down.bias"],
                     up=self.weight(state, f"{name}.up") * config.scale,
                     up_bias=state[f"{name}.up.bias"] * config.scale,
                     activation=config.activation,
-                    of_site=readers.get(site),
+                    of_site=place.reads,
                 )
             )
+        if unknown := sorted(state.keys() - known):
+            raise ArtifactError(f"the method {self.name!r} does not know the parameter {unknown[0]!r}")
         return found
 
     def weight(self, state: dict[str, Tensor], name: str) -> Tensor:
@@ -123,7 +110,3 @@ class BottleneckAdapters(Bottlenecks[BottleneckConfig]):
             stacklevel=4,
         )
         return {**options, "placement": "feed-forward"}
-
-
-def _device(site: nn.Module) -> torch.device:
-    return next(site.parameters()).device

@@ -5,6 +5,7 @@ No module of the base is replaced, so the base keeps its parameter names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .config import CHILD
 
 if TYPE_CHECKING:
     from .config import BottleneckConfig
+    from .sites import Place
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,7 +26,18 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class Bottleneck(nn.Module):
+class Addition(nn.Module):
+    """What makes of a module's states something that is added to them."""
+
+    of_adapter = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: the sub-layer's input, between the two hooks of a parallel adapter
+        self.waiting: torch.Tensor | None = None
+
+
+class Bottleneck(Addition):
     """``scale * up(act(down(x)))``, in float32 parameters; zero at the start, so that training begins at the base.
 
     Args:
@@ -33,8 +46,6 @@ class Bottleneck(nn.Module):
         config: activation, scale and dropout.
     """
 
-    of_adapter = True
-
     def __init__(self, down: nn.Module, up: nn.Module, config: BottleneckConfig) -> None:
         super().__init__()
         self.down = down
@@ -42,8 +53,6 @@ class Bottleneck(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.up = up
         self.scale = config.scale
-        #: the sub-layer's input, between the two hooks of a parallel adapter
-        self.waiting: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.is_autocast_enabled(x.device.type):
@@ -70,25 +79,44 @@ def plain(inputs: int, outputs: int, config: BottleneckConfig, device: torch.dev
     return Bottleneck(down, up, config)
 
 
+def attach(model: nn.Module, place: Place, make: Callable[[torch.device], Addition], child: str = CHILD) -> None:
+    """Put an adapter in its place, under the name `child` of the module to whose output it adds.
+
+    Args:
+        model: the model.
+        place: where.
+        make: makes it on a device.
+        child: its name.
+    """
+    site = model.get_submodule(place.name)
+    adapter = make(next(site.parameters()).device)
+    if place.reads is not None:
+        attach_parallel(model.get_submodule(place.reads), site, adapter, child)
+    elif place.norm:
+        attach_around_norm(site, adapter, child)
+    else:
+        attach_serial(site, adapter, child)
+
+
 def attach_serial(site: nn.Module, adapter: nn.Module, child: str = CHILD) -> None:
     """Add an adapter, under the name `child`, after the output of `site`, a layer or a block."""
     site.add_module(child, adapter)
     site.register_forward_hook(partial(_add_serial, child))
 
 
-def attach_around_norm(norm: nn.Module, adapter: nn.Module) -> None:
+def attach_around_norm(norm: nn.Module, adapter: nn.Module, child: str = CHILD) -> None:
     """Add an adapter from the output of `norm` to its input, which the norm then takes again."""
-    norm.add_module(CHILD, adapter)
-    norm.register_forward_hook(_add_around_norm)
+    norm.add_module(child, adapter)
+    norm.register_forward_hook(partial(_add_around_norm, child))
 
 
-def attach_parallel(reader: nn.Module, writer: nn.Module, adapter: Bottleneck) -> None:
+def attach_parallel(reader: nn.Module, writer: nn.Module, adapter: Addition, child: str = CHILD) -> None:
     """Add an adapter from the input of `reader` to the output of `writer`, which runs after it."""
-    writer.add_module(CHILD, adapter)
+    writer.add_module(child, adapter)
     # The reader must know the adapter without owning it, else its parameters would stand under two names.
     object.__setattr__(reader, "parallel_bottleneck", adapter)
     reader.register_forward_pre_hook(_keep_input)
-    writer.register_forward_hook(_add_parallel)
+    writer.register_forward_hook(partial(_add_parallel, child))
 
 
 def _add_serial(child: str, site: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -99,8 +127,8 @@ def _add_serial(child: str, site: nn.Module, args: tuple[Any, ...], output: Any)
     return states if rest is None else (states, *rest)
 
 
-def _add_around_norm(norm: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    added: torch.Tensor = norm.get_submodule(CHILD)(output)
+def _add_around_norm(child: str, norm: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    added: torch.Tensor = norm.get_submodule(child)(output)
     # Past the hooks, of which this is one.
     result: torch.Tensor = norm.forward(args[0] + added.to(args[0].dtype))
     return result
@@ -108,13 +136,13 @@ def _add_around_norm(norm: nn.Module, args: tuple[Any, ...], output: torch.Tenso
 
 def _keep_input(reader: nn.Module, args: tuple[Any, ...]) -> None:
     adapter = reader.parallel_bottleneck
-    assert isinstance(adapter, Bottleneck)
+    assert isinstance(adapter, Addition)
     adapter.waiting = args[0]
 
 
-def _add_parallel(site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    adapter = site.get_submodule(CHILD)
-    assert isinstance(adapter, Bottleneck)
+def _add_parallel(child: str, site: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    adapter = site.get_submodule(child)
+    assert isinstance(adapter, Addition)
     assert adapter.waiting is not None
     x, adapter.waiting = adapter.waiting, None
     added: torch.Tensor = adapter(x)

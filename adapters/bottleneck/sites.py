@@ -13,6 +13,24 @@ if TYPE_CHECKING:
     from .config import BottleneckConfig
 
 
+class Place(NamedTuple):
+    """Where one adapter stands.
+
+    Attributes:
+        name: of the module to whose output is added.
+        inputs: size of what is read.
+        outputs: size of what is added.
+        reads: module whose input is read; None: the output of the one that is added to.
+        norm: the module is a norm: what is added goes into it, and it runs again.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    reads: str | None = None
+    norm: bool = False
+
+
 class Residual(NamedTuple):
     """Where a block's feed-forward output has been added to the residual.
 
@@ -25,6 +43,23 @@ class Residual(NamedTuple):
     name: str
     size: int
     norm: bool
+
+
+def places(model: nn.Module, config: BottleneckConfig) -> list[Place]:
+    """Where a placement's adapters stand.
+
+    Raises:
+        TargetError: the options name what is not there, or do not go together.
+    """
+    if config.inputs and config.placement != "parallel":
+        raise TargetError("bottleneck.inputs is for the placement 'parallel' only")
+    if config.placement == "parallel":
+        pairs = parallel_sites(model, config)
+        return [Place(write, *linear_sizes(model, read, write), reads=read) for read, write in pairs]
+    if config.placement == "pfeiffer":
+        return [Place(one.name, one.size, one.size, norm=one.norm) for one in residual_sites(model, config)]
+    sizes = {name: output_size(model.get_submodule(name)) for name in serial_sites(model, config)}
+    return [Place(name, size, size) for name, size in sizes.items()]
 
 
 def serial_sites(model: nn.Module, config: BottleneckConfig) -> list[str]:

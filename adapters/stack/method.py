@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator
 
-from pefttools.bases import BaseVariant
+from pefttools.bases import Base, BaseVariant
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.files import canonical_json
 from pefttools.methods import Capabilities, Method, MethodConfig, Pass, Target, TaskFacts
@@ -81,6 +81,10 @@ class StackedMethods(Method[StackOptions]):
             part.method.check_model(part.config, model)
         acting = [part for part in self.parts if part.method.capabilities.effect != "virtual_tokens"]
         refuse_overlap([part.alone(model) for part in acting], {name for name, _ in model.named_modules()})
+
+    def check_base(self, config: StackOptions, base: Base) -> None:
+        for part in self.parts:
+            part.method.check_base(part.config, base)
 
     def idle_options(self, config: StackOptions, variant: BaseVariant) -> list[str]:
         return [line for part in self.parts for line in part.method.idle_options(part.config, variant)]

@@ -34,12 +34,14 @@ class Part:
         wrapped: what its `wrap` or `load` gave.
         places: where the parameters are that it trains: by their names in `wrapped` at that time, the module and its
             name for them. The next method may give the module another name, and a planner other parameters.
+        frozen: parameters that it has added and does not train, by their names in `wrapped`.
     """
 
     method: Method[Any]
     config: MethodConfig
     wrapped: nn.Module | None = None
     places: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
+    frozen: dict[str, nn.Parameter] = field(default_factory=dict)
 
     @property
     def model(self) -> nn.Module:
@@ -104,8 +106,10 @@ def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put
         if isinstance(part.method, PeftMethod):  # which takes layers of adapters of one name for one adapter
             part.method.adapter = f"part{number}"
             part.method.beside = tuple(f"part{n}" for n in range(1, len(chosen) + 1) if n != number)
+        before = {id(parameter) for parameter in inner.parameters()}
         outer = put(part, inner, target if number == len(chosen) else without_head(target))
-        parts.append(replace(part, wrapped=outer, places=_places(outer, known)))
+        frozen = {name: p for name, p in outer.named_parameters() if not p.requires_grad and id(p) not in before}
+        parts.append(replace(part, wrapped=outer, places=_places(outer, known), frozen=frozen))
         known |= {id(parameter) for parameter in parts[-1].own.values()}
         inner = _plain(outer)
     for part in parts:
@@ -135,14 +139,14 @@ def owner(model: nn.Module, name: str) -> tuple[Part, str]:
 
 
 class Named:
-    """What a method that PEFT lacks asks of a model when it is saved: its own parameters, as it has named them."""
+    """What a method that PEFT lacks asks of a model when it is saved: what it has added, as it has named it."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Of this part alone."""
-        return self._part.own.items()
+        return {**self._part.own, **self._part.frozen}.items()
 
     def modules(self) -> Iterator[nn.Module]:
         """Of the whole model."""

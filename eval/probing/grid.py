@@ -20,6 +20,7 @@ _COMPILED_EVERYWHERE = "lora"
 _EVERY_FORMAT = ("lora", "ia3", "oft", "bottleneck", "prefix", "prompt", "ln_tuning", "full")
 #: options that have no default, for the tiny models
 _GIVEN: dict[str, dict[str, Any]] = {
+    "fusion": {"fused": [{"size": 8}, {"size": 4, "activation": "relu"}]},
     "trainable_tokens": {"tokens": list(WORDS)},
     "stack": {"methods": [{"name": "ln_tuning"}, {"name": "lora"}]},
 }

@@ -4,6 +4,7 @@ from .adapter import KINDS, AdapterDeltas, SiteDelta
 from .bias import Bias
 from .bottleneck import Bottleneck, NormBottleneck
 from .dense import Dense
+from .fusion import FusedBottlenecks, NormFusedBottlenecks
 from .kind import DeltaKind
 from .low_rank import LowRank
 from .replace import Replace
@@ -24,10 +25,12 @@ __all__ = [
     "DeltaKind",
     "Dense",
     "EmbeddingRows",
+    "FusedBottlenecks",
     "InputScale",
     "Kronecker",
     "LowRank",
     "NormBottleneck",
+    "NormFusedBottlenecks",
     "OutputScale",
     "PairRotation",
     "Prefix",

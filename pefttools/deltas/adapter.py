@@ -6,13 +6,13 @@ The order of the effects at a site, for an input ``x`` and the base module's wei
     x  = x M                             Rotation, block by block
     y  = W x + b                         of other parameters, where Replace gives some
     y  = vectors[x]                      EmbeddingRows, for some tokens of an embedding
-    y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm
+    y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm; NormFusedBottlenecks
     y  = y + Dense(x) + LowRank(x)       and Sparse, Spectrum, Kronecker, SharedLowRank, ...
     y  = WeightScale * (y - b) + b       DoRA's: the bias is not scaled
     y  = OutputScale * y                 IA3's: the bias is scaled too
     y  = first * y + second * swap(y)    PairRotation
     y  = y + Bias
-    y  = y + Bottleneck(y)               or of another site's input
+    y  = y + Bottleneck(y)               or of another site's input; FusedBottlenecks
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from pefttools.deltas.bias import Bias
 from pefttools.deltas.bottleneck import Bottleneck, NormBottleneck
 from pefttools.deltas.dense import Dense
+from pefttools.deltas.fusion import FusedBottlenecks, NormFusedBottlenecks
 from pefttools.deltas.kind import DeltaKind
 from pefttools.deltas.low_rank import LowRank
 from pefttools.deltas.replace import Replace
@@ -39,8 +40,9 @@ from pefttools.deltas.virtual import VirtualTokens
 
 #: every kind, in the order in which they act
 KINDS: tuple[type[DeltaKind], ...] = (
-    InputScale, Rotation, Replace, EmbeddingRows, Dense, Sparse, Spectrum, SharedLowRank, NormBottleneck, LowRank,
-    Kronecker, Circulant, WeightScale, OutputScale, PairRotation, Bias, Bottleneck,
+    InputScale, Rotation, Replace, EmbeddingRows, Dense, Sparse, Spectrum, SharedLowRank, NormBottleneck,
+    NormFusedBottlenecks, LowRank, Kronecker, Circulant, WeightScale, OutputScale, PairRotation, Bias, Bottleneck,
+    FusedBottlenecks,
 )  # fmt: skip
 ORDER = {kind.name: position for position, kind in enumerate(KINDS)}
 

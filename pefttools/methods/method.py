@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pefttools.bases import BaseVariant
+    from pefttools.bases import Base, BaseVariant
     from pefttools.deltas import AdapterDeltas
 
 
@@ -183,6 +183,18 @@ class Method(ABC, Generic[ConfigT]):
 
         Raises:
             ConfigError: says what the model lacks.
+        """
+        return
+
+    def check_base(self, config: ConfigT, base: Base) -> None:
+        """Refuse a base that the options do not go with, as those of a method that builds on saved adapters do not.
+
+        Args:
+            config: validated options.
+            base: on disk.
+
+        Raises:
+            BaseModelError: another base.
         """
         return
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from pefttools.deltas.adapter import ORDER, SiteDelta
-from pefttools.deltas.kind import Family
+from pefttools.deltas.kind import DeltaKind, Family
 from pefttools.errors import ConfigError
 from pefttools.pool.routing import Routing
 from pefttools.pool.stack import Stack, TensorOptions
+
+
+class Unstacked(NamedTuple):
+    """What one adapter does that is not stacked.
+
+    Attributes:
+        part: the delta.
+        apply: from what it reads, and the module's output, to a new output.
+    """
+
+    part: DeltaKind
+    apply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Site:
@@ -30,8 +42,8 @@ class Site:
         self.routing = routing
         #: in the order in which they act; the second part of a key is another site, whose input is read
         self.stacks: dict[tuple[Family, str | None], Stack] = {}
-        #: by key of the adapter: what is not stacked, from input and output to a new output
-        self.unstacked: dict[int, list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]] = {}
+        #: by key of the adapter
+        self.unstacked: dict[int, list[Unstacked]] = {}
         #: another site reads this one's input
         self.is_read = False
         module.register_forward_pre_hook(self._before)
@@ -72,7 +84,7 @@ class Site:
                 stack.write(slots[family], used[found])
             else:
                 stack.clear(slots[family])
-        if alone := [part.alone(self.module) for part in delta if not part.stacked]:
+        if alone := [Unstacked(part, part.alone(self.module)) for part in delta if not part.stacked]:
             self.unstacked[key] = alone
 
     def forget(self, key: int) -> None:
@@ -107,11 +119,14 @@ class Site:
                 continue
             if y.shape[0] != slots.shape[0]:
                 raise self._mixed_up(y)
-            read = y if stack.kind.reads_output else x
-            if reads is not None:
-                read = self.routing.inputs[reads]
-            y = stack.apply(read, y, self.routing.of(slots), module)
+            y = stack.apply(self._read(stack.kind, reads, x, y), y, self.routing.of(slots), module)
         return y
+
+    def _read(self, kind: type[DeltaKind], reads: str | None, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """What a delta reads, of this module's input and output or of another site's input."""
+        if reads is not None:
+            return self.routing.inputs[reads]
+        return y if kind.reads_output else x
 
     def _row_by_row(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """What is not stacked; row by row, so that no result depends on a row's neighbours."""
@@ -120,8 +135,9 @@ class Site:
         y = y.clone()
         for key, rows in self.routing.rows.items():
             for row in rows:
-                for apply in self.unstacked.get(key, ()):
-                    y[row : row + 1] = apply(x[row : row + 1], y[row : row + 1])
+                for part, apply in self.unstacked.get(key, ()):
+                    read = self._read(type(part), part.reads, x, y)
+                    y[row : row + 1] = apply(read[row : row + 1], y[row : row + 1])
         return y
 
     def _mixed_up(self, y: torch.Tensor) -> ConfigError:
