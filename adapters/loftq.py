@@ -39,6 +39,7 @@ def start_from_rounding(model: nn.Module, adapter: str) -> None:
     from peft.tuners.lora import LoraLayer
 
     from pefttools.bases.quiet import quiet
+    from pefttools.bases.unquantized import is_packed
     from pefttools.deltas.weights import dense_weight
 
     base: Any = model.get_base_model()  # type: ignore[operator]
@@ -53,7 +54,7 @@ def start_from_rounding(model: nn.Module, adapter: str) -> None:
             f"lora.start=loftq reads the original weights, and {folder!r} can't be read: {error}"
         ) from error
     for name, layer in base.named_modules():
-        if not isinstance(layer, LoraLayer) or layer.get_base_layer().weight.is_floating_point():
+        if not isinstance(layer, LoraLayer) or not is_packed(layer.get_base_layer().weight):
             continue  # of what is not quantized nothing was rounded off
         quantized = dense_weight(layer.get_base_layer()).float()
         weight = dense_weight(original.get_submodule(name)).to(quantized)

@@ -26,6 +26,7 @@ from .lora_experts import exact, experts_of, in_order, packed_experts, take_back
 from .lora_starts import (
     FROM_DATA,
     OF_BASE,
+    OF_FOUR_BITS,
     RESIDUAL,
     Start,
     free_gradients,
@@ -68,7 +69,7 @@ class LoraConfig(MethodConfig):
     dora: bool = Field(False, description="weight-decomposed LoRA: train magnitude and direction separately")
     lean: bool = Field(True, description="save memory in the backward pass; off: PEFT's own layers")
     start: Start = Field(
-        "zero", description="where the factors begin; olora, pissa, corda and lora-ga need float32, loftq nf4"
+        "zero", description="where the factors begin; olora, pissa, corda and lora-ga need float32, loftq nf4 or hqq"
     )
     pissa: bool = Field(False, description="the same as start=pissa")
     b_rate: float = Field(1.0, gt=0, description="learning rate of B as a multiple of A's (LoRA+: 16)")
@@ -108,19 +109,20 @@ class Lora(PeftMethod[LoraConfig]):
         ):  # fmt: skip
             refuse_pairs_of_options({"lora.experts": config.experts, f"lora.{name}": bool(given)})
         refuse_pairs_of_options({"lora.experts": config.experts, begun: start != "zero"})
-        if start == "loftq" and variant.name != "nf4":
+        if start == "loftq" and variant.name not in OF_FOUR_BITS:
             raise ConfigError(
-                f"{begun} makes up for what the base variant nf4 rounds off, and the base is {variant.name}",
-                hint="Use the variant nf4, or another start.",
+                f"{begun} makes up for what the 4 bits of the base variants {' and '.join(OF_FOUR_BITS)} round off, "
+                f"and the base is {variant.name}",
+                hint="Use one of them, or another start.",
             )
         if start in RESIDUAL and variant.name != "float32":
             raise ConfigError(
                 f"{begun} can't be used on the base variant {variant.name!r}: it rewrites the base's weights",
-                hint="Use the variant float32, or another start: on nf4, loftq.",
+                hint=f"Use the variant float32, or another start: on {' and '.join(OF_FOUR_BITS)}, loftq.",
             )
-        if config.dora and variant.name == "int8":
+        if config.dora and variant.quantized and variant.name != "nf4":
             raise ConfigError(
-                "lora.dora can't be used on the base variant 'int8': its norms break bitsandbytes' state",
+                f"lora.dora can't be used on the base variant {variant.name!r}: PEFT misreads its norms",
                 hint="Use the variant nf4, or leave dora off.",
             )
 

@@ -46,7 +46,8 @@ def _forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
     rate = float(dropout.p) if isinstance(dropout, nn.Dropout) and layer.training else 0.0
     base, scale = layer.base_layer, float(layer.scaling[name])
     cast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
-    if type(base) is nn.Linear and not any(p.requires_grad for p in base.parameters()):
+    plain_numbers = type(base) is nn.Linear and type(base.weight) is nn.Parameter
+    if plain_numbers and not any(p.requires_grad for p in base.parameters()):
         result = _Linear.apply(x, base.weight, base.bias, a, b, scale, rate, cast)  # type: ignore[no-untyped-call]
     else:
         result = _Update.apply(base(x), x, a, b, scale, rate, cast)  # type: ignore[no-untyped-call]

@@ -39,6 +39,8 @@ RESIDUAL: tuple[Start, ...] = ("olora", "pissa", "corda", "lora-ga")
 FROM_DATA: tuple[Start, ...] = ("eva", "corda", "lora-ga")
 #: not to be decayed: what these begin with is a part of the base
 OF_BASE: tuple[Start, ...] = (*RESIDUAL, "loftq")
+#: variants whose rounding is worth making up for
+OF_FOUR_BITS = ("nf4", "hqq")
 #: where a wrapped model keeps the factors that were taken off the base
 _INITIAL = "initial_factors"
 _A, _B = ".lora_A.weight", ".lora_B.weight"

@@ -47,8 +47,10 @@ class DropoutOptions(LayerOptions):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on what the method reads or adds, during training")
 
 
+#: variants by torchao, whose weights are plain ones to a layer that does no more than run the base's
+TORCHAO = frozenset({"torchao-int8", "hqq"})
 #: the built-in variants that are stored in few bits
-QUANTIZED = frozenset({"int8", "nf4"})
+QUANTIZED = frozenset({"int8", "nf4"}) | TORCHAO
 
 #: PEFT's options that follow from the task and from `LayerOptions.targets`
 _SET = ("task_type", "modules_to_save", "target_modules", "peft_type", "base_model_name_or_path")

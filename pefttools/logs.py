@@ -9,7 +9,15 @@ import warnings
 
 def quiet_libraries() -> None:
     """Show errors of the libraries below, but not their notices, which a user can do nothing about."""
-    for name in ("bitsandbytes", "transformers", "accelerate", "datasets", "torch.distributed"):
+    for name in (
+        "bitsandbytes",
+        "transformers",
+        "accelerate",
+        "datasets",
+        "torch.distributed",
+        "torchao",
+        "torch.utils._pytree",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # named, so that tokenizers do not warn where a process is started beside them

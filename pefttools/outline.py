@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pefttools.bases import Base
+from pefttools.bases import Base, BaseVariant, variants
 from pefttools.bases.skeleton import Skeleton
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
@@ -28,6 +28,8 @@ def check_on_outline(
     if isinstance(base, Skeleton):
         return
     method.check_base(config, base)
+    if variants.get(variant).stand_in is BaseVariant.stand_in:
+        return  # it can't be outlined
     outline = Skeleton(base.id, base.folder, base.revision)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..peft_weights import DropoutOptions, PeftWeights
+from ..peft_weights import TORCHAO, DropoutOptions, PeftWeights
 
 
 class GraLoraOptions(DropoutOptions):
@@ -36,6 +36,7 @@ class GraLora(PeftWeights[GraLoraOptions]):
     config = GraLoraOptions
     learning_rate = 2e-3
     peft_class = "GraloraConfig"
+    quantized = TORCHAO
     any_inputs = False
     peft_names = {"blocks": "gralora_k"}  # noqa: RUF012
     conv1d = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+from ..peft_weights import QUANTIZED, TORCHAO, DropoutOptions, PeftWeights
 
 
 class HiRAOptions(DropoutOptions):
@@ -27,5 +27,5 @@ class HiRA(PeftWeights[HiRAOptions]):
     config = HiRAOptions
     learning_rate = 1e-2
     peft_class = "HiraConfig"
-    quantized = QUANTIZED
+    quantized = QUANTIZED - TORCHAO
     conv1d = True

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pefttools.methods import Capabilities
 
-from ..peft_weights import LayerOptions, PeftWeights
+from ..peft_weights import TORCHAO, LayerOptions, PeftWeights
 
 
 class LilyOptions(LayerOptions):
@@ -36,5 +36,5 @@ class Lily(PeftWeights[LilyOptions]):
     capabilities = Capabilities(effect="modules", position_wise=False)
     learning_rate = 1e-3
     peft_class = "LilyConfig"
-    quantized = frozenset({"int8"})
+    quantized = frozenset({"int8"}) | TORCHAO
     peft_names = {"layers_per_a": "stride_A", "experts": "num_B"}  # noqa: RUF012

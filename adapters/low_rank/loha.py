@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..peft_weights import DropoutOptions, PeftWeights
+from ..peft_weights import TORCHAO, DropoutOptions, PeftWeights
 
 
 class LoHaOptions(DropoutOptions):
@@ -33,7 +33,7 @@ class LoHa(PeftWeights[LoHaOptions]):
     config = LoHaOptions
     learning_rate = 5e-3
     peft_class = "LoHaConfig"
-    quantized = frozenset({"int8"})
+    quantized = frozenset({"int8"}) | TORCHAO
     peft_names = {"dropout": "rank_dropout"}  # noqa: RUF012
 
     def rank(self, options: Mapping[str, Any], inputs: int, outputs: int) -> int:

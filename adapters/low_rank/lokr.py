@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..peft_weights import DropoutOptions, PeftWeights
+from ..peft_weights import TORCHAO, DropoutOptions, PeftWeights
 
 if TYPE_CHECKING:
     from pefttools.deltas import DeltaKind
@@ -37,7 +37,7 @@ class LoKr(PeftWeights[LoKrOptions]):
     config = LoKrOptions
     learning_rate = 5e-3
     peft_class = "LoKrConfig"
-    quantized = frozenset({"int8"})
+    quantized = frozenset({"int8"}) | TORCHAO
     peft_names = {"dropout": "rank_dropout"}  # noqa: RUF012
 
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:

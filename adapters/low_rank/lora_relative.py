@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from ..peft_weights import DropoutOptions, PeftWeights
+from ..peft_weights import TORCHAO, DropoutOptions, PeftWeights
 
 
 class LoraRelativeOptions(DropoutOptions):
@@ -24,4 +24,5 @@ class LoraRelative(PeftWeights[RelativeT]):
 
     learning_rate = 2e-3
     peft_class = "LoraConfig"
+    quantized = TORCHAO
     rank_option = "r"

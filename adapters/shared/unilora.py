@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..peft_weights import DropoutOptions, PeftWeights
+from ..peft_weights import TORCHAO, DropoutOptions, PeftWeights
 
 
 class UniLoraOptions(DropoutOptions):
@@ -31,6 +31,7 @@ class UniLora(PeftWeights[UniLoraOptions]):
     config = UniLoraOptions
     learning_rate = 5e-2
     peft_class = "UniLoraConfig"
+    quantized = TORCHAO
     rank_option = "r"
     on_meta = False
     peft_names = {"size": "theta_d_length"}  # noqa: RUF012

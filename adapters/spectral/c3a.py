@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ..peft_weights import LayerOptions, PeftWeights
+from ..peft_weights import TORCHAO, LayerOptions, PeftWeights
 
 if TYPE_CHECKING:
     from pefttools.deltas import DeltaKind
@@ -37,6 +37,7 @@ class C3A(PeftWeights[C3AOptions]):
     config = C3AOptions
     learning_rate = 1e-1
     peft_class = "C3AConfig"
+    quantized = TORCHAO
     # zeros: PEFT's default starts beside the base
     always = {"init_weights": True}  # noqa: RUF012
     divides = "block_size"

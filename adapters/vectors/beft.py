@@ -15,7 +15,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import Target
 from pefttools.sites import block_parts, match_modules, modules_at
 
-from ..peft_weights import LayerOptions, PeftWeights
+from ..peft_weights import TORCHAO, LayerOptions, PeftWeights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +41,7 @@ class BEFT(PeftWeights[BEFTOptions]):
     config = BEFTOptions
     learning_rate = 1e-2
     peft_class = "BeftConfig"
+    quantized = TORCHAO
 
     def sites(self, model: nn.Module, config: BEFTOptions, target: Target | None = None) -> list[str]:
         if config.targets:

@@ -56,7 +56,7 @@ class BaseVariant(ABC):
         Raises:
             ConfigError: the variant can't be planned for.
         """
-        raise ConfigError(f"memory can't be predicted for the base variant {self.name!r}: it has no stand-in")
+        raise ConfigError(f"the base variant {self.name!r} can't be planned: it has no stand-in without numbers")
 
     def after_load(self, model: nn.Module) -> None:
         """Mend what the loader leaves; does nothing by default."""

@@ -14,15 +14,30 @@ def quiet() -> Iterator[None]:
 
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
-    library = logging.getLogger("bitsandbytes")
-    before = library.level
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    library.setLevel(logging.ERROR)
     try:
-        yield
+        with _errors_alone("bitsandbytes"):
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_torchao() -> Iterator[None]:
+    """Without what torchao says, as it is imported, of kernels that other devices have."""
+    with _errors_alone("torchao"), _errors_alone("torch.utils._pytree"):
+        yield
+
+
+@contextlib.contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    library = logging.getLogger(name)
+    before = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
         library.setLevel(before)

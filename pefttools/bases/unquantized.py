@@ -51,12 +51,17 @@ def language_head(model: nn.Module) -> nn.Linear | None:
     return head if type(head) is nn.Linear else None
 
 
+def is_packed(weight: torch.Tensor) -> bool:
+    """Whether a weight is stored in few bits."""
+    return not weight.is_floating_point() or hasattr(weight, "__tensor_flatten__")
+
+
 def unquantized_bytes(model: nn.Module) -> int:
     """Size of a quantized model's frozen weights that are not stored in few bits; 0 of one that is not quantized."""
     frozen = {id(p): p for p in model.parameters() if not p.requires_grad}.values()
-    if all(p.is_floating_point() for p in frozen):
+    if not any(is_packed(p) for p in frozen):
         return 0
-    return sum(p.nbytes for p in frozen if p.is_floating_point())
+    return sum(p.nbytes for p in frozen if not is_packed(p))
 
 
 def _narrow(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,10 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
     from peft.utils.integrations import dequantize_module_weight
     from transformers.pytorch_utils import Conv1D
 
-    own = module._parameters.get("weight")
+    own: Any = module._parameters.get("weight")
+    if hasattr(own, "__tensor_flatten__"):  # torchao's, which PEFT takes for plain ones
+        plain: torch.Tensor = own.dequantize().detach()
+        return plain
     weight: torch.Tensor = dequantize_module_weight(module)
     # PEFT puts a copy of an int8 weight in its place, with which bitsandbytes begins anew and finds no scales.
     if own is not None:

@@ -117,11 +117,20 @@ class StorageCounter(Mode):
 def weights_of(model: nn.Module) -> Iterator[torch.Tensor]:
     """Parameters and buffers, with what quantized layers keep beside them."""
     for tensor in (*model.parameters(), *model.buffers()):
-        yield tensor
+        yield from _parts_of(tensor)
         state = getattr(tensor, "quant_state", None)
         yield from _tensors_of(state)
     for module in model.modules():
         yield from _tensors_of(getattr(module, "state", None))
+
+
+def _parts_of(tensor: Any) -> Iterator[torch.Tensor]:
+    """A tensor, or those that one of a class of its own is made of."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _parts_of(getattr(tensor, name))
+    else:
+        yield tensor
 
 
 def _tensors_of(state: Any) -> Iterator[torch.Tensor]:

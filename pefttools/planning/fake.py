@@ -129,6 +129,13 @@ def to_fake(model: nn.Module, mode: FakeTensorMode, device: torch.device) -> Non
     kept: list[Any] = []  # so that no id is given twice
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made and hasattr(tensor, "__tensor_flatten__"):  # of a class of its own, made of others
+            kept.append(tensor)
+            names, rest = tensor.__tensor_flatten__()
+            inner = {name: fake(getattr(tensor, name)) for name in names}
+            kind: Any = type(tensor)
+            whole = kind.__tensor_unflatten__(inner, rest, tensor.shape, tensor.stride())
+            made[id(tensor)] = nn.Parameter(whole, requires_grad=tensor.requires_grad)
         if id(tensor) not in made:
             kept.append(tensor)
             with mode:

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 import pefttools
 from pefttools.bases import locate_base
+from pefttools.bases.unquantized import is_packed
 from pefttools.deltas.weights import dense_weight
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.sites import is_linear
@@ -51,7 +52,7 @@ def check_dequantized(subject: Subject) -> Outcome:
     plain.autocast = None
     with torch.no_grad():
         for name, module in subject.model.transformer.named_modules():
-            if hasattr(module, "base_layer") or not is_linear(module) or module.weight.is_floating_point():
+            if hasattr(module, "base_layer") or not is_linear(module) or not is_packed(module.weight):
                 continue
             weight = dense_weight(module)
             layer: Any = plain.transformer.get_submodule(name)

@@ -103,6 +103,14 @@ def assert_alike(what: str, found: torch.Tensor, wanted: torch.Tensor, model: Tu
         raise DifferenceError(f"{what} is off by {off:.2e}, with logits up to {float(wanted.abs().max()):.2f}")
 
 
+def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two weights are the same, whatever number format they are stored in."""
+    parts = getattr(one, "__tensor_flatten__", None)
+    if parts is None:
+        return torch.equal(one.float(), other.float())
+    return all(same_numbers(getattr(one, name), getattr(other, name)) for name in parts()[0])
+
+
 def number_format(model: TunedModel) -> Any:
     """Number format of the base's hidden states; None: of a quantized base, its own."""
     return None if model.spec.variant.quantized else next(model.transformer.parameters()).dtype

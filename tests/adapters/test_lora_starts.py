@@ -116,11 +116,12 @@ def test_options_that_do_not_go_together(options: dict[str, Any], said: str, tin
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, **options)
 
 
-def test_loftq_gives_back_what_four_bits_round_off(tiny_bert: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["nf4", "hqq"])
+def test_loftq_gives_back_what_four_bits_round_off(variant: str, tiny_bert: str, tmp_path: Path) -> None:
     from pefttools.deltas.weights import dense_weight
 
     given: dict[str, Any] = {"task": MEAN, "labels": LABELS, "precision": "float32"}
-    model = pefttools.wrap(tiny_bert, "lora", variant="nf4", start="loftq", r=16, **given)
+    model = pefttools.wrap(tiny_bert, "lora", variant=variant, start="loftq", r=16, **given)
     whole = pefttools.wrap(tiny_bert, "untuned", **given).transformer
     errors = []
     for name, layer in model.transformer.named_modules():
@@ -135,7 +136,7 @@ def test_loftq_gives_back_what_four_bits_round_off(tiny_bert: str, tmp_path: Pat
     assert max(errors) < 0.9
     batch = _batch(model)
     wanted = whole(**batch).last_hidden_state
-    plain = pefttools.wrap(tiny_bert, "untuned", variant="nf4", **given).transformer
+    plain = pefttools.wrap(tiny_bert, "untuned", variant=variant, **given).transformer
     ours, theirs = (one(**batch).last_hidden_state - wanted for one in (model.transformer, plain))
     assert float(ours.norm()) < float(theirs.norm())
     pefttools.save(model, tmp_path / "artifact")
@@ -144,7 +145,9 @@ def test_loftq_gives_back_what_four_bits_round_off(tiny_bert: str, tmp_path: Pat
 
 
 def test_loftq_needs_four_bits(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match="makes up for what the base variant nf4 rounds off, and the base is float32"):
+    with pytest.raises(
+        ConfigError, match="what the 4 bits of the base variants nf4 and hqq round off, and the base is float32"
+    ):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, start="loftq")
 
 
