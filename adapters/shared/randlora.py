@@ -7,9 +7,15 @@ Albert et al.: RandLoRA: Full-rank parameter-efficient fine-tuning of large mode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
 from ..peft_weights import QUANTIZED, DropoutOptions, PeftWeights
+
+if TYPE_CHECKING:
+    from pefttools.deltas import DeltaKind
 
 
 class RandLoraOptions(DropoutOptions):
@@ -31,3 +37,12 @@ class RandLora(PeftWeights[RandLoraOptions]):
     peft_class = "RandLoraConfig"
     quantized = QUANTIZED
     conv1d = True
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        from pefttools.deltas import SharedBases
+
+        smaller, larger = sorted((layer.in_features, layer.out_features))
+        inner = layer.randlora_lambda[adapter] * layer.scaling[adapter]
+        a = layer.randlora_A[adapter][:, 0, :smaller]
+        b = layer.randlora_B[adapter][:larger, : inner.shape[1]].flatten(1)
+        return [SharedBases(a, b, inner, layer.randlora_gamma[adapter], layer.in_features == smaller)]

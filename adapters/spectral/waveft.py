@@ -7,6 +7,7 @@ Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets, https://a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -15,6 +16,8 @@ from ..peft_weights import QUANTIZED, LayerOptions, PeftWeights, shapes
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pefttools.deltas import DeltaKind
 
 
 class WaveFTOptions(LayerOptions):
@@ -41,3 +44,28 @@ class WaveFT(PeftWeights[WaveFTOptions]):
 
     def sizes(self, model: nn.Module, config: WaveFTOptions, names: list[str]) -> dict[str, Any]:
         return {"n": config.n or min(2592, *(inputs * outputs for inputs, outputs in shapes(model, names)))}
+
+    def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
+        import torch
+        from peft.tuners.waveft.constants import WAVELET_REDUCTIONS
+        from peft.tuners.waveft.wavelet import Wavelet
+
+        from pefttools.deltas import Wavelets
+
+        entries = layer.waveft_spectrum[adapter] * layer.waveft_scaling[adapter]
+        family = layer.waveft_wavelet_family[adapter]
+        shape = (layer.out_features, layer.in_features)
+        if not layer.waveft_use_idwt[adapter]:
+            return []
+        # PEFT puts the places of the weight in the middle of the coefficients.
+        padded = [size + more + (size + more) % 2 for size, more in zip(shape, WAVELET_REDUCTIONS[family], strict=True)]
+        offsets = torch.tensor([(more - size) // 2 for more, size in zip(padded, shape, strict=True)])
+        halves = torch.tensor(padded)[:, None] // 2
+        wavelet = Wavelet(family)
+        filters = torch.tensor([wavelet.rec_lo, wavelet.rec_hi]).to(entries)
+        places = layer.waveft_indices[adapter].cpu() + offsets[:, None]
+        # It takes the upper right quarter for what is high-pass along the rows, the lower left one along the columns.
+        high = places >= halves
+        mixed = high[0] != high[1]
+        places = torch.where(mixed, places + torch.where(high, -halves, halves), places)
+        return [Wavelets(places.int(), entries, filters, (padded[0], padded[1]), shape)]

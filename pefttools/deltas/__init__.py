@@ -11,10 +11,12 @@ from .replace import Replace
 from .rotations import PairRotation, Rotation
 from .rows import EmbeddingRows
 from .scales import InputScale, OutputScale, WeightScale
+from .shared_bases import SharedBases
 from .shared_low_rank import SharedLowRank
 from .sparse import Sparse, Spectrum
 from .structured import Circulant, Kronecker
 from .virtual import Prefix, Prompt, VirtualTokens
+from .wavelets import Wavelets
 
 __all__ = [
     "KINDS",
@@ -37,10 +39,12 @@ __all__ = [
     "Prompt",
     "Replace",
     "Rotation",
+    "SharedBases",
     "SharedLowRank",
     "SiteDelta",
     "Sparse",
     "Spectrum",
     "VirtualTokens",
+    "Wavelets",
     "WeightScale",
 ]

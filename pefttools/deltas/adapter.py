@@ -7,7 +7,7 @@ The order of the effects at a site, for an input ``x`` and the base module's wei
     y  = W x + b                         of other parameters, where Replace gives some
     y  = vectors[x]                      EmbeddingRows, for some tokens of an embedding
     y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm; NormFusedBottlenecks
-    y  = y + Dense(x) + LowRank(x)       and Sparse, Spectrum, Kronecker, SharedLowRank, ...
+    y  = y + Dense(x) + LowRank(x)       and Sparse, Spectrum, Wavelets, Kronecker, SharedLowRank, ...
     y  = WeightScale * (y - b) + b       DoRA's: the bias is not scaled
     y  = OutputScale * y                 IA3's: the bias is scaled too
     y  = first * y + second * swap(y)    PairRotation
@@ -33,16 +33,18 @@ from pefttools.deltas.replace import Replace
 from pefttools.deltas.rotations import PairRotation, Rotation
 from pefttools.deltas.rows import EmbeddingRows
 from pefttools.deltas.scales import InputScale, OutputScale, WeightScale
+from pefttools.deltas.shared_bases import SharedBases
 from pefttools.deltas.shared_low_rank import SharedLowRank
 from pefttools.deltas.sparse import Sparse, Spectrum
 from pefttools.deltas.structured import Circulant, Kronecker
 from pefttools.deltas.virtual import VirtualTokens
+from pefttools.deltas.wavelets import Wavelets
 
 #: every kind, in the order in which they act
 KINDS: tuple[type[DeltaKind], ...] = (
-    InputScale, Rotation, Replace, EmbeddingRows, Dense, Sparse, Spectrum, SharedLowRank, NormBottleneck,
-    NormFusedBottlenecks, LowRank, Kronecker, Circulant, WeightScale, OutputScale, PairRotation, Bias, Bottleneck,
-    FusedBottlenecks,
+    InputScale, Rotation, Replace, EmbeddingRows, Dense, Sparse, Spectrum, Wavelets, SharedLowRank, SharedBases,
+    NormBottleneck, NormFusedBottlenecks, LowRank, Kronecker, Circulant, WeightScale, OutputScale, PairRotation, Bias,
+    Bottleneck, FusedBottlenecks,
 )  # fmt: skip
 ORDER = {kind.name: position for position, kind in enumerate(KINDS)}
 

@@ -99,6 +99,7 @@ KINDS = {
     **{name: {"low_rank", "dense"} for name in ("peanut", "psoft")},
     **{name: {"sparse"} for name in ("shira", "supertuning")},
     **{name: {"shared_low_rank"} for name in ("vera", "pvera")},
+    "randlora": {"shared_bases"},
     "adamss": {"low_rank", "bias"},
     "boft": {"rotation", "weight_scale"},
     "c3a": {"circulant"},
@@ -107,7 +108,27 @@ KINDS = {
     "lokr": {"kronecker"},
     "oft": {"rotation"},
     "road": {"pair_rotation"},
+    "waveft": {"wavelets", "dense"},
 }
+
+
+@pytest.mark.parametrize("family", ["db1", "db3", "sym4", "coif2"])
+def test_few_wavelet_coefficients_are_kept_as_they_are(family: str, tiny_bert: str, tmp_path: Path) -> None:
+    """Whatever the wavelet, whose filters reach beyond the weight."""
+    model = _wrap(tiny_bert, {"name": "waveft", "n": 100, "family": family})
+    train_a_little(model, encoded_rows(model, None))
+    pefttools.save(model, tmp_path / "a")
+    base: Any = _wrap(tiny_bert, {"name": "untuned"}).transformer
+    spec = model.spec
+    found = spec.method.deltas(tmp_path / "a", base, spec.config, spec.target)
+    assert {kind for delta in found.sites.values() for kind in delta.kinds()} == {"wavelets"}
+    layers = dict(model.transformer.named_modules())
+    for site, delta in found.sites.items():
+        layer: Any = layers[f"base_model.model.{site}"]
+        plain = base.get_submodule(site)
+        change = layer.get_delta_weight("default").detach()
+        torch.testing.assert_close(weight_change(delta, plain.weight), change, atol=1e-5, rtol=1e-5)
+        assert float(change.abs().max()) > 1e-3
 
 
 def test_what_is_no_change_of_weights_is_refused_by_name(tiny_bert: str, tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from pefttools.deltas import (
     OutputScale,
     PairRotation,
     Rotation,
+    SharedBases,
     SharedLowRank,
     SiteDelta,
     Sparse,
     Spectrum,
+    Wavelets,
     WeightScale,
 )  # fmt: skip
 from pefttools.deltas.adapter import KINDS
@@ -34,6 +36,22 @@ from pefttools.pool.shared import SharedTensors
 from pefttools.pool.stack import Stack, TensorOptions
 
 Draw = Callable[..., torch.Tensor]
+
+
+def _wavelets(draw: Draw, a: int, b: int, c: int) -> tuple[DeltaKind, int, int]:
+    """With any filters of an even length; the weight is cut from the middle."""
+    length, sizes = 2 * c, (2 * a + 2 * c, 2 * b + 2 * c)
+    outputs, inputs = (max(1, size - length + 2 - (a + b) % 2) for size in sizes)
+    part = Wavelets(
+        _places(draw, *sizes), draw((sizes[0] * sizes[1] + 1) // 2), draw(2, length), sizes, (outputs, inputs)
+    )
+    return part, outputs, inputs
+
+
+def _bases(draw: Draw, a: int, b: int, c: int) -> tuple[DeltaKind, int, int]:
+    smaller, larger = sorted((a, b))
+    part = SharedBases(draw(c, smaller), draw(larger, 2 * c), draw(c, 2), draw(2, smaller), b == smaller)
+    return part, a, b
 
 
 def _places(draw: Draw, outputs: int, inputs: int) -> torch.Tensor:
@@ -57,6 +75,8 @@ MAKERS: dict[type[DeltaKind], Callable[[Draw, int, int, int], tuple[DeltaKind, i
     SharedLowRank: lambda draw, a, b, c: (SharedLowRank(draw(c, b), draw(a, c), draw(c), draw(a)), a, b),
     Sparse: lambda draw, a, b, c: (Sparse(_places(draw, a, b), draw((a * b + 1) // 2)), a, b),
     Spectrum: lambda draw, a, b, c: (Spectrum(_places(draw, a, b), draw((a * b + 1) // 2), (a, b)), a, b),
+    SharedBases: _bases,
+    Wavelets: _wavelets,
 }
 
 
