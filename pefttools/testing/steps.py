@@ -10,12 +10,16 @@ from pefttools.tasks.task import Example
 from pefttools.testing.subject import DifferenceError, same_numbers
 from pefttools.tuned import TunedModel
 
-#: that a method is trained for
-_STEPS = 3
 
+def train_a_little(model: TunedModel, examples: Sequence[Example], steps: int = 3, rate: float = 0.02) -> None:
+    """A few large steps, so that every part of the state is far from its start.
 
-def train_a_little(model: TunedModel, examples: Sequence[Example]) -> None:
-    """A few large steps, so that every part of the state is far from its start."""
+    Args:
+        model: to be trained.
+        examples: one batch, for every step the same.
+        steps: their number.
+        rate: the learning rate.
+    """
     method = model.spec.method
     if method.capabilities.trains == "nothing":
         return
@@ -26,15 +30,15 @@ def train_a_little(model: TunedModel, examples: Sequence[Example]) -> None:
         assert {p.dtype for p in trained} <= {torch.float32, torch.float64}, "what is trained must be float32"
     batch = model.spec.task.collate(examples, model.processor)
     labels = batch.pop("labels")
-    optimizer = torch.optim.AdamW(trained, lr=0.02)
+    optimizer = torch.optim.AdamW(trained, lr=rate)
     of_method = _of_method(model)
     moved = dict.fromkeys(of_method, False)
     if method.reads_rows(model.spec.config):
         method.prepare(model.transformer, model.spec.config, [lambda: model(**batch, targets=labels)])
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     model.train()
-    method.begin(model.transformer, model.spec.config, _STEPS)
-    for step in range(1, _STEPS + 1):
+    method.begin(model.transformer, model.spec.config, steps)
+    for step in range(1, steps + 1):
         loss = model(**batch, targets=labels)
         assert torch.isfinite(loss), "the loss is not finite"
         loss.backward()
