@@ -150,6 +150,12 @@ def _not_on(name: str, variant: str) -> bool:
     return False
 
 
+def _not_of(name: str, modality: str) -> bool:
+    """Whether a method refuses models that read something else than texts."""
+    can = methods.get(name).capabilities
+    return can.effect == "virtual_tokens" or (can.modalities is not None and modality not in can.modalities)
+
+
 #: of whose way into Whisper's encoder the most can go wrong
 ON_SOUNDS = ("lora", "bottleneck", "full")
 
@@ -162,7 +168,7 @@ def test_the_contract_on_sounds(name: str, variant: str, tiny_whisper: str, tmp_
         choice_of(name), base=tiny_whisper, folder=tmp_path, task={"name": "audio-classification", **options},
         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant,
     )  # fmt: skip
-    assert (model is None) == (methods.get(name).capabilities.effect == "virtual_tokens" or _not_on(name, variant))
+    assert (model is None) == (_not_of(name, "audio") or _not_on(name, variant))
 
 
 #: of encoders and decoders
@@ -177,7 +183,7 @@ def test_the_contract_on_pictures(name: str, variant: str, tiny_vit: str, tmp_pa
         choice_of(name), base=tiny_vit, folder=tmp_path, task={"name": "image-classification", "head": "mean"},
         rows=rows[:6], labels=["l0", "l1", "l2"], variant=variant,
     )  # fmt: skip
-    assert (model is None) == (methods.get(name).capabilities.effect == "virtual_tokens" or _not_on(name, variant))
+    assert (model is None) == (_not_of(name, "image") or _not_on(name, variant))
 
 
 @pytest.mark.parametrize("variant", ["float32", pytest.param("nf4", marks=pytest.mark.slow)])
@@ -189,7 +195,7 @@ def test_the_contract_on_pictures_and_texts(name: str, task: str, variant: str, 
         choice_of(name), base=tiny_clip, folder=tmp_path, task={"name": task, **options}, rows=rows[:6],
         labels=["l0", "l1", "l2"], variant=variant,
     )  # fmt: skip
-    assert (model is None) == (methods.get(name).capabilities.effect == "virtual_tokens" or _not_on(name, variant))
+    assert (model is None) == (_not_of(name, "image-text") or _not_on(name, variant))
 
 
 @pytest.mark.parametrize(
@@ -228,6 +234,10 @@ def test_the_contract_on_question_answering(name: str, head: str, variant: str, 
     given = {"base": tiny_bert, "folder": tmp_path, "variant": variant, **_of_windows(head)}
     if not can.all_inputs:
         with pytest.raises(ConfigError, match="drops token types"):
+            check_method(choice_of(name), **given)
+        return
+    if (why := _why_not(name, "bert", head, variant)) is not None and not _not_on(name, variant):
+        with pytest.raises(ConfigError, match=why):
             check_method(choice_of(name), **given)
         return
     model = check_method(choice_of(name), **given)
