@@ -54,7 +54,7 @@ class Bottlenecks(OwnMethod[ConfigT]):
         from .module import attach
 
         make = self.networks(config)
-        for place in places(model, config):
+        for place in places(model, config, self.name):
             attach(model, place, partial(make, place.inputs, place.outputs))
         train_heads(model, target)
         return model
@@ -63,7 +63,7 @@ class Bottlenecks(OwnMethod[ConfigT]):
         from pefttools.deltas import Bottleneck, NormBottleneck, SiteDelta
 
         found, known = {}, set[str]()
-        for place in places(model, config):
+        for place in places(model, config, self.name):
             name, kind = f"{place.name}.{CHILD}", NormBottleneck if place.norm else Bottleneck
             own = {full for full in state if full.startswith(f"{name}.")}
             if not own:  # see `added_later`

@@ -45,67 +45,72 @@ class Residual(NamedTuple):
     norm: bool
 
 
-def places(model: nn.Module, config: BottleneckConfig) -> list[Place]:
+def places(model: nn.Module, config: BottleneckConfig, method: str) -> list[Place]:
     """Where a placement's adapters stand.
+
+    Args:
+        model: the model.
+        config: the options.
+        method: name of the method that they are options of, for messages.
 
     Raises:
         TargetError: the options name what is not there, or do not go together.
     """
     if config.inputs and config.placement != "parallel":
-        raise TargetError("bottleneck.inputs is for the placement 'parallel' only")
+        raise TargetError(f"{method}.inputs is for the placement 'parallel' only")
     if config.placement == "parallel":
-        pairs = parallel_sites(model, config)
+        pairs = parallel_sites(model, config, method)
         return [Place(write, *linear_sizes(model, read, write), reads=read) for read, write in pairs]
     if config.placement == "pfeiffer":
-        return [Place(one.name, one.size, one.size, norm=one.norm) for one in residual_sites(model, config)]
-    sizes = {name: output_size(model.get_submodule(name)) for name in serial_sites(model, config)}
+        return [Place(one.name, one.size, one.size, norm=one.norm) for one in residual_sites(model, config, method)]
+    sizes = {name: output_size(model.get_submodule(name)) for name in serial_sites(model, config, method)}
     return [Place(name, size, size) for name, size in sizes.items()]
 
 
-def serial_sites(model: nn.Module, config: BottleneckConfig) -> list[str]:
+def serial_sites(model: nn.Module, config: BottleneckConfig, method: str) -> list[str]:
     """Linear layers that end a sub-layer."""
     if config.targets:
-        return match_modules(model, config.targets, option="bottleneck.targets")
+        return match_modules(model, config.targets, option=f"{method}.targets")
     parts = block_parts(model)
     names = modules_at(model, parts.feed_forward_output)
     if config.placement == "houlsby":
         names += [name for part in parts.attention_outputs for name in modules_at(model, part)]
-    return _from_layer(names, config.first_layer)
+    return _from_layer(names, config.first_layer, method)
 
 
-def parallel_sites(model: nn.Module, config: BottleneckConfig) -> list[tuple[str, str]]:
+def parallel_sites(model: nn.Module, config: BottleneckConfig, method: str) -> list[tuple[str, str]]:
     """Modules that are read, and those to whose output is added."""
     if bool(config.targets) != bool(config.inputs):
-        raise TargetError("bottleneck.targets and bottleneck.inputs go together for the placement 'parallel'")
+        raise TargetError(f"{method}.targets and {method}.inputs go together for the placement 'parallel'")
     if config.targets:
-        reads = match_modules(model, config.inputs, option="bottleneck.inputs")
-        writes = match_modules(model, config.targets, option="bottleneck.targets")
+        reads = match_modules(model, config.inputs, option=f"{method}.inputs")
+        writes = match_modules(model, config.targets, option=f"{method}.targets")
     else:
         parts = block_parts(model)
         reads, writes = (
-            _from_layer(modules_at(model, part), config.first_layer)
+            _from_layer(modules_at(model, part), config.first_layer, method)
             for part in (parts.feed_forward_input[0], parts.feed_forward_output)
         )
     if len(reads) != len(writes):
         raise TargetError(
-            f"bottleneck: {len(reads)} inputs for {len(writes)} targets",
+            f"{method}: {len(reads)} inputs for {len(writes)} targets",
             hint=f"inputs: {', '.join(reads[:4])}...; targets: {', '.join(writes[:4])}...",
         )
     return list(zip(reads, writes, strict=True))
 
 
-def residual_sites(model: nn.Module, config: BottleneckConfig) -> list[Residual]:
+def residual_sites(model: nn.Module, config: BottleneckConfig, method: str) -> list[Residual]:
     """Where each block's feed-forward output has been added to the residual."""
     if config.targets:
-        names = match_modules(model, config.targets, option="bottleneck.targets", linear_only=False)
-        return [_norm(model, name) for name in names]
+        names = match_modules(model, config.targets, option=f"{method}.targets", linear_only=False)
+        return [_norm(model, name, method) for name in names]
     parts, modules = block_parts(model), dict(model.named_modules())
     found = []
-    for name in _from_layer(modules_at(model, parts.feed_forward_output), config.first_layer):
+    for name in _from_layer(modules_at(model, parts.feed_forward_output), config.first_layer, method):
         block = name.removesuffix(f".{parts.feed_forward_output}")
         norm = f"{block}.{parts.final_norm}"
         if parts.final_norm is not None and norm in modules and _is_post_norm(model, block):
-            found.append(_norm(model, norm))
+            found.append(_norm(model, norm, method))
         else:
             size = output_size(model.get_submodule(name))
             found.append(Residual(block, size, norm=False))
@@ -117,12 +122,12 @@ def linear_sizes(model: nn.Module, read: str, write: str) -> tuple[int, int]:
     return input_size(model.get_submodule(read)), output_size(model.get_submodule(write))
 
 
-def _norm(model: nn.Module, name: str) -> Residual:
+def _norm(model: nn.Module, name: str, method: str) -> Residual:
     module = model.get_submodule(name)
     weight = module._parameters.get("weight")
     if "norm" not in type(module).__name__.lower() or weight is None or weight.ndim != 1:
         raise TargetError(
-            f"bottleneck.targets: {name} is a {type(module).__name__}; for the placement 'pfeiffer' the targets are "
+            f"{method}.targets: {name} is a {type(module).__name__}; for the placement 'pfeiffer' the targets are "
             "the norms that end a block",
             hint="The placement 'feed-forward' takes linear layers.",
         )
@@ -139,7 +144,7 @@ def _is_post_norm(model: nn.Module, block: str) -> bool:
     return not any(name in ("layer_norm", "final_layer_norm") for name, _ in stack.named_children())
 
 
-def _from_layer(names: list[str], first: int) -> list[str]:
+def _from_layer(names: list[str], first: int, method: str) -> list[str]:
     """Of modules inside of blocks, those from a block on.
 
     Raises:
@@ -149,5 +154,5 @@ def _from_layer(names: list[str], first: int) -> list[str]:
         return names
     found = [name for name in names if int(next(part for part in name.split(".") if part.isdigit())) >= first]
     if not found:
-        raise TargetError(f"bottleneck.first_layer is {first}, and the model has no such block; the first one is 0")
+        raise TargetError(f"{method}.first_layer is {first}, and the model has no such block; the first one is 0")
     return found

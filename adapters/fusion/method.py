@@ -55,7 +55,7 @@ class AdapterFusion(OwnMethod[FusionOptions]):
         from ..bottleneck.module import attach
         from .module import copy_adapters, make
 
-        found = places(model, config.fused[0])
+        found = places(model, config.fused[0], self.name)
         for place in found:
             attach(model, place, partial(make, place, config), CHILD)
         if config.adapters:
@@ -90,7 +90,7 @@ class AdapterFusion(OwnMethod[FusionOptions]):
         from pefttools.deltas import Bottleneck, FusedBottlenecks, NormFusedBottlenecks, SiteDelta
 
         found = {}
-        for place in places(model, config.fused[0]):
+        for place in places(model, config.fused[0], self.name):
             prefix = f"{place.name}.{CHILD}."
             own = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
             kind = NormFusedBottlenecks if place.norm else FusedBottlenecks

@@ -117,3 +117,8 @@ def test_partial_trains_the_last_blocks(tiny_bert: str, tiny_t5: str) -> None:
 def test_reft_layers_that_are_not_there(tiny_bert: str) -> None:
     with pytest.raises(TargetError, match="there is no block 5; there are 2"):
         _wrap(tiny_bert, {"name": "reft", "layers": [0, 5]})
+
+
+def test_compacter_names_its_own_options(tiny_bert: str) -> None:
+    with pytest.raises(TargetError, match=r"compacter\.first_layer is 2, and the model has no such block"):
+        _wrap(tiny_bert, {"name": "compacter", "first_layer": 2})
