@@ -179,7 +179,7 @@ def test_a_method_without_deltas_is_refused_by_name(tiny_bert: str, tmp_path: ob
     assert pool.resident == []
 
 
-@pytest.mark.parametrize("variant", ["int8", "nf4"])
+@pytest.mark.parametrize("variant", ["int8", "nf4", "hqq", "torchao-int8"])
 @pytest.mark.parametrize(("fixture", "head"), [("tiny_bert", "mean"), ("tiny_bert", "model"), ("tiny_llama", "lm")])
 def test_a_neighbour_changes_no_bit_on_a_quantized_base(
     fixture: str, head: str, variant: str, artifact: Make, request: pytest.FixtureRequest
