@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from pefttools.bases.unquantized import is_packed
+
 
 def keep_less(model: nn.Module) -> None:
     """Let PEFT's LoRA layers on linear layers train by the functions of this file.
@@ -46,7 +48,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
     rate = float(dropout.p) if isinstance(dropout, nn.Dropout) and layer.training else 0.0
     base, scale = layer.base_layer, float(layer.scaling[name])
     cast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
-    plain_numbers = type(base) is nn.Linear and type(base.weight) is nn.Parameter
+    plain_numbers = type(base) is nn.Linear and not is_packed(base.weight)
     if plain_numbers and not any(p.requires_grad for p in base.parameters()):
         result = _Linear.apply(x, base.weight, base.bias, a, b, scale, rate, cast)  # type: ignore[no-untyped-call]
     else:

@@ -59,7 +59,6 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
     counter = StorageCounter(DEVICE, where=lambda: place.now, granularity=device.granularity)
     for tensor in weights_of(model):
         counter.track(tensor, "weights")
-    gc.collect()
     collecting = gc.isenabled()
     gc.disable()
     gc.freeze()  # what is there already need not be looked at again and again
