@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+import pefttools
 from pefttools.adapters.head import HeadOnly
 from pefttools.adapters.lora import Lora
-from pefttools.bases import variants
+from pefttools.bases import BaseVariant, variants
 from pefttools.bases.builtin import Float32
 from pefttools.deltas import AdapterDeltas, LowRank, SiteDelta
+from pefttools.errors import ConfigError
 from pefttools.methods import Method, methods
 from pefttools.testing import check_method, check_variant
 
@@ -115,3 +117,22 @@ def test_a_variant_that_drifts_is_found_out(tiny_bert: str, tmp_path: Path) -> N
             check_variant("loose", base=tiny_bert, folder=tmp_path)
     finally:
         variants.unregister("loose")
+
+
+def test_a_variant_that_can_not_be_planned_is_trained_all_the_same(tiny_bert: str, tmp_path: Path) -> None:
+    """It needs no stand-in: then nothing is known of it before it is loaded."""
+
+    class Plain(BaseVariant):
+        name = "plain"
+        summary = "float32, without a stand-in"
+
+        def load_arguments(self, keep: list[str], stored: torch.dtype) -> dict[str, Any]:
+            return {"dtype": torch.float32}
+
+    variants.register("plain")(Plain)
+    try:
+        assert check_variant("plain", base=tiny_bert, folder=tmp_path) is not None
+        with pytest.raises(ConfigError, match="the base variant 'plain' can't be planned"):
+            pefttools.plan(tiny_bert, methods=["lora"], variants=["plain"])
+    finally:
+        variants.unregister("plain")
