@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pefttools.methods import Capabilities
+
 from ..peft_weights import DropoutOptions, PeftWeights
 
 
@@ -26,6 +28,8 @@ class FRoD(PeftWeights[FRoDOptions]):
     summary = "sparse rotations in a basis that layers share"
     paper = "https://doi.org/10.1609/aaai.v40i31.39813"
     config = FRoDOptions
+    # Its basis may be so ill-conditioned that of weights in 16 bits another one comes out elsewhere.
+    capabilities = Capabilities(effect="weights", variants=frozenset({"float32"}), deltas=True)
     learning_rate = 2.5e-3
     peft_class = "FrodConfig"
     needs_weights = True

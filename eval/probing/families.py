@@ -5,6 +5,7 @@ They need no download: the tokenizer knows the words that probes read, and pictu
 
 from __future__ import annotations
 
+import re
 import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -214,14 +215,20 @@ def rows_of(modality: str, folder: Path) -> list[dict[str, Any]] | None:
     return _sounds(folder) if modality == "audio" else None
 
 
+#: weights that choose experts: decidedly, else rounding alone sends a token to others
+_ROUTER = re.compile(r"\.(gate|router)\.weight$")
+
+
 def spread(model: Any) -> None:
     """Give a model random weights large enough that every part of it has an effect that can be seen."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if _ROUTER.search(name):
+                parameter.normal_(std=3.0, generator=generator)
+            elif parameter.ndim > 1:
                 parameter.normal_(std=0.1, generator=generator)
             else:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)

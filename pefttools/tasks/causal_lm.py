@@ -155,7 +155,8 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         if not self._wants_packing(model):
             return None
         if model not in self._padded:
-            self._padded[model] = enable(model.transformer, exact=not model.quantized)
+            with model.precision():
+                self._padded[model] = enable(model.transformer, exact=not model.quantized)
         return self._padded[model]
 
     def _wants_packing(self, model: Model) -> bool:

@@ -35,7 +35,7 @@ def check_packed(subject: Subject) -> Outcome:
         return Outcome("not tried", "it trains nothing")
     padded = gradients_on(model, task.collate(subject.examples, model.processor), dropout=False)
     packed = gradients_on(model, without_padding(subject.examples), dropout=False)
-    assert_same_gradients("packing", packed, padded)
+    assert_same_gradients("packing", packed, padded, model)
     return WORKS
 
 
@@ -97,5 +97,5 @@ def check_compiled(subject: Subject) -> Outcome:
         compiled = gradients_of(again, subject.examples, dropout=False)
     finally:
         torch.compiler.reset()
-    assert_same_gradients("torch.compile", compiled, eager)
+    assert_same_gradients("torch.compile", compiled, eager, subject.model)
     return WORKS

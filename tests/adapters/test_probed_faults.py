@@ -103,10 +103,10 @@ def test_layers_that_take_no_inputs_of_four_dimensions_are_refused(name: str, tm
 
 
 def test_an_export_reads_the_change_where_it_was_trained(tiny_bert: str, tmp_path: Path) -> None:
-    """FRoD's change is made of the base's own numbers, which are others in bfloat16."""
+    """AdaMSS's change is made of the base's own numbers, which are others in bfloat16."""
     task = {"name": "sequence-classification", "head": "mean"}
     subject = trained_subject(
-        "frod", base=tiny_bert, folder=tmp_path, task=task, labels=["a", "b", "c"], variant="bfloat16"
+        "adamss", base=tiny_bert, folder=tmp_path, task=task, labels=["a", "b", "c"], variant="bfloat16"
     )
     assert check_exported(subject).status == "works"
 
@@ -138,3 +138,32 @@ def test_an_int8_layer_runs_on_after_its_weight_was_read(tiny_gpt2: str) -> None
     weights = [dense_weight(layer) for layer in layers]
     assert layers and torch.equal(model.run_batch(dict(batch)), before)
     assert all(torch.equal(dense_weight(layer), weight) for layer, weight in zip(layers, weights, strict=True))
+
+
+def test_a_norm_in_float32_on_a_base_in_bfloat16_does_not_stop_packing(tiny_llama: str) -> None:
+    """Whether texts may share a row is tried in the precision that the training has."""
+    model = pefttools.wrap(tiny_llama, "ln_tuning", task="causal-lm", variant="bfloat16")
+    assert model.spec.task.why_padded(model) is None
+    assert model.spec.task.packs(model)
+
+
+def test_frod_is_refused_where_its_basis_would_be_another_one_elsewhere(tiny_llama: str) -> None:
+    with pytest.raises(ConfigError, match="'frod' can't be used on the base variant 'bfloat16'"):
+        pefttools.wrap(tiny_llama, "frod", task="causal-lm", variant="bfloat16")
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_two_continuations_may_part_at_a_tie_alone(kind: torch.dtype, tiny_llama: str) -> None:
+    """What is as likely but for rounding may be chosen either way; what is not may not."""
+    from pefttools.testing.writing import _tied
+
+    variant = "float32" if kind == torch.float32 else "bfloat16"
+    model = pefttools.wrap(tiny_llama, "lora", task="causal-lm", variant=variant, precision="float32")
+    ids = torch.tensor([[5, 6, 7]])
+    order = model.run_batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)})[0, -1].argsort()
+    best, worst = int(order[-1]), int(order[0])
+    assert not _tied(model, [5, 6, 7], [best, 1], [worst, 1])
+    with torch.no_grad():
+        head = model.transformer.get_output_embeddings().weight  # type: ignore[operator]
+        head[worst] = head[best]
+    assert _tied(model, [5, 6, 7], [best, 1], [worst, 1])
