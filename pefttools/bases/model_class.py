@@ -23,10 +23,13 @@ MODALITIES = {**_INPUTS, "pixel_values": "image"}
 
 
 def kept(model: nn.Module) -> list[str]:
-    """Linear layers that no quantization may touch: heads, and whatever is not part of the backbone."""
-    from pefttools.sites import block_linear, is_linear
+    """Linear layers that no quantization may touch: heads, what is not part of the backbone, and what is only read.
 
-    inside = set(block_linear(model))
+    A mixer of a state-space model takes the weights of some of its layers for numbers, without calling the layers.
+    """
+    from pefttools.sites import block_linear, is_linear, read_past
+
+    inside = set(block_linear(model)) - read_past(model)
     return [name for name, module in model.named_modules() if is_linear(module) and name not in inside]
 
 

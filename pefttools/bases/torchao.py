@@ -49,6 +49,14 @@ class _TorchAo(BaseVariant):
         from torch import nn
         from transformers.quantizers.auto import AutoHfQuantizer
 
+        try:
+            model.get_input_embeddings()  # type: ignore[operator]
+        except NotImplementedError as error:
+            raise ConfigError(
+                f"the base variant {self.name!r} can't be used on a {type(model).__name__}: transformers does not find "
+                "its embeddings, which it must not pack",
+                hint="Choose int8 or nf4, by bitsandbytes.",
+            ) from error
         model.to(stored)
         quantizer: Any = AutoHfQuantizer.from_config(self._described(keep), pre_quantized=False)
         quantizer.preprocess_model(model, device_map=None)

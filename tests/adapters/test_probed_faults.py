@@ -167,3 +167,27 @@ def test_two_continuations_may_part_at_a_tie_alone(kind: torch.dtype, tiny_llama
         head = model.transformer.get_output_embeddings().weight  # type: ignore[operator]
         head[worst] = head[best]
     assert _tied(model, [5, 6, 7], [best, 1], [worst, 1])
+
+
+@pytest.mark.parametrize("variant", ["int8", "nf4", "hqq", "torchao-int8"])
+def test_layers_that_a_mixer_only_reads_are_not_packed(variant: str, tmp_path: Path) -> None:
+    """It would take packed bytes for numbers."""
+    from pefttools.bases.unquantized import is_packed
+    from pefttools.eval.probing.families import make_bench
+
+    base = make_bench("mamba", tmp_path).base
+    model = pefttools.wrap(base, "lora", task="causal-lm", variant=variant, precision="float32")
+    packed = {
+        name.split(".mixer.")[1].split(".")[0]
+        for name, module in model.transformer.named_modules()
+        if ".mixer." in name and is_packed(getattr(module, "weight", torch.zeros(0)))
+    }
+    assert packed == {"in_proj"}
+    batch = dict(model.tokenizer(["a short text"], return_tensors="pt"))
+    assert model.run_batch(batch).isfinite().all()
+
+
+@pytest.mark.parametrize("variant", ["hqq", "torchao-int8"])
+def test_a_model_whose_embeddings_are_not_found_is_refused_before_loading(variant: str, tiny_clip: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{variant}' can't be used on a CLIPModel: transformers does not find"):
+        pefttools.wrap(tiny_clip, "lora", task={"name": "image-text-retrieval"}, variant=variant)
