@@ -82,14 +82,14 @@ class PeftMethod(Method[ConfigT]):
             wrapped: nn.Module = peft.PeftModel.from_pretrained(
                 model, str(folder), adapter_name=self.adapter, config=self.stored_config(model, folder)
             )
+        found = peft.get_peft_model_state_dict(
+            wrapped, self._state(wrapped), adapter_name=self.adapter, save_embedding_layers=False
+        )
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        expected = {
-            name: tuple(tensor.shape)
-            for name, tensor in peft.get_peft_model_state_dict(
-                wrapped, self._state(wrapped), adapter_name=self.adapter, save_embedding_layers=False
-            ).items()
-        }
+            expected = {name: tuple(tensor.shape) for name, tensor in found.items()}
+            if stored == expected:
+                _unrounded(wrapped, found, file)
         if stored != expected:
             unlike = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
             raise ArtifactError(
@@ -147,6 +147,23 @@ class PeftMethod(Method[ConfigT]):
         _keep_trained_heads(model)
         merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return merged
+
+
+def _unrounded(model: nn.Module, state: dict[str, Tensor], file: Any) -> None:
+    """Take anew, in float32 as they were trained, what PEFT has rounded to the number format of a base in 16 bits.
+
+    Args:
+        model: wrapped and loaded by PEFT.
+        state: the adapter's tensors, which share their storage with the model's parameters.
+        file: where they are stored.
+    """
+    import torch
+
+    names = {tensor.data_ptr(): name for name, tensor in state.items() if tensor.numel() and not tensor.is_meta}
+    for parameter in model.parameters():
+        name = names.get(parameter.data_ptr())
+        if name is not None and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = file.get_tensor(name).to(parameter.device, torch.float32)
 
 
 @contextmanager

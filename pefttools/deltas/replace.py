@@ -14,6 +14,8 @@ from torch import nn
 from pefttools.deltas.kind import DeltaKind
 from pefttools.errors import ConfigError
 
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class Replace(DeltaKind):
@@ -51,19 +53,32 @@ class Replace(DeltaKind):
         )
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        other = twin(module, self.parameters)
-        return lambda x, y: other(x)
+        # What was trained in float32 is not rounded to a base's 16 bits, in which small changes of a norm are lost.
+        wide = {name: p.float() for name, p in module._parameters.items() if p is not None and p.dtype in SIXTEEN_BITS}
+        other = twin(module, {**wide, **self.parameters}, keep=bool(wide))
+
+        def put(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = other(x.float() if wide and x.is_floating_point() else x)
+            return found.to(y.dtype)
+
+        return put
 
 
-def twin(module: nn.Module, parameters: Mapping[str, torch.Tensor]) -> nn.Module:
+def twin(module: nn.Module, parameters: Mapping[str, torch.Tensor], *, keep: bool = False) -> nn.Module:
     """A module without hooks that shares everything with another but the parameters that are given.
 
     The module itself is never given other parameters, not even for a moment: another thread may be reading it.
+
+    Args:
+        module: the module.
+        parameters: in place of its own.
+        keep: in the number format that they have; else in the module's.
     """
     other = copy.copy(module)
     other._parameters = dict(module._parameters)
     other._forward_hooks, other._forward_pre_hooks = OrderedDict(), OrderedDict()
     for name, value in parameters.items():
         own = module.get_parameter(name)
-        other._parameters[name] = nn.Parameter(value.to(own), requires_grad=False)
+        fitted = value.to(own.device, value.dtype if keep else own.dtype)
+        other._parameters[name] = nn.Parameter(fitted, requires_grad=False)
     return other

@@ -191,3 +191,33 @@ def test_layers_that_a_mixer_only_reads_are_not_packed(variant: str, tmp_path: P
 def test_a_model_whose_embeddings_are_not_found_is_refused_before_loading(variant: str, tiny_clip: str) -> None:
     with pytest.raises(ConfigError, match=rf"'{variant}' can't be used on a CLIPModel: transformers does not find"):
         pefttools.wrap(tiny_clip, "lora", task={"name": "image-text-retrieval"}, variant=variant)
+
+
+def test_a_norm_trained_in_float32_is_not_rounded_on_a_base_in_16_bits(tiny_llama: str, tmp_path: Path) -> None:
+    """Near one, bfloat16 knows no number between 1 and 1.0078: most of what a norm learns would be lost."""
+    model = pefttools.wrap(tiny_llama, "ln_tuning", task="causal-lm", variant="bfloat16")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.linspace(0.0005, 0.003, parameter.numel()))
+    pefttools.save(model, tmp_path / "artifact")
+    loaded = dict(pefttools.load(tmp_path / "artifact").named_parameters())
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    for name, parameter in trained.items():
+        assert torch.equal(loaded[name], parameter), name
+
+
+def test_a_replaced_norm_is_not_rounded_in_a_pool_either() -> None:
+    from pefttools.deltas import Replace
+
+    generator = torch.Generator().manual_seed(0)
+    norm = torch.nn.LayerNorm(64).bfloat16()
+    weight = 1 + 0.003 * torch.randn(64, generator=generator)
+    x = torch.randn(2, 5, 64, generator=generator).bfloat16()
+    found = Replace({"weight": weight}).alone(norm)(x, norm(x))
+    exact = torch.nn.functional.layer_norm(x.float(), (64,), weight, norm.bias.float())
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, exact.bfloat16())
+    rounded = torch.nn.functional.layer_norm(x.float(), (64,), weight.bfloat16().float(), norm.bias.float())
+    assert not torch.equal(found, rounded.bfloat16())
