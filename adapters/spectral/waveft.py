@@ -62,7 +62,7 @@ class WaveFT(PeftWeights[WaveFTOptions]):
         offsets = torch.tensor([(more - size) // 2 for more, size in zip(padded, shape, strict=True)])
         halves = torch.tensor(padded)[:, None] // 2
         wavelet = Wavelet(family)
-        filters = torch.tensor([wavelet.rec_lo, wavelet.rec_hi]).to(entries)
+        filters = torch.tensor([wavelet.rec_lo, wavelet.rec_hi], dtype=entries.dtype, device=entries.device)
         places = layer.waveft_indices[adapter].cpu() + offsets[:, None]
         # It takes the upper right quarter for what is high-pass along the rows, the lower left one along the columns.
         high = places >= halves
