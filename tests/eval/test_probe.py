@@ -103,6 +103,7 @@ def test_a_second_run_tries_nothing_again(seen: tuple[Path, ProbeTable], monkeyp
     assert ProbeTable.read(folder / FILE) == again
 
 
+@pytest.mark.slow  # CI's slice runs several processes too
 def test_several_processes_end(tmp_path: Path) -> None:
     """Each has one of its own beside it, which must not outlive it."""
     program = f"""

@@ -158,6 +158,7 @@ def test_listing_and_schema() -> None:
         "bfloat16",
         "int8",
         "nf4",
+        "torchao-int8",
     }
     assert "sequence-classification" in _run("tasks").stdout
     schema = json.loads(_run("schema").stdout)

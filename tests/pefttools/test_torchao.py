@@ -24,7 +24,14 @@ BYTES = {"torchao-int8": 1 + 4 / 64, "hqq": 0.5 + 4 / 64}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("method", ["ia3", "prefix", "bottleneck", "oft", {"name": "lora", "start": "mica"}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "oft",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("ia3", "prefix", "bottleneck")),
+        pytest.param({"name": "lora", "start": "mica"}, marks=pytest.mark.slow),
+    ],
+)
 def test_other_methods(variant: str, method: Any, tiny_bert: str, tmp_path: Path) -> None:
     assert check_method(method, base=tiny_bert, folder=tmp_path, variant=variant) is not None
 

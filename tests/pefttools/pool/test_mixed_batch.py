@@ -155,7 +155,11 @@ def test_generated_tokens(
 @pytest.mark.parametrize("share", [CORE_ONLY, *(pytest.param(one, marks=pytest.mark.slow) for one in range(3))])
 def test_float64_is_exact(share: int, tiny_llama: str, artifact: Make) -> None:
     """But for methods that compute a part of what they do in float32 whatever they are told."""
-    chosen = [one for one in _adapters("model", "tiny_llama", 2, share) if one[0] not in ("adamss", "c3a", "deft", "fourierft")]
+    chosen = [
+        one
+        for one in _adapters("model", "tiny_llama", 2, share)
+        if one[0] not in ("adamss", "c3a", "deft", "fourierft")
+    ]
     pool = pefttools.AdapterPool(tiny_llama, dtype=torch.float64)
     for method, number in chosen:
         pool.load(f"{method}-{number}", artifact(tiny_llama, "model", method, number))
