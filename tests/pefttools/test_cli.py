@@ -159,6 +159,7 @@ def test_listing_and_schema() -> None:
         "int8",
         "nf4",
         "torchao-int8",
+        "hqq",
     }
     assert "sequence-classification" in _run("tasks").stdout
     schema = json.loads(_run("schema").stdout)
