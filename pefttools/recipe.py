@@ -175,8 +175,10 @@ def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
                 meant = f"did you mean {' or '.join(near)}? " if near else ""
                 hints.append(f"{place}: {meant}known are {', '.join(sorted(known))}.")
             else:
+                said = problem["msg"].removeprefix("Value error, ")
                 given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
-                lines.append(f"{place}: {problem['msg']}{given}")
+                # What is wrong with several fields together names them itself.
+                lines.append(f"{place}: {said}{given}" if place else said)
         raise ConfigError(f"{where}: " + "; ".join(lines), hint=" ".join(hints) or None) from error
 
 

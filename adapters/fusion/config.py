@@ -12,6 +12,7 @@ from pefttools.methods import MethodConfig
 
 from ..bottleneck import BottleneckAdapters, BottleneckConfig
 
+_FEWEST = 2
 #: which of an adapter's options all that are fused must have in common: those that decide where they stand
 _ALIKE = ("placement", "first_layer", "targets", "inputs")
 
@@ -29,7 +30,7 @@ class FusionOptions(MethodConfig):
         default_factory=list, description="folders of the saved bottleneck adapters, all in one placement"
     )
     fused: list[FusedAdapter] = Field(
-        min_length=2,
+        min_length=_FEWEST,
         description="what an artifact says of them; read from `adapters`. Given alone, it stands for untrained ones",
     )
     values: bool = Field(True, description="the values are trained too; False: only how much of each adapter is added")
@@ -40,11 +41,11 @@ class FusionOptions(MethodConfig):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not given.get("adapters"):
+        if not isinstance(given, dict) or (given.get("fused") and not given.get("adapters")):
             return given
-        folders = given["adapters"]
-        if not isinstance(folders, list | tuple):
-            raise ValueError("adapters is a list of folders")
+        folders = given.get("adapters")
+        if not isinstance(folders, list | tuple) or len(folders) < _FEWEST:
+            raise ValueError("adapters names the folders of two or more saved bottleneck adapters")
         return {**given, "fused": [described(Path(folder)) for folder in folders]}
 
     @model_validator(mode="after")
