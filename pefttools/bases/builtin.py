@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +78,7 @@ class _BitsAndBytes(BaseVariant):
 
     def after_load(self, model: nn.Module) -> None:
         from pefttools.bases.own_linear import quantize
-        from pefttools.bases.unquantized import settle
+        from pefttools.bases.unquantized import settle, warn_of_fused
 
         quantize(model, self.config([]))
         kind = self.layer_kind()
@@ -94,18 +93,7 @@ class _BitsAndBytes(BaseVariant):
         settle(model)
         for layer in layers:
             self.settle_layer(layer)
-        self._warn_of_fused(model)
-
-    def _warn_of_fused(self, model: nn.Module) -> None:
-        """Say what is left whole of weights that would make most of the saving: bitsandbytes knows no fused ones."""
-        fused = {name: p for name, p in model.named_parameters() if p.ndim > 2 and p.is_floating_point()}
-        if fused:
-            size, formats = sum(p.nbytes for p in fused.values()), {str(p.dtype)[6:] for p in fused.values()}
-            warnings.warn(
-                f"the base variant {self.name!r} leaves {size / 1e9:.3g} GB in {' and '.join(sorted(formats))}, in "
-                f"weights that bitsandbytes can't store in fewer bits, such as {next(iter(fused))}",
-                stacklevel=2,
-            )
+        warn_of_fused(model, self.name, "bitsandbytes")
 
     def quantize_more(self, model: nn.Module) -> None:
         """Quantize weights that are in no linear layer; does nothing by default."""

@@ -69,12 +69,13 @@ class _TorchAo(BaseVariant):
         self._layers(model)
 
     def after_load(self, model: nn.Module) -> None:
-        from pefttools.bases.unquantized import settle
+        from pefttools.bases.unquantized import settle, warn_of_fused
 
         layers = self._layers(model)
         for layer in layers:
             self.settle_layer(layer)
         settle(model)
+        warn_of_fused(model, self.name, "torchao")
 
     def _layers(self, model: nn.Module) -> list[nn.Module]:
         """The layers that are packed.

@@ -6,6 +6,7 @@ hidden states change their number format. What is small (norms, biases, routers)
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -42,6 +43,24 @@ def settle(model: nn.Module) -> None:
             tensor.data = tensor.data.float()
     for module in model.modules():
         _say_float32(module)
+
+
+def warn_of_fused(model: nn.Module, variant: str, library: str) -> None:
+    """Say what is left whole of weights that would make most of the saving: no library packs fused ones.
+
+    Args:
+        model: quantized already.
+        variant: name of the variant, for the message.
+        library: that packs the weights of linear layers.
+    """
+    fused = {name: p for name, p in model.named_parameters() if p.ndim > 2 and p.is_floating_point()}
+    if fused:
+        size, formats = sum(p.nbytes for p in fused.values()), {str(p.dtype)[6:] for p in fused.values()}
+        warnings.warn(
+            f"the base variant {variant!r} leaves {size / 1e9:.3g} GB in {' and '.join(sorted(formats))}, in "
+            f"weights that {library} can't store in fewer bits, such as {next(iter(fused))}",
+            stacklevel=3,
+        )
 
 
 def language_head(model: nn.Module) -> nn.Linear | None:

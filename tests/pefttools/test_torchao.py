@@ -111,3 +111,12 @@ def test_it_says_what_is_missing(tiny_bert: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match="needs torchao, which is not installed") as error:
         pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], variant="hqq")
     assert "pip install 'pefttools[torchao]'" in str(error.value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_says_what_it_leaves_whole(variant: str, tmp_path: Path) -> None:
+    from pefttools.eval.probing.families import make_bench
+
+    base = make_bench("mixtral", tmp_path).base
+    with pytest.warns(UserWarning, match=rf"'{variant}' leaves .* GB in float32, in weights that torchao can't store"):
+        pefttools.wrap(base, "bottleneck", task={"name": "causal-lm"}, variant=variant)
