@@ -119,4 +119,4 @@ def test_it_says_what_it_leaves_whole(variant: str, tmp_path: Path) -> None:
 
     base = make_bench("mixtral", tmp_path).base
     with pytest.warns(UserWarning, match=rf"'{variant}' leaves .* GB in float32, in weights that torchao can't store"):
-        pefttools.wrap(base, "bottleneck", task={"name": "causal-lm"}, variant=variant)
+        pefttools.wrap(base, "prompt", task={"name": "causal-lm"}, variant=variant)
