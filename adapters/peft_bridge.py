@@ -159,10 +159,12 @@ def _unrounded(model: nn.Module, state: dict[str, Tensor], file: Any) -> None:
     """
     import torch
 
+    from pefttools.bases.unquantized import SIXTEEN_BITS
+
     names = {tensor.data_ptr(): name for name, tensor in state.items() if tensor.numel() and not tensor.is_meta}
     for parameter in model.parameters():
         name = names.get(parameter.data_ptr())
-        if name is not None and parameter.dtype in (torch.bfloat16, torch.float16):
+        if name is not None and parameter.dtype in SIXTEEN_BITS:
             parameter.data = file.get_tensor(name).to(parameter.device, torch.float32)
 
 

@@ -227,7 +227,7 @@ def spread(model: Any) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if _ROUTER.search(name):
-                parameter.normal_(std=3.0, generator=generator)
+                parameter.normal_(std=1.0, generator=generator)
             elif parameter.ndim > 1:
                 parameter.normal_(std=0.1, generator=generator)
             else:

@@ -14,7 +14,8 @@ from torch import nn
 
 from pefttools.bases.experts import compute_as_stored, expert_weights
 
-_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+#: number formats of half the size of float32
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 
 def settle(model: nn.Module) -> None:
@@ -25,21 +26,21 @@ def settle(model: nn.Module) -> None:
     """
     kept: set[int] = set()
     for module in model.modules():
-        if isinstance(module, nn.Embedding) and module.weight.dtype in _SIXTEEN_BITS:
+        if isinstance(module, nn.Embedding) and module.weight.dtype in SIXTEEN_BITS:
             kept.add(id(module.weight))
             module.register_forward_hook(_widen)
     head = language_head(model)
-    if head is not None and head.weight.dtype in _SIXTEEN_BITS:
+    if head is not None and head.weight.dtype in SIXTEEN_BITS:
         kept.add(id(head.weight))
         head.register_forward_pre_hook(_narrow)
         head.register_forward_hook(_widen)
     for module, names in expert_weights(model):
         weights = [getattr(module, name) for name in names]
-        if all(weight.dtype in _SIXTEEN_BITS for weight in weights):
+        if all(weight.dtype in SIXTEEN_BITS for weight in weights):
             kept.update(map(id, weights))
             compute_as_stored(module, names)
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dtype in _SIXTEEN_BITS and id(tensor) not in kept:
+        if tensor.dtype in SIXTEEN_BITS and id(tensor) not in kept:
             tensor.data = tensor.data.float()
     for module in model.modules():
         _say_float32(module)
@@ -99,6 +100,6 @@ def _say_float32(module: nn.Module) -> None:
     from transformers import PreTrainedModel
 
     kind = type(module)
-    if isinstance(module, PreTrainedModel) and module.dtype in _SIXTEEN_BITS:
+    if isinstance(module, PreTrainedModel) and module.dtype in SIXTEEN_BITS:
         own = {"__module__": kind.__module__, "dtype": property(lambda _: torch.float32)}
         module.__class__ = type(kind.__name__, (kind,), own)

@@ -15,8 +15,28 @@ from pefttools.deltas.low_rank import LowRank, as_tokens
 Activation = Literal["relu", "gelu", "silu", "tanh", "identity"]
 
 
+class AfterSite(DeltaKind):
+    """One that is added to a module's output, made of that or of another site's input.
+
+    Attributes:
+        of_site: site whose input is read; None: this site's own output.
+    """
+
+    linear: ClassVar[bool] = False
+    reads_output: ClassVar[bool] = True
+
+    of_site: str | None
+
+    @property
+    def reads(self) -> str | None:
+        return self.of_site
+
+    def reading(self, site: str) -> Self:
+        return replace(self, of_site=site)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
-class Bottleneck(DeltaKind):
+class Bottleneck(AfterSite):
     """``y += up act(down y + down_bias) + up_bias``; a scale is folded into `up` and `up_bias`.
 
     Attributes:
@@ -29,8 +49,6 @@ class Bottleneck(DeltaKind):
     """
 
     name: ClassVar[str] = "bottleneck"
-    linear: ClassVar[bool] = False
-    reads_output: ClassVar[bool] = True
 
     down: torch.Tensor
     down_bias: torch.Tensor
@@ -42,13 +60,6 @@ class Bottleneck(DeltaKind):
     @property
     def size(self) -> int:
         return self.down.shape[0]
-
-    @property
-    def reads(self) -> str | None:
-        return self.of_site
-
-    def reading(self, site: str) -> Self:
-        return replace(self, of_site=site)
 
     def norm(self) -> float:
         return LowRank(self.down, self.up).norm()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from pefttools.deltas.bottleneck import Bottleneck, activate
-from pefttools.deltas.kind import DeltaKind
+from pefttools.deltas.bottleneck import AfterSite, Bottleneck, activate
 
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class FusedBottlenecks(DeltaKind):
+class FusedBottlenecks(AfterSite):
     """``y += sum of s_n value a_n(y)``, with weights from an attention.
 
     ``s`` is the softmax over n of ``(query y + query_bias) . (key a_n(y) + key_bias)``.
@@ -34,9 +33,7 @@ class FusedBottlenecks(DeltaKind):
     """
 
     name: ClassVar[str] = "fused_bottlenecks"
-    linear: ClassVar[bool] = False
     stacked: ClassVar[bool] = False
-    reads_output: ClassVar[bool] = True
 
     parts: dict[str, Bottleneck]
     query: torch.Tensor
@@ -45,13 +42,6 @@ class FusedBottlenecks(DeltaKind):
     key_bias: torch.Tensor
     value: torch.Tensor | None
     of_site: str | None = None
-
-    @property
-    def reads(self) -> str | None:
-        return self.of_site
-
-    def reading(self, site: str) -> Self:
-        return replace(self, of_site=site)
 
     def norm(self) -> float:
         return math.hypot(*(part.norm() for part in self.parts.values()))

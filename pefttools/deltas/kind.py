@@ -163,6 +163,20 @@ class DeltaKind(ABC):
         raise NotImplementedError
 
 
+class WeightChange(DeltaKind):
+    """One that is a change of the weight, kept in fewer numbers than that has."""
+
+    @abstractmethod
+    def dense(self) -> torch.Tensor:
+        """The change of the weight, ``[out, in]``."""
+
+    def norm(self) -> float:
+        return float(torch.linalg.vector_norm(self.dense()))
+
+    def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.dense().to(weight)
+
+
 def size_of(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -11,10 +11,9 @@ from typing import ClassVar, Self
 import torch
 from torch import nn
 
+from pefttools.bases.unquantized import SIXTEEN_BITS
 from pefttools.deltas.kind import DeltaKind
 from pefttools.errors import ConfigError
-
-SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)

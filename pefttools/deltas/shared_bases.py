@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pefttools.deltas.kind import DeltaKind
+from pefttools.deltas.kind import WeightChange
 
 
 @dataclass(frozen=True)
-class SharedBases(DeltaKind):
+class SharedBases(WeightChange):
     """``y += b (m x)`` or, where the layer has more inputs than outputs, ``y += m^T (b^T x)``.
 
     ``m [rank * bases, smaller]`` is made of the matrix ``a`` and the adapter's own factors:
@@ -41,15 +41,8 @@ class SharedBases(DeltaKind):
         return (self.inner[:, :, None] * self.a[:, None] * self.outer).flatten(0, 1)
 
     def dense(self) -> torch.Tensor:
-        """The change of the weight, ``[out, in]``."""
         change = self.b @ self._mixed()
         return change if self.narrow else change.T
-
-    def norm(self) -> float:
-        return float(torch.linalg.vector_norm(self.dense()))
-
-    def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + self.dense().to(weight)
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         own = self.to(next(module.parameters()).device)

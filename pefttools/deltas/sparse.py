@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pefttools.deltas.kind import DeltaKind
+from pefttools.deltas.kind import DeltaKind, WeightChange
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sparse(DeltaKind):
 
 
 @dataclass(frozen=True)
-class Spectrum(DeltaKind):
+class Spectrum(WeightChange):
     """``y += Re(IDFT(S)) x``, where few entries of the spectrum ``S [out, in]`` are not zero (FourierFT).
 
     Attributes:
@@ -65,17 +65,10 @@ class Spectrum(DeltaKind):
     shape: tuple[int, int]
 
     def dense(self) -> torch.Tensor:
-        """The change of the weight, ``[out, in]``."""
         rows, columns = self.places.long()
         spectrum = self.entries.new_zeros(self.shape).index_put((rows, columns), self.entries)
         change: torch.Tensor = torch.fft.ifft2(spectrum).real
         return change
-
-    def norm(self) -> float:
-        return float(torch.linalg.vector_norm(self.dense()))
-
-    def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + self.dense().to(weight)
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         device = next(module.parameters()).device

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn.functional import conv1d, conv_transpose1d, pad
 
-from pefttools.deltas.kind import DeltaKind
+from pefttools.deltas.kind import WeightChange
 
 
 @dataclass(frozen=True)
-class Wavelets(DeltaKind):
+class Wavelets(WeightChange):
     """``y += R_out S R_in^T x``, where few of the coefficients ``S`` are not zero and ``R`` is one level of synthesis.
 
     Of the coefficients of a side the first half belongs to the low-pass filter, the second to the high-pass one.
@@ -37,17 +37,10 @@ class Wavelets(DeltaKind):
     shape: tuple[int, int]
 
     def dense(self) -> torch.Tensor:
-        """The change of the weight, ``[out, in]``."""
         rows, columns = self.places.long()
         coefficients = self.entries.new_zeros(self.sizes).index_put((rows, columns), self.entries)
         down = self._synthesis(coefficients.T, self.shape[0]).T
         return self._synthesis(down, self.shape[1])
-
-    def norm(self) -> float:
-        return float(torch.linalg.vector_norm(self.dense()))
-
-    def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + self.dense().to(weight)
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         own = self.to(next(module.parameters()).device)

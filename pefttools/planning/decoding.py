@@ -24,8 +24,7 @@ def read_and_continue(
         _write_and_continue(read, step, batch, new_tokens)
         return
     output = read(**batch, use_cache=True, logits_to_keep=1)
-    # A state-space model keeps a state in the place of keys and values, under another name.
-    name = "past_key_values" if hasattr(output, "past_key_values") else "cache_params"
+    name = _cache_name(output)
     cache, scores = _scores(output)
     del output
     if new_tokens < 2:
@@ -55,10 +54,14 @@ def _write_and_continue(
     del scores
 
 
+def _cache_name(output: Any) -> str:
+    """A state-space model keeps a state in the place of keys and values, under another name."""
+    return "past_key_values" if hasattr(output, "past_key_values") else "cache_params"
+
+
 def _scores(output: Any) -> tuple[Any, torch.Tensor]:
     """The cache, and what the next tokens are chosen by: a copy in float32."""
-    cache = output.past_key_values if hasattr(output, "past_key_values") else output.cache_params
-    return cache, output.logits[:, -1].to(torch.float32, copy=True)
+    return getattr(output, _cache_name(output)), output.logits[:, -1].to(torch.float32, copy=True)
 
 
 def _grow(cache: Any, tokens: int) -> None:

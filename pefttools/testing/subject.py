@@ -17,7 +17,7 @@ from pefttools.tuned import TunedModel
 Choice = str | Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]] | None
 #: of the largest logit; sums of float32 in another order stay far below, and of bfloat16 about there
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 class DifferenceError(AssertionError):
