@@ -89,9 +89,13 @@ class BenchSpec(BaseModel):
     variants: list[str] = Field(default_factory=lambda: ["float32"], min_length=1)
     methods: list[MethodChoice] = Field(
         min_length=1,
-        description="names, mappings with name, options, and optionally label, variants and training, or lists",
+        description="names, mappings with name, options, and optionally label, variants, training and objective, or "
+        "lists",
     )
     task: Choice = "sequence-classification"
+    objective: Choice | list[Choice] = Field(
+        default_factory=list, description="of all methods that name none; see `pefttools objectives`"
+    )
     data: DataConfig
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     selection: SelectionConfig = Field(
@@ -127,6 +131,8 @@ class PlannedRun(BaseModel):
         search = self.search.model_dump(mode="json")
         if self.search.head_learning_rate == 1:
             del search["head_learning_rate"]  # as records of earlier versions have it
+        if not self.recipe.objective:
+            del content["objective"]
         content |= {"search": search, "digests": digests}
         # The order in which a file names its fields decides nothing.
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -177,6 +183,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
     changes = options.pop("training", {})
     if not isinstance(changes, dict):
         raise ConfigError(f"methods.{index}.training: a mapping is needed, not {changes!r}")
+    objective = options.pop("objective", spec.objective)
     name = "-".join((_slug(label), _slug(variant), f"seed{seed}"))
     training = {**spec.training.model_dump(mode="json"), **changes, "checkpoints": False}
     recipe = {
@@ -185,6 +192,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
         "variant": variant,
         "method": options or choice,
         "task": spec.task,
+        "objective": objective,
         "data": spec.data.model_dump(mode="json"),
         "training": training,
         "selection": spec.selection.model_dump(mode="json"),

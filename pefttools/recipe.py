@@ -17,6 +17,8 @@ from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, methods
+from pefttools.objectives import Objective, objectives
+from pefttools.objectives.objective import check_together
 from pefttools.tasks import Task, tasks
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -26,6 +28,7 @@ Choice = str | dict[str, Any]
 MethodChoice = Choice | list[Choice]
 #: the same, as callers in Python may give it
 GivenMethod = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+GivenObjective = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
 class Recipe(BaseModel):
@@ -45,6 +48,11 @@ class Recipe(BaseModel):
         description="name, or a mapping with name and options, or a list of several; see `pefttools methods`"
     )
     task: Choice = Field(default_factory=tasks.default, description="name, or a mapping; see `pefttools tasks`")
+    objective: Choice | list[Choice] = Field(
+        default_factory=list,
+        description="what is minimised beside the task's loss, or instead of it: name, or a mapping with name and "
+        "options, or a list of several; see `pefttools objectives`",
+    )
     data: DataConfig
     parent: Path | None = Field(
         None, alias="from", description="an artifact of the same base and method: its weights are the start"
@@ -66,6 +74,26 @@ class Recipe(BaseModel):
     def chosen_task(self) -> Task[Any]:
         """The task with its validated options."""
         return choose_task(self.task)
+
+    def chosen_objectives(self) -> tuple[Objective[Any], ...]:
+        """The objectives with their validated options."""
+        return choose_objectives(self.objective)
+
+
+def choose_objectives(choice: GivenObjective, where: str = "objective") -> tuple[Objective[Any], ...]:
+    """From a name, a mapping with name and options, or a list of such, to the objectives.
+
+    Raises:
+        UnknownNameError: no such objective.
+        ConfigError: no such option, a value out of range, or two that can't be used together.
+    """
+    found = []
+    for one in (choice,) if isinstance(choice, str | Mapping) else choice:
+        name, options = _split(one, where)
+        kind = objectives.get(name)
+        found.append(kind(validate(kind.config, options, where)))
+    check_together(found)
+    return tuple(found)
 
 
 def method_title(choice: GivenMethod) -> str:
@@ -223,7 +251,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     place = content
     for parent in parents:
         inner = place.get(parent)
-        if isinstance(inner, str) and parent in ("method", "task"):
+        if isinstance(inner, str) and parent in ("method", "task", "objective"):
             inner = {"name": inner}  # the short form of a choice
         if inner is None:
             inner = {}

@@ -14,9 +14,12 @@ from pefttools.bases import Base, BaseVariant, variants
 from pefttools.compute.moving import all_moved
 from pefttools.errors import ConfigError
 from pefttools.methods import Capabilities, Method, MethodConfig, Target, TaskFacts
+from pefttools.objectives import Objective
+from pefttools.objectives.step import Step, total_loss
 from pefttools.sites import transformers_models
 from pefttools.tasks import Task, TaskModel
 from pefttools.tasks.generation import end_tokens
+from pefttools.tasks.types import Batch
 from pefttools.tasks.whole_batch import logits_in_parts
 
 
@@ -75,6 +78,16 @@ class TunedModel(nn.Module):
         self.parts = 1
         #: forward passes whose gradients are added up for a step, which share the method's penalty
         self.passes = 1
+        #: what is minimised beside the task's loss, or instead of it
+        self.objectives: tuple[Objective[Any], ...] = ()
+        self._objectives_begun = False
+        #: of each objective, by name, the terms of the last passes
+        self.terms: dict[str, list[torch.Tensor]] = {}
+
+    @property
+    def task(self) -> Task[Any]:
+        """What it is trained for."""
+        return self.spec.task
 
     @property
     def tokenizer(self) -> Any:
@@ -118,13 +131,33 @@ class TunedModel(nn.Module):
         with self.precision():
             if targets is None:
                 return self.spec.task.logits(self.transformer, self.head, batch)
-            if self.parts > 1 and self.spec.task.loss_over_batch:
-                logits = logits_in_parts(self.spec.task, self.transformer, self.head, batch, self.parts)
-                loss = self.spec.task.loss(logits, targets, num_items_in_batch)
+            if self.training and self.objectives:
+                self.begin_objectives()
+                step = Step(self, batch, targets, num_items_in_batch, self.objectives)
+                loss, terms = total_loss(step, self.objectives)
+                for name, term in terms.items():
+                    self.terms.setdefault(name, []).append(term)
             else:
-                loss = self.spec.task.training_loss(self.transformer, self.head, batch, targets, num_items_in_batch)
+                loss = self.task_loss(batch, targets, num_items_in_batch)
         penalty = self.spec.method.penalty(self.transformer, self.spec.config) if self.training else None
         return loss if penalty is None else loss + penalty / self.passes
+
+    def task_loss(
+        self, batch: Batch, targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The task's own loss of a batch without its labels."""
+        task = self.spec.task
+        if self.parts > 1 and task.loss_over_batch:
+            logits = logits_in_parts(task, self.transformer, self.head, batch, self.parts)
+            return task.loss(logits, targets, num_items_in_batch)
+        return task.training_loss(self.transformer, self.head, batch, targets, num_items_in_batch)
+
+    def begin_objectives(self) -> None:
+        """Show the objectives the model as its training begins; does nothing from the second call on."""
+        if not self._objectives_begun:
+            self._objectives_begun = True
+            for one in self.objectives:
+                one.begin(self, self.trained())
 
     def run(self, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Logits of encoded examples, in eval mode and without gradients."""
@@ -189,9 +222,22 @@ class TunedModel(nn.Module):
             trainable = head = 0
         return ParameterCount(sum(_size(p) for p in self.parameters()), trainable, head)
 
-    def trainable_state(self) -> dict[str, torch.Tensor]:
+    def trained(self) -> dict[str, torch.Tensor]:
         """The parameters that are trained, by name."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def of_head(self) -> set[str]:
+        """Names of those that are the head's: ours, or the one of transformers' class."""
+        inside = [f".{module}." for module in self.spec.target.head_modules]
+        return {
+            name
+            for name in self.trained()
+            if name.startswith("head.") or any(module in f".{name}" for module in inside)
+        }
+
+    def trainable_state(self) -> dict[str, torch.Tensor]:
+        """The parameters that are trained, by name, apart from any graph."""
+        return {name: p.detach() for name, p in self.trained().items()}
 
     @contextlib.contextmanager
     def inference_mode(self) -> Iterator[None]:

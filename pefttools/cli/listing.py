@@ -1,4 +1,4 @@
-"""``pefttools methods | variants | tasks | schema``: what is installed, and what each can do."""
+"""``pefttools methods | variants | tasks | objectives | schema``: what is installed, and what each can do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pefttools.errors import PeftToolsError
 if TYPE_CHECKING:
     from pefttools.bases.base import BaseVariant
     from pefttools.methods import Capabilities, Method
+    from pefttools.objectives import Objective
     from pefttools.registry import Registry
     from pefttools.tasks.task import Task
 
@@ -123,9 +124,30 @@ def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
     _show("Tasks, with their columns (in brackets: optional)", _rows(registry, row), as_json)
 
 
+def objectives(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List the objectives: what is minimised beside the task's loss, or instead of it."""
+    from pefttools.objectives import objectives as registry
+
+    def row(objective: type[Objective[Any]]) -> dict[str, Any]:
+        uses = {
+            "a change of the model's input": objective.perturbs,
+            "a comparison of two passes": objective.compares,
+        }
+        return {
+            "summary": objective.summary,
+            "uses": [word for word, used in uses.items() if used],
+            "the task's loss": "replaced" if objective.replaces_loss or objective.shapes_loss else "added to",
+            "options": _options(objective.config),
+            "paper": objective.paper,
+        }
+
+    _show("Objectives", _rows(registry, row), as_json)
+
+
 def schema(
     what: str = typer.Argument(
-        "recipe", help="recipe, the name of a command that reads a file (bench), method:NAME or task:NAME."
+        "recipe",
+        help="recipe, the name of a command that reads a file (bench), method:NAME, task:NAME or objective:NAME.",
     ),
 ) -> None:
     """Print a JSON schema, for editors."""
@@ -144,11 +166,15 @@ def schema(
         from pefttools.tasks import tasks as task_registry
 
         model = task_registry.get(name).config
+    elif kind == "objective" and name:
+        from pefttools.objectives import objectives as objective_registry
+
+        model = objective_registry.get(name).config
     elif what in files:
         module, _, attribute = files[what].partition(":")
         model = getattr(importlib.import_module(module), attribute)
     else:
-        raise UnknownNameError("schema", what, ("recipe", *files, "method:NAME", "task:NAME"))
+        raise UnknownNameError("schema", what, ("recipe", *files, "method:NAME", "task:NAME", "objective:NAME"))
     print(json.dumps(model.model_json_schema(), indent=2))
 
 

@@ -11,7 +11,7 @@ import typer
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
 from pefttools.cli.hub import push_to_hub
 from pefttools.cli.importing import import_adapter
-from pefttools.cli.listing import bases, methods, schema, tasks, variants
+from pefttools.cli.listing import bases, methods, objectives, schema, tasks, variants
 from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
 from pefttools.cli.signing import sign, signing_key
@@ -55,6 +55,7 @@ def build_app() -> typer.Typer:
         methods,
         variants,
         tasks,
+        objectives,
         schema,
     ):
         app.command()(command)

@@ -18,10 +18,11 @@ from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.precision import default_device, resolve_precision
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
+from pefttools.objectives import Objective
 from pefttools.planning.counting import Traced
 from pefttools.planning.device import Device
 from pefttools.planning.trace import Trace
-from pefttools.recipe import GivenMethod, choose_method, choose_task, method_title
+from pefttools.recipe import GivenMethod, GivenObjective, choose_method, choose_objectives, choose_task, method_title
 from pefttools.tasks.size_unit import TOKENS
 from pefttools.tasks.task import Batch, Task
 from pefttools.tuned import TunedModel, build
@@ -142,6 +143,7 @@ class Planned:
         variant: the base variant.
         labels: number of labels.
         device: whose kernels and allocator are assumed.
+        objective: as in a recipe.
     """
 
     base: Skeleton
@@ -150,6 +152,7 @@ class Planned:
     variant: str
     labels: int
     device: Device
+    objective: GivenObjective = ()
 
     def row(self, shape: Shape) -> MemoryPlan:
         """What a training of this shape takes."""
@@ -194,6 +197,10 @@ class Planned:
         """The task with its options."""
         return choose_task(self.task if isinstance(self.task, str) else dict(self.task)).planned()
 
+    def chosen_objectives(self) -> tuple[Objective[Any], ...]:
+        """The objectives with their options."""
+        return choose_objectives(self.objective)
+
     @property
     def longest(self) -> int:
         """Largest size of a row."""
@@ -233,9 +240,11 @@ class Planned:
             ConfigError: the method needs the weights' numbers.
         """
         method, given = self.chosen_method()
-        method.check(given, known_variants.get(self.variant)(), self.chosen_task())
+        task, variant, objectives = self.chosen_task(), known_variants.get(self.variant)(), self.chosen_objectives()
+        method.check(given, variant, task)
+        for objective in objectives:
+            objective.check(method, variant, task)
         config = method.trained(given)  # how it begins needs numbers, and takes no memory of its own
-        task = self.chosen_task()
         names = [str(number) for number in range(self.labels)] if task.has_labels else []
         try:
             with torch.device("meta"), quiet():
@@ -243,6 +252,7 @@ class Planned:
                     self.base, known_variants.get(self.variant).name, method, config, task, names,
                     precision=self.precision(shape), seed=0, gradient_checkpointing=shape.gradient_checkpointing,
                 )  # fmt: skip
+                model.objectives = objectives
                 model.parts = shape.accumulation if task.loss_over_batch else 1
                 return model
         except NotImplementedError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def resolve_request(
         if text not in _CHECKPOINTING:
             raise ConfigError(f"gradient checkpointing is false, true or selective, not {text!r}")
         given["gradient_checkpointing"] = _CHECKPOINTING[text]
-    base = source
+    base, objective = source, None
     if source.endswith((".yaml", ".yml")):
         if "methods" in read_yaml(Path(source)):
             raise ConfigError(
@@ -96,6 +96,7 @@ def resolve_request(
         recipe = load_recipe(Path(source), overrides)
         base = recipe.base
         task = task or recipe.task
+        objective = recipe.objective
         methods = methods or [recipe.method]
         variants = variants or [recipe.variant]
         given = {**_shape_of(recipe), **given}
@@ -107,6 +108,8 @@ def resolve_request(
         labels,
         device,
     )
+    if objective:
+        planned = tuple(replace(one, objective=objective) for one in planned)
     return PlanRequest(base, planned, Shape(**given), device)
 
 

@@ -36,6 +36,9 @@ ConfigT = TypeVar("ConfigT", bound=LanguageConfig)
 class LanguageTask(Task[ConfigT]):
     """Texts are learned token by token; a batch's ``labels`` stand where the logits are that predict them."""
 
+    has_divergence = True
+    has_outcomes = True
+
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config)
         #: of each model that was run: whether its loss can be computed in pieces
@@ -43,6 +46,12 @@ class LanguageTask(Task[ConfigT]):
 
     def labels(self, train: Table) -> list[str]:
         return []
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        from pefttools.tasks.language_head import labelled_rows
+
+        rows, wanted = labelled_rows(logits, labels)
+        return rows.float().log_softmax(-1), wanted
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

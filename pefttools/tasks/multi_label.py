@@ -88,6 +88,8 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
         "labels": Role("labels", is_input=False),
     }
     has_labels = True
+    has_divergence = True
+    has_outcomes = True
     named_metrics = {"f1": SetF1, "precision": SetPrecision, "recall": SetRecall}  # noqa: RUF012
 
     def __init__(self, config: MultiLabelConfig) -> None:
@@ -156,6 +158,13 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": [0.0] * len(labels)}
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+        from torch.nn.functional import logsigmoid
+
+        flat = logits.float().flatten()  # of each label: that it is not given, that it is
+        return torch.stack([logsigmoid(-flat), logsigmoid(flat)], dim=-1), labels.flatten().long()
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

@@ -93,6 +93,8 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         "label": Role("label", is_input=False),
     }
     auto_class = "AutoModelForSequenceClassification"
+    has_divergence = True
+    has_outcomes = True
     peft_task_type = "SEQ_CLS"
     ranks = True
 
@@ -210,6 +212,9 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items() if name != "choice_mask"}
         scores = super().logits(transformer, head, flat).view(shape[:2])
         return scores.masked_fill(~batch["choice_mask"], float("-inf")) if "choice_mask" in batch else scores
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return logits.float().log_softmax(-1), labels
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

@@ -63,6 +63,8 @@ class OneLabelTask(HeadTask[ConfigT]):
 
     has_labels = True
     one_label = True
+    has_divergence = True
+    has_outcomes = True
     named_metrics = {  # noqa: RUF012
         "accuracy": Accuracy,
         "balanced_accuracy": BalancedAccuracy,
@@ -160,6 +162,16 @@ class OneLabelTask(HeadTask[ConfigT]):
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         return {"labels": 0}
+
+    def loss_options(self) -> list[str]:
+        given = {
+            "class_weights": self.options.class_weights is not None,
+            "label_smoothing": self.options.label_smoothing,
+        }
+        return [name for name, value in given.items() if value]
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return logits.float().log_softmax(-1), labels
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

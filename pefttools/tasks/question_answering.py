@@ -94,6 +94,8 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
     # PEFT's class for QUESTION_ANS takes token types and hands none on: question and context would look alike.
     peft_task_type = "FEATURE_EXTRACTION"
     per_token = True
+    has_divergence = True
+    has_outcomes = True
     ranks = True
 
     named_metrics = {  # noqa: RUF012
@@ -179,21 +181,17 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
             transformer, head, {name: tensor for name, tensor in batch.items() if name != "span_mask"}
         )
 
-    def training_loss(
-        self,
-        transformer: nn.Module,
-        head: nn.Module | None,
-        batch: Batch,
-        labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+    def training_logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         from pefttools.tasks.padding import padded_on_the_right
 
         logits = self.logits(transformer, head, batch)
         mask = padded_on_the_right(batch).get("span_mask")
         if mask is not None:
             logits = logits.masked_fill(~mask[..., None], float("-inf"))
-        return self.loss(logits, labels, num_items_in_batch)
+        return logits
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return logits.float().transpose(1, 2).flatten(0, 1).log_softmax(-1), labels.flatten()
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

@@ -54,6 +54,7 @@ class Regression(TextHeadTask[RegressionConfig]):
     name = "regression"
     summary = "one number for a text or a pair of texts: ratings, similarity"
     config = RegressionConfig
+    has_divergence = True
     roles = {  # noqa: RUF012
         "text": Role("text"),
         "pair": Role("text", required=False),
@@ -100,6 +101,17 @@ class Regression(TextHeadTask[RegressionConfig]):
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
         return {"input_ids": [1] * length, "attention_mask": [1] * length, "labels": 0.0}
+
+    def divergence(
+        self,
+        logits: torch.Tensor,
+        others: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Half the squared difference: the divergence of two normal distributions of variance 1."""
+        total = (logits[..., 0].float() - others[..., 0].float()).square().sum() / 2
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

@@ -82,6 +82,8 @@ class TokenClassification(TextStatesTask[TokenClassificationConfig]):
     auto_class = "AutoModelForTokenClassification"
     peft_task_type = "TOKEN_CLS"
     per_token = True
+    has_divergence = True
+    has_outcomes = True
     has_labels = True
 
     named_metrics = {"entity_f1": EntityF1, "accuracy": TagAccuracy}  # noqa: RUF012
@@ -148,6 +150,12 @@ class TokenClassification(TextStatesTask[TokenClassificationConfig]):
             for index, example in enumerate(examples):
                 batch["labels"][index, : len(example["labels"])] = torch.tensor(example["labels"])
         return batch
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        from pefttools.tasks.language_head import labelled_rows
+
+        rows, wanted = labelled_rows(logits, labels)
+        return rows.float().log_softmax(-1), wanted
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pefttools.errors import ConfigError
 from pefttools.tasks.scoring import ConfigT, ScoredTask
-from pefttools.tasks.types import Batch, Example
+from pefttools.tasks.types import IGNORE, Batch, Example
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,10 @@ class TrainedTask(ScoredTask[ConfigT]):
     #: whether a row's loss depends on the other rows of its batch. Such a batch is never split: its loss is that of the
     #: whole, the mean over its rows whatever `num_items_in_batch` says; see `passes`, `kept_together`, `kept_apart`
     loss_over_batch: ClassVar[bool] = False
+    #: whether `divergence` compares the answers of two passes
+    has_divergence: ClassVar[bool] = False
+    #: whether each answer is one of several outcomes, of which labels number the right one; see `log_probabilities`
+    has_outcomes: ClassVar[bool] = False
 
     @abstractmethod
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
@@ -59,6 +63,10 @@ class TrainedTask(ScoredTask[ConfigT]):
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
         """Run the model on a batch without its labels."""
 
+    def training_logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
+        """Logits as the loss reads them, without what a row can't answer."""
+        return self.logits(transformer, head, batch)
+
     @abstractmethod
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -80,7 +88,48 @@ class TrainedTask(ScoredTask[ConfigT]):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The loss of a batch without its labels; a task that can do so keeps less in memory than its logits."""
-        return self.loss(self.logits(transformer, head, batch), labels, num_items_in_batch)
+        return self.loss(self.training_logits(transformer, head, batch), labels, num_items_in_batch)
+
+    def loss_options(self) -> list[str]:
+        """Options that were given and change the loss, which nothing else may replace then."""
+        return []
+
+    def items(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor | int:
+        """What a sum over the labels is divided by to be a mean as `loss` is."""
+        return (labels != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+
+    def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logarithms of the probabilities of each outcome, ``[items, outcomes]``, and which is right, ``[items]``.
+
+        Args:
+            logits: what the model gave.
+            labels: what has none is left out.
+        """
+        raise NotImplementedError(f"the task {self.name!r} says that its answers are outcomes, and names none")
+
+    def divergence(
+        self,
+        logits: torch.Tensor,
+        others: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """How far an answer is from another: the Kullback-Leibler divergence of `others` from `logits`.
+
+        Args:
+            logits: of one pass.
+            others: of another one over the same batch.
+            labels: -100 where nothing is to be predicted; of the others only the number matters.
+            num_items_in_batch: see `loss`.
+
+        Returns:
+            A scalar, a mean as `loss` is; 0 where both are the same.
+        """
+        from torch.nn.functional import kl_div
+
+        # What can't be answered has the probability 0, whose logarithm would be no number to go on with.
+        one, other = (self.log_probabilities(each, labels)[0].clamp(min=-1e4) for each in (logits, others))
+        return kl_div(other, one, reduction="sum", log_target=True) / self.items(labels, num_items_in_batch)
 
     def evaluation_pass(self, model: Model, batch: Batch) -> Any:
         """One forward pass as `evaluate` runs it, on a batch with its labels."""

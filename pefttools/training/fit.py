@@ -180,8 +180,8 @@ def _passes(prepared: Prepared, model: TunedModel) -> Iterator[Pass]:
     def run(chosen: list[int]) -> torch.Tensor:
         batch = prepared.task.training_batch(model, [rows[index] for index in chosen])
         moved = all_moved(batch, model.device)
-        found: torch.Tensor = model(targets=moved.pop("labels"), **moved)
-        return found
+        with model.precision():
+            return model.task_loss(moved, moved.pop("labels"))
 
     for start in range(0, len(order), size):
         yield partial(run, order[start : start + size])

@@ -28,7 +28,9 @@ def training_bytes(prepared: Prepared, device: Device, batch: Sequence[Example])
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
     # As it was settled: rows say what options leave open.
     settled = {"name": task.name, **task.options.model_dump(mode="json", exclude_defaults=True)}
-    planned = Planned(base, settled, recipe.method, recipe.variant, max(len(prepared.labels), 1), device)
+    planned = Planned(
+        base, settled, recipe.method, recipe.variant, max(len(prepared.labels), 1), device, recipe.objective
+    )
     shape = Shape(
         batch_size=len(lengths) * prepared.passes,
         length=max(lengths),

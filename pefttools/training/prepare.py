@@ -63,7 +63,10 @@ def prepare(recipe: Recipe) -> Prepared:
     selection = choose_selection(recipe.selection, task)
     device = default_device()
     check_precision(recipe.training.precision, recipe.variant, device)
-    check_combination(method, config, variants.get(recipe.variant)(device), task)
+    variant = variants.get(recipe.variant)(device)
+    check_combination(method, config, variant, task)
+    for objective in recipe.chosen_objectives():
+        objective.check(method, variant, task)
     if recipe.training.gradient_checkpointing:
         method.check_checkpointing()
     if recipe.training.batch_size % (recipe.training.microbatches * world_size()):
@@ -135,4 +138,5 @@ def build_model(prepared: Prepared) -> TunedModel:
     )
     if prepared.task.loss_over_batch:
         model.parts = recipe.training.microbatches
+    model.objectives = recipe.chosen_objectives()
     return model

@@ -17,6 +17,7 @@ from pefttools.tasks.task import Example
 from pefttools.training.checkpoints import (
     BEST,
     OF_METHOD,
+    OF_OBJECTIVE,
     STATE,
     begin,
     mark_complete,
@@ -168,6 +169,14 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Write an entry; beside a loss what each objective's term was, on average over the steps."""
+        if "loss" in logs:
+            terms, self.tuned.terms = self.tuned.terms, {}
+            passes = self.tuned.passes
+            logs |= {name: float(torch.stack(of).mean()) * passes for name, of in terms.items()}
+        super().log(logs, *args, **kwargs)
+
     def restore_best(self) -> None:
         """Go back to the best state, where there was an evaluation."""
         if self.best_state:
@@ -178,6 +187,9 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             return
         folder = Path(output_dir or self.args.output_dir)
         write_state(folder / STATE, self.tuned.trainable_state())
+        for number, objective in enumerate(self.tuned.objectives):
+            if kept := objective.state():
+                write_state(folder / OF_OBJECTIVE.format(number), kept)
         if own := self.tuned.spec.method.training_state(self.tuned.transformer):
             write_state(folder / OF_METHOD, own)
         notes = {
@@ -202,6 +214,10 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         put_state(self.tuned, read_state(folder / STATE)[0], str(folder))
         if (folder / OF_METHOD).is_file():
             self.tuned.spec.method.restore_training_state(self.tuned.transformer, read_state(folder / OF_METHOD)[0])
+        self.tuned.begin_objectives()
+        for number, objective in enumerate(self.tuned.objectives):
+            if (folder / OF_OBJECTIVE.format(number)).is_file():
+                objective.restore_state(read_state(folder / OF_OBJECTIVE.format(number))[0])
         self.best_state, notes = read_state(folder / BEST)
         self.best_step, self.best_score = int(notes["step"]), float(notes["score"])
         self.evaluations_without_progress = int(notes.get("without_progress", 0))

@@ -19,6 +19,7 @@ LAYERS = [
     ["methods"],
     ["heads"],
     ["tasks"],
+    ["objectives"],
     ["recipe"],
     ["tuned"],
     ["outline", "asking"],

@@ -1,0 +1,162 @@
+"""The contract of an objective. Importing one must not import torch, so that listing objectives stays fast."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pefttools.errors import ConfigError
+from pefttools.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from pefttools.bases import BaseVariant
+    from pefttools.methods import Method
+    from pefttools.objectives.step import Step
+    from pefttools.tasks import Task
+    from pefttools.tasks.model import Model
+
+
+class ObjectiveConfig(BaseModel):
+    """Options of an objective."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightedConfig(ObjectiveConfig):
+    """Options of one whose term stands beside the task's loss."""
+
+    weight: float = Field(1.0, gt=0, description="factor of the term")
+
+
+ConfigT = TypeVar("ConfigT", bound=ObjectiveConfig)
+
+
+class Objective(ABC, Generic[ConfigT]):
+    """A term of what a training step minimises, with its options.
+
+    Args:
+        config: validated options.
+
+    Attributes:
+        options: the same.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    #: where it was published
+    paper: ClassVar[str] = ""
+    config: ClassVar[type[ObjectiveConfig]]
+    #: whether it changes what the model reads: embeddings of tokens, pixels, or features of sound
+    perturbs: ClassVar[bool] = False
+    #: whether it compares the answers of two forward passes; see `Task.divergence`
+    compares: ClassVar[bool] = False
+    #: whether gradients flow through the plain pass's logits from this term too. Where no objective of a training asks
+    #: for that, the gradients of a pass are taken at once, and its activations are freed before the next pass
+    keeps_graph: ClassVar[bool] = False
+    #: whether its term stands in the place of the task's loss instead of beside it
+    replaces_loss: ClassVar[bool] = False
+    #: whether it says what the loss of a pass is, in the task's place; see `loss`
+    shapes_loss: ClassVar[bool] = False
+
+    def __init__(self, config: ConfigT) -> None:
+        self.options: ConfigT = config
+
+    def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
+        """Refuse a combination that can't work, before anything is loaded.
+
+        Raises:
+            ConfigError: this objective does not go with the method, the variant or the task.
+        """
+        if method.capabilities.trains == "nothing":
+            raise ConfigError(f"the objective {self.name!r} has no effect: the method {method.name!r} trains nothing")
+        if task.loss_over_batch and (self.perturbs or self.compares or self.replaces_loss):
+            raise ConfigError(
+                f"the objective {self.name!r} can't be used for the task {task.name!r}, whose loss compares all rows "
+                "of a batch"
+            )
+        if self.compares and not task.has_divergence:
+            raise ConfigError(
+                f"the objective {self.name!r} compares the answers of two passes, which the task {task.name!r} "
+                "does not support"
+            )
+        if self.shapes_loss and not task.has_outcomes:
+            raise ConfigError(
+                f"the objective {self.name!r} weighs the probabilities of outcomes, and the answers of the task "
+                f"{task.name!r} are none"
+            )
+        if self.shapes_loss and (lost := task.loss_options()):
+            raise ConfigError(
+                f"the objective {self.name!r} replaces the loss that {' and '.join(f'task.{one}' for one in lost)} "
+                "changes",
+                hint="Leave one of them out.",
+            )
+
+    def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
+        """Called once, when the model stands as its training begins.
+
+        Args:
+            model: that is trained.
+            trained: its trained parameters, by name.
+        """
+        return
+
+    def term(self, step: Step) -> torch.Tensor | None:
+        """What is added to the loss of a training step, or replaces it: a scalar; None: nothing.
+
+        Args:
+            step: gives forward passes over the step's batch.
+        """
+        return None
+
+    def change(self, read: torch.Tensor, step: Step) -> torch.Tensor:
+        """What the model is to read in every pass of a training step, instead of what it would read.
+
+        Args:
+            read: embeddings of tokens ``[rows, tokens, hidden]``; pixels or features ``[rows, ...]``.
+            step: the step.
+        """
+        return read
+
+    def loss(self, logits: torch.Tensor, step: Step) -> torch.Tensor:
+        """The loss of a pass, where this objective says what it is: a scalar, a mean as `Task.loss` gives it.
+
+        Args:
+            logits: of the pass, see `Task.logits`.
+            step: the step.
+        """
+        raise NotImplementedError(f"the objective {self.name!r} says that it shapes the loss, and has no loss()")
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a training that goes on needs, for checkpoints."""
+        return {}
+
+    def restore_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state` gave."""
+        return
+
+
+objectives: Registry[Objective[Any]] = Registry(
+    "pefttools.objectives", "objective", base="pefttools.objectives:Objective"
+)
+
+
+def check_together(terms: Sequence[Objective[Any]]) -> None:
+    """Refuse objectives of which two want the same place.
+
+    Raises:
+        ConfigError: names them.
+    """
+    names = [one.name for one in terms]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"the objective {double!r} is given twice")
+    for place, names in (
+        ("replace the task's loss", [one.name for one in terms if one.replaces_loss]),
+        ("say what the loss of a pass is", [one.name for one in terms if one.shapes_loss]),
+    ):
+        if len(names) > 1:
+            raise ConfigError(f"the objectives {' and '.join(map(repr, names))} can't be used together: both {place}")

@@ -1,0 +1,249 @@
+"""The forward passes of one training step, as objectives ask for them, and the sum of their terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from pefttools.objectives.gradients import Collected
+from pefttools.objectives.inputs import Change, Texts, changed_input
+from pefttools.tasks.task import Task
+from pefttools.tasks.types import Batch
+
+if TYPE_CHECKING:
+    from pefttools.objectives.objective import Objective
+
+#: what losses in float16 are multiplied by while gradients are taken
+_FLOAT16_SCALE = 1024.0
+
+
+class Trainable(Protocol):
+    """A model that is trained; `pefttools.tuned.TunedModel` is one."""
+
+    head: nn.Module | None
+    autocast: torch.dtype | None
+    #: parts that a step's batch is split into
+    passes: int
+
+    @property
+    def transformer(self) -> nn.Module:
+        """The wrapped transformers model."""
+
+    @property
+    def task(self) -> Task[Any]:
+        """What it is trained for."""
+
+    def task_loss(
+        self, batch: Batch, targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The task's own loss of a batch without its labels."""
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The parameters that are trained, by name."""
+
+    def of_head(self) -> set[str]:
+        """Names of those that are the head's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a forward pass gave.
+
+    Attributes:
+        loss: the task's, or that of the objective that shapes it: a scalar.
+        logits: as `Task.logits`; None where no objective of the training reads them.
+    """
+
+    loss: torch.Tensor
+    logits: torch.Tensor | None
+
+
+class Step:
+    """One batch of a training step, or one of the parts that a batch is split into.
+
+    Args:
+        model: in training mode.
+        batch: inputs without labels.
+        labels: see `Task.loss`.
+        num_items: see `Task.loss`.
+        terms: the objectives of the training.
+
+    Attributes:
+        texts: which numbers of the input belong to which text.
+        trained: parameters, by name.
+        scale: what a loss is to be multiplied by before gradients are taken, so that those in float16 do not vanish.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        batch: Batch,
+        labels: torch.Tensor,
+        num_items: torch.Tensor | int | None,
+        terms: Sequence[Objective[Any]],
+    ) -> None:
+        self.model = model
+        self.batch = batch
+        self.labels = labels
+        self.num_items = num_items
+        self.texts = Texts(batch)
+        self.trained = model.trained()
+        self.scale = _FLOAT16_SCALE if model.autocast == torch.float16 else 1.0
+        self._changes = [one for one in terms if type(one).change is not _unchanged()]
+        self._shape = next((one for one in terms if one.shapes_loss), None)
+        self._reads_logits = self._shape is not None or any(one.compares for one in terms)
+        self._keeps_graph = any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
+        self._plain: Outcome | None = None
+        self._slope: torch.Tensor | None = None
+        self._random = _Random(labels.device)
+        self._begun = False
+
+    @property
+    def task(self) -> Task[Any]:
+        """What is learned."""
+        return self.model.task
+
+    def collected(self) -> Collected:
+        """Takes the gradients of passes as they come."""
+        return Collected(list(self.trained.values()), self.scale)
+
+    def plain(self) -> Outcome:
+        """The pass over the batch without any perturbation. It is run once, whoever asks for it."""
+        if self._plain is None:
+            self._plain = self.run() if self._keeps_graph else self._at_once()
+        return self._plain
+
+    def slope(self) -> torch.Tensor:
+        """The gradient of the plain loss with regard to what the model reads, times a number above 0, in float32.
+
+        Its shape is that of the input: ``[rows, tokens, hidden]`` of a text.
+        """
+        self.plain()
+        if self._slope is None:  # the plain pass has kept its graph, in which its input is no leaf
+            delta = Perturbation(torch.zeros_like)
+            loss = self.run(delta).loss
+            (self._slope,) = torch.autograd.grad(loss * self.scale, [delta.tensor])
+        return self._slope
+
+    def run(self, change: Change | None = None, *, same_dropout: bool = True) -> Outcome:
+        """One pass.
+
+        Args:
+            change: of what the model reads; None: it reads what it reads in the plain pass.
+            same_dropout: with the dropout of the step's first pass; else with another.
+        """
+        if self._begun and same_dropout:
+            with self._random.again():
+                return self._run(change)
+        self._begun = True
+        return self._run(change)
+
+    def divergence(self, logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """See `Task.divergence`; a mean as the loss is."""
+        return self.task.divergence(logits, others, self.labels, self.num_items)
+
+    def _at_once(self) -> Outcome:
+        """The plain pass, with the gradients of its loss taken and its activations freed."""
+        delta, collected = Perturbation(torch.zeros_like), self.collected()
+        outcome = self.run(delta)
+        (self._slope,) = collected.add(outcome.loss, delta.tensor)
+        return Outcome(collected.total(), None if outcome.logits is None else outcome.logits.detach())
+
+    def _run(self, change: Change | None) -> Outcome:
+        if change is None and not self._changes:
+            return self._outcome(self.batch)
+
+        def changed(read: torch.Tensor) -> torch.Tensor:
+            for one in self._changes:
+                read = one.change(read, self)
+            return read if change is None else change(read)
+
+        with changed_input(self.model.transformer, self.batch, changed) as batch:
+            return self._outcome(batch)
+
+    def _outcome(self, batch: Batch) -> Outcome:
+        task, model, batch = self.task, self.model, dict(batch)
+        if not self._reads_logits:
+            return Outcome(model.task_loss(batch, self.labels, self.num_items), None)
+        logits = task.training_logits(model.transformer, model.head, batch)
+        if self._shape is not None:
+            return Outcome(self._shape.loss(logits, self), logits)
+        return Outcome(task.loss(logits, self.labels, self.num_items), logits)
+
+
+class Perturbation:
+    """What is added to the model's input, as a tensor whose gradient can be taken.
+
+    Args:
+        start: from the input to what is added in the first pass, of the same shape.
+    """
+
+    def __init__(self, start: Change) -> None:
+        self._start = start
+        self._tensor: torch.Tensor | None = None
+        self._read: torch.Tensor | None = None
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """What was added in the last pass, float32."""
+        assert self._tensor is not None, "no pass was run with it"
+        return self._tensor
+
+    @property
+    def read(self) -> torch.Tensor:
+        """What the model would have read without it, in the last pass; float32, without a gradient."""
+        assert self._read is not None, "no pass was run with it"
+        return self._read
+
+    def move(self, tensor: torch.Tensor) -> None:
+        """Add another tensor from now on."""
+        self._tensor = tensor.detach().requires_grad_()
+
+    def __call__(self, read: torch.Tensor) -> torch.Tensor:
+        self._read = read.detach().float()
+        if self._tensor is None:
+            self.move(self._start(self._read))
+        return read + self.tensor.to(read.dtype)
+
+
+class _Random:
+    """The state of the random numbers that a step begins with."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._card = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers again, and go on behind as if nothing had been drawn."""
+        with torch.random.fork_rng(devices=[] if self._card is None else [self._device]):
+            torch.set_rng_state(self._cpu)
+            if self._card is not None:
+                torch.cuda.set_rng_state(self._card, self._device)
+            yield
+
+
+def _unchanged() -> Any:
+    from pefttools.objectives.objective import Objective
+
+    return Objective.change
+
+
+def total_loss(step: Step, terms: Sequence[Objective[Any]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The task's loss, unless an objective replaces it, and the terms of all objectives.
+
+    Returns:
+        The sum; and by objective its term, apart from any graph.
+    """
+    found = {one.name: term for one in terms if (term := one.term(step)) is not None}
+    added = list(found.values())
+    if not any(one.replaces_loss for one in terms):
+        added.insert(0, step.plain().loss)
+    total = torch.stack([term.float() for term in added]).sum()
+    return total, {name: term.detach() for name, term in found.items()}
