@@ -156,7 +156,7 @@ def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
                 f"search.head_learning_rate={run.search.head_learning_rate}: the task {prepared.task.name!r} trains no "
                 "head"
             )
-        hashes[run.id] = run.hash({**prepared.splits.digests(), "base": prepared.base.identity})
+        hashes[run.id] = run.hash(prepared.digests())
     return hashes
 
 

@@ -210,7 +210,7 @@ def _inputs(planned: PlannedRun, prepared: Prepared) -> dict[str, Any]:
             "weights": base.weights,
             "size": base.size,
         },
-        "recipe_hash": planned.hash({**splits.digests(), "base": base.identity}),
+        "recipe_hash": planned.hash(prepared.digests()),
     }
 
 

@@ -19,7 +19,7 @@ from pefttools.objectives.step import Step, total_loss
 from pefttools.sites import transformers_models
 from pefttools.tasks import Task, TaskModel
 from pefttools.tasks.generation import end_tokens
-from pefttools.tasks.types import Batch
+from pefttools.tasks.types import ROWS, Batch
 from pefttools.tasks.whole_batch import logits_in_parts
 
 
@@ -128,12 +128,13 @@ class TunedModel(nn.Module):
             batch: the model's inputs.
         """
         batch.pop("labels", None)
+        rows = batch.pop(ROWS, None)
         with self.precision():
             if targets is None:
                 return self.spec.task.logits(self.transformer, self.head, batch)
             if self.training and self.objectives:
                 self.begin_objectives()
-                step = Step(self, batch, targets, num_items_in_batch, self.objectives)
+                step = Step(self, batch, targets, num_items_in_batch, self.objectives, rows)
                 loss, terms = total_loss(step, self.objectives)
                 for name, term in terms.items():
                     self.terms.setdefault(name, []).append(term)

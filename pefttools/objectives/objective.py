@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -95,6 +96,18 @@ class Objective(ABC, Generic[ConfigT]):
                 "changes",
                 hint="Leave one of them out.",
             )
+
+    def teachers(self) -> Sequence[Path]:
+        """Artifacts whose answers to the training rows it needs."""
+        return ()
+
+    def teach(self, answers: Sequence[torch.Tensor]) -> None:
+        """Called before `begin`, where there are teachers.
+
+        Args:
+            answers: of each teacher, its logits ``[rows, labels]`` for the training rows; see `Step.rows`.
+        """
+        return
 
     def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
         """Called once, when the model stands as its training begins.

@@ -72,8 +72,10 @@ class Step:
         labels: see `Task.loss`.
         num_items: see `Task.loss`.
         terms: the objectives of the training.
+        rows: see below.
 
     Attributes:
+        rows: number of each row among the training rows; None in a step that is only measured.
         texts: which numbers of the input belong to which text.
         trained: parameters, by name.
         scale: what a loss is to be multiplied by before gradients are taken, so that those in float16 do not vanish.
@@ -86,9 +88,11 @@ class Step:
         labels: torch.Tensor,
         num_items: torch.Tensor | int | None,
         terms: Sequence[Objective[Any]],
+        rows: torch.Tensor | None = None,
     ) -> None:
         self.model = model
         self.batch = batch
+        self.rows = rows
         self.labels = labels
         self.num_items = num_items
         self.texts = Texts(batch)

@@ -23,6 +23,7 @@ from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
+from pefttools.training.teaching import answers_of
 from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
@@ -105,6 +106,10 @@ def fit(
         return _as_it_is(prepared, model, reporter)
     if checkpoint is None and prepared.parent is None:
         prepared.method.prepare(model.transformer, prepared.config, _passes(prepared, model))
+    for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
+        if teachers:
+            table, size = prepared.splits.train, recipe.training.eval_batch_size
+            objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
     before = _ready(prepared, model, reporter)
     trainer, spent = _run(prepared, model, rates, reporter, work, checkpoint)
     evaluation, why = Evaluation({}), None

@@ -23,6 +23,7 @@ from pefttools.training.examples import Examples
 from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent
+from pefttools.training.teaching import Teacher, open_teacher
 from pefttools.tuned import TunedModel, build, check_combination
 
 
@@ -42,6 +43,8 @@ class Prepared:
     #: learning rates, where a search tries no others
     rates: Rates
     parent: Parent | None = None
+    #: of each objective, those whose answers it learns
+    teachers: tuple[tuple[Teacher, ...], ...] = ()
     #: what was changed without being asked for, for the log
     notes: list[str] = field(default_factory=list)
 
@@ -49,6 +52,15 @@ class Prepared:
     def passes(self) -> int:
         """Parts that a batch is split into; one where the task's loss is one of the whole batch."""
         return 1 if self.task.loss_over_batch else self.recipe.training.microbatches
+
+    def digests(self) -> dict[str, str]:
+        """What decides the result of a training beside its recipe, by content: rows, base, teachers."""
+        return {**self.splits.digests(), "base": self.base.identity, **self.teacher_digests()}
+
+    def teacher_digests(self) -> dict[str, str]:
+        """What names each teacher's weights."""
+        every = [teacher for several in self.teachers for teacher in several]
+        return {f"teacher {number}": teacher.digest for number, teacher in enumerate(every, 1)}
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -95,6 +107,9 @@ def prepare(recipe: Recipe) -> Prepared:
         if table is not None:
             task.check(table, labels)
     check_measured(selection, task, task.load_metrics(labels))
+    teachers = tuple(
+        tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in recipe.chosen_objectives()
+    )
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
@@ -104,7 +119,9 @@ def prepare(recipe: Recipe) -> Prepared:
     notes += task.idle_options(examples.processor, splits.train)
     notes += task.data_notes(splits.tables(), labels)
     notes += duplicate_notes(splits.tables(), task.identity, task.strata)
-    return Prepared(recipe, base, method, config, task, splits, labels, examples, selection, rates, parent, notes)
+    return Prepared(
+        recipe, base, method, config, task, splits, labels, examples, selection, rates, parent, teachers, notes
+    )
 
 
 def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:

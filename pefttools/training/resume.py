@@ -74,6 +74,7 @@ def made_from(prepared: Prepared) -> dict[str, Any]:
         "labels": _digest(prepared.labels),
         "processes": world_size(),
         "parent": prepared.parent.digest if prepared.parent else None,
+        **prepared.teacher_digests(),
     }
     content = recipe.model_dump(mode="json")
     if not recipe.objective:
@@ -127,8 +128,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         elif name.startswith("rows."):
             yield f"the rows of {name.removeprefix('rows.')} have changed"
         else:
-            what = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}[name]
-            yield f"{what} have changed"
+            what = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}.get(
+                name
+            )
+            yield f"{what or 'the weights of ' + name} have changed"
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

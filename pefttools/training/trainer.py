@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from pefttools.compute.finite import FiniteLosses
 from pefttools.progress import Advance
 from pefttools.tasks.task import Example
+from pefttools.tasks.types import ROWS, Batch
 from pefttools.training.checkpoints import (
     BEST,
     OF_METHOD,
@@ -34,8 +36,8 @@ from pefttools.training.sampler import LengthWindowSampler, company
 from pefttools.tuned import TunedModel
 
 
-class ExampleDataset(torch.utils.data.Dataset[Example]):
-    """Encoded examples for a data loader."""
+class ExampleDataset(torch.utils.data.Dataset[tuple[int, Example]]):
+    """Encoded examples for a data loader, each with its number."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -43,8 +45,8 @@ class ExampleDataset(torch.utils.data.Dataset[Example]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+    def __getitem__(self, index: int) -> tuple[int, Example]:
+        return index, self.examples[index]
 
 
 class TuningTrainer(Trainer):  # type: ignore[misc]
@@ -92,7 +94,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             args=arguments,
             train_dataset=ExampleDataset(prepared.examples.train),
             eval_dataset=ExampleDataset(self.validation),
-            data_collator=lambda examples: model.spec.task.training_batch(model, examples),
+            data_collator=partial(_batch, model),
             compute_loss_func=_given_loss,
             callbacks=[_Advance(advance, self)],
         )
@@ -254,6 +256,13 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
         self.note = f"validation {name} {metrics[f'eval_{name}']:.4f}"
         if self.trainer.stopped_early:
             control.should_training_stop = True
+
+
+def _batch(model: TunedModel, numbered: Sequence[tuple[int, Example]]) -> Batch:
+    batch = model.spec.task.training_batch(model, [example for _, example in numbered])
+    if any(one.teachers() for one in model.objectives):
+        batch[ROWS] = torch.tensor([number for number, _ in numbered])
+    return batch
 
 
 def _given_loss(outputs: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

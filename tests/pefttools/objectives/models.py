@@ -7,9 +7,16 @@ from typing import Any
 import torch
 
 from pefttools.bases import locate_base
+from pefttools.objectives import objectives
 from pefttools.recipe import choose_method, choose_objectives, choose_task
 from pefttools.tuned import TunedModel, build
 
+#: those that need nothing but their defaults
+NAMES = [
+    name
+    for name in objectives
+    if not any(field.is_required() for field in objectives.get(name).config.model_fields.values())
+]
 TEXTS = ["where is my card", "I lost it", "please send the money back to the old account today", "no"]
 
 

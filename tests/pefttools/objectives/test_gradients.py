@@ -7,14 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from pefttools.objectives import objectives
 from pefttools.objectives.gradients import Collected
 from pefttools.objectives.inputs import input_embeddings
 from pefttools.objectives.step import Step
 from pefttools.tuned import TunedModel
-from tests.pefttools.objectives.models import TEXTS, batch_of, classifier, gradients, language_model
-
-NAMES = objectives.names()
+from tests.pefttools.objectives.models import NAMES, TEXTS, batch_of, classifier, gradients, language_model
 
 
 def _same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], tolerance: float = 1e-4) -> None:

@@ -19,10 +19,9 @@ from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_objectives
 from pefttools.tasks import tasks
 from tests.allocator import peak_of
-from tests.pefttools.objectives.models import classifier
+from tests.pefttools.objectives.models import NAMES, classifier
 from tests.pefttools.tasks.samples import SAMPLES, base_of
 
-NAMES = objectives.names()
 #: the fast ones; all others are slow
 OFTEN = {(name, "sequence-classification") for name in NAMES} | {
     ("fgm", "image-classification"), ("freelb", "causal-lm"), ("r-drop", "token-classification"),
@@ -188,7 +187,7 @@ class TestRefusals:
 
 
 def test_each_says_what_it_is() -> None:
-    for name in NAMES:
+    for name in objectives:
         kind: type[Objective[Any]] = objectives.get(name)
         assert (
             kind.name == name
