@@ -127,12 +127,11 @@ class PlannedRun(BaseModel):
 
     def hash(self, digests: dict[str, str]) -> str:
         """sha256 of all that decides the result: the resolved recipe, the search, base and data by content."""
-        content = self.recipe.model_dump(mode="json", exclude={"output"})
+        content = self.recipe.settings()
+        del content["output"]
         search = self.search.model_dump(mode="json")
         if self.search.head_learning_rate == 1:
             del search["head_learning_rate"]  # as records of earlier versions have it
-        if not self.recipe.objective:
-            del content["objective"]
         content |= {"search": search, "digests": digests}
         # The order in which a file names its fields decides nothing.
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -28,7 +28,10 @@ Choice = str | dict[str, Any]
 MethodChoice = Choice | list[Choice]
 #: the same, as callers in Python may give it
 GivenMethod = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+#: an objective, or several, as callers in Python may give it
 GivenObjective = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+#: fields of `training` that versions after 0.2 have added -> the value at which they do nothing
+_LATER = {"averaging": None, "layer_decay": 1.0}
 
 
 class Recipe(BaseModel):
@@ -66,6 +69,16 @@ class Recipe(BaseModel):
         pattern="^(auto|float16|float32)$",
         description="auto: float16 where the predictions on the validation rows stay as they are, else float32",
     )
+
+    def settings(self) -> dict[str, Any]:
+        """Its fields as records and checkpoints keep them: without later ones that are as if they were not there."""
+        content = self.model_dump(mode="json")
+        if not self.objective:
+            del content["objective"]
+        for name, idle in _LATER.items():
+            if content["training"][name] == idle:
+                del content["training"][name]
+        return content
 
     def chosen_method(self) -> tuple[Method[Any], MethodConfig]:
         """The method and its validated options."""

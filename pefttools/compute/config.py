@@ -65,6 +65,16 @@ class TrainingConfig(BaseModel):
         "adamw",
         description="8bit: optimizer state in one byte per value, by bitsandbytes; paged: it may be moved off the GPU",
     )
+    averaging: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="evaluate and keep a moving average of the trained weights, of which each step keeps this share; "
+        "none: the weights themselves",
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor of the learning rate of each block, relative to the block above it"
+    )
     evaluations: int = Field(0, ge=0, description="evaluations on validation during training; 0: one per epoch")
     keep_best: bool = Field(True, description="restore the best model on validation at the end")
     checkpoints: bool = Field(True, description="save a checkpoint at every evaluation, to resume from")

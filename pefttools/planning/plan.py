@@ -98,6 +98,7 @@ class Shape:
         optimizer: as in a recipe.
         devices: number of devices that share a batch.
         sharded: they share parameters, gradients and optimizer state too (FSDP); else each has all of them.
+        averaged: a moving average of the trained weights is kept.
     """
 
     batch_size: int = 32
@@ -109,6 +110,7 @@ class Shape:
     optimizer: str = "adamw"
     devices: int = 1
     sharded: bool = False
+    averaged: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "length", "accumulation", "eval_batch_size", "devices"):
@@ -160,7 +162,9 @@ class Planned:
         model = self.build(shape)
         trainable, unquantized = model.count().trainable, unquantized_bytes(model)
         trace = Trace(model, self.device, shape.devices, shape.sharded)
-        training = trace.training([shape.length] * self._rows(shape), shape.accumulation, shape.optimizer)
+        training = trace.training(
+            [shape.length] * self._rows(shape), shape.accumulation, shape.optimizer, averaged=shape.averaged
+        )
         evaluation = trace.evaluation(shape.eval_batch_size, shape.length)
         generation = None
         if model.spec.task.generates:
@@ -220,7 +224,7 @@ class Planned:
         """
         trace = Trace(self.build(shape), self.device, shape.devices, shape.sharded)
         lengths = lengths or [shape.length] * self._rows(shape)
-        return trace.training(lengths, shape.accumulation, shape.optimizer, like).peak.total()
+        return trace.training(lengths, shape.accumulation, shape.optimizer, like, averaged=shape.averaged).peak.total()
 
     def _rows(self, shape: Shape) -> int:
         """Of one forward pass on one device: of a task whose loss is one of the whole batch, all of them."""

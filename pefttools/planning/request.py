@@ -124,4 +124,5 @@ def _shape_of(recipe: Recipe) -> dict[str, Any]:
         "precision": training.precision,
         "gradient_checkpointing": training.gradient_checkpointing,
         "optimizer": training.optimizer,
+        "averaged": training.averaging is not None,
     }

@@ -44,7 +44,13 @@ class Trace:
         to_fake(model, self._mode, DEVICE)
 
     def training(
-        self, lengths: Sequence[int], accumulation: int = 1, optimizer: str = "adamw", like: Batch | None = None
+        self,
+        lengths: Sequence[int],
+        accumulation: int = 1,
+        optimizer: str = "adamw",
+        like: Batch | None = None,
+        *,
+        averaged: bool = False,
     ) -> Traced:
         """A training step in the middle of a training.
 
@@ -53,6 +59,7 @@ class Trace:
             accumulation: forward passes of one optimizer step.
             optimizer: see `TrainingConfig`.
             like: a batch of the same sizes, where the lengths don't tell all of them.
+            averaged: a moving average of the trained weights is kept.
         """
         model = self.model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -83,6 +90,9 @@ class Trace:
             buckets = self._buckets(trained)
             for bucket in buckets:
                 counter.track(bucket, "gradients")
+            average = [torch.empty_like(p) for p in trained] if averaged else []
+            for tensor in average:
+                counter.track(tensor, "optimizer", shares=self.devices if self.sharded else 1)
             counter.reset_peak()
             with counter, kernels(self.device):
                 passes = 1 if model.spec.task.loss_over_batch else min(accumulation, 2)

@@ -22,6 +22,7 @@ STATE = "trainable.safetensors"
 BEST = "best.safetensors"
 #: what a method keeps beside, where it keeps anything
 OF_METHOD = "method.safetensors"
+AVERAGE = "average.safetensors"
 OF_OBJECTIVE = "objective-{}.safetensors"
 #: written last: what the checkpoint belongs to, and a digest of each of its files
 MARKER = "complete"

@@ -217,8 +217,7 @@ def _run(
             f"no better {prepared.selection.metric} in {prepared.selection.patience} evaluations: stopped after step "
             f"{trainer.state.global_step}"
         )
-    if settings.keep_best:
-        trainer.restore_best()
+    trainer.settle(best=settings.keep_best)
     check_alike(model.trainable_state())
     return trainer, _Spent(clocks[0], clocks[1], clocks[2], evaluating.spent[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pefttools.training.rates import Rates
@@ -11,23 +12,47 @@ from pefttools.tuned import TunedModel
 if TYPE_CHECKING:
     import torch
 
+#: a parameter in a numbered block
+_IN_BLOCK = re.compile(r"(?P<stack>.*?\.)(?P<block>\d+)\.")
 #: biases and norms, by the patterns that transformers' Trainer has
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE)
 
 
-def parameter_groups(model: TunedModel, rates: Rates, weight_decay: float) -> list[dict[str, Any]]:
-    """The trained parameters, with a learning rate of its own for the task head.
+def parameter_groups(
+    model: TunedModel, rates: Rates, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """The trained parameters, with a learning rate of its own for the task head, and for each block if that decays.
 
     The optimizer's own weight decay pulls towards zero, so it is on only where zero is the right value; for the others
     see `decay_to_their_values`.
     """
     groups: dict[tuple[float, float], list[Any]] = {}
+    depths = depths_of([name for name, p in model.named_parameters() if p.requires_grad and not _in_head(model, name)])
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = rates.head if _in_head(model, name) else rates.method * _factor(model, name)
+            rate = (
+                rates.head
+                if _in_head(model, name)
+                else rates.method * _factor(model, name) * layer_decay ** depths.get(name, 0)
+            )
             decay = weight_decay if decay_target(model, name, parameter) == 0 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+
+
+def depths_of(names: Sequence[str]) -> dict[str, int]:
+    """How many blocks are above that of each parameter, by name; what comes before the blocks is one further below.
+
+    Blocks are counted apart for each stack of them, as of an encoder and a decoder. What is in no block and follows the
+    last one, or belongs to no stack, is at depth 0.
+    """
+    places = {name: match for name in names if (match := _IN_BLOCK.match(name))}
+    top: dict[str, int] = {}
+    for match in places.values():
+        top[match["stack"]] = max(top.get(match["stack"], 0), int(match["block"]))
+    depths = {name: top[match["stack"]] - int(match["block"]) for name, match in places.items()}
+    below = max(top.values(), default=-1) + 1
+    return depths | {name: below for name in names if name not in places and "embed" in name}
 
 
 def _factor(model: TunedModel, name: str) -> float:

@@ -38,6 +38,7 @@ def training_bytes(prepared: Prepared, device: Device, batch: Sequence[Example])
         precision=settings.precision,
         gradient_checkpointing=settings.gradient_checkpointing,
         optimizer=settings.optimizer,
+        averaged=settings.averaging is not None,
     )
     # Rows of such a task may hold several texts, of other lengths than the longest that is their size.
     like = task.collate(batch, prepared.examples.processor) if task.loss_over_batch else None

@@ -76,10 +76,7 @@ def made_from(prepared: Prepared) -> dict[str, Any]:
         "parent": prepared.parent.digest if prepared.parent else None,
         **prepared.teacher_digests(),
     }
-    content = recipe.model_dump(mode="json")
-    if not recipe.objective:
-        del content["objective"]  # as checkpoints of earlier versions have it
-    chosen = dict(_flat(content))
+    chosen = dict(_flat(recipe.settings()))
     chosen |= _flat({"method": {"name": prepared.method.name, **prepared.method.describe(prepared.config)}})
     chosen |= _flat({"task": {"name": prepared.task.name, **prepared.task.options.model_dump(mode="json")}})
     names = [name for name in chosen if not {name, name.partition(".")[0]} & _FREE]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from pefttools.compute.finite import FiniteLosses
 from pefttools.progress import Advance
 from pefttools.tasks.task import Example
 from pefttools.tasks.types import ROWS, Batch
+from pefttools.training.averaging import AveragedWeights
 from pefttools.training.checkpoints import (
+    AVERAGE,
     BEST,
     OF_METHOD,
     OF_OBJECTIVE,
@@ -85,6 +88,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.best_state: dict[str, torch.Tensor] = {}
         self.evaluations_without_progress = 0
         self.gradients_checked = False
+        self.averaged = None if self.config.averaging is None else AveragedWeights(model, self.config.averaging)
         halved = model.spec.variant.float16_on_cards and model.device.type == "cuda"
         self.losses = FiniteLosses(float16=bool(arguments.fp16) or halved)
         self.optimizer: torch.optim.Optimizer | None = None
@@ -115,7 +119,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         """The optimizer, with a learning rate of its own for the task head."""
         if self.optimizer is None:
             settings = self.config
-            groups = parameter_groups(self.tuned, self.rates, settings.weight_decay)
+            groups = parameter_groups(self.tuned, self.rates, settings.weight_decay, settings.layer_decay)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.tuned)
             self.optimizer = kind(groups, **options)
             decay_to_their_values(self.optimizer, self.tuned, settings.weight_decay)
@@ -150,6 +154,10 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics on the validation examples; remembers the best state. Process 0 computes, all get the result."""
         self.losses.settle()
+        with nullcontext() if self.averaged is None else self.averaged.in_place():
+            return self._measured()
+
+    def _measured(self) -> dict[str, float]:
         metrics: dict[str, float] = {}
         if self.args.process_index == 0:
             evaluation = self.tuned.spec.task.evaluate(
@@ -179,9 +187,15 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             logs |= {name: float(torch.stack(of).mean()) * passes for name, of in terms.items()}
         super().log(logs, *args, **kwargs)
 
-    def restore_best(self) -> None:
-        """Go back to the best state, where there was an evaluation."""
-        if self.best_state:
+    def settle(self, *, best: bool) -> None:
+        """Give the model the weights that are to be kept.
+
+        Args:
+            best: those of the best evaluation, where there was one; else those of the end.
+        """
+        if self.averaged is not None:
+            self.averaged.put()
+        if best and self.best_state:
             put_state(self.tuned, self.best_state, "the best state")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -189,6 +203,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             return
         folder = Path(output_dir or self.args.output_dir)
         write_state(folder / STATE, self.tuned.trainable_state())
+        if self.averaged is not None:
+            write_state(folder / AVERAGE, self.averaged.state)
         for number, objective in enumerate(self.tuned.objectives):
             if kept := objective.state():
                 write_state(folder / OF_OBJECTIVE.format(number), kept)
@@ -216,6 +232,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         put_state(self.tuned, read_state(folder / STATE)[0], str(folder))
         if (folder / OF_METHOD).is_file():
             self.tuned.spec.method.restore_training_state(self.tuned.transformer, read_state(folder / OF_METHOD)[0])
+        if self.averaged is not None:
+            self.averaged.state = read_state(folder / AVERAGE)[0]
         self.tuned.begin_objectives()
         for number, objective in enumerate(self.tuned.objectives):
             if (folder / OF_OBJECTIVE.format(number)).is_file():
@@ -242,6 +260,8 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
         model.spec.method.after_step(model.transformer, state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.averaged is not None:
+            self.trainer.averaged.update(state.global_step)
         self.advance(state.global_step, state.max_steps, self.note)
         # Also where it was so when the checkpoint was written that this training goes on from.
         if self.trainer.stopped_early:
