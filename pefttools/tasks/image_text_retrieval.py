@@ -1,4 +1,4 @@
-"""Retrieval between pictures and texts: each picture is to be nearest to its own text, and each text to its picture.
+"""Retrieval between pictures and texts: each picture should be nearest to its own text, and each text to its picture.
 
 References:
     Radford, A. et al. (2021). Learning transferable visual models from natural language supervision. ICML.
@@ -62,7 +62,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         return []
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
-        """A picture, a text or both may be asked for."""
+        """A row may have a picture, a text or both."""
 
     def identity(self, row: Row) -> Hashable:
         return picture_key(row.get("image")), str(row.get("text"))
@@ -88,7 +88,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
             found = {picture_key(table.beside(index, row["image"])) for index, row in enumerate(table.rows)}
             for other, earlier in seen.items():
                 if shared := len(found & earlier):
-                    notes.append(f"{split}: {shared:,} of {len(found):,} different pictures stand in {other} too")
+                    notes.append(f"{split}: {shared:,} of {len(found):,} different pictures are also in {other}")
             seen[split] = found
         return notes
 
@@ -138,7 +138,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         return [one for one in (pictures, texts) if one]
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        """Vectors of the pictures, as long as the base's factor is large, and behind them of the texts, of length 1."""
+        """Vectors of the pictures, whose length is the base's factor, then those of the texts, of length 1."""
         import torch
 
         found, model = [], transformer

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 Modality = Literal["text", "image", "audio", "image-text"]
 Example = dict[str, Any]
 Batch = dict[str, "torch.Tensor"]
-#: in a batch: where its labels are, found before it goes to a card, which would have to be waited for
+#: in a batch: where its labels are, found before it goes to the GPU, which would otherwise have to be waited for
 LABELLED = "labelled"
-#: label of what no loss stands on
+#: label of positions without a loss
 IGNORE = -100
-#: called with the number of examples done and of all
+#: called with the number of examples done and in total
 Progress = Callable[[int, int], None]
