@@ -122,7 +122,7 @@ _LLAMA: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hidden_size": None}, "names no hidden_size: 4096 would be taken, the default of a llama"),
+        ({"hidden_size": None}, "has no hidden_size: 4096 would be used, the default of a llama"),
         ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, not 0"),
         ({"num_hidden_layers": -1}, "num_hidden_layers must be at least 1, not -1"),
         ({"vocab_size": 0}, "vocab_size must be at least 1, not 0"),
