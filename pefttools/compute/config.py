@@ -20,7 +20,7 @@ class SelectionConfig(BaseModel):
         None, description="metric of the validation rows, e.g. f1_macro or loss; none: the task's own"
     )
     greater_is_better: bool | None = Field(
-        None, description="none: as pefttools knows the metric; required for metrics that it does not know"
+        None, description="none: the metric's own direction; required for metrics that pefttools does not know"
     )
     patience: int | None = Field(
         None, ge=1, description="stop after this many evaluations in a row without improvement; none: never"
@@ -63,7 +63,7 @@ class TrainingConfig(BaseModel):
         "older GPUs (T4, V100), else float32",
     )
     deterministic: bool = Field(
-        False, description="reproducible results also on a GPU, at some cost in time; CPU runs always are"
+        False, description="reproducible results on a GPU too, at some cost in time; CPU runs always are"
     )
     optimizer: OptimizerName = Field(
         "adamw",

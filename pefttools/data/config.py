@@ -37,7 +37,7 @@ class DataConfig(BaseModel):
         None, description="column of groups, e.g. customers: the rows of one group stay in one split"
     )
     unknown_labels: Literal["refuse", "skip"] = Field(
-        "refuse", description="rows whose label does not occur in training: refuse, or skip (left out, counted)"
+        "refuse", description="rows whose label does not occur in training: refuse, or skip (left out and counted)"
     )
     seed: int = Field(
         0, description="seed of the validation split and of limit; the same for every run of a comparison"

@@ -54,7 +54,7 @@ class Table:
         file, number = self._file(index)
         return f"{file}, row {number}, column {self.columns.get(role, role)!r}"
 
-    def beside(self, index: int, cell: Any) -> Any:
+    def resolved(self, index: int, cell: Any) -> Any:
         """A cell that names a file, by a path that is relative to the file that names it; anything else as it is."""
         if not isinstance(cell, str) or not cell:
             return cell

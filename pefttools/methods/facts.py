@@ -86,7 +86,7 @@ class TaskFacts(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a task asks of the wrapped model.
+    """What a task needs from the wrapped model.
 
     Attributes:
         task: the task's name.

@@ -41,7 +41,7 @@ class Method(ABC, Generic[ConfigT]):
     learning_rate: ClassVar[float]
     #: why it can't be used at all; None if it can
     why_not: ClassVar[str | None] = None
-    #: whether how much it trains depends on the values of the base's weights, so that it can't be told without them
+    #: whether how much it trains depends on the values of the base's weights, so that nothing can be said without them
     needs_weights: ClassVar[bool] = False
     #: names of stored tensors, as regular expressions -> the value at which they have no effect; None if they have
     #: none on their own. Serves to notice an adapter without effect; empty if not known for this method

@@ -42,7 +42,7 @@ def encoded(row: Mapping[str, Any], writer: ChatWriter, *, answered: bool, cut: 
 
     Returns:
         ``input_ids``, ``prompt_ids``, ``reference`` (the answer's text), ``length`` (tokens before anything was cut)
-        and, where it is answered, ``labels``.
+        and, if it is answered, ``labels``.
 
     Raises:
         ConfigError: the chat template refuses the chat, or the system message alone is too long.

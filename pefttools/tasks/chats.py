@@ -82,4 +82,4 @@ def _text(content: Any) -> str:
         return content
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         return "".join(str(part["text"]) for part in content)
-    raise TypeError(f"{content!r} is not a text")
+    raise TypeError(f"{content!r} is not text")

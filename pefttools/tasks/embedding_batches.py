@@ -84,7 +84,7 @@ def collated(examples: Sequence[Example], tokenizer: Any, negatives: int | None)
     Args:
         examples: as `encoded` gives them.
         tokenizer: the base's tokenizer.
-        negatives: maximum number per row; None: all.
+        negatives: maximum number per row; None for all.
     """
     from pefttools.tasks import contrast
 

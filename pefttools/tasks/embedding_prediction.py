@@ -23,7 +23,7 @@ class EmbeddingPrediction(Prediction):
         answer: its numbers, an array of floats.
         known: what is known of its row.
         others: embeddings of the row's other texts, until they are ranked.
-        ranking: where the right candidates are ranked, once all are.
+        ranking: where the right candidates rank, once all are ranked.
         nearest: text or label of the first candidate.
     """
 

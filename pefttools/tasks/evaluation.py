@@ -40,7 +40,7 @@ class Prediction(ABC):
         return bool(self.shown(self.answer) == other.shown(other.answer))
 
     def entry(self, reference: Any) -> dict[str, Any]:
-        """Plain values, with ``reference``, and ``correct`` where an answer is simply right or wrong."""
+        """Plain values, with ``reference``, and ``correct`` if an answer is simply right or wrong."""
         return {**self.as_dict(), "reference": self.shown(reference)}
 
 

@@ -85,7 +85,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         notes: list[str] = []
         seen: dict[str, set[str]] = {}
         for split, table in tables.items():
-            found = {picture_key(table.beside(index, row["image"])) for index, row in enumerate(table.rows)}
+            found = {picture_key(table.resolved(index, row["image"])) for index, row in enumerate(table.rows)}
             for other, earlier in seen.items():
                 if shared := len(found & earlier):
                     notes.append(f"{split}: {shared:,} of {len(found):,} different pictures are also in {other}")
@@ -99,7 +99,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         for index, row in enumerate(table.rows):
             example: Example = {"length": 1}
             if row.get("image") is not None:
-                example |= {"image": table.beside(index, row["image"]), "where": table.place(index, "image")}
+                example |= {"image": table.resolved(index, row["image"]), "where": table.place(index, "image")}
             if row.get("text") is not None:
                 example |= self._text(row["text"], processor.tokenizer)
             examples.append(example)
@@ -199,7 +199,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         ]
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Rank the candidates of each row in both directions, where all rows have a picture and a text."""
+        """Rank the candidates of each row in both directions, if all rows have a picture and a text."""
         import numpy as np
 
         from pefttools.metrics.ranking import rank

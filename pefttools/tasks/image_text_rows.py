@@ -85,8 +85,8 @@ class ImageTextPrediction(Prediction):
         text: of its text, until all rows are ranked; None if it has none.
         pair: what belongs together; None if the row has only a picture or only a text.
         similarity: cosine of both; None if it has only one.
-        rankings: by direction, where the right candidates are ranked, once all are; for a query that is in several
-            rows, only in the first of them.
+        rankings: by direction, where the right candidates rank, once all are ranked; for a query that is in
+            several rows, only in the first of them.
         nearest: the text nearest to the picture.
     """
 

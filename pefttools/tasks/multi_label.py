@@ -74,7 +74,7 @@ class LabelsPrediction(Prediction):
 
 
 class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
-    """Columns `text`, optionally `pair`, and `labels`: a list, or a text with a separator; empty where a row has none.
+    """Columns `text`, optionally `pair`, and `labels`: a list, or a text with a separator; empty if a row has none.
 
     Each label has a probability of its own. Those that reach a threshold, which is chosen on validation, are given.
     """

@@ -205,7 +205,7 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        """Scores ``[rows, choices]``, minus infinity where a row has fewer choices; of parts ``[rows, 1]``."""
+        """Scores ``[rows, choices]``, minus infinity where a row has fewer choices; for parts ``[rows, 1]``."""
         shape = batch["input_ids"].shape
         if len(shape) == 2:
             return super().logits(transformer, head, batch)

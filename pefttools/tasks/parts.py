@@ -65,7 +65,7 @@ class Parts(Sequence[Example]):
         if not 0 <= at < len(self):
             raise IndexError(f"{index} of {len(self)} parts")
         row, last = self.row(at), self._last
-        if last[0] != row:  # parts of one row are asked for one after the other, as a rule
+        if last[0] != row:  # parts of one row are usually read one after the other
             last = self._last = row, self._task.parts(self._rows[row])
         return last[1][at - self._starts[row]]
 

@@ -48,7 +48,7 @@ class PictureTask(OneFileTask[ConfigT]):
         check_image(table, index, row, whole=whole)
 
     def file_example(self, table: Table, index: int) -> Example:
-        return {"image": table.beside(index, table.rows[index]["image"]), "where": table.place(index, "image")}
+        return {"image": table.resolved(index, table.rows[index]["image"]), "where": table.place(index, "image")}
 
     def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         return pixels([(one["image"], one["where"]) for one in examples], processor)
@@ -61,7 +61,7 @@ def check_image(table: Table, index: int, row: Row, *, whole: bool = False) -> N
     """See `PictureTask.check_image`."""
     from pefttools.data.pictures import check_picture, read_picture
 
-    cell = table.beside(index, row.get("image"))
+    cell = table.resolved(index, row.get("image"))
     try:
         check_picture(cell)
     except ValueError as error:

@@ -197,8 +197,8 @@ class ScoredTask(ABC, Generic[ConfigT]):
         Args:
             model: the model.
             examples: as `encode` gives them.
-            batch_size: model rows at a time: parts, where an example has several.
-            progress: told how far it has come.
+            batch_size: model rows at a time: parts, if an example has several.
+            progress: called with the number of examples done and in total.
         """
         parts = self.in_parts(examples)
         found: list[Any] = [None] * len(examples)
@@ -248,7 +248,7 @@ class ScoredTask(ABC, Generic[ConfigT]):
         return calibrations[0]
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Predictions of a whole split as they are measured and shown: where answers depend on the calibration."""
+        """Predictions of a whole split as they are measured and shown, if answers depend on the calibration."""
         return predictions
 
     def evaluate(
@@ -266,7 +266,7 @@ class ScoredTask(ABC, Generic[ConfigT]):
             model: the model.
             examples: as `encode` gives them.
             batch_size: examples at a time.
-            progress: told how far it has come.
+            progress: called with the number of examples done and in total.
             calibrate: whether these are the validation examples of a training run, to calibrate on.
         """
         raw = self.predict(model, examples, batch_size=batch_size, progress=progress)

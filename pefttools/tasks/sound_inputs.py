@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pefttools.data.sounds import Samples
     from pefttools.tasks.types import Batch
 
-#: seconds that a frame of mel spectra stands for, where the feature extractor takes Kaldi's
+#: seconds that a frame of mel spectra stands for, if the feature extractor uses Kaldi's
 _FRAME = 0.01
 #: seconds of the shortest sound that gives a state, if the base's convolutions do not determine it
 _SHORTEST = 0.05

@@ -71,7 +71,7 @@ class SoundTask(Task[ConfigT]):
         """
         from pefttools.data.sounds import read_sound, sound_seconds
 
-        cell = table.beside(index, row.get("audio"))
+        cell = table.resolved(index, row.get("audio"))
         try:
             found = sound_seconds(cell)
         except ValueError as error:
@@ -84,7 +84,7 @@ class SoundTask(Task[ConfigT]):
 
         if processor.samples is None or not len(train):
             return []
-        cells = (train.beside(index, row["audio"]) for index, row in enumerate(train.rows))
+        cells = (train.resolved(index, row["audio"]) for index, row in enumerate(train.rows))
         longest, padded = max(map(sound_seconds, cells)), processor.samples / processor.rate
         if longest > padded / 2:
             return []
@@ -101,7 +101,7 @@ class SoundTask(Task[ConfigT]):
         """
         from pefttools.data.sounds import sound_seconds
 
-        cell = table.beside(index, table.rows[index]["audio"])
+        cell = table.resolved(index, table.rows[index]["audio"])
         try:
             length = max(1, round(sound_seconds(cell) * self.size_unit.parts))
         except ValueError as error:

@@ -40,7 +40,7 @@ def check_words(table: Table, index: int) -> list[str]:
     """The words of a row.
 
     Raises:
-        DataError: there are none, or one is not a text; names file, row and column.
+        DataError: there are none, or one is not text; names file, row and column.
     """
     value = _listed(table, index, "words")
     if not value:

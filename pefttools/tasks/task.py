@@ -38,9 +38,9 @@ class TaskModel:
 
     Attributes:
         transformer: the transformers model, frozen.
-        head: the task head, where it is ours.
+        head: the task head, if it is ours.
         head_kind: name of the head, kept in the manifest.
-        target: what the task asks of a method.
+        target: what the task needs from a method.
         processor: see `Task.processor`.
     """
 

@@ -42,7 +42,7 @@ TextConfigT = TypeVar("TextConfigT", bound=TextHeadConfig)
 class TextStatesTask(HeadTask[ConfigT]):
     """A task whose head reads the states of a text's tokens."""
 
-    #: what to do where a method drops token types
+    #: what to do if a method drops token types
     pairs_hint: ClassVar[str] = "Choose another method."
 
     def settle_model(self, transformer: nn.Module, processor: Any) -> None:

@@ -208,7 +208,7 @@ def _kept(length: int, limit: int, offsets: Sequence[tuple[int, int]]) -> list[i
 
 
 def _first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[str]) -> list[int]:
-    """Place of each word's first token; -1 where it has none.
+    """Place of each word's first token; -1 if it has none.
 
     Args:
         offsets: first character and the one after the last of each token, in the words joined by spaces.

@@ -67,8 +67,8 @@ class Examples:
     @cached_property
     def notes(self) -> list[str]:
         """What became of the rows of each split, one line each."""
-        told = {name: self._task.example_notes(examples) for name, examples in self._by_split().items()}
-        return [f"{name}: {note}" for name, notes in told.items() for note in notes]
+        by_split = {name: self._task.example_notes(examples) for name, examples in self._by_split().items()}
+        return [f"{name}: {note}" for name, notes in by_split.items() for note in notes]
 
     def _by_split(self) -> dict[str, Sequence[Example]]:
         splits = {"train": self._rows, "validation": self.validation, "test": self.test}

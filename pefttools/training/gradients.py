@@ -32,5 +32,5 @@ def check_gradients(model: TunedModel, untouched: list[str]) -> None:
     raise TrainingError(
         f"{len(untouched)} parameters that {model.spec.method.name!r} counts as trained got no gradient in the first "
         f"step: {', '.join(untouched[:5])}{', ...' if len(untouched) > 5 else ''}",
-        hint="The base does not run them, or reads them without the method. Exclude them with the method's targets.",
+        hint="The base does not run them, or reads them bypassing the method. Exclude them with the method's targets.",
     )

@@ -87,5 +87,5 @@ def test_generated_tokens_are_counted_and_a_default_gives_way(tiny_gpt2: str, tm
         prepare(Recipe(**recipe, task={"name": "causal-lm", "max_length": 128}))
     prepared = prepare(Recipe(**recipe, task="causal-lm"))
     assert prepared.task.options.max_length == 96
-    assert "task.max_length is 96" in prepared.notes[0]
+    assert "task.max_length is lowered to 96" in prepared.notes[0]
     assert prepare(Recipe(**recipe, task={"name": "causal-lm", "generate": False})).task.options.max_length == 128
