@@ -107,6 +107,6 @@ def cell(value: Any, name: str) -> Any:
     if hasattr(value, "item") and hasattr(value, "dtype"):  # a scalar of numpy
         return cell(value.item(), name)
     raise DataError(
-        f"column {name!r} holds a {type(value).__name__} ({value!r}), which is neither text, a number nor a list",
+        f"column {name!r} holds a {type(value).__name__} ({value!r}), which is not text, a number or a list",
         hint="Write it as text.",
     )

@@ -72,7 +72,7 @@ def _rows(table: Table, places: int, seed: int, strata: Strata | None, split: st
     if not several:
         raise DataError(
             f"{table.source}: no label occurs twice, so {split} would have labels that training lacks",
-            hint=f"Set data.{split} to separate rows.",
+            hint=f"Provide separate rows in data.{split}.",
         )
     notes = [f"labels that occur once in {table.source}, and stay in training: {single}"] if single else []
     places = min(places, sum(len(rows) - 1 for rows in several))

@@ -36,7 +36,7 @@ def answers_of(table: Table, index: int) -> Answers:
     row = table.rows[index]
     if "answers" in table.columns and "answer" in table.columns:
         raise table.error(
-            index, "answers", "there are columns for both answers and answer", hint="Leave one of them out."
+            index, "answers", "there are columns for both 'answers' and 'answer'", hint="Leave one of them out."
         )
     if "answers" in table.columns:
         return _with_places(table, index, row["context"], row.get("answers"))

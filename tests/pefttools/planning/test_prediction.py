@@ -444,7 +444,7 @@ def test_how_an_adapter_begins_changes_no_plan(tiny_bert: str) -> None:
     starts = [{"name": "lora", "start": start} for start in ("zero", "pissa", "olora", "eva", "corda")]
     plain, *others = plan(tiny_bert, methods=starts)
     assert all(other == plain for other in others)
-    with pytest.raises(ConfigError, match="can't be used with the variant 'nf4'"):
+    with pytest.raises(ConfigError, match="can't be used on the base variant 'nf4'"):
         plan(tiny_bert, methods=starts[1:2], variants=["nf4"])
 
 

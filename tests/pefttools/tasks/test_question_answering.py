@@ -67,7 +67,7 @@ def _written(folder: Path, rows: list[dict[str, Any]]) -> Path:
         ({"answers": {"text": ["Oslo"], "answer_start": ["13"]}}, "expected texts and their places"),
         ({"answer": "Bergen"}, "column 'answer': 'Bergen' does not occur in the context"),
         ({"answer": 3}, "expected text, got 3"),
-        ({"answer": "Oslo", "answers": {"text": [], "answer_start": []}}, "both answers and answer"),
+        ({"answer": "Oslo", "answers": {"text": [], "answer_start": []}}, "both 'answers' and 'answer'"),
         ({}, "no column for answers or answer"),
         ({"answer": "Oslo", "context": " "}, "column 'context': expected text"),
         ({"answer": "Oslo", "question": None}, "column 'question': expected text"),
