@@ -127,7 +127,7 @@ def test_an_artifact_is_not_replaced_unasked(tmp_path: Path, tiny_bert: str, int
     recipe = _recipe(tiny_bert, intents, tmp_path / "a", max_steps=2)
     pefttools.train(recipe)
     before = read_manifest(tmp_path / "a")
-    with pytest.raises(ConfigError, match="holds an artifact \\(lora for sequence-classification, 20") as caught:
+    with pytest.raises(ConfigError, match="contains an artifact \\(lora for sequence-classification, 20") as caught:
         pefttools.train({**recipe, "seed": 1})
     assert caught.value.hint is not None and "--overwrite" in caught.value.hint
     assert read_manifest(tmp_path / "a") == before
@@ -156,11 +156,11 @@ def test_files_of_trackers_are_kept_and_no_interrupted_run_is_seen_in_them(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"method": {"name": "lora", "r": 4, "alpha": 99.0}}, "method.alpha was .* and is 99.0"),
-        ({"method": {"name": "ia3"}}, "method.name was 'lora' and is 'ia3'"),
-        ({"seed": 3}, "seed was 0 and is 3"),
-        ({"training": {"epochs": 3}}, "training.epochs was 2.0 and is 3.0"),
-        ({"task": {"name": "sequence-classification", "head": "cls"}}, "task.head was 'mean' and is 'cls'"),
+        ({"method": {"name": "lora", "r": 4, "alpha": 99.0}}, "method.alpha was .* and is now 99.0"),
+        ({"method": {"name": "ia3"}}, "method.name was 'lora' and is now 'ia3'"),
+        ({"seed": 3}, "seed was 0 and is now 3"),
+        ({"training": {"epochs": 3}}, "training.epochs was 2.0 and is now 3.0"),
+        ({"task": {"name": "sequence-classification", "head": "cls"}}, "task.head was 'mean' and is now 'cls'"),
         ({"data": {"limit": {"train": 100}}}, "the rows of train have changed"),
     ],
 )
