@@ -1,4 +1,4 @@
-"""Base models: finding them, telling them apart, loading them in a variant."""
+"""Base models: finding them, identifying them, loading them in a variant."""
 
 from pefttools.bases.base import BaseVariant, variants
 from pefttools.bases.locate import Base, locate_base

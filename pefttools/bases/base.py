@@ -1,4 +1,4 @@
-"""What a base variant is: one number format in which a base model's weights stand in memory."""
+"""What a variant of the base is: the number format in which a base model's weights are held in memory."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class BaseVariant(ABC):
     """A number format of the base's weights. Importing a variant must not import torch.
 
     Args:
-        device: where the weights are loaded to, each by itself; None: where transformers puts them.
+        device: where the weights are loaded to, one by one; None for where transformers puts them.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    #: weights that can't be trained themselves, because they are stored in a few bits
+    #: weights that can't be trained themselves, because they are stored in only a few bits
     quantized: ClassVar[bool] = False
     #: names of variants that take less memory, the most faithful first
     smaller: ClassVar[tuple[str, ...]] = ()
-    #: its layers write float16 on a card, whatever the rest computes in
+    #: its layers output float16 on a GPU, whatever the rest computes in
     float16_on_cards: ClassVar[bool] = False
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
 
     def check(self) -> None:
-        """Raise `ConfigError` where this machine can't run the variant. Called before anything is loaded."""
+        """Raise `ConfigError` if this machine can't run the variant. Called before anything is loaded."""
         return
 
     @abstractmethod
@@ -56,10 +56,10 @@ class BaseVariant(ABC):
         Raises:
             ConfigError: the variant can't be planned for.
         """
-        raise ConfigError(f"the base variant {self.name!r} can't be planned: it has no stand-in without numbers")
+        raise ConfigError(f"the variant {self.name!r} can't be planned: it has no stand-in without values")
 
     def after_load(self, model: nn.Module) -> None:
-        """Mend what the loader leaves; does nothing by default."""
+        """Fix up what the loader leaves; does nothing by default."""
         return
 
     def compute_in(self, model: nn.Module, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""The built-in base variants: float32, bfloat16, and int8 and nf4 by bitsandbytes."""
+"""The built-in variants of the base: float32, bfloat16, and int8 and nf4 by bitsandbytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BFloat16(BaseVariant):
 
 
 class _BitsAndBytes(BaseVariant):
-    """Linear layers in few bits, by bitsandbytes; large weights that it can't store so stay in the checkpoint's 16."""
+    """Linear layers in a few bits, by bitsandbytes; large weights that it can't pack stay in the checkpoint's 16."""
 
     quantized = True
 
@@ -85,7 +85,7 @@ class _BitsAndBytes(BaseVariant):
         layers = [module for module in model.modules() if isinstance(module, kind)]
         if not layers:
             raise ConfigError(
-                f"the base variant {self.name!r} finds no plain linear layer in a {type(model).__name__}: "
+                f"the variant {self.name!r} finds no plain linear layer in a {type(model).__name__}: "
                 "nothing would be quantized",
                 hint="Choose bfloat16, half the size of float32.",
             )
@@ -101,7 +101,7 @@ class _BitsAndBytes(BaseVariant):
     def settle_layer(self, layer: Any) -> None:
         """Round the bias to what bfloat16 can hold.
 
-        bitsandbytes casts the bias in place to the dtype of whatever input comes by, so that a frozen base would drift
+        bitsandbytes casts the bias in place to the dtype of whatever input it gets, so that a frozen base would drift
         by rounding as soon as it has seen one bfloat16 batch. A rounded bias survives that unchanged.
         """
         import torch
@@ -128,7 +128,7 @@ class Int8(_BitsAndBytes):
         major, minor = torch.cuda.get_device_capability(self.device)
         if (major, minor) < (7, 5):
             raise ConfigError(
-                f"the base variant 'int8' needs a card of compute capability 7.5, and "
+                f"the variant 'int8' needs a GPU of compute capability 7.5, and "
                 f"{torch.cuda.get_device_name(self.device)} has {major}.{minor}",
                 hint="Choose nf4, which runs on it.",
             )
@@ -185,7 +185,7 @@ class NF4(_BitsAndBytes):
         # On CPUs with AVX512-BF16 the first forward in eval mode repacks the weight for a kernel that has no backward:
         # training after an evaluation then fails, or merges read the packed bytes as plain ones.
         layer.support_avx512bf16_for_cpu = False
-        # Loaded from float32 or from 16 bits: the same numbers, whatever format they are computed in.
+        # Loaded from float32 or from 16 bits: the same numbers, whatever format the computation runs in.
         layer.weight.quant_state.dtype = torch.float32
 
     def compute_in(self, model: nn.Module, dtype: torch.dtype) -> None:

@@ -24,11 +24,11 @@ def expert_weights(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
 
 
 def quantize_experts(model: nn.Module, **options: Any) -> None:
-    """Store fused experts in 4 bits. They are dequantized whole, one module at a time, when they run.
+    """Store fused experts in 4 bits. They are dequantized completely, one module at a time, when they run.
 
     Args:
         model: with its weights, or on the meta device.
-        options: of bitsandbytes' Params4bit.
+        options: options of bitsandbytes' Params4bit.
     """
     from bitsandbytes.nn import Params4bit
 
@@ -53,7 +53,7 @@ def compute_as_stored(module: nn.Module, names: list[str]) -> None:
 
     Args:
         module: its class is replaced by one that is derived from it.
-        names: of its weights.
+        names: names of its weights.
     """
     kind = type(module)
     own = {"__module__": kind.__module__, "weight_names": tuple(names)}
@@ -85,7 +85,7 @@ class _AsStored(nn.Module):
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         with ExitStack() as stack:
             if parametrize.is_parametrized(self):
-                # Each access would dequantize; what was kept before a method added to the weights is outdated.
+                # Each access would dequantize; what was cached before a method added to the weights is outdated.
                 stack.enter_context(parametrize.cached())
                 for name in self.weight_names:
                     parametrize._cache.pop((id(self), name), None)
@@ -96,17 +96,17 @@ class _AsStored(nn.Module):
 
 
 def _dequantized_again(module: nn.Module, names: tuple[str, ...]) -> AbstractContextManager[Any]:
-    """Within it, autograd keeps no dequantized weight for the backward pass, which dequantizes it again.
+    """A context in which autograd keeps no dequantized weight for the backward pass, which dequantizes it again.
 
-    Else all experts of all layers would stand dequantized at the end of the forward pass. Recomputed layers
-    (checkpointing) keep nothing as it is, and have hooks of their own.
+    Otherwise all experts of all layers would be in memory, dequantized, at the end of the forward pass. Recomputed
+    layers (checkpointing) keep nothing anyway, and have their own hooks.
     """
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return nullcontext()
     makers: dict[int, Any] = {}
     for name in names:
         chain: Any = module.parametrizations[name]  # type: ignore[index]
-        if len(chain) == 1:  # else a method adds to the weight
+        if len(chain) == 1:  # if not, a method adds to the weight
             makers[getattr(module, name).untyped_storage()._cdata] = chain
 
     def pack(tensor: torch.Tensor) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from pefttools.errors import BaseModelError
 from pefttools.files import cache_dir, canonical_json, sha256_file, write_text_atomic
 
-#: nanoseconds after which a file's times tell one change from another
+#: nanoseconds after which a file's times distinguish one change from another
 _YOUNG = 2_000_000_000
 
 
@@ -61,7 +61,7 @@ def weights_fingerprint(folder: Path) -> str:
     """sha256 of the weights file; of a sharded model, sha256 over the shards' names and digests.
 
     For a single file from a hub this is the digest that the hub publishes. Digests are cached by path, size, times
-    and inode; `forget_digests` makes them be read again.
+    and inode; after `forget_digests` they are computed again.
     """
     files = weight_files(folder)
     digests = [_cached_digest(file) for file in files]
@@ -72,7 +72,7 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def forget_digests(folder: Path) -> None:
-    """Read the weight files of a folder again when they are asked for next."""
+    """Read the weight files of a folder again when their digests are needed next."""
     for file in weight_files(folder):
         _entry(file).unlink(missing_ok=True)
 
@@ -107,7 +107,7 @@ def safetensors_header(file: Path) -> dict[str, Any]:
 def _cached_digest(file: Path) -> str:
     stat = file.resolve().stat()
     entry = _entry(file)
-    # Size and mtime can be kept by whoever changes a file; when its inode changed last can't.
+    # Size and mtime can be preserved when a file is changed; the time when its inode changed last can't.
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
     try:
         cached = json.loads(entry.read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def _cached_digest(file: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no entry, or a damaged one: hash again
     digest = sha256_file(file)
-    # A change within the clock's tick leaves the same stamp: what is so young is read again next time.
+    # A change within the same clock tick leaves the same stamp: a file that recent is read again next time.
     if time.time_ns() - stat.st_ctime_ns > _YOUNG:
         write_text_atomic(entry, canonical_json({"stamp": stamp, "sha256": digest}))
     return digest

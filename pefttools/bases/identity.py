@@ -1,4 +1,4 @@
-"""What, beside its weights, decides a base's answers: the configuration that its layers read, and its tokenizer."""
+"""What, besides its weights, determines a base's answers: the configuration that its layers read, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from pefttools.errors import BaseModelError
 
-#: fields of configurations that change no answer: where the model came from, what the variant or the task sets anew,
-#: what acts in training alone
+#: fields of configurations that change no answer: where the model came from, what the variant or the task overrides,
+#: what only acts in training
 _IDLE = {
     "_commit_hash", "_model_name_or_path", "_name_or_path", "architectures", "auto_map", "dtype", "finetuning_task",
     "gradient_checkpointing", "id2label", "initializer_factor", "initializer_range", "label2id", "num_labels",
@@ -20,15 +20,15 @@ _IDLE = {
     "_from_model_config",
 }  # fmt: skip
 _IN_TRAINING = ("dropout", "pdrop", "layerdrop")
-#: of a tokenizer's own configuration
+#: likewise, of a tokenizer's own configuration
 _OF_NO_TEXT = {
     "auto_map", "backend", "is_local", "local_files_only", "name_or_path", "special_tokens_map_file",
     "tokenizer_file", "transformers_version",
 }  # fmt: skip
-#: state that a tokenizer's last caller has left in its file
+#: state that a tokenizer's last caller left in its file
 _LEFT_BEHIND = {"truncation", "padding"}
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
-#: read only where there is no tokenizer.json
+#: read only if there is no tokenizer.json
 _VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 
 
@@ -46,7 +46,7 @@ def function_fields(folder: Path) -> dict[str, Any]:
 
 
 def unlike_fields(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Names of the fields in which two configurations differ; one that is left out has its default."""
+    """Names of the fields in which two configurations differ; a missing field has its default."""
     if mine == theirs:
         return []
     mine, theirs = _with_defaults(mine), _with_defaults(theirs)
@@ -90,9 +90,9 @@ def _with_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in fields.items() if name not in ("model_type", "generation_config")}
     try:
         read = AutoConfig.for_model(fields["model_type"], **own).to_dict()
-    except OF_CONFIGURATIONS:  # a model of another library, or what another version wrote: taken as it stands
+    except OF_CONFIGURATIONS:  # a model of another library, or what another version wrote: taken as it is
         read = own
-    # By way of JSON, in which a tuple is a list.
+    # Via JSON, in which a tuple is a list.
     known: dict[str, Any] = json.loads(json.dumps(_without_idle(read), default=str))
     generation = {name: value for name, value in fields.get("generation_config", {}).items() if value is not None}
     return known | {"generation_config": generation, "model_type": fields.get("model_type")}

@@ -7,7 +7,7 @@ from bitsandbytes.nn import Linear8bitLt
 
 
 class Int8Linear(Linear8bitLt):  # type: ignore[misc]
-    """bitsandbytes knows ``[rows, size]`` and ``[rows, tokens, size]``; latent attention has one dimension more."""
+    """bitsandbytes handles ``[rows, size]`` and ``[rows, tokens, size]``; latent attention has one dimension more."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(0, -2) if x.ndim > 3 else x

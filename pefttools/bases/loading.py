@@ -1,4 +1,4 @@
-"""Loading a transformers model in a variant, frozen, with what the variant needs kept out of quantization."""
+"""Loading a transformers model in a variant, frozen, with what must be kept out of quantization."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def load_transformer(
         auto: the auto class.
         base: the base model's files.
         variant: number format of the weights, and the device that they are loaded to.
-        pooler: with BERT's pooler, also where the auto class is AutoModel and the task reads the states themselves.
-        dtype: to load the weights in; None: the variant's own.
+        pooler: with BERT's pooler, even if the auto class is AutoModel and the task reads the states themselves.
+        dtype: number format to load the weights in; None for the variant's own.
         reads: main input of the model, by any of these names; one that reads something else is refused.
-        new_head: parameters outside of the backbone that have another shape in the files are initialised anew.
-        config_changes: fields of the model's configuration.
+        new_head: parameters outside of the backbone that have a different shape in the files are initialised anew.
+        config_changes: fields of the model's configuration to override.
 
     Returns:
-        The model, and the names of its parameters that the files did not hold (freshly initialised).
+        The model, and the names of its parameters that the files did not contain (freshly initialised).
 
     Raises:
-        BaseModelError: the files hold no such model.
+        BaseModelError: the files contain no such model.
     """
     import torch
     from transformers import AutoConfig
 
     if isinstance(base, Skeleton):
         return base.transformer(auto, variant, pooler=pooler, reads=reads, **config_changes)
-    # Else transformers loads a quantized model to whatever card is the current one, and any other to RAM, from where
-    # it is moved whole.
+    # Otherwise transformers loads a quantized model to whatever GPU is the current one, and any other to RAM, from
+    # where it is moved as a whole.
     place = {} if variant.device is None else {"device_map": {"": variant.device}}
     own = {} if dtype is None else {"dtype": dtype}
     plain = plain_weights(base.id, base.folder, variant.name, variant.quantized)
@@ -82,7 +82,7 @@ def load_transformer(
     resized = [name for name, *_ in info["mismatched_keys"]]
     if inside := [name for name in resized if name.startswith(f"{backbone_name(model)}.")]:
         raise BaseModelError(
-            f"the base model {base.id!r} holds {inside[0]} in another shape than its configuration says"
+            f"the base model {base.id!r} has {inside[0]} in a different shape than its configuration says"
         )
     _check_backbone(model, info["missing_keys"], base)
     variant.after_load(model)
@@ -93,19 +93,19 @@ def load_transformer(
 
 
 def _check_backbone(model: nn.Module, missing: set[str], base: Base) -> None:
-    """Refuse a model of which the files held nothing but perhaps a head: its backbone would be numbers by chance.
+    """Refuse a model of which the files contained nothing but perhaps a head: its backbone would be random.
 
-    Some classes of transformers call their backbone otherwise than others of the same model do, and find none of its
+    Some classes of transformers name their backbone differently from others of the same model, and find none of its
     weights.
 
     Raises:
-        BaseModelError: says which.
+        BaseModelError: names the class, and a weight that it looks for.
     """
     prefix = f"{model.base_model_prefix}."
     backbone = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
     if backbone and missing.issuperset(backbone):
         raise BaseModelError(
-            f"the base model {base.id!r} holds no weights that transformers' {type(model).__name__} finds: it looks "
+            f"the base model {base.id!r} has no weights that transformers' {type(model).__name__} finds: it looks "
             f"for {backbone[0]}",
             hint="Use a head of ours: task.head=auto.",
         )
@@ -133,7 +133,7 @@ def load_tokenizer(base: Base) -> Any:
 
 
 def own_tokenizer(base: Base) -> Any:
-    """As `load_tokenizer`; of a skeleton the true one, where its files stand beside the configuration.
+    """As `load_tokenizer`; for a skeleton the real one, if its files are next to the configuration.
 
     Raises:
         BaseModelError: there is none.

@@ -31,7 +31,7 @@ class Base:
     Attributes:
         id: what the user wrote: a hub id, a path or a ``package:`` reference.
         folder: config, tokenizer and safetensors files.
-        revision: commit of the hub, where it came from there.
+        revision: commit on the hub, if it came from there.
     """
 
     id: str
@@ -65,13 +65,13 @@ class Base:
 
     @cached_property
     def identity(self) -> str:
-        """Fingerprint of everything that decides its answers."""
+        """Fingerprint of everything that determines its answers."""
         parts = [self.structure, self.weights, self.config, self.tokenizer_digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def parameters(self) -> int:
-        """Number of parameters, as the files hold them."""
+        """Number of parameters in the files."""
         return stored_parameters(self.folder)
 
     @property
@@ -81,14 +81,14 @@ class Base:
 
 
 def locate_base(source: str, revision: str | None = None) -> Base:
-    """Find a base model; download it from the hub where it is a hub id.
+    """Find a base model; download it from the hub if it is a hub id.
 
     Args:
         source: a folder, a ``.gguf`` file, a ``package:`` reference to either, or a hub id.
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        BaseModelError: nothing there, or nothing that is a model.
+        BaseModelError: nothing there, or not a model.
     """
     if is_package_reference(source):
         try:
@@ -139,7 +139,7 @@ def _from_hub(source: str, revision: str | None) -> Base:
 
 
 def _from_gguf(file: Path) -> Path:
-    """Dequantize a GGUF file once into a folder of the cache (such a model can't be trained as it is)."""
+    """Dequantize a GGUF file once into a folder of the cache (a GGUF model can't be trained as it is)."""
     folder = cache_dir("models") / f"{file.stem}-{sha256_file(file)[:16]}"
     if folder.is_dir():
         return folder

@@ -1,4 +1,4 @@
-"""What transformers builds for a configuration, and what may be quantized of it."""
+"""What transformers builds for a configuration, and which parts of it may be quantized."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODALITIES = {**_INPUTS, "pixel_values": "image"}
 def kept(model: nn.Module) -> list[str]:
     """Linear layers that no quantization may touch: heads, what is not part of the backbone, and what is only read.
 
-    A mixer of a state-space model takes the weights of some of its layers for numbers, without calling the layers.
+    A mixer of a state-space model uses the weights of some of its layers as plain numbers, without calling the layers.
     """
     from pefttools.sites import block_linear, is_linear, read_past
 
@@ -34,7 +34,7 @@ def kept(model: nn.Module) -> list[str]:
 
 
 def stored_format(config: Any) -> torch.dtype:
-    """Number format of a checkpoint's weights: one of 16 bits where its configuration says so, else float32."""
+    """Number format of a checkpoint's weights: one of 16 bits if its configuration says so, else float32."""
     import torch
 
     said = config.dtype
@@ -42,13 +42,13 @@ def stored_format(config: Any) -> torch.dtype:
 
 
 def longest_text(config: Any) -> int | None:
-    """Most tokens that a model's positions reach; None where its configuration sets no limit."""
+    """Maximum number of tokens that a model has positions for; None if its configuration sets no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None or limit <= 0 else int(limit)  # XLNet says -1
 
 
 def longest_written(config: Any) -> int | None:
-    """The same of what the decoder beside an encoder writes; an encoder that hears sounds has positions of its own."""
+    """The same for what an encoder-decoder's decoder writes; an encoder of sounds has its own positions."""
     limit = getattr(config, "max_target_positions", None)
     return longest_text(config) if limit is None else int(limit)
 
@@ -58,8 +58,8 @@ class ModelClass(NamedTuple):
 
     Attributes:
         kind: a class of transformers.
-        arguments: what it must be told beside the configuration.
-        names: how the names in a checkpoint become its own, as patterns; None: they are the same.
+        arguments: what it needs besides the configuration.
+        names: how the names in a checkpoint become its own, as patterns; None if they are the same.
     """
 
     kind: type[Any]
@@ -79,7 +79,7 @@ def main_input(config: Any) -> str:
 
 
 def named_class(auto: Any, config: Any) -> type[Any]:
-    """The class that an auto class names for a configuration; the first, where there are several.
+    """The class that an auto class names for a configuration; the first, if there are several.
 
     Raises:
         BaseModelError: the auto class knows no such model.
@@ -96,7 +96,7 @@ def named_class(auto: Any, config: Any) -> type[Any]:
 def class_of(auto: Any, config: Any, *, pooler: bool, reads: Collection[str] = TEXT) -> ModelClass:
     """The class that one of transformers' auto classes builds for a configuration.
 
-    Where states of sounds are asked for, it is the encoder alone of a model that has a decoder too, such as Whisper.
+    If states of sounds are needed, it is only the encoder of a model that also has a decoder, such as Whisper.
 
     Raises:
         BaseModelError: the auto class knows no such model.
@@ -106,7 +106,7 @@ def class_of(auto: Any, config: Any, *, pooler: bool, reads: Collection[str] = T
         return ModelClass(_encoder_class(model_class, config), {}, {r"^(?:model\.)?encoder\.": ""})
     _check_input(model_class, config, auto.__name__, reads)
     takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    # A pooler that nothing reads would be trained by no gradient and fingerprinted by chance.
+    # A pooler that nothing reads would get no gradient, and its random values would enter the fingerprint.
     without = not pooler and auto.__name__ == "AutoModel" and takes_pooler
     return ModelClass(model_class, {"add_pooling_layer": False} if without else {})
 
@@ -119,10 +119,10 @@ def _encoder_class(model_class: type[Any], config: Any) -> type[Any]:
 
 
 def _check_input(model_class: type[Any], config: Any, auto: str, reads: Collection[str]) -> None:
-    """Refuse a class that reads something else, or can't classify or continue texts by itself.
+    """Refuse a class that reads something else, or can't classify or continue texts on its own.
 
     Raises:
-        BaseModelError: says which.
+        BaseModelError: says what it reads or lacks.
     """
     named = f"the base model is a {config.model_type}"
     if model_class.main_input_name not in reads:
@@ -132,8 +132,10 @@ def _check_input(model_class: type[Any], config: Any, auto: str, reads: Collecti
         return
     if auto not in _OF_PAIRS:
         raise BaseModelError(
-            f"{named}, which has an encoder and a decoder; such a model can only write texts from texts, or classify, "
+            f"{named}, which has an encoder and a decoder; such a model can only write texts from texts, or classify "
             "with its own head (task.head=model)"
         )
     if getattr(config, "decoder_start_token_id", None) is None:
-        raise BaseModelError(f"{named} without decoder_start_token_id in its configuration: its decoder can't begin")
+        raise BaseModelError(
+            f"{named} without decoder_start_token_id in its configuration: its decoder has no token to start from"
+        )

@@ -1,4 +1,4 @@
-"""Linear layers of a model's own class, as Falcon's, which transformers' quantization passes over."""
+"""Linear layers of a model's own class, such as Falcon's, which transformers' quantization skips."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def as_plain(model: nn.Module) -> None:
 
 
 def quantize(model: nn.Module, config: Any) -> None:
-    """Put bitsandbytes' layers in their place, of a model whose other layers it has quantized already.
+    """Replace them by bitsandbytes' layers, in a model whose other layers are quantized already.
 
     Args:
         model: with its weights.
@@ -46,10 +46,10 @@ def quantize(model: nn.Module, config: Any) -> None:
 
 
 def _is_a_product(module: nn.Linear) -> bool:
-    """Whether a layer's own forward pass is ``x W^T + b``; without numbers it is believed."""
+    """Whether a layer's own forward pass is ``x W^T + b``; without values it is assumed to be."""
     if module.weight.is_meta:
         return True
-    # not drawn: a load must not change what the seed gives afterwards
+    # not random: loading must not change what the seed gives afterwards
     x = torch.linspace(-1, 1, 2 * module.in_features, dtype=module.weight.dtype, device=module.weight.device)
     x = x.reshape(2, -1)
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Checkpoints that are stored in few bits already: what transformers turns into plain weights at loading, and the rest.
+"""Checkpoints that are already stored in a few bits: those that transformers can load as plain weights, and the rest.
 
-A base variant says in which format a base is computed with. A checkpoint that comes in a format of its own would go
-past it, so that it is turned into plain weights, or refused.
+A variant says in which format a base is held. A checkpoint that comes in its own format would bypass that, so it is
+turned into plain weights, or refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEEDS = {
 
 
 def packed_format(folder: Path) -> str | None:
-    """transformers' name of the format of few bits that a checkpoint is stored in; None: its weights are plain."""
+    """transformers' name of the low-bit format that a checkpoint is stored in; None if its weights are plain."""
     given = _given(folder)
     return None if given is None else str(given.get("quant_method", "a format without a name"))
 
@@ -37,8 +37,8 @@ def check_packed_format(name: str, folder: Path) -> None:
     """Refuse a checkpoint that can't be read as plain weights.
 
     Args:
-        name: of the base, for the message.
-        folder: of its ``config.json``.
+        name: name of the base, for the message.
+        folder: folder of its ``config.json``.
 
     Raises:
         BaseModelError: names the format, and what would be needed.
@@ -56,13 +56,13 @@ def check_packed_format(name: str, folder: Path) -> None:
 
 
 def plain_weights(name: str, folder: Path, variant: str, quantized: bool) -> dict[str, Any]:
-    """What transformers is told to read a checkpoint as plain weights; nothing, where they are.
+    """What transformers is told in order to read a checkpoint as plain weights; nothing if they are plain.
 
     Args:
-        name: of the base, for the message.
-        folder: of its ``config.json``.
-        variant: name of the base variant.
-        quantized: it stores weights in few bits itself.
+        name: name of the base, for the message.
+        folder: folder of its ``config.json``.
+        variant: name of the variant.
+        quantized: whether the variant stores weights in a few bits itself.
 
     Raises:
         ConfigError: the variant would have to quantize what is quantized already.
@@ -83,6 +83,6 @@ def plain_weights(name: str, folder: Path, variant: str, quantized: bool) -> dic
 def _given(folder: Path) -> Mapping[str, Any] | None:
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
-    except (OSError, ValueError, AttributeError):  # said by whoever reads the rest of it
+    except (OSError, ValueError, AttributeError):  # reported by whatever reads the rest of it
         return None
     return found if isinstance(found, dict) else None

@@ -1,7 +1,7 @@
-"""Weights in few bits as tensors of torchao's kind: a linear layer that holds one is a plain one to everybody else.
+"""Weights in a few bits as torchao tensors: to all other code, a linear layer that holds one is a plain one.
 
 torchao's own int8 tensor keeps, for the backward pass, a copy of every weight in the format of its input: in training
-nothing would be saved. Here the packed numbers are kept, and unpacked once more. This module needs torchao.
+nothing would be saved. Here the packed numbers are kept, and unpacked again. This module needs torchao.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torchao.quantization.quant_primitives import _choose_qparams_and_quantize_a
 from torchao.quantization.transform_module import register_quantize_module_handler
 from torchao.utils import TorchAOBaseTensor
 
-#: how many weights share a scale and a zero: the first that divides a layer's inputs; where none does, it stays whole
+#: how many weights share a scale and a zero: the first that divides a layer's inputs; if none does, it is not packed
 GROUPS = (64, 32, 16)
 
 
 class _Linear(torch.autograd.Function):
-    """``x W^T + bias`` with W unpacked for the pass, and again for the backward pass."""
+    """``x W^T + bias`` with W unpacked for the forward pass, and again for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.weight, ctx.biased = weight, bias is not None and bias.requires_grad
         out = linear(x.flatten(0, -2), weight.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
-        # Not a view to autograd: some models change a layer's output in place.
+        # Must not be a view for autograd: some models change a layer's output in place.
         shaped: torch.Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
         return shaped
 
@@ -61,10 +61,10 @@ class PackedHqq(TorchAOBaseTensor):  # type: ignore[misc]
     """4 bits, as half-quadratic quantization chooses them: ``(numbers - zero) * scale`` in groups of inputs.
 
     Args:
-        qdata: two numbers in a byte, ``[out, in / 2]`` uint8; the first in the low bits.
+        qdata: two numbers per byte, ``[out, in / 2]`` uint8; the first in the low bits.
         scale: ``[out, groups]`` float16.
         zero: ``[out, groups]`` float16.
-        dtype: that it stands for.
+        dtype: number format of the weight that it stands for.
     """
 
     tensor_data_names = ["qdata", "scale", "zero"]  # noqa: RUF012
@@ -101,7 +101,7 @@ PackedHqq.implements_torch_function(linear)(_linear)
 
 
 def group_of(inputs: int) -> int | None:
-    """How many weights share a scale and a zero in a layer of so many inputs; None: it stays whole."""
+    """How many weights share a scale and a zero in a layer of that many inputs; None if it is not packed."""
     return next((size for size in GROUPS if inputs % size == 0), None)
 
 

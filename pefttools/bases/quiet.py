@@ -1,4 +1,4 @@
-"""Loading without the libraries' bars and reports."""
+"""Loading without the libraries' progress bars and reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' loading bars and reports; what matters of them is checked by the caller."""
+    """Without transformers' progress bars and loading reports; the caller checks what matters in them."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
@@ -27,7 +27,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_torchao() -> Iterator[None]:
-    """Without what torchao says, as it is imported, of kernels that other devices have."""
+    """Without torchao's messages on import about kernels for other devices."""
     with _errors_alone("torchao"), _errors_alone("torch.utils._pytree"):
         yield
 

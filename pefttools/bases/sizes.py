@@ -1,4 +1,4 @@
-"""Sizes of a model's configuration that no model can have."""
+"""Impossible sizes in a model's configuration."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from huggingface_hub.errors import StrictDataclassError
 
 from pefttools.errors import BaseModelError
 
-#: what transformers raises where sizes make no sense
+#: what transformers raises if sizes make no sense
 OF_CONFIGURATIONS = (ValueError, KeyError, TypeError, ZeroDivisionError, StrictDataclassError)
 _AT_LEAST_ONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
 
 
 def check_given(name: str, given: Mapping[str, Any]) -> None:
-    """Refuse sizes of a configuration file that can't be, before transformers reckons with them.
+    """Refuse impossible sizes in a configuration file, before transformers computes with them.
 
     Raises:
         BaseModelError: names the field.
@@ -30,12 +30,12 @@ def _check_one(name: str, field: str, value: Any) -> None:
 
 
 def check_sizes(name: str, config: Any, given: Mapping[str, Any]) -> None:
-    """Refuse sizes that can't be, and a missing one in the place of which a default would be planned with.
+    """Refuse impossible sizes, and a missing one for which planning would silently use a default.
 
     Args:
-        name: of the base, for messages.
+        name: name of the base, for messages.
         config: transformers' configuration.
-        given: what its file says.
+        given: contents of its file.
 
     Raises:
         BaseModelError: names the field.
@@ -50,10 +50,10 @@ def check_sizes(name: str, config: Any, given: Mapping[str, Any]) -> None:
             f"the configuration of {name!r}: {names['num_attention_heads']}={heads} can't be divided by "
             f"{names['num_key_value_heads']}={groups}"
         )
-    # Configurations of several parts may leave out what is a default, those of one model name their size.
+    # Configurations of several parts may leave out defaults; those of a single model name their size.
     if text is config and hasattr(config, "hidden_size") and not {"hidden_size", names["hidden_size"]} & given.keys():
         raise BaseModelError(
-            f"the configuration of {name!r} names no {names['hidden_size']}: {config.hidden_size} would be taken, the "
+            f"the configuration of {name!r} has no {names['hidden_size']}: {config.hidden_size} would be used, the "
             f"default of a {config.model_type}",
             hint="Add it to config.json.",
         )

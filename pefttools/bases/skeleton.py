@@ -1,4 +1,4 @@
-"""A base of which nothing but the configuration is needed: built on the meta device, without weights."""
+"""A base that needs only its configuration: built on the meta device, without weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skeleton(Base):
-    """Stands in for a `Base` wherever a model is only looked at, never run on numbers."""
+    """Stands in for a `Base` wherever a model is only inspected, never run on values."""
 
     def transformer(
         self,
@@ -79,7 +79,7 @@ class Skeleton(Base):
         return config
 
     def tokenizer(self) -> Any:
-        """What a task asks of a tokenizer before there is a text."""
+        """What a task needs to know about a tokenizer before there is a text."""
         return PlannedTokenizer()
 
 
@@ -93,12 +93,12 @@ class PlannedTokenizer:
     model_input_names = ("input_ids", "attention_mask")
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
-        """Tokens of texts of which only the number counts: two for every word, and one at each end."""
+        """Tokens of which only the number counts: two for every word, and one at each end."""
         return {"input_ids": [[0] * (2 + 2 * len(text.split())) for text in texts]}
 
 
 def skeleton(source: str) -> Skeleton:
-    """A base's skeleton; a folder with nothing but ``config.json`` will do.
+    """A base's skeleton; a folder with only ``config.json`` is enough.
 
     Raises:
         BaseModelError: nothing there.

@@ -1,4 +1,4 @@
-"""bitsandbytes' layers on the meta device: shapes and number formats of quantized weights, and no numbers."""
+"""bitsandbytes' layers on the meta device: shapes and number formats of quantized weights, without values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-#: weights that share one scale, and scales that share one
+#: number of weights that share a scale, and of scales that share one
 _BLOCK, _OUTER_BLOCK = 64, 256
 
 
 def quantize_on_meta(model: nn.Module, config: Any) -> None:
-    """Put in place of a meta model's linear layers what loading with a quantization would have put there.
+    """Replace a meta model's linear layers by what loading with a quantization would have put there.
 
     Args:
         model: on the meta device.
@@ -46,10 +46,10 @@ def packed_on_meta(shape: torch.Size, *, compress_statistics: bool, quant_type: 
     """bitsandbytes' Params4bit of a weight of this shape.
 
     Args:
-        shape: of the weight.
+        shape: shape of the weight.
         compress_statistics: whether the scales are quantized too.
         quant_type: ``nf4`` or ``fp4``.
-        options: more of Params4bit's.
+        options: further options of Params4bit.
     """
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Params4bit

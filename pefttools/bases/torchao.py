@@ -1,4 +1,4 @@
-"""Base variants by torchao: int8, and 4 bits by HQQ. Their layers stay plain linear ones, on any device."""
+"""Variants by torchao: int8, and 4 bits by HQQ. Their layers stay plain linear ones, on any device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class _TorchAo(BaseVariant):
-    """Weights of linear layers as tensors of torchao's kind; the rest as `settle` leaves it."""
+    """Weights of linear layers as torchao tensors; the rest as `settle` leaves it."""
 
     quantized = True
 
     def check(self) -> None:
         if importlib.util.find_spec("torchao") is None:
             raise ConfigError(
-                f"the base variant {self.name!r} needs torchao, which is not installed",
+                f"the variant {self.name!r} needs torchao, which is not installed",
                 hint="pip install 'pefttools[torchao]'",
             )
 
@@ -32,7 +32,7 @@ class _TorchAo(BaseVariant):
 
     @abstractmethod
     def packed(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """What a weight ``[out, in]`` on the meta device is packed to; None: it stays whole."""
+        """What a weight ``[out, in]`` on the meta device is packed to; None if it is not packed."""
 
     def load_arguments(self, keep: list[str], stored: torch.dtype) -> dict[str, Any]:
         return {"dtype": stored, "quantization_config": self._described(keep)}
@@ -53,7 +53,7 @@ class _TorchAo(BaseVariant):
             model.get_input_embeddings()  # type: ignore[operator]
         except NotImplementedError as error:
             raise ConfigError(
-                f"the base variant {self.name!r} can't be used on a {type(model).__name__}: transformers does not find "
+                f"the variant {self.name!r} can't be used with a {type(model).__name__}: transformers does not find "
                 "its embeddings, which it must not pack",
                 hint="Choose int8 or nf4, by bitsandbytes.",
             ) from error
@@ -81,7 +81,7 @@ class _TorchAo(BaseVariant):
         """The layers that are packed.
 
         Raises:
-            ConfigError: there are none, or some that compute by themselves.
+            ConfigError: there are none, or some with their own computation.
         """
         from torch import nn
         from torchao.utils import TorchAOBaseTensor
@@ -89,20 +89,20 @@ class _TorchAo(BaseVariant):
         layers = [one for one in model.modules() if isinstance(getattr(one, "weight", None), TorchAOBaseTensor)]
         if not layers:
             raise ConfigError(
-                f"the base variant {self.name!r} finds no linear layer in a {type(model).__name__} that it could pack: "
+                f"the variant {self.name!r} finds no linear layer in a {type(model).__name__} that it could pack: "
                 "nothing would be quantized",
                 hint="Choose bfloat16, half the size of float32.",
             )
         if own := next((layer for layer in layers if type(layer).forward is not nn.Linear.forward), None):
             raise ConfigError(
-                f"the base variant {self.name!r} can't be used on a {type(model).__name__}: its {type(own).__name__} "
-                "computes by itself",
+                f"the variant {self.name!r} can't be used with a {type(model).__name__}: its {type(own).__name__} "
+                "does its own computation",
                 hint="Choose int8 or nf4, by bitsandbytes.",
             )
         return layers
 
     def settle_layer(self, layer: Any) -> None:
-        """Mend what the loader leaves of a layer; does nothing by default."""
+        """Fix up what the loader leaves of a layer; does nothing by default."""
 
 
 class TorchAoInt8(_TorchAo):
@@ -114,7 +114,7 @@ class TorchAoInt8(_TorchAo):
     def config(self) -> Any:
         from torchao.quantization import Int8WeightOnlyConfig
 
-        # Not its settings of the compiler: they are the process's, and whoever compiles chooses them.
+        # Leave its compiler settings alone: they apply to the whole process, and are up to whoever compiles.
         return Int8WeightOnlyConfig(set_inductor_config=False)
 
     def packed(self, weight: torch.Tensor) -> torch.Tensor:

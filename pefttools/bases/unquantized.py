@@ -1,7 +1,8 @@
-"""The weights that a quantized model does not store in few bits.
+"""The weights that a quantized model does not store in a few bits.
 
-Embeddings, the language head and experts make up most of them; they stay in the checkpoint's 16 bits, at whose doors
-hidden states change their number format. What is small (norms, biases, routers) is float32, as the hidden states are.
+Embeddings, the language head and experts make up most of them; they stay in the checkpoint's 16 bits, and
+hidden states are converted on the way in and out. What is small (norms, biases, routers) is float32, as are the
+hidden states.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 
 def settle(model: nn.Module) -> None:
-    """Leave the large weights of a model that is quantized already in 16 bits, and make all others float32.
+    """Leave the large unpacked weights of a quantized model in 16 bits, and make all others float32.
 
     Args:
-        model: loaded in its checkpoint's number format; of a float32 checkpoint everything stays as it is.
+        model: loaded in its checkpoint's number format; with a float32 checkpoint everything stays as it is.
     """
     kept: set[int] = set()
     for module in model.modules():
@@ -47,37 +48,37 @@ def settle(model: nn.Module) -> None:
 
 
 def warn_of_fused(model: nn.Module, variant: str, library: str) -> None:
-    """Say what is left whole of weights that would make most of the saving: no library packs fused ones.
+    """Warn of unpacked weights that would make up most of the saving: no library packs fused ones.
 
     Args:
         model: quantized already.
         variant: name of the variant, for the message.
-        library: that packs the weights of linear layers.
+        library: the library that packs the weights of linear layers.
     """
     fused = {name: p for name, p in model.named_parameters() if p.ndim > 2 and p.is_floating_point()}
     if fused:
         size, formats = sum(p.nbytes for p in fused.values()), {str(p.dtype)[6:] for p in fused.values()}
         warnings.warn(
-            f"the base variant {variant!r} leaves {size / 1e9:.3g} GB in {' and '.join(sorted(formats))}, in "
+            f"the variant {variant!r} leaves {size / 1e9:.3g} GB in {' and '.join(sorted(formats))}, in "
             f"weights that {library} can't store in fewer bits, such as {next(iter(fused))}",
             stacklevel=3,
         )
 
 
 def language_head(model: nn.Module) -> nn.Linear | None:
-    """The plain linear layer that gives a language model's logits."""
+    """The plain linear layer that produces a language model's logits."""
     find = getattr(model, "get_output_embeddings", None)
     head = None if find is None else find()
     return head if type(head) is nn.Linear else None
 
 
 def is_packed(weight: torch.Tensor) -> bool:
-    """Whether a weight is stored in few bits."""
+    """Whether a weight is stored in a few bits."""
     return not weight.is_floating_point() or hasattr(weight, "__tensor_flatten__")
 
 
 def unquantized_bytes(model: nn.Module) -> int:
-    """Size of a quantized model's frozen weights that are not stored in few bits; 0 of one that is not quantized."""
+    """Size of a quantized model's frozen weights that are not stored in a few bits; 0 if it is not quantized."""
     frozen = {id(p): p for p in model.parameters() if not p.requires_grad}.values()
     if not any(is_packed(p) for p in frozen):
         return 0
@@ -96,7 +97,7 @@ def _widen(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
 
 
 def _say_float32(module: nn.Module) -> None:
-    """transformers takes a model's first weight, an embedding, for the number format of its hidden states."""
+    """transformers derives the number format of hidden states from a model's first weight, an embedding."""
     from transformers import PreTrainedModel
 
     kind = type(module)

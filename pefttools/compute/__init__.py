@@ -1,1 +1,1 @@
-"""How a computation runs: number formats, devices, processes, optimizers, what is computed again. Knows no model."""
+"""How a computation runs: number formats, devices, processes, optimizers, recomputation. Knows no model."""

@@ -12,13 +12,15 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class SelectionConfig(BaseModel):
-    """What the best model is, among the evaluations of a training, the trials of a search, and in a comparison."""
+    """Which model is best, among the evaluations of a training run, the trials of a search, and in a comparison."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metric: str | None = Field(None, description="of the validation rows, e.g. f1_macro or loss; none: the task's own")
+    metric: str | None = Field(
+        None, description="metric of the validation rows, e.g. f1_macro or loss; none: the task's own"
+    )
     greater_is_better: bool | None = Field(
-        None, description="none: as pefttools knows the metric; needed for others than it knows"
+        None, description="none: the metric's own direction; required for metrics that pefttools does not know"
     )
     patience: int | None = Field(
         None, ge=1, description="stop after this many evaluations in a row without improvement; none: never"
@@ -36,13 +38,15 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all processes")
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1,
-        description="number of parts in which a batch is computed, to save memory; auto: the fewest that fit here. Of "
-        "a loss that compares all rows of a batch, parts run again in the backward pass, and the loss stays the same",
+        description="number of parts in which a batch is computed, to save memory; auto: the fewest that fit here. If "
+        "the loss compares all rows of a batch, parts run again in the backward pass, and the loss stays the same",
     )
     eval_batch_size: int = Field(64, ge=1, description="batch size for evaluation")
     learning_rate: float | None = Field(None, gt=0, description="none: the method's own default for this base")
     head_learning_rate: float = Field(
-        1e-2, gt=0, description="of the task head, the same for every method unless search.head_learning_rate varies it"
+        1e-2,
+        gt=0,
+        description="rate of the task head, the same for every method unless search.head_learning_rate varies it",
     )
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps used for learning-rate warm-up")
@@ -56,7 +60,7 @@ class TrainingConfig(BaseModel):
     precision: Precision = Field(
         "auto",
         description="auto: autocast to bfloat16 where the hardware is fast at it, to float16 with scaled gradients on "
-        "cards before it (T4, V100), else float32",
+        "older GPUs (T4, V100), else float32",
     )
     deterministic: bool = Field(
         False, description="reproducible results on a GPU too, at some cost in time; CPU runs always are"
@@ -82,5 +86,5 @@ class TrainingConfig(BaseModel):
 
     @property
     def microbatches(self) -> int:
-        """Parts that a batch is computed in; 1 as long as nobody has settled what ``auto`` is."""
+        """Parts that a batch is computed in; 1 as long as ``auto`` is not resolved."""
         return 1 if self.gradient_accumulation == "auto" else self.gradient_accumulation

@@ -1,4 +1,4 @@
-"""The same numbers from the same training, run by run, on a card too."""
+"""The same numbers from the same training in every run, on a GPU too."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Within it torch takes the algorithms alone that give the same result every time.
+    """A context in which torch only uses algorithms that give the same result every time.
 
-    A card's fastest ones add numbers up in whatever order its threads come. Afterwards all is as it was, but for the
-    environment variable that cuBLAS reads when it is first used.
+    A GPU's fastest ones add numbers up in whatever order its threads finish. Afterwards all is as it was, except for
+    the environment variable that cuBLAS reads when it is first used.
 
     Args:
-        wanted: else nothing changes.
+        wanted: if not, nothing changes.
 
     Raises:
         TrainingError: an operation has no such algorithm.

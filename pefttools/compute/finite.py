@@ -1,4 +1,4 @@
-"""Watching that losses are finite, without waiting for the card that computes them."""
+"""Checking that losses are finite, without waiting for the GPU that computes them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 
 from pefttools.errors import DivergedError
 
-#: losses that may be on their way from a card
+#: maximum number of losses that may be on their way from a GPU
 _BEHIND = 8
 
 
 class FiniteLosses:
-    """Is shown every loss, and raises once one of them is not finite.
+    """Is given every loss, and raises once one of them is not finite.
 
-    On the CPU at once. On a card the loss is fetched while the next passes run, and looked at when it is there: some
-    steps later, but with the step that it was of.
+    On the CPU at once. On a GPU the loss is fetched while the next passes run, and checked when it arrives: some steps
+    later, but reported with its own step.
 
     Args:
-        float16: the model computes in float16, which overflows.
+        float16: whether the model computes in float16, which overflows.
     """
 
     def __init__(self, *, float16: bool) -> None:
@@ -28,10 +28,10 @@ class FiniteLosses:
         self._coming: deque[tuple[int, torch.Tensor, torch.cuda.Event]] = deque()
 
     def see(self, step: int, loss: torch.Tensor) -> None:
-        """Look at a pass's loss, or send for it.
+        """Check a pass's loss, or start to fetch it.
 
         Args:
-            step: optimizer step that it is part of, the first is 1.
+            step: optimizer step that it is part of, starting at 1.
             loss: one number.
 
         Raises:
@@ -49,7 +49,7 @@ class FiniteLosses:
             self._next()
 
     def settle(self) -> None:
-        """Look at all that were sent for.
+        """Check all losses that are being fetched.
 
         Raises:
             DivergedError: one of them is not finite.

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on a device; a copy from RAM to a card goes on while the processor prepares what comes next."""
+    """A tensor on a device; a copy from RAM to a GPU runs while the CPU prepares what comes next."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        # From memory that may be paged out, CUDA copies at once and lets the processor wait.
+        # From memory that is not pinned, CUDA copies synchronously and makes the CPU wait.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 

@@ -1,4 +1,4 @@
-"""The optimizers that there are."""
+"""The available optimizers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRANSFORMERS_NAMES: dict[str, str] = {
 
 
 def make_optimizer(name: str, trained: Iterable[torch.Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    """An optimizer of a recipe, outside of a trainer."""
+    """An optimizer as a recipe names it, outside of a trainer."""
     import torch
 
     if name == "adamw":
         return torch.optim.AdamW(trained, lr=learning_rate, fused=True)
     import bitsandbytes.optim as optim
 
-    # Pages are CUDA's.
+    # Paged memory is a feature of CUDA.
     paged = name.startswith("paged") and torch.cuda.is_available()
     made: torch.optim.Optimizer = (optim.PagedAdamW8bit if paged else optim.AdamW8bit)(trained, lr=learning_rate)
     return made

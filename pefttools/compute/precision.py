@@ -35,9 +35,9 @@ def autocast_dtype(precision: str, variant: str, device: torch.device) -> torch.
 
 
 def precision_there(trained_in: str, device: torch.device) -> str:
-    """What a model that was trained in one number format is asked in on a device, which may be another than it was.
+    """The number format in which a trained model is used on a device, which may not be the one that it was trained on.
 
-    A card before bfloat16 takes float16 in its place; what is not a card takes its own format in the place of float16.
+    A GPU without bfloat16 uses float16 instead; what is not a GPU uses its own format instead of float16.
     """
     slow = device.type == "cuda" and not _fast_bfloat16(device)
     if (trained_in == "float16" and device.type != "cuda") or (trained_in == "bfloat16" and slow):
@@ -46,30 +46,30 @@ def precision_there(trained_in: str, device: torch.device) -> str:
 
 
 def check_precision(precision: str, variant: str, device: torch.device) -> None:
-    """Refuse what a device can't train in, and say what it is slow in.
+    """Refuse a number format that a device can't train in, and warn of one that it is slow in.
 
     Raises:
-        ConfigError: float16 without a card.
+        ConfigError: float16 without a GPU.
     """
     if precision == "float16" and device.type != "cuda":
         raise ConfigError(
-            "precision=float16 needs a CUDA card: elsewhere its gradients can't be scaled",
-            hint="Set precision=auto: the format that this machine is fast in.",
+            "precision=float16 needs a CUDA GPU: elsewhere its gradients can't be scaled",
+            hint="Set precision=auto for the format that this machine is fast in.",
         )
     if "bfloat16" in (precision, variant) and device.type == "cuda" and not _fast_bfloat16(device):
         instead = "the variant float32 or nf4" if variant == "bfloat16" else "precision=auto, which is float16 here"
         warnings.warn(
-            f"{torch.cuda.get_device_name(device)} has no bfloat16 of its own (compute capability below 8.0) and "
-            f"computes it by way of float32, which is slower than float32 itself. Better: {instead}.",
+            f"{torch.cuda.get_device_name(device)} has no native bfloat16 (compute capability below 8.0) and "
+            f"emulates it in float32, which is slower than float32 itself. Better: {instead}.",
             stacklevel=3,
         )
 
 
 def default_device() -> torch.device:
-    """The accelerator, where there is one; of several processes on one machine each has its own."""
+    """The accelerator, if there is one; of several processes on one machine each has its own."""
     if torch.cuda.is_available():
         own = local_rank()
-        # A launcher may show each process its own card alone: then that is the only one.
+        # A launcher may show each process only its own GPU: then that is the only one.
         if own is not None and own < torch.cuda.device_count():
             torch.cuda.set_device(own)
         return torch.device("cuda", torch.cuda.current_device())
@@ -86,5 +86,5 @@ def _fast_bfloat16(device: torch.device) -> bool:
 
 
 def _fast_float16(device: torch.device) -> bool:
-    # Volta has the first tensor cores, for float16 alone.
+    # Volta has the first tensor cores, only for float16.
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)

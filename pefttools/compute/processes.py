@@ -24,44 +24,44 @@ def world_size() -> int:
 
 
 def local_rank() -> int | None:
-    """This process's number among those of its machine; None where it was started alone."""
+    """This process's number among those of its machine; None if it was started alone."""
     given = os.environ.get("LOCAL_RANK")
     return None if given is None else int(given)
 
 
 def unused_cards(device: torch.device) -> str | None:
-    """What to say where one process uses one card of several, or none of another kind; None: nothing."""
+    """A warning if one process uses one GPU of several, or does not use a device of another kind; None if neither."""
     import torch
 
     if device.type == "cpu" and torch.accelerator.is_available():
         found = torch.accelerator.current_accelerator()
         kind = "device" if found is None else found.type
-        return f"the {kind} device of this machine is not used: pefttools runs on CUDA and ROCm cards and on the CPU"
+        return f"the {kind} device of this machine is not used: pefttools runs on CUDA and ROCm GPUs and on the CPU"
     cards = torch.cuda.device_count() if device.type == "cuda" else 0
     if world_size() > 1 or cards < 2:
         return None
-    return f"{cards} cards visible, one used. To train on all: torchrun --nproc_per_node {cards} $(which pefttools) ..."
+    return f"{cards} GPUs visible, one used. To train on all: torchrun --nproc_per_node {cards} $(which pefttools) ..."
 
 
 def check_launch() -> None:
-    """Refuse a launch that was asked for several processes and started one.
+    """Refuse a launch that should have started several processes and started one.
 
-    ``accelerate launch --cpu --num_processes 2`` does so, without a word; its traces are an address for the processes
-    to meet at, and no number of them.
+    ``accelerate launch --cpu --num_processes 2`` does so silently; its traces are an address for the processes to
+    meet at, without the number of processes.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: this is such a launch.
     """
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
     if on_cpu and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            "`accelerate launch --cpu` was asked for several processes but starts only one",
+            "`accelerate launch --cpu` was told to start several processes but starts only one",
             hint="Use `torchrun --nproc_per_node 2 $(which pefttools) train RECIPE`.",
         )
 
 
 def check_alike(state: Mapping[str, torch.Tensor]) -> None:
-    """Make sure that all processes that trained together came to the same weights.
+    """Make sure that all processes that trained together ended with the same weights.
 
     Args:
         state: trained parameters of this process, by name.

@@ -1,6 +1,6 @@
 """Activation checkpointing: layers whose activations are computed again in the backward pass.
 
-Whole: a layer keeps its input alone and runs again (Chen et al., https://arxiv.org/abs/1604.06174). Selective: see
+Whole: a layer keeps only its input and runs again (Chen et al., https://arxiv.org/abs/1604.06174). Selective: see
 `selective`.
 
 Unlike transformers' own switch it leaves a cache that a layer reads where it is, so that prefixes train too.
@@ -24,14 +24,14 @@ Recompute = Literal["whole", "selective"]
 
 
 def recompute_layers(model: nn.Module, kind: Recompute) -> None:
-    """Make a transformers model compute its layers again in the backward pass.
+    """Make a transformers model recompute its layers in the backward pass.
 
     Args:
         model: its layers' forward is replaced, in training only.
-        kind: what is computed again.
+        kind: what is recomputed.
 
     Raises:
-        ConfigError: the model has no layers that transformers knows as such.
+        ConfigError: the model has no layers that transformers marks as such.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -40,7 +40,7 @@ def recompute_layers(model: nn.Module, kind: Recompute) -> None:
     outer = [layer for layer in layers if id(layer) not in inner]
     if not outer:
         raise ConfigError(
-            f"{type(model).__name__} has no layers that could be computed again in the backward pass",
+            f"{type(model).__name__} has no layers that could be recomputed in the backward pass",
             hint="Set training.gradient_checkpointing=false.",
         )
     for layer in outer:
@@ -56,7 +56,7 @@ def _forward(plain: Any, kind: Recompute, layer: nn.Module, *args: Any, **kwargs
     caches = _Caches((*args, *kwargs.values()))
 
     def run(*inner_args: Any, **inner_kwargs: Any) -> Any:
-        # A layer adds its keys and values to the cache. In training nobody reads them after it, and the second run
+        # A layer adds its keys and values to the cache. In training nothing reads them after it, and the second run
         # must find the cache as the first one did.
         try:
             return plain(layer, *inner_args, **inner_kwargs)
@@ -82,7 +82,7 @@ class _Caches:
                 else (cache,)
             )
         ]
-        #: of those with two parts: for which layers the second one holds something
+        #: for caches with two parts: for which layers the second one holds something
         self._updated = [
             (cache.is_updated, dict(cache.is_updated)) for cache in caches if isinstance(cache, EncoderDecoderCache)
         ]

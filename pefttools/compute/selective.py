@@ -1,10 +1,10 @@
-"""Selective activation checkpointing: what elementwise operations can make again from what is kept anyway, is not kept.
+"""Selective activation checkpointing: what elementwise operations can recompute from what is kept anyway is not kept.
 
 A layer's backward pass keeps, among much else, the input of a norm and the norm's result, both sides of a gate and
-their product. The results are dropped here and made again when a gradient asks for them; nothing else runs twice, and
-least of all matrix products. Tensors are told apart by their storages; what was changed in place is kept as it is.
+their product. The results are dropped here and recomputed when a gradient needs them; nothing else runs twice,
+matrix products least of all. Tensors are identified by their storages; what was changed in place is kept as it is.
 
-The choice of what is cheap to make again follows selective recomputation (Korthikanti et al.,
+The choice of what is cheap to recompute follows selective recomputation (Korthikanti et al.,
 https://arxiv.org/abs/2205.05198).
 """
 
@@ -42,9 +42,9 @@ class _Node:
     Attributes:
         version: count of changes in place.
         kept: a tensor on it, that the backward pass holds.
-        make: makes it again; None: it can't be.
+        make: recomputes it; None if it can't be.
         inputs: what it is made of.
-        asked: how often a gradient will still ask for it.
+        asked: how often a gradient will still need it.
     """
 
     __slots__ = ("asked", "held", "inputs", "kept", "make", "version")
@@ -59,11 +59,11 @@ class _Node:
 
     @property
     def available(self) -> bool:
-        """Kept, or made of what is."""
+        """Kept, or computed from what is."""
         return self.kept is not None or (self.make is not None and all(one.available for one in self.inputs))
 
     def value(self) -> Tensor:
-        """The tensor; one that will be asked for again stays until then."""
+        """The tensor; one that will be needed again stays until then."""
         if self.kept is not None:
             if self.kept._version != self.version:
                 raise RuntimeError("a tensor that a gradient needs has been changed in place")
@@ -78,7 +78,7 @@ class _Node:
 
 
 class Selective(TorchFunctionMode):
-    """While a layer runs: sees its elementwise operations, and decides what its backward pass keeps."""
+    """Sees the elementwise operations of a layer while it runs, and decides what its backward pass keeps."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rows as Arrow columns of text: what is a text stays one, anything else is kept as JSON beside it."""
+"""Rows as Arrow columns of text: what is text stays text, anything else is kept as JSON next to it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pefttools.data.mapped import Codec, Item
 if TYPE_CHECKING:
     import pyarrow
 
-#: of the name of a column that holds JSON
+#: suffix of the name of a column that holds JSON
 _JSON = "~json"
-#: of the name of a column that holds bytes
+#: suffix of the name of a column that holds bytes
 _BYTES = "~bytes"
 
 
 class RowCodec(Codec):
     """Rows with the same fields.
 
-    No value changes its type: 007 stays a text, a list a list, NaN a number. A value that JSON has not is an error.
+    No value changes its type: 007 stays a text, a list a list, NaN a number. A value that JSON lacks is an error.
 
     Args:
         names: of the fields.
@@ -69,9 +69,9 @@ class RowCodec(Codec):
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text has no half of a character in it, which JSON may hold and no encoding knows."""
+    """Whether a text contains no half of a character, which JSON may hold and no encoding knows."""
     if text.isascii():
-        return True  # known without a look at the characters
+        return True  # known without looking at the characters
     try:
         text.encode()
     except UnicodeEncodeError:

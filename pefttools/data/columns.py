@@ -28,7 +28,7 @@ class Columns:
     Args:
         first: a row of the source; decides whether a name with braces is a column or a text that joins several.
         roles: role -> whether every row must have it.
-        given: role -> column, where they differ.
+        given: role -> column, if they differ.
         files: roles whose cells may be the bytes of a file.
     """
 
@@ -50,10 +50,10 @@ class Columns:
         self.seen: set[str] = set()
 
     def pick(self, row: Mapping[str, Any]) -> Row:
-        """The cells of a row by role; None where a role that it need not have is missing.
+        """The cells of a row by role; None if an optional role is missing.
 
         Raises:
-            MissingColumnError: a role that it must have is missing.
+            MissingColumnError: a required role is missing.
             DataError: a cell holds what is not a value.
         """
         return {role: self._value(row, role) for role in self.names}
@@ -79,7 +79,7 @@ class Columns:
 
 
 def file_cell(value: Any, name: str) -> Any:
-    """A cell that may be the bytes of a file, or a file as hub data sets keep it; else as `cell` has it."""
+    """A cell that may be the bytes of a file, or a file as hub data sets store it; anything else as by `cell`."""
     if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
         value = value["path"] if value["bytes"] is None else value["bytes"]
     return value if isinstance(value, bytes) else cell(value, name)
@@ -107,6 +107,6 @@ def cell(value: Any, name: str) -> Any:
     if hasattr(value, "item") and hasattr(value, "dtype"):  # a scalar of numpy
         return cell(value.item(), name)
     raise DataError(
-        f"column {name!r} holds a {type(value).__name__} ({value!r}), which is neither a text, a number nor a list",
-        hint="Write it as a text.",
+        f"column {name!r} holds a {type(value).__name__} ({value!r}), which is not text, a number or a list",
+        hint="Write it as text.",
     )

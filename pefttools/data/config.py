@@ -14,12 +14,14 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train: str | list[str] = Field(description="file, package: reference or hub data set; a list is read in turn")
+    train: str | list[str] = Field(
+        description="file, package: reference or hub data set; those of a list are read one after the other"
+    )
     validation: str | list[str] | Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="the same, or the share of train that is split off by the seed"
+        0.1, description="the same, or the share of train that is split off, drawn by the seed"
     )
     test: str | list[str] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="the same; looked at once, at the end"
+        None, description="the same; used only once, at the end"
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
@@ -35,6 +37,8 @@ class DataConfig(BaseModel):
         None, description="column of groups, e.g. customers: the rows of one group stay in one split"
     )
     unknown_labels: Literal["refuse", "skip"] = Field(
-        "refuse", description="rows whose label does not occur in training: error, or skip (left out and counted)"
+        "refuse", description="rows whose label does not occur in training: refuse, or skip (left out and counted)"
     )
-    seed: int = Field(0, description="of the validation split and of limit; the same for every run of a comparison")
+    seed: int = Field(
+        0, description="seed of the validation split and of limit; the same for every run of a comparison"
+    )

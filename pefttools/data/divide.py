@@ -1,4 +1,4 @@
-"""Parts of a table drawn by a seed: with the labels in their shares, or with whole groups."""
+"""Parts of a table drawn by a seed: with the labels in proportion, or with whole groups."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Strata = Callable[[Row], Hashable | None]
 def divide(
     table: Table, share: float, seed: int, strata: Strata | None, group: bool, split: str
 ) -> tuple[Table, Table, list[str]]:
-    """A table without a part of it, the part, and what there is to say of it.
+    """A table without a part of it, the part, and notes on it.
 
     Args:
         table: the rows.
-        share: of the part.
-        seed: of the drawing.
+        share: size of the part, as a share.
+        seed: seed of the drawing.
         strata: gives each row's stratum, e.g. its label; every stratum keeps its share in both, and one that occurs
-            once stays in the table. None: rows are drawn as they come.
-        group: rows of one value in the column of the role ``group`` stay together.
+            once stays in the table. None if rows are drawn regardless.
+        group: whether rows with the same value in the column of the role ``group`` stay together.
         split: name of the part, for messages.
 
     Raises:
@@ -32,12 +32,12 @@ def divide(
     """
     places = max(1, round(share * len(table)))
     if places >= len(table):
-        raise DataError(f"{table.source} has only {len(table)} rows: too few to split {share:g} of them off")
+        raise DataError(f"{table.source} has only {len(table)} rows: too few to split off {share:g} of them")
     if group:
         chosen, notes = _groups(table, places, seed, split)
     else:
         chosen, notes = _rows(table, places, seed, strata, split)
-    picked = bytearray(len(table))  # as large as rows may be many
+    picked = bytearray(len(table))  # a byte per row: there may be many
     for index in chosen:
         picked[index] = 1
     rest, part = (array("q", (index for index, one in enumerate(picked) if one == is_in)) for is_in in (0, 1))
@@ -45,7 +45,7 @@ def divide(
 
 
 def draw(table: Table, count: int, seed: int, strata: Strata | None, split: str) -> tuple[Table, list[str]]:
-    """At most so many rows, every stratum with its share and, where there is room, at least one row."""
+    """At most that many rows, every stratum with its share and, if there is room, at least one row."""
     if count >= len(table):
         return table, []
     generator = random.Random(seed)
@@ -71,13 +71,13 @@ def _rows(table: Table, places: int, seed: int, strata: Strata | None, split: st
     several = [rows for rows in members if len(rows) > 1]
     if not several:
         raise DataError(
-            f"{table.source}: no label occurs twice, so that {split} would hold labels that training lacks",
-            hint=f"Give data.{split} as rows of its own.",
+            f"{table.source}: no label occurs twice, so {split} would have labels that training lacks",
+            hint=f"Provide separate rows in data.{split}.",
         )
     notes = [f"labels that occur once in {table.source}, and stay in training: {single}"] if single else []
     places = min(places, sum(len(rows) - 1 for rows in several))
     if places < len(several):
-        notes.append(f"{split}: {places} rows for {len(several)} labels: not every label can be there")
+        notes.append(f"{split}: {places} rows for {len(several)} labels: not every label can occur")
         order = [row for rows in several for row in rows[1:]]  # one row of each label stays
         generator.shuffle(order)
         return order[:places], notes
@@ -94,19 +94,21 @@ def _groups(table: Table, places: int, seed: int, split: str) -> tuple[Sequence[
         members.setdefault(str(row["group"]), []).append(index)
     names = sorted(members)
     if len(names) < 2:
-        raise DataError(f"{table.source}: data.group has one value only: its rows can't be divided")
+        raise DataError(f"{table.source}: data.group has only one value: its rows can't be divided")
     random.Random(seed).shuffle(names)
     chosen: list[int] = []
     taken = 0
     for name in names:
-        if len(chosen) + len(members[name]) <= places:  # a large group would take the place of many, or of training
+        if (
+            len(chosen) + len(members[name]) <= places
+        ):  # a large group would take the place of many small ones, or too much of training
             chosen += members[name]
             taken += 1
     if not chosen:
         raise DataError(
             f"{table.source}: no group is small enough for the {places} rows of {split}: the smallest has "
             f"{min(map(len, members.values()))}",
-            hint=f"Give data.{split} a larger share, or rows of its own.",
+            hint=f"Give data.{split} a larger share, or separate rows.",
         )
     return chosen, [f"{split}: {len(chosen):,} rows of {taken:,} of {len(names):,} groups (data.group)"]
 

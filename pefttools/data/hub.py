@@ -1,4 +1,4 @@
-"""Rows of a hub data set, with names in the place of class numbers."""
+"""Rows of a hub data set, with names in place of class numbers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def from_hub(source: str, split: str) -> Iterator[dict[str, Any]]:
             hint="Check the name and the network connection, or give a file.",
         ) from error
     for column, feature in loaded.features.items():
-        if getattr(feature, "decode", False):  # pictures and audio stay files until a batch is made of them
+        if getattr(feature, "decode", False):  # pictures and audio stay files until a batch is made
             loaded = loaded.cast_column(column, type(feature)(decode=False))
     return (named(row, loaded.features) for row in loaded)
 
 
 def named(value: Any, feature: Any) -> Any:
-    """A value with the names of its class numbers, however deep they stand; -1, which means no label, becomes None."""
+    """A value with the names of its class numbers, however deeply nested; -1, which means no label, becomes None."""
     if value is None:
         return None
     if hasattr(feature, "int2str"):

@@ -16,13 +16,13 @@ _INVISIBLE = "\u200b\u2060\ufeff"
 
 
 def label_text(value: Any) -> str | None:
-    """The label of a cell; None where it is missing.
+    """The label of a cell; None if it is missing.
 
-    White space at the ends is not part of a label. Numbers are the same label where they have the same value, be they
-    written as 1, 1.0, "1" or "1.0"; a truth value is "True" or "False", and no number.
+    White space at the ends is not part of a label. Numbers are the same label if they have the same value, whether
+    written as 1, 1.0, "1" or "1.0"; a boolean is "True" or "False", not a number.
 
     Raises:
-        DataError: a list or another thing that is not one label.
+        DataError: a list or something else that is not one label.
     """
     if type(value) is str:
         return _written(value)
@@ -45,7 +45,7 @@ def label_text(value: Any) -> str | None:
     return _written(str(value))
 
 
-@functools.lru_cache(maxsize=4096)  # every row is asked several times, and labels are few
+@functools.lru_cache(maxsize=4096)  # every row is looked up several times, and labels are few
 def _written(label: str) -> str | None:
     text = label.strip().strip(_INVISIBLE).strip()
     match = _WHOLE.fullmatch(text)

@@ -1,6 +1,6 @@
-"""Sequences of dicts that stand in a memory-mapped Arrow file: as large as the disk, and read once per content.
+"""Sequences of dicts in a memory-mapped Arrow file: as large as the disk, and read once per content.
 
-A short sequence stays a list. A longer one is written slice by slice while it is made, and opened memory-mapped. Where
+A short sequence stays a list. A longer one is written slice by slice while it is made, and opened memory-mapped. If
 its content has a key, the file stays in the cache and the next process maps it at once.
 """
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 
-#: items up to which a sequence stays a list
+#: number of items up to which a sequence stays a list
 SMALL = 20_000
 _SLICE = 2_000
 _CACHED_DAYS = 30
-#: of the name of a file that is being written
+#: prefix of the name of a file that is being written
 _NEW = ".new-"
 _ABOUT = b"about"
 
@@ -48,10 +48,10 @@ class Codec(ABC):
 
 
 class MappedItems(Sequence[Item]):
-    """Items in an Arrow file, decoded when they are asked for.
+    """Items in an Arrow file, decoded on access.
 
     Args:
-        batches: of the file.
+        batches: batches of the file.
         codec: reads them.
     """
 
@@ -111,8 +111,8 @@ class Chosen(Sequence[Item]):
     """Items of a sequence at some indices, which are not copied.
 
     Args:
-        items: where they stand.
-        indices: which, in that order.
+        items: the sequence.
+        indices: which of its items, in that order.
     """
 
     def __init__(self, items: Sequence[Item], indices: Sequence[int]) -> None:
@@ -151,13 +151,13 @@ def kept(
     key: str | None = None,
     about: Callable[[], Any] = lambda: None,
 ) -> Sequence[Item]:
-    """Items as a list where they are few, else in a file.
+    """Items as a list if they are few, else in a file.
 
     Args:
         items: read once.
         codec: makes the codec of the file, given the first items.
-        key: names the content: the same key means the same items. None: the file goes with the process.
-        about: what is kept beside them, as JSON; asked for when all items are read.
+        key: identifies the content: the same key means the same items. None for a file that goes with the process.
+        about: gives what is kept along with them, as JSON; called when all items have been read.
     """
     stream = iter(items)
     first = _take(stream, SMALL + 1)
@@ -178,11 +178,11 @@ def kept(
 
 
 def found(key: str, codec: Callable[[Any], Codec]) -> tuple[Sequence[Item], Any] | None:
-    """Items that an earlier process kept under a key, and what it kept beside them; None: there are none.
+    """Items that an earlier process kept under a key, and what it kept along with them; None if there are none.
 
     Args:
-        key: of the items.
-        codec: makes the codec of the file, given what was kept beside.
+        key: key of the items.
+        codec: makes the codec of the file, given what was kept along with them.
     """
     path = _entry(key)
     try:
@@ -221,7 +221,7 @@ def _write(path: Path, first: list[Item], rest: Iterator[Item], codec: Codec, ab
         assert writer is not None
         while part := _take(rest, _SLICE):
             writer.write_batch(codec.encode(part))
-        # what is known only now stands in the last batch, which has no rows
+        # what is known only now goes into the last batch, which has no rows
         empty = codec.encode([])
         writer.write_batch(empty, custom_metadata={_ABOUT: json.dumps(about())})
 
@@ -241,7 +241,7 @@ def _entry(key: str) -> Path:
 
 
 def _forget_old(folder: Path) -> None:
-    """Remove files that nobody has opened for a month, and what killed writers left."""
+    """Remove files that have not been opened for a month, and what killed writers left behind."""
     limit = time.time() - _CACHED_DAYS * 86_400
     for path in folder.glob("*.arrow"):
         with contextlib.suppress(OSError):

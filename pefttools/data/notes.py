@@ -1,4 +1,4 @@
-"""What is odd about the rows of a training: one line each, for the log and the record."""
+"""What is unusual about the rows of a training run: one line each, for the log and the record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pefttools.data.columns import Row
 from pefttools.data.labels import label_text
 from pefttools.data.table import Table
 
-#: of the largest to the smallest class
+#: ratio of the largest to the smallest class
 _IMBALANCE = 20
 _SHOWN = 5
 
@@ -19,7 +19,7 @@ Identity = Callable[[Row], Hashable | None]
 
 
 def label_notes(tables: Mapping[str, Table], labels: Sequence[str]) -> list[str]:
-    """Classes that are far from equal in training, and labels that a split lacks."""
+    """Classes of very different sizes in training, and labels that a split lacks."""
     notes, known = [], set(labels)
     for split, table in tables.items():
         counts: Counter[str | None] = Counter()
@@ -39,17 +39,17 @@ def label_notes(tables: Mapping[str, Table], labels: Sequence[str]) -> list[str]
                 "selection.metric=f1_macro"
             )
         if spaces:
-            notes.append(f"{split}: white space around the labels of {spaces:,} rows is left out")
+            notes.append(f"{split}: white space around the labels of {spaces:,} rows is ignored")
     return notes
 
 
 def duplicate_notes(tables: Mapping[str, Table], identity: Identity, strata: Identity) -> list[str]:
-    """Inputs that occur twice within a split, with other labels, or in two splits.
+    """Inputs that occur twice within a split, with different labels, or in two splits.
 
     Args:
         tables: the splits.
         identity: gives what makes two rows the same input.
-        strata: gives a row's label; None where there are none.
+        strata: gives a row's label; None if there are none.
     """
     import numpy
 
@@ -66,11 +66,11 @@ def duplicate_notes(tables: Mapping[str, Table], identity: Identity, strata: Ide
         if len(unique) < len(inputs):
             line = f"{split}: {len(inputs) - len(unique):,} of {len(inputs):,} rows repeat the input of another"
             unlike = len(numpy.unique(numpy.frombuffer(both, dtype=numpy.int64))) - len(unique)
-            line += f", {unlike:,} of them with another label" if unlike else ""
+            line += f", {unlike:,} of them with a different label" if unlike else ""
             notes.append(line)
         for other, earlier in seen.items():
             shared = int(numpy.isin(inputs, earlier).sum())
             if shared:
-                notes.append(f"{split}: {shared:,} of {len(inputs):,} rows have an input that stands in {other} too")
+                notes.append(f"{split}: {shared:,} of {len(inputs):,} rows have an input that is also in {other}")
         seen[split] = unique
     return notes

@@ -1,4 +1,4 @@
-"""Pictures in cells: a path, or the bytes of a file; decoded only where a batch is made of them."""
+"""Pictures in cells: a path, or the bytes of a file; decoded only when a batch is made."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pefttools.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: what is decoded: formats of pictures alone, and none that runs another program
+#: what is decoded: only formats of pictures, and none that runs another program
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-#: of values in 16 bits that become 8
+#: divisor that turns values of 16 bits into 8
 _SIXTEEN_BITS = 256
 
 
 def check_picture(cell: Any) -> None:
-    """Look whether a file is a whole picture, as far as its format tells without decoding it.
+    """Check that a file is a whole picture, as far as its format shows without decoding it.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -25,7 +25,7 @@ def check_picture(cell: Any) -> None:
     with _opened(cell) as file:
         try:
             file.verify()
-        except Exception as error:  # Pillow's decoders raise whatever a damaged file makes of them
+        except Exception as error:  # Pillow's decoders may raise anything for a damaged file
             raise ValueError(f"the picture can't be decoded: {error}") from error
 
 
@@ -87,6 +87,6 @@ def _opened(cell: Any) -> Image:
     if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
         file.close()
         raise ValueError(
-            f"the picture has {file.width:,} x {file.height:,} pixels, and at most {Image.MAX_IMAGE_PIXELS:,} are taken"
+            f"the picture has {file.width:,} x {file.height:,} pixels; at most {Image.MAX_IMAGE_PIXELS:,} are allowed"
         )
     return file

@@ -20,7 +20,7 @@ from pefttools.errors import DataError, UnknownNameError
 from pefttools.files import sha256_file
 from pefttools.packages import is_package_reference, package_path
 
-#: of cached rows; another one where a reader gives other rows for the same file
+#: version of cached rows; changes when a reader gives different rows for the same file
 _FORMAT = 4
 #: name of a file or data set, and a function that reads it
 _Part = tuple[str, Callable[[], Iterable[Row]]]
@@ -38,14 +38,14 @@ def read_table(
     """Read rows and give their columns the names of the task's roles.
 
     Args:
-        source: a file (csv, tsv, jsonl, json, parquet, arrow, feather, xlsx; the texts also packed as gz, zst or zip),
+        source: a file (csv, tsv, jsonl, json, parquet, arrow, feather, xlsx; the text formats also as gz, zst or zip),
             a folder or a pattern of such files, a ``package:`` reference to one, or a hub data set ``ORG/NAME``,
             ``ORG/NAME:CONFIG`` or ``ORG/NAME:CONFIG@SPLIT``; several are read one after the other.
         roles: role -> whether every row must have it, e.g. ``{"text": True, "pair": False}``. One that no row has is
-            left out; where some have it, it is None in the others.
-        columns: role -> column name, where they differ.
-        split: split of a hub data set where the source names none.
-        delimiter: between the cells of a csv file; None: a comma, or what its header shows.
+            left out; if some have it, it is None in the others.
+        columns: role -> column name, if they differ.
+        split: split of a hub data set if the source names none.
+        delimiter: delimiter of a csv file; None for a comma, or what its header shows.
         files_in: roles whose cells may be the bytes of a file, such as a picture.
 
     Raises:
@@ -67,7 +67,7 @@ def read_table(
         about = reading.about()
         rows = _only(rows, about["roles"])
         if notes and key is not None:
-            forget(key)  # so that the next reader says them too
+            forget(key)  # so that the next reader reports them too
     names = reading.names
     return Table(
         " + ".join(sources),
@@ -118,7 +118,7 @@ class _Reading:
         """All rows, with every role.
 
         Raises:
-            DataError: there are none, a column is missing, or a cell holds no value.
+            DataError: there are none, a column is missing, or a cell does not hold a value.
         """
         count = 0
         first: Row | None = None
@@ -189,7 +189,7 @@ def _key(
     delimiter: str | None,
     files_in: Collection[str],
 ) -> str | None:
-    """Names the rows of files by their content and by what is read of it; None where some are not files."""
+    """Identifies the rows of files by their content and by what is read of it; None if some are not files."""
     contents = []
     for paths in files:
         if paths is None:

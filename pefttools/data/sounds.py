@@ -1,4 +1,4 @@
-"""Sounds in cells: a path, or the bytes of a file; decoded only where a batch is made of them."""
+"""Sounds in cells: a path, or the bytes of a file; decoded only when a batch is made."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 #: more than any recording has: a small file can claim as many as take gigabytes when decoded
 _MOST_CHANNELS, _HIGHEST_RATE = 8, 192_000
-#: what libsndfile notes of a file that ends before its header says
+#: what libsndfile notes about a file that ends before its header says
 _CUT_SHORT = re.compile(r"data\s*:\s*(\d+) \(should be (\d+)\)")
-#: bytes that a header names where whoever wrote it did not know how many would follow
+#: sizes that a header gives if its writer did not know how many bytes would follow
 _NOT_KNOWN = 0x7FFF0000
 
 
 def sound_seconds(cell: Any) -> float:
-    """How long a sound is, as its file's header tells without decoding it.
+    """How long a sound is, from its file's header, without decoding it.
 
     Args:
         cell: the path of a file, or its bytes.
 
     Raises:
-        ValueError: it is missing, empty, cut short or in no known format; says which.
+        ValueError: it is missing, empty, cut short or in an unknown format; says which.
         ConfigError: soundfile is not installed.
     """
     with _opened(cell) as file:
@@ -40,13 +40,13 @@ def sound_seconds(cell: Any) -> float:
 
 
 def read_sound(cell: Any, where: str, rate: int | None, seconds: float | None = None) -> Samples:
-    """Decode a sound: the mean of its channels, resampled; float32, 1 is the loudest that 16 bits can hold.
+    """Decode a sound: the mean of its channels, resampled; float32, where 1 is the loudest that 16 bits can hold.
 
     Args:
         cell: the path of a file, or its bytes.
         where: file, row and column, for messages.
-        rate: samples per second; None: as in the file.
-        seconds: from its beginning, no more of the file is read than that; None: all of it.
+        rate: samples per second; None for that of the file.
+        seconds: how much is read, from the beginning; None for all of it.
 
     Returns:
         ``[samples]``.
@@ -87,7 +87,7 @@ def _resampled(samples: Samples, found: int, rate: int) -> Samples:
         raise _lacking("soxr") from error
     resampled: Samples = soxr.resample(samples, found, rate)
     if not len(resampled):
-        raise ValueError(f"the sound has {len(samples)} samples at {found} Hz, and none at {rate} Hz")
+        raise ValueError(f"the sound has {len(samples)} samples at {found} Hz, but none at {rate} Hz")
     return resampled
 
 
@@ -114,7 +114,11 @@ def _opened(cell: Any) -> SoundFile:
     named = "the bytes are" if isinstance(cell, bytes) else f"{cell!r} is"
     try:
         file = soundfile.SoundFile(io.BytesIO(cell) if isinstance(cell, bytes) else cell)
-    except (OSError, TypeError, RuntimeError) as error:  # a raw file, whose format its name must tell, is a TypeError
+    except (
+        OSError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # for a raw file, whose format only its name could tell, a TypeError
         raise ValueError(f"{named} not a sound in a known format: {_said(error)}") from error
     short = _CUT_SHORT.search(file.extra_info)
     if short and int(short[2]) < int(short[1]) < _NOT_KNOWN:
@@ -127,13 +131,13 @@ def _opened(cell: Any) -> SoundFile:
         file.close()
         raise ValueError(
             f"the sound has {file.channels} channels at {file.samplerate:,} Hz; at most {_MOST_CHANNELS} at "
-            f"{_HIGHEST_RATE:,} Hz are taken"
+            f"{_HIGHEST_RATE:,} Hz are allowed"
         )
     return file
 
 
 def _said(error: Exception) -> str:
-    """What libsndfile says, without where it was said."""
+    """libsndfile's message, without its location."""
     return str(getattr(error, "error_string", error))
 
 

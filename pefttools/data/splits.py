@@ -14,12 +14,12 @@ from pefttools.errors import DataError
 
 @dataclass(frozen=True)
 class Splits:
-    """The three tables of a recipe; `test` is None where the recipe names none."""
+    """The three tables of a recipe; `test` is None if the recipe names none."""
 
     train: Table
     validation: Table
     test: Table | None
-    #: what there is to say of how they were made
+    #: notes on how they were made
     notes: tuple[str, ...] = ()
 
     def digests(self) -> dict[str, str]:
@@ -39,8 +39,8 @@ def load_splits(
 
     Args:
         config: the `data` part.
-        roles: of the task.
-        strata: gives each row's stratum, whose shares splits and limits keep; None: rows are drawn as they come.
+        roles: roles of the task.
+        strata: gives each row's stratum, whose shares splits and limits keep; None if rows are drawn regardless.
         files_in: roles whose cells may be the bytes of a file.
 
     Raises:
@@ -79,7 +79,7 @@ def load_splits(
 
 
 def _without_lost_strata(tables: dict[Split, Table], before: set[str], strata: Strata) -> list[str]:
-    """Leave out rows of validation and test whose labels a limit has taken from training."""
+    """Leave out rows of validation and test whose labels a limit has removed from training."""
     lost = before - {str(strata(row)) for row in tables["train"].rows}
     notes: list[str] = []
     if not lost:
@@ -87,20 +87,20 @@ def _without_lost_strata(tables: dict[Split, Table], before: set[str], strata: S
     for split, table in tables.items():
         kept = [index for index, row in enumerate(table.rows) if str(strata(row)) not in lost]
         if len(kept) < len(table):
-            notes.append(f"{split}: {len(table) - len(kept):,} rows of labels that data.limit leaves out of training")
+            notes.append(f"{split}: {len(table) - len(kept):,} rows whose labels data.limit leaves out of training")
             tables[split] = table.take(kept)
     return notes
 
 
 def _shared_groups(tables: dict[Split, Table]) -> list[str]:
-    """Groups that stand in two splits, as where these are given as files."""
+    """Groups that are in two splits, as may happen if these are given as files."""
     notes: list[str] = []
     seen: dict[str, set[str]] = {}
     for split, table in tables.items():
         groups = {str(row["group"]) for row in table.rows}
         for other, earlier in seen.items():
             if shared := len(groups & earlier):
-                notes.append(f"{split}: {shared} of {len(groups)} groups (data.group) stand in {other} too")
+                notes.append(f"{split}: {shared} of {len(groups)} groups (data.group) are also in {other}")
         seen[split] = groups
     return notes
 

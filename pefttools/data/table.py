@@ -20,15 +20,15 @@ from pefttools.packages import is_package_reference, package_path
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with the place that they came from.
+    """Rows, and where they came from.
 
     Attributes:
         source: files or data sets, as the user wrote them.
         rows: one dict per row, by the names of `columns`.
         columns: role that a task gives a column -> name of the column in the source.
         numbers: row number in the source (from 1), for messages.
-        notes: what is odd about the source.
-        parts: number of rows before each file and its name, where the source is several.
+        notes: what is unusual about the source.
+        parts: number of rows before each file and its name, if the source is several files.
     """
 
     source: str
@@ -54,11 +54,11 @@ class Table:
         file, number = self._file(index)
         return f"{file}, row {number}, column {self.columns.get(role, role)!r}"
 
-    def beside(self, index: int, cell: Any) -> Any:
+    def resolved(self, index: int, cell: Any) -> Any:
         """A cell that names a file, by a path that is relative to the file that names it; anything else as it is."""
         if not isinstance(cell, str) or not cell:
             return cell
-        # As strings: a table may have a million of them, and a Path takes ten times as long.
+        # As strings: a table may have a million rows, and a Path takes ten times as long.
         return os.path.join(_folder(self._file(index)[0]), os.path.expanduser(cell))  # noqa: PTH111, PTH118
 
     def _file(self, index: int) -> tuple[str, int]:
@@ -80,13 +80,13 @@ class Table:
         digest = hashlib.sha256()
         for index, row in enumerate(self.rows):
             line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_plain)
-            # half of a character, which JSON may hold, has no UTF-8 of its own
+            # half of a character, which JSON may hold, has no UTF-8
             digest.update((f"\n{line}" if index else line).encode(errors="surrogatepass"))
         return digest.hexdigest()
 
 
 def _plain(value: Any) -> str:
-    """What stands for a value that JSON has not."""
+    """A stand-in for a value that JSON does not have."""
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
 
 

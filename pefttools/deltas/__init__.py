@@ -1,4 +1,4 @@
-"""What every adapter comes down to, whatever its method: delta kinds, each at a site of the base model."""
+"""What every adapter consists of, whatever its method: delta kinds, each at a site of the base model."""
 
 from .adapter import KINDS, AdapterDeltas, SiteDelta
 from .bias import Bias

@@ -4,15 +4,15 @@ The order of the effects at a site, for an input ``x`` and the base module's wei
 
     x  = InputScale * x
     x  = x M                             Rotation, block by block
-    y  = W x + b                         of other parameters, where Replace gives some
+    y  = W x + b                         with other parameters, if Replace gives some
     y  = vectors[x]                      EmbeddingRows, for some tokens of an embedding
-    y  = norm(x + bottleneck(y))         NormBottleneck, where the module is a norm; NormFusedBottlenecks
+    y  = norm(x + bottleneck(y))         NormBottleneck, if the module is a norm; NormFusedBottlenecks
     y  = y + Dense(x) + LowRank(x)       and Sparse, Spectrum, Wavelets, Kronecker, SharedLowRank, ...
     y  = WeightScale * (y - b) + b       DoRA's: the bias is not scaled
     y  = OutputScale * y                 IA3's: the bias is scaled too
     y  = first * y + second * swap(y)    PairRotation
     y  = y + Bias
-    y  = y + Bottleneck(y)               or of another site's input; FusedBottlenecks
+    y  = y + Bottleneck(y)               or from another site's input; FusedBottlenecks
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SiteDelta:
         return iter(self.parts)
 
     def get(self, kind: type[KindT]) -> KindT | None:
-        """Its part of a kind; None: it has none."""
+        """Its part of a kind; None if it has none."""
         return next((part for part in self.parts if type(part) is kind), None)
 
     def to(self, device: torch.device) -> SiteDelta:
@@ -88,7 +88,7 @@ class SiteDelta:
         return SiteDelta(*(part.to(device) for part in self.parts))
 
     def kinds(self) -> list[str]:
-        """Names of what it holds, in the order in which they act."""
+        """Names of its parts, in the order in which they act."""
         return [part.name for part in self.parts]
 
 
@@ -98,7 +98,7 @@ class AdapterDeltas:
 
     Attributes:
         sites: module path in the transformers model of the adapter's task -> what happens there.
-        virtual: what stands before the text, at most one of each kind.
+        virtual: what comes before the text, at most one of each kind.
     """
 
     sites: dict[str, SiteDelta]
@@ -110,6 +110,6 @@ class AdapterDeltas:
         return sorted(found | {part.name for part in self.virtual})
 
     def norms(self) -> dict[str, dict[str, float]]:
-        """Size of what each site does, by kind; virtual tokens stand under their kind in parentheses."""
+        """Size of what each site does, by kind; virtual tokens are listed under their kind in parentheses."""
         found = {name: {part.name: part.norm() for part in site} for name, site in self.sites.items()}
         return found | {f"({part.name})": {part.name: part.norm()} for part in self.virtual}

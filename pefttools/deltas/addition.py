@@ -44,7 +44,7 @@ def _additive(name: str, delta: SiteDelta, model: nn.Module) -> SiteDelta:
 def weighted(adapters: Sequence[AdapterDeltas], weights: Sequence[float]) -> AdapterDeltas:
     """The weighted sum of what adapters do at each site.
 
-    Low-rank updates are put side by side, which is exact; biases and dense changes are added. Task heads are averaged
+    Low-rank updates are concatenated, which is exact; biases and dense changes are added. Task heads are averaged
     with the same weights, scaled to sum to one.
 
     Args:
@@ -52,7 +52,7 @@ def weighted(adapters: Sequence[AdapterDeltas], weights: Sequence[float]) -> Ada
         weights: one for each.
 
     Raises:
-        ConfigError: kinds that can't be added up; heads of other shapes.
+        ConfigError: kinds that can't be added up; heads of different shapes.
     """
     sites = {
         name: SiteDelta(*(summed(kind, name, adapters, weights) for kind in KINDS))
@@ -64,7 +64,7 @@ def weighted(adapters: Sequence[AdapterDeltas], weights: Sequence[float]) -> Ada
 def summed(
     kind: type[DeltaKind], name: str, adapters: Sequence[AdapterDeltas], weights: Sequence[float]
 ) -> DeltaKind | None:
-    """The weighted sum, or average, of what adapters do at one site in one way; None: none of them does.
+    """The weighted sum, or average, of what adapters do at one site in one way; None if none of them does.
 
     Raises:
         ConfigError: they do not go together.

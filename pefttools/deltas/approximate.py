@@ -1,4 +1,4 @@
-"""Any change of weights as a low-rank update: exact where it is one, by truncated SVD otherwise."""
+"""Any change of weights as a low-rank update: exact if it is one, by truncated SVD otherwise."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def as_low_rank(delta: SiteDelta, weight: torch.Tensor, rank: int | None) -> App
     """The weight change of a delta as an update of at most `rank`.
 
     Args:
-        delta: at a linear layer; only changes of its weight are looked at.
-        weight: of the layer, ``[out, in]``.
-        rank: of the result; None: as high as it takes to be exact, where the delta is a low-rank update itself.
+        delta: a delta at a linear layer; only changes of its weight are considered.
+        weight: weight of the layer, ``[out, in]``.
+        rank: maximum rank of the result; None for as high as needed to be exact, if the delta is a low-rank update.
 
     Raises:
         ConfigError: no rank given for a change that is not a low-rank update.
@@ -45,7 +45,7 @@ def as_low_rank(delta: SiteDelta, weight: torch.Tensor, rank: int | None) -> App
         return _truncated(update.dense(), rank)
     if rank is None:
         raise ConfigError(
-            "the change of the weights is not a low-rank update by itself: a rank is needed",
+            "the change of the weights is not a low-rank update itself: a rank is needed",
             hint="Set the maximum rank, e.g. --rank 16; the relative error is reported.",
         )
     return _truncated(weight_change(delta, weight.float()), rank)

@@ -19,7 +19,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.BatchNorm1d, n
 
 @dataclass(frozen=True)
 class Bias(VectorKind):
-    """``y += b``, with ``b[out]``; of a convolution ``b[channels]``, which are the second dimension of ``y``."""
+    """``y += b``, with ``b[out]``; for a convolution ``b[channels]``, which are the second dimension of ``y``."""
 
     name: ClassVar[str] = "bias"
     additive: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class Bias(VectorKind):
 
     def fold(self, parameters: Mapping[str, torch.Tensor], site: str) -> dict[str, torch.Tensor]:
         if "bias" not in parameters:
-            raise ConfigError(f"the module {site} has no bias that could take the adapter's")
+            raise ConfigError(f"the module {site} has no bias to which the adapter's could be added")
         return super().fold(parameters, site)
 
     @classmethod
@@ -47,5 +47,5 @@ class Bias(VectorKind):
 
 
 def _channels_first(module: nn.Module) -> bool:
-    # Norms of convolutional networks say it.
+    # Norms of convolutional networks have this attribute.
     return isinstance(module, CONVOLUTIONS) or getattr(module, "data_format", None) == "channels_first"

@@ -16,10 +16,10 @@ Activation = Literal["relu", "gelu", "silu", "tanh", "identity"]
 
 
 class AfterSite(DeltaKind):
-    """One that is added to a module's output, made of that or of another site's input.
+    """A kind that is added to a module's output, computed from that or from another site's input.
 
     Attributes:
-        of_site: site whose input is read; None: this site's own output.
+        of_site: site whose input is read; None for this site's own output.
     """
 
     linear: ClassVar[bool] = False
@@ -44,8 +44,8 @@ class Bottleneck(AfterSite):
         down_bias: ``[size]``.
         up: ``[out, size]``.
         up_bias: ``[out]``.
-        activation: its name.
-        of_site: site whose input is read; None: this site's own output.
+        activation: name of the activation.
+        of_site: site whose input is read; None for this site's own output.
     """
 
     name: ClassVar[str] = "bottleneck"
@@ -93,10 +93,10 @@ class NormBottleneck(Bottleneck):
 
     @classmethod
     def apply(cls, x: torch.Tensor, y: torch.Tensor, weights: Mapping[str, torch.Tensor], at: At) -> torch.Tensor:
-        # Past the module's hooks, of which this is part.
+        # Bypassing the module's hooks, of which this is one.
         again: torch.Tensor = at.module.forward(x + _added(y, weights, at.form).to(x.dtype))
         own = (at.slots > 0).view(-1, *(1,) * (y.dim() - 1))
-        # Rows without one keep what they have, be it another adapter's.
+        # Rows without one keep what they have, even if it is another adapter's.
         return torch.where(own, again, y)
 
 

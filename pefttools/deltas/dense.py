@@ -17,7 +17,7 @@ class Dense(DeltaKind):
     """``y += change x``.
 
     Attributes:
-        change: of the weight, ``[out, in]``.
+        change: change of the weight, ``[out, in]``.
     """
 
     name: ClassVar[str] = "dense"

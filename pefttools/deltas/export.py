@@ -27,8 +27,8 @@ class PlainLora:
 
     Attributes:
         sites: module path -> update.
-        biases: module path -> change of the bias ``[out]``, where there is one.
-        heads: module path -> parameters that stand in place of the module's own.
+        biases: module path -> change of the bias ``[out]``, if there is one.
+        heads: module path -> parameters that replace the module's own.
         error: Frobenius norm of all that was left out, relative to that of all changes.
     """
 
@@ -47,12 +47,12 @@ def as_lora(deltas: AdapterDeltas, model: nn.Module, rank: int | None) -> PlainL
     """Deltas as low-rank updates of linear layers.
 
     Args:
-        deltas: of an adapter.
+        deltas: deltas of an adapter.
         model: the transformers model of its task.
-        rank: maximum rank of a site; None: as high as it takes, where the adapter is low rank itself.
+        rank: maximum rank of a site; None for as high as needed, if the adapter is low rank itself.
 
     Raises:
-        ConfigError: what is not a change of linear layers, e.g. a prefix, or biases of norms.
+        ConfigError: something is not a change of linear layers, e.g. a prefix, or biases of norms.
     """
     from pefttools.sites import is_linear
 
@@ -96,11 +96,11 @@ def as_lora(deltas: AdapterDeltas, model: nn.Module, rank: int | None) -> PlainL
 def check_read_as_written(lora: PlainLora, model: nn.Module) -> None:
     """Refuse what PEFT's own loader would put elsewhere.
 
-    PEFT takes layers whose names end as those of experts did in transformers 4 for these experts, be they of a dense
-    block or shared by all tokens.
+    PEFT takes layers whose names end like those of experts in transformers 4 for such experts, even if they belong to a
+    dense block or are shared by all tokens.
 
     Raises:
-        ConfigError: names of such layers.
+        ConfigError: there are such layers; names them.
     """
     import peft
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -137,7 +137,7 @@ def write_peft(lora: PlainLora, folder: Path, *, base_id: str, task_type: str) -
     for name, parameters in lora.heads.items():
         for parameter, value in parameters.items():
             state[f"base_model.model.{name}.{parameter}"] = value.cpu().contiguous()
-    # alpha = rank: the scale stands in B already.
+    # alpha = rank: the scale is already in B.
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,

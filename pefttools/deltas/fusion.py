@@ -1,4 +1,4 @@
-"""Several bottlenecks at one place, of which an attention says how much of each is added."""
+"""Several bottlenecks at one place; attention decides how much of each is added."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class FusedBottlenecks(AfterSite):
-    """``y += sum of s_n value a_n(y)``, with weights from an attention.
+    """``y += sum of s_n value a_n(y)``, with weights ``s_n`` from attention.
 
     ``s`` is the softmax over n of ``(query y + query_bias) . (key a_n(y) + key_bias)``.
 
@@ -28,8 +28,8 @@ class FusedBottlenecks(AfterSite):
         query_bias: ``[out]``.
         key: ``[out, out]``.
         key_bias: ``[out]``.
-        value: ``[out, out]``; None: the identity.
-        of_site: site whose input is read; None: this site's own output.
+        value: ``[out, out]``; None for the identity.
+        of_site: site whose input is read; None for this site's own output.
     """
 
     name: ClassVar[str] = "fused_bottlenecks"
@@ -47,7 +47,7 @@ class FusedBottlenecks(AfterSite):
         return math.hypot(*(part.norm() for part in self.parts.values()))
 
     def added(self, x: torch.Tensor) -> torch.Tensor:
-        """What is made of ``x[..., in]``: ``[..., out]``."""
+        """What they add for ``x[..., in]``: ``[..., out]``."""
         x = x.to(self.query.dtype)
         each = torch.stack([_through(part, x) for part in self.parts.values()], dim=-2)
         query = functional.linear(x, self.query, self.query_bias).unsqueeze(-2)
@@ -71,7 +71,7 @@ class NormFusedBottlenecks(FusedBottlenecks):
         own = self.to(next(module.parameters()).device)
 
         def again(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            # Past the module's hooks, of which this is part.
+            # Bypassing the module's hooks, of which this is one.
             found: torch.Tensor = module.forward(x + own.added(y).to(x.dtype))
             return found
 

@@ -1,6 +1,6 @@
 """The contract of a delta kind: one way in which an adapter acts at a site, a module of the base model.
 
-A new kind is a class in a file of its own, named in `KINDS`. Merging, exporting, stacking and counting bytes loop over
+A new kind is a class in a file of its own, listed in `KINDS`. Merging, exporting, stacking and counting bytes loop over
 the kinds and name none.
 """
 
@@ -21,12 +21,12 @@ SMALLEST = 8
 
 
 class Family(NamedTuple):
-    """Deltas that share their slots in a pool: one kind and, where it has one, one padded size.
+    """Deltas that share their slots in a pool: one kind and, if it has one, one padded size.
 
     Attributes:
         kind: name of the kind.
-        size: padded rank, width or length; 0 where the kind has none.
-        form: what else must be alike, e.g. a bottleneck's activation.
+        size: padded rank, width or length; 0 if the kind has none.
+        form: what else must be the same, e.g. a bottleneck's activation.
     """
 
     kind: str
@@ -39,9 +39,9 @@ class At(NamedTuple):
 
     Attributes:
         module: the site's module.
-        slots: slot of each row, ``[rows]``; 0: the row has no delta of this family.
-        form: of the family.
-        size: of the family.
+        slots: slot of each row, ``[rows]``; 0 if the row has no delta of this family.
+        form: form of the family.
+        size: size of the family.
     """
 
     module: nn.Module
@@ -54,21 +54,21 @@ class DeltaKind(ABC):
     """What one adapter does at one site, in one way. Each is a frozen dataclass of tensors."""
 
     name: ClassVar[str]
-    #: a weighted sum of several is of the same kind
+    #: whether a weighted sum of several is of the same kind
     additive: ClassVar[bool] = False
-    #: a weighted sum is an average, of adapters that all have it: a module that was trained whole
+    #: whether a weighted sum is an average, over adapters that all have it: a fully trained module
     averaged: ClassVar[bool] = False
-    #: at a linear layer it is a change of the weight and the bias
+    #: whether it is a change of the weight and the bias of a linear layer
     linear: ClassVar[bool] = True
-    #: it changes the weight, not only the bias
+    #: whether it changes the weight, not only the bias
     changes_weight: ClassVar[bool] = True
-    #: many adapters' weights lie in one tensor, a slot each; else each adapter's are kept and applied by themselves
+    #: whether many adapters' weights are in one tensor, a slot each; if not, they are kept and applied separately
     stacked: ClassVar[bool] = True
     #: names of tensors that are the same in many adapters: a pool holds them once, and they are not among `bytes`
     shared: ClassVar[tuple[str, ...]] = ()
-    #: it acts on the module's input, before the module runs
+    #: whether it acts on the module's input, before the module runs
     on_input: ClassVar[bool] = False
-    #: it reads what the module has returned, not what it was given
+    #: whether it reads what the module returned, not what it was given
     reads_output: ClassVar[bool] = False
     #: value of a slot that does nothing
     neutral: ClassVar[float] = 0.0
@@ -81,11 +81,11 @@ class DeltaKind(ABC):
 
     @property
     def reads(self) -> str | None:
-        """Another site whose input it reads; None: it acts on what passes through its own."""
+        """Another site whose input it reads; None if it acts on what passes through its own."""
         return None
 
     def reading(self, site: str) -> Self:
-        """The same, where it `reads` another site: under the name that this one has in another model."""
+        """The same, if it `reads` another site: with the name that this site has in another model."""
         raise NotImplementedError
 
     def to(self, device: torch.device) -> Self:
@@ -94,7 +94,7 @@ class DeltaKind(ABC):
 
     @abstractmethod
     def norm(self) -> float:
-        """Size of what it does: the Frobenius norm of a change, of a factor its distance from one."""
+        """Size of its effect: the Frobenius norm of a change; for a factor, its distance from one."""
 
     def changed_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """A linear layer's weight ``[out, in]`` with this folded in."""
@@ -105,7 +105,7 @@ class DeltaKind(ABC):
         return bias
 
     def fold(self, parameters: Mapping[str, torch.Tensor], site: str) -> dict[str, torch.Tensor]:
-        """A module's parameters with this folded in; those that are given stay as they are.
+        """A module's parameters with this folded in; the given ones are not changed.
 
         Raises:
             ConfigError: it is not a change of the module's parameters.
@@ -121,14 +121,14 @@ class DeltaKind(ABC):
 
     @classmethod
     def summed(cls, parts: Sequence[tuple[Self, float]], site: str) -> Self:
-        """The weighted sum of several, where they are `additive` or `averaged`.
+        """The weighted sum of several, if they are `additive` or `averaged`.
 
         Raises:
             ConfigError: they do not go together.
         """
         raise ConfigError(f"{cls.name} can't be added up")
 
-    # In a pool.
+    # For a pool.
 
     def family(self) -> Family:
         """Which others it shares slots with."""
@@ -143,7 +143,7 @@ class DeltaKind(ABC):
         return {name: tuple(value.shape) for name, value in self.values().items()}
 
     def values(self) -> dict[str, torch.Tensor]:
-        """What is written to a slot, by tensor; smaller ones than the slot's stand at its beginning."""
+        """What is written to a slot, by tensor; those smaller than the slot's go to its beginning."""
         raise NotImplementedError
 
     @classmethod
@@ -159,12 +159,12 @@ class DeltaKind(ABC):
         raise NotImplementedError
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """What is done to one adapter's rows where the kind is not `stacked`: from ``(x, y)`` to a new ``y``."""
+        """What is done to one adapter's rows if the kind is not `stacked`: from ``(x, y)`` to a new ``y``."""
         raise NotImplementedError
 
 
 class WeightChange(DeltaKind):
-    """One that is a change of the weight, kept in fewer numbers than that has."""
+    """A change of the weight, stored in fewer numbers than the weight has."""
 
     @abstractmethod
     def dense(self) -> torch.Tensor:

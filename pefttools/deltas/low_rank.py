@@ -45,7 +45,7 @@ class LowRank(DeltaKind):
 
     @classmethod
     def summed(cls, parts: Sequence[tuple[Self, float]], site: str) -> Self:
-        """Exact: factors are put side by side, so that the rank is the sum of theirs."""
+        """Exact: factors are concatenated, so that the rank is the sum of theirs."""
         return cls(torch.cat([part.a for part, _ in parts], dim=0), torch.cat([part.b * w for part, w in parts], dim=1))
 
     def family(self) -> Family:
@@ -55,7 +55,7 @@ class LowRank(DeltaKind):
         return {"a": (size, self.a.shape[1]), "b": (size, self.b.shape[0])}
 
     def values(self) -> dict[str, torch.Tensor]:
-        # Both with the rank first: so small batched products run fastest.
+        # Both with the rank first: small batched products run fastest like this.
         return {"a": self.a, "b": self.b.T}
 
     @classmethod
@@ -65,7 +65,7 @@ class LowRank(DeltaKind):
         a, b = weights["a"], weights["b"]
         inner = _read(x.to(a.dtype), a)
         if y.dtype == b.dtype:
-            # A linear layer's output is nobody else's yet: adding in place spares a copy of it.
+            # Nothing else refers to a linear layer's output yet: adding in place saves a copy of it.
             return y.baddbmm_(inner, b) if isinstance(at.module, nn.Linear) else torch.baddbmm(y, inner, b)
         return y + torch.bmm(inner, b).to(y.dtype)
 
@@ -73,7 +73,7 @@ class LowRank(DeltaKind):
 def _read(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     """``[rows, tokens, in]``, ``[rows, rank, in]`` -> ``[rows, tokens, rank]``."""
     if x.shape[1] == 1:
-        # Of one token the weights are nearly all that is read: as the first factor they are read in their order.
+        # For one token, the weights are nearly all that is read: as the first factor they are read in memory order.
         return torch.bmm(a, x.transpose(1, 2)).transpose(1, 2)
     return torch.bmm(x, a.transpose(1, 2))
 

@@ -38,12 +38,12 @@ def folded(parameters: Mapping[str, torch.Tensor], delta: SiteDelta, site: str) 
     """Parameters of a layer with a delta folded in.
 
     Args:
-        parameters: ``weight[out, in]`` and, where there is one, ``bias[out]``; they stay as they are.
+        parameters: ``weight[out, in]`` and, if there is one, ``bias[out]``; they are not changed.
         delta: what is folded in.
         site: name of the layer, for messages.
 
     Raises:
-        ConfigError: what is not a change of parameters; a bias where the layer has none.
+        ConfigError: something is not a change of parameters, or there is a bias although the layer has none.
     """
     found = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     for part in folding_order(delta.to(next(iter(found.values())).device)):

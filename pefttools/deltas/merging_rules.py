@@ -1,4 +1,4 @@
-"""Ways to make one change of a weight of those of several adapters, beside their weighted sum.
+"""Ways to combine several adapters' changes of a weight into one, besides their weighted sum.
 
 By PEFT's functions, on dense changes:
 
@@ -29,17 +29,17 @@ RULES: tuple[Rule, ...] = ("ties", "dare-linear", "dare-ties", "magnitude-prune"
 def combined(
     adapters: Sequence[AdapterDeltas], weights: Sequence[float], rule: Rule, density: float, seed: int
 ) -> AdapterDeltas:
-    """What adapters do at each site, made one by a rule; biases are added, and task heads averaged, as in a sum.
+    """What adapters do at each site, combined by a rule; biases are added, and task heads averaged, as in a sum.
 
     Args:
         adapters: as `additive` gives them.
         weights: one for each.
         rule: see this module.
         density: share of the entries of each change that is kept.
-        seed: of the entries that are dropped at random.
+        seed: seed for the entries that are dropped at random.
 
     Raises:
-        ConfigError: kinds that can't be added up; heads of other shapes.
+        ConfigError: kinds that can't be added up; heads of different shapes.
     """
     sites = {}
     with torch.random.fork_rng(devices=[]):
@@ -65,7 +65,7 @@ def _by_rule(here: Sequence[SiteDelta], weights: Sequence[float], rule: Rule, de
 
 
 def _change(delta: SiteDelta) -> torch.Tensor | None:
-    """Of the weight, ``[out, in]``."""
+    """The change of the weight, ``[out, in]``."""
     dense, low = delta.get(Dense), delta.get(LowRank)
     parts = ([] if dense is None else [dense.change]) + ([] if low is None else [low.dense()])
     return torch.stack(parts).sum(0) if parts else None

@@ -1,4 +1,4 @@
-"""Where the keys and values of a prefix go in a model with an encoder and a decoder."""
+"""Where the keys and values of a prefix go in an encoder-decoder model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def before_texts(attention: nn.Module, given: dict[str, Any], states: torch.Tens
     from transformers import DynamicCache
 
     places: Any = attention
-    if places.layer_idx is None:  # an encoder has had no use for it
+    if places.layer_idx is None:  # an encoder has no use for it otherwise
         places.layer_idx = 0
     keys, values = states.to(given["hidden_states"].dtype)
     cache = DynamicCache()
@@ -31,7 +31,7 @@ def before_texts(attention: nn.Module, given: dict[str, Any], states: torch.Tens
         mask = given.get(name)
         if mask is not None:
             shape = (*mask.shape[:-1], keys.shape[-2])
-            seen = torch.ones if mask.dtype == torch.bool else torch.zeros  # a mask of numbers is added
+            seen = torch.ones if mask.dtype == torch.bool else torch.zeros  # a floating-point mask is added
             changed[name] = torch.cat([seen(shape, dtype=mask.dtype, device=mask.device), mask], dim=-1)
     return changed
 
@@ -60,7 +60,7 @@ def before_what_is_written(given: dict[str, Any], states: torch.Tensor) -> dict[
 
 
 def attentions(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The attentions to their own side of a model with an encoder and a decoder, layer by layer.
+    """The self-attentions of an encoder-decoder model, for each side, layer by layer.
 
     Raises:
         TargetError: the parts of this model's blocks are not known.

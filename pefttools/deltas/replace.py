@@ -1,4 +1,4 @@
-"""Parameters that stand in place of a module's own: task heads, norms."""
+"""Parameters that replace a module's own: task heads, norms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Replace(DeltaKind):
 
     @classmethod
     def summed(cls, parts: Sequence[tuple[Self, float]], site: str) -> Self:
-        """Their average by these weights."""
+        """Their average with these weights."""
         shapes = [{name: tuple(value.shape) for name, value in part.parameters.items()} for part, _ in parts]
         if any(shape != shapes[0] for shape in shapes):
             raise ConfigError(f"the task heads at {site} have different shapes: they can't be averaged")
@@ -64,14 +64,14 @@ class Replace(DeltaKind):
 
 
 def twin(module: nn.Module, parameters: Mapping[str, torch.Tensor], *, keep: bool = False) -> nn.Module:
-    """A module without hooks that shares everything with another but the parameters that are given.
+    """A module without hooks that shares everything with another except the given parameters.
 
     The module itself is never given other parameters, not even for a moment: another thread may be reading it.
 
     Args:
         module: the module.
-        parameters: in place of its own.
-        keep: in the number format that they have; else in the module's.
+        parameters: parameters in place of its own.
+        keep: whether to keep them in the number format that they have; if not, in the module's.
     """
     other = copy.copy(module)
     other._parameters = dict(module._parameters)

@@ -58,12 +58,12 @@ class Rotation(DeltaKind):
 class PairRotation(DeltaKind):
     """``y <- first * y + second * swap(y)``, which rotates and scales pairs of outputs (RoAd).
 
-    In each group of outputs the one half stands in pairs with the other: ``swap(y1, y2) = (-y2, y1)``.
+    In each group of outputs one half is paired with the other: ``swap(y1, y2) = (-y2, y1)``.
 
     Attributes:
         first: ``[out]``.
         second: ``[out]``.
-        group: outputs in a group.
+        group: number of outputs in a group.
     """
 
     name: ClassVar[str] = "pair_rotation"

@@ -1,4 +1,4 @@
-"""Rows of an embedding that stand in place of the module's own: trained tokens."""
+"""Rows of an embedding that replace the module's own: trained tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EmbeddingRows(DeltaKind):
     """An embedding with other vectors for some tokens.
 
     Attributes:
-        tokens: their numbers, ``[n]``.
+        tokens: ids of these tokens, ``[n]``.
         vectors: ``[n, size]``.
     """
 
@@ -38,7 +38,7 @@ class EmbeddingRows(DeltaKind):
         return {**parameters, "weight": changed}
 
     def alone(self, module: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        # The module itself looks them up: some scale what they find.
+        # The module itself does the lookup: some scale the result.
         few = twin(module, {"weight": self.vectors})
         tokens = self.tokens.to(module.get_parameter("weight").device)
 

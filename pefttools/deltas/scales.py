@@ -39,7 +39,7 @@ class WeightScale(VectorKind):
     @classmethod
     def apply(cls, x: torch.Tensor, y: torch.Tensor, weights: Mapping[str, torch.Tensor], at: At) -> torch.Tensor:
         bias = getattr(at.module, "bias", None)
-        # Written so that a factor of one changes nothing, to the last bit.
+        # Written so that a factor of one changes nothing, not even the last bit.
         return y + (vectors(weights, y) - 1) * (y if bias is None else y - bias)
 
 

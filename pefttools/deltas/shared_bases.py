@@ -1,4 +1,4 @@
-"""A change of full rank from random matrices that are those of many adapters, with factors of its own (RandLoRA)."""
+"""A full-rank change from random matrices shared by many adapters, with factors of its own (RandLoRA)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.deltas.kind import WeightChange
 
 @dataclass(frozen=True)
 class SharedBases(WeightChange):
-    """``y += b (m x)`` or, where the layer has more inputs than outputs, ``y += m^T (b^T x)``.
+    """``y += b (m x)`` or, if the layer has more inputs than outputs, ``y += m^T (b^T x)``.
 
     ``m [rank * bases, smaller]`` is made of the matrix ``a`` and the adapter's own factors:
     ``m[r, n, s] = inner[r, n] * a[r, s] * outer[n, s]``.
@@ -24,7 +24,7 @@ class SharedBases(WeightChange):
         b: ``[larger, bases * rank]``, likewise.
         inner: ``[rank, bases]``; a scale is folded into it.
         outer: ``[bases, smaller]``, of the smaller of the layer's two sizes.
-        narrow: it has no more inputs than outputs.
+        narrow: whether it has no more inputs than outputs.
     """
 
     name: ClassVar[str] = "shared_bases"

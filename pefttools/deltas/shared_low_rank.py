@@ -1,4 +1,4 @@
-"""A low-rank update whose matrices are those of many adapters, with vectors of its own (VeRA)."""
+"""A low-rank update whose matrices are shared by many adapters, with vectors of its own (VeRA)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of weights by few numbers, each adapter's at places of its own."""
+"""Changes of weights by a few numbers, with different places for each adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.deltas.kind import DeltaKind, WeightChange
 
 @dataclass(frozen=True)
 class Sparse(DeltaKind):
-    """``y += S x``, where few entries of ``S`` are not zero (SHiRA, Super-Tuning).
+    """``y += S x``, where only a few entries of ``S`` are nonzero (SHiRA, Super-Tuning).
 
     Attributes:
         places: row and column of each entry, ``[2, n]``.
@@ -49,12 +49,12 @@ class Sparse(DeltaKind):
 
 @dataclass(frozen=True)
 class Spectrum(WeightChange):
-    """``y += Re(IDFT(S)) x``, where few entries of the spectrum ``S [out, in]`` are not zero (FourierFT).
+    """``y += Re(IDFT(S)) x``, where only a few entries of the spectrum ``S [out, in]`` are nonzero (FourierFT).
 
     Attributes:
         places: row and column of each entry, ``[2, n]``.
         entries: ``[n]``; a scale is folded into them.
-        shape: of the weight, ``[out, in]``.
+        shape: shape of the weight, ``[out, in]``.
     """
 
     name: ClassVar[str] = "spectrum"
@@ -74,10 +74,10 @@ class Spectrum(WeightChange):
         device = next(module.parameters()).device
         (rows, columns), entries = self.places.long().to(device), self.entries.to(device)
         outputs, inputs = self.shape
-        wide = entries.dtype if entries.dtype == torch.float64 else torch.float32  # of fewer bits there is no FFT
+        wide = entries.dtype if entries.dtype == torch.float64 else torch.float32  # there is no FFT in fewer bits
 
         def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            # Of real inputs: sum over i of x_i exp(2 pi j q i / in) is their transform's conjugate at q.
+            # For real inputs: sum over i of x_i exp(2 pi j q i / in) is their transform's conjugate at q.
             seen = torch.fft.fft(x.to(wide)).conj()[..., columns] * entries.to(wide)
             spectrum = seen.new_zeros(*seen.shape[:-1], outputs).index_add(-1, rows, seen)
             added: torch.Tensor = torch.fft.ifft(spectrum).real / inputs

@@ -1,4 +1,4 @@
-"""Changes of weights that are made of small matrices, and as large as the weight."""
+"""Changes of weights that are built from small matrices, but as large as the weight."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Kronecker(DeltaKind):
 
 @dataclass(frozen=True)
 class Circulant(DeltaKind):
-    """``y += C x``, where each block of ``C`` is circulant: its columns are one column, turned (C3A).
+    """``y += C x``, where each block of ``C`` is circulant: its columns are one column, rotated (C3A).
 
     Attributes:
         columns: the first column of each block, ``[out / size, in / size, size]``.
@@ -86,10 +86,10 @@ class Circulant(DeltaKind):
     @classmethod
     def apply(cls, x: torch.Tensor, y: torch.Tensor, weights: Mapping[str, torch.Tensor], at: At) -> torch.Tensor:
         columns = weights["columns"]
-        wide = columns.dtype if columns.dtype == torch.float64 else torch.float32  # of fewer bits there is no FFT
+        wide = columns.dtype if columns.dtype == torch.float64 else torch.float32  # there is no FFT in fewer bits
         columns = columns.to(wide)
         parted = as_tokens(x).to(wide).reshape(len(x), -1, *columns.shape[2:])
-        # Turning a column is a convolution: a product, in the frequencies.
+        # A product with rotated columns is a convolution: in the frequency domain, a product.
         product = torch.einsum("rtif,roif->rtof", torch.fft.rfft(parted), torch.fft.rfft(columns))
         added: torch.Tensor = torch.fft.irfft(product, n=columns.shape[-1])
         return y + added.reshape(y.shape).to(y.dtype)

@@ -1,4 +1,4 @@
-"""What kinds have in common that are one vector per site."""
+"""What kinds with one vector per site have in common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class VectorKind(DeltaKind):
     """One vector.
 
     Attributes:
-        vector: ``[out]``, or ``[in]`` where it acts on the input.
+        vector: ``[out]``, or ``[in]`` if it acts on the input.
     """
 
     neutral: ClassVar[float] = 1.0
@@ -31,10 +31,10 @@ class VectorKind(DeltaKind):
 
 
 def vectors(weights: Mapping[str, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """The vector of each row, shaped and typed to go with ``like[rows, ..., size]``."""
+    """The vector of each row, in the shape and dtype to combine with ``like[rows, ..., size]``."""
     return per_row(weights["vector"], like)
 
 
 def per_row(found: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Vectors ``[rows, size]``, shaped and typed to go with ``like[rows, ..., size]``."""
+    """Vectors ``[rows, size]``, in the shape and dtype to combine with ``like[rows, ..., size]``."""
     return found.view(len(found), *(1,) * (like.dim() - 2), -1).to(like.dtype)

@@ -1,4 +1,4 @@
-"""Virtual tokens: what stands before a text, with weights of its own."""
+"""Virtual tokens: what comes before a text, with weights of its own."""
 
 from __future__ import annotations
 

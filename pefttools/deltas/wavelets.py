@@ -1,4 +1,4 @@
-"""Changes of weights by few of their wavelet coefficients (WaveFT)."""
+"""Changes of weights by a few of their wavelet coefficients (WaveFT)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pefttools.deltas.kind import WeightChange
 
 @dataclass(frozen=True)
 class Wavelets(WeightChange):
-    """``y += R_out S R_in^T x``, where few of the coefficients ``S`` are not zero and ``R`` is one level of synthesis.
+    """``y += R_out S R_in^T x``, where only a few coefficients ``S`` are nonzero and ``R`` is one level of synthesis.
 
     Of the coefficients of a side the first half belongs to the low-pass filter, the second to the high-pass one.
 
@@ -23,8 +23,8 @@ class Wavelets(WeightChange):
         places: row and column of each coefficient, ``[2, n]``.
         entries: ``[n]``; a scale is folded into them.
         filters: low-pass and high-pass filter of the synthesis, ``[2, length]``, of an even length.
-        sizes: of ``S``, ``(rows, columns)``, both even.
-        shape: of the weight, ``[out, in]``: the middle of what the synthesis gives.
+        sizes: sizes of ``S``, ``(rows, columns)``, both even.
+        shape: shape of the weight, ``[out, in]``: the middle of what the synthesis gives.
     """
 
     name: ClassVar[str] = "wavelets"
@@ -69,6 +69,6 @@ class Wavelets(WeightChange):
         return conv1d(padded, self.filters[:, None], stride=2).reshape(*x.shape[:-1], coefficients)
 
     def _cut(self, coefficients: int, size: int) -> int:
-        """Where the weight begins in what the synthesis gives: behind the filters' overlap, and in the middle."""
+        """Where the weight begins in what the synthesis gives: after the filters' overlap, and in the middle."""
         edge = (2 * self.filters.shape[-1] - 3) // 2
         return edge + (coefficients + self.filters.shape[-1] - 2 - 2 * edge - size) // 2

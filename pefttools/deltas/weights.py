@@ -23,16 +23,16 @@ def read_state(file: Path, model: nn.Module | None = None) -> dict[str, torch.Te
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:
-    """Weight of a linear layer as ``[out, in]`` in floating point, dequantized where it is quantized."""
+    """Weight of a linear layer as ``[out, in]`` in floating point, dequantized if it is quantized."""
     from peft.utils.integrations import dequantize_module_weight
     from transformers.pytorch_utils import Conv1D
 
     own: Any = module._parameters.get("weight")
-    if hasattr(own, "__tensor_flatten__"):  # torchao's, which PEFT takes for plain ones
+    if hasattr(own, "__tensor_flatten__"):  # torchao's, which PEFT treats as plain ones
         plain: torch.Tensor = own.dequantize().detach()
         return plain
     weight: torch.Tensor = dequantize_module_weight(module)
-    # PEFT puts a copy of an int8 weight in its place, with which bitsandbytes begins anew and finds no scales.
+    # PEFT puts a copy of an int8 weight in its place, with which bitsandbytes starts afresh and finds no scales.
     if own is not None:
         module._parameters["weight"] = own
     if isinstance(module, Conv1D):
@@ -43,11 +43,11 @@ def dense_weight(module: nn.Module) -> torch.Tensor:
 def split_heads(
     state: dict[str, torch.Tensor], heads: Iterable[str]
 ) -> tuple[dict[str, torch.Tensor], dict[str, SiteDelta]]:
-    """Part a state, by parameter name, into the rest and whole modules that were trained.
+    """Split a state, by parameter name, into fully trained modules and the rest.
 
     Args:
         state: parameters by their name in the transformers model.
-        heads: names of modules that were trained whole.
+        heads: names of fully trained modules.
 
     Returns:
         The rest, and per head module a delta that replaces its parameters.

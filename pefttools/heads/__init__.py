@@ -1,1 +1,1 @@
-"""What makes answers of hidden states: heads as they are trained, and as a pool runs them, row by row."""
+"""What turns hidden states into answers: heads as they are trained, and as a pool runs them, row by row."""

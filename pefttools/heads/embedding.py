@@ -11,20 +11,20 @@ from pefttools.heads.pooling import pool
 from pefttools.heads.served import ServedHead
 from pefttools.heads.states import BatchStates
 
-#: of the head's state: what is learned of the projection
+#: name in the head's state: what is learned of the projection
 _CHANGE = "change"
 
 
 class EmbeddingHead(nn.Module):
-    """Pools hidden states, projects them where asked to, and scales them to length 1.
+    """Pools hidden states, projects them if asked to, and scales them to length 1.
 
-    The projection begins as the identity. What is learned is its difference from that, in units of ``1 / hidden``: the
-    learning rate of a head, which suits a layer that begins small, then moves an embedding by about as much.
+    The projection starts as the identity. What is learned is its difference from that, in units of ``1 / hidden``: the
+    learning rate of a head, which suits a layer that starts small, then moves an embedding by about as much.
 
     Args:
         pooling: see `PoolingHead`.
         hidden: size of a hidden state, and of an embedding.
-        projection: with a linear layer.
+        projection: whether there is a linear layer.
     """
 
     def __init__(self, pooling: str, hidden: int, *, projection: bool) -> None:
@@ -44,7 +44,7 @@ class EmbeddingHead(nn.Module):
             return embedded(pool(_wide(states), mask, self.pooling), self.change)
 
     def layer(self) -> dict[str, torch.Tensor] | None:
-        """State of the projection, as of a `torch.nn.Linear` without bias; None: there is none."""
+        """State of the projection, as of a `torch.nn.Linear` without bias; None if there is none."""
         return None if self.change is None else {"weight": projection(self.change.detach())}
 
 
@@ -52,8 +52,8 @@ class ServedEmbedding(ServedHead):
     """The same for one row of a pool's batch: an embedding ``[hidden]``.
 
     Args:
-        kind: of pooling.
-        state: of an `EmbeddingHead`.
+        kind: kind of pooling.
+        state: state of an `EmbeddingHead`.
         like: a parameter of the base, for device and number format.
     """
 

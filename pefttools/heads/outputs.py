@@ -1,4 +1,4 @@
-"""What transformers' classes with a head give."""
+"""The outputs of transformers' classes with a head."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def logits_of(outputs: Any) -> torch.Tensor:
-    """The logits of a class's outputs; where it scores the start and the end of a span apart, both of each token.
+    """The logits of a class's outputs; if it scores the start and the end of a span separately, both for each token.
 
     Args:
-        outputs: of a forward pass of a class of transformers.
+        outputs: those of a forward pass of a class of transformers.
 
     Returns:
         ``[rows, outputs]`` or ``[rows, tokens, outputs]``.

@@ -13,11 +13,11 @@ class PoolingHead(nn.Module):
 
     Args:
         pooling: ``mean`` over the tokens, ``cls`` (the first token) or ``last`` (the last one that is not padding);
-            ``tokens``: none, each token has logits of its own.
+            ``tokens`` for none, so that each token has its own logits.
         hidden: size of a hidden state.
         outputs: number of logits.
         dropout: on the pooled vector, in training.
-        bias: to begin with; None: 0.
+        bias: initial bias; None for 0.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PoolingHead(nn.Module):
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector per row, ``[rows, hidden]``; the states themselves where they are not pooled."""
+    """One vector per row, ``[rows, hidden]``; the states themselves if they are not pooled."""
     if pooling == "tokens":
         return states
     if pooling == "mean":

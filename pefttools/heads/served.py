@@ -1,4 +1,4 @@
-"""Heads as a pool runs them: each adapter brings its own."""
+"""Heads as a pool runs them: each adapter has its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ServedHead(ABC):
     """One adapter's head.
 
     Attributes:
-        labels: names of its outputs, where one of them is a row's answer.
-        language: it reads the logits of the base's own language head.
+        labels: names of its outputs, if one of them is a row's answer.
+        language: whether it reads the logits of the base's own language head.
     """
 
     labels: tuple[str, ...] = ()
@@ -43,8 +43,8 @@ class LinearHead(ServedHead):
     """Pooling and one linear layer, as `pefttools.heads.pooling.PoolingHead`: logits ``[outputs]``, or per token.
 
     Args:
-        kind: of pooling.
-        state: of a `PoolingHead`.
+        kind: kind of pooling.
+        state: state of a `PoolingHead`.
         labels: names of its outputs.
         like: a parameter of the base, for device and number format.
     """

@@ -1,4 +1,4 @@
-"""The head of transformers' own classes around a base that is shared."""
+"""The head of transformers' own classes around a shared base."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HeadShell:
         backbone: the pool's.
         missing: parameters of the backbone that the base's files do not hold.
         peft_task_type: what PEFT calls the class, e.g. ``SEQ_CLS``.
-        per_token: the head reads each token's state by itself.
+        per_token: whether the head reads each token's state on its own.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class HeadShell:
         self.per_token = per_token
         self.target = Target("", peft_task_type, own_head_modules(self.named, fresh))
         self._names = [name for name, _ in self._shell.named_parameters()]
-        #: what the base's files hold of them
+        #: those of them that are in the base's files
         self._own = {
             name: p.detach()
             for name, p in self.named.named_parameters()
@@ -89,7 +89,7 @@ class HeadShell:
         }
 
     def head(self, deltas: AdapterDeltas, labels: tuple[str, ...]) -> tuple[ModelHead, AdapterDeltas]:
-        """The head that an adapter's deltas hold, and the rest of them.
+        """The head in an adapter's deltas, and the rest of them.
 
         Raises:
             ConfigError: something at a head module that is not a change of its parameters.
@@ -103,7 +103,7 @@ class HeadShell:
             own = {name[len(site) + 1 :]: p for name, p in self._own.items() if name.startswith(f"{site}.")}
             replaced = delta.get(Replace)
             if replaced is None and not own:
-                raise ConfigError(f"the adapter changes {site}, of which it holds no weights")
+                raise ConfigError(f"the adapter changes {site}, but has no weights for it")
             state = folded(own, delta, site) if replaced is None else replaced.parameters
             parameters |= {f"{site}.{name}": value for name, value in state.items()}
         like = next(self.named.get_submodule(self.prefix).parameters())
@@ -111,7 +111,7 @@ class HeadShell:
         parameters = {name: value.to(like.device, dtype) for name, value in parameters.items()}
         lacking = sorted(name for name in self._names if name not in parameters)
         if lacking:
-            raise ConfigError(f"the adapter holds no weights for the head's {', '.join(lacking[:3])}")
+            raise ConfigError(f"the adapter has no weights for the head's {', '.join(lacking[:3])}")
         return ModelHead(self, parameters, labels), replace(deltas, sites=rest)
 
     def run(
@@ -124,10 +124,10 @@ class HeadShell:
         """Logits of one row.
 
         Args:
-            parameters: of the head.
-            states: of all that the row saw.
-            input_ids: its own tokens; None: it is no text.
-            pooled: what the backbone made of its states, where that needs no parameters of an adapter.
+            parameters: parameters of the head.
+            states: states of all that the row saw.
+            input_ids: its own tokens; None if it is not text.
+            pooled: what the backbone made of its states, if that needs no parameters of an adapter.
         """
         dtype = next(iter(parameters.values())).dtype
         self._states.given = states[None].to(dtype)
@@ -136,7 +136,7 @@ class HeadShell:
         return logits_of(functional_call(self._shell, parameters, kwargs=given))[0]
 
     def _text(self, input_ids: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the class looks at of a text."""
+        """What the class looks at in a text."""
         ids = input_ids[None]
         if len(states) != len(input_ids):
             # The class looks for padding in the ids, of which virtual tokens have none: nothing here is padding.
@@ -150,12 +150,12 @@ class HeadShell:
 
 
 class _GivenStates(nn.Module):
-    """Stands where the backbone stood and gives the states that were computed before."""
+    """Takes the backbone's place and gives the states that were computed before."""
 
     def __init__(self, pooler: nn.Module | None, activation: nn.Module | None) -> None:
         super().__init__()
         self.pooler = pooler
-        #: of a pooler that is a bare linear layer for the first token's state, as ALBERT's
+        #: for a pooler that is a bare linear layer on the first token's state, as ALBERT's
         self.pooler_activation = activation
         self.given: torch.Tensor | None = None
         #: what the backbone gave, for classes whose own pooler has no parameters
@@ -172,12 +172,12 @@ class _GivenStates(nn.Module):
         else:
             pooled = self.pooler_activation(self.pooler(states[:, 0]))
         given = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
-        given.mems = None  # XLNet's class hands it on
+        given.mems = None  # XLNet's class passes it on
         return given
 
 
 def own_head_modules(model: nn.Module, missing: Sequence[str]) -> tuple[str, ...]:
-    """Modules outside the backbone, and any other that the base's files held no weights for."""
+    """Modules outside the backbone, and any others that the base's files have no weights for."""
     backbone = backbone_name(model)
     heads = [
         name

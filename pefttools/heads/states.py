@@ -1,4 +1,4 @@
-"""What the base gave for a batch, looked at row by row."""
+"""What the base gave for a batch, read row by row."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class BatchStates:
 
     Args:
         states: hidden states ``[rows, prompt + tokens, hidden]``.
-        logits: of the language head, ``[rows, prompt + tokens, vocabulary]``, where the call asked for them.
-        input_ids: ``[rows, tokens]``; None: what was read are no texts.
+        logits: of the language head, ``[rows, prompt + tokens, vocabulary]``, if the call asked for them.
+        input_ids: ``[rows, tokens]``; None if what was read is not text.
         mask: which tokens are not padding, ``[rows, tokens]``.
-        prompt_mask: which places before the tokens hold a prompt's virtual tokens, ``[rows, prompt]``; None: none do.
-        own_pooled: what the base made of a row's states itself, ``[rows, hidden]``; None: nothing.
-        pooling_mask: as `mask`, for `pooled`; None: the same.
+        prompt_mask: which places before the tokens hold a prompt's virtual tokens, ``[rows, prompt]``; None if none do.
+        own_pooled: what the base made of a row's states itself, ``[rows, hidden]``; None if nothing.
+        pooling_mask: as `mask`, for `pooled`; None for the same.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class BatchStates:
 
     @cached_property
     def _real(self) -> list[slice | torch.Tensor]:
-        """Per row, where its tokens stand: one behind the other, as a rule. Looked up for all rows at once."""
-        if is_fake(self._mask):  # without numbers: as many as there can be
+        """Per row, where its tokens are: usually one after the other. Looked up for all rows at once."""
+        if is_fake(self._mask):  # without values: as many as there can be
             return [slice(None)] * len(self._mask)
         real = self._mask.bool()
         places = torch.arange(real.shape[1], device=real.device)
@@ -58,7 +58,7 @@ class BatchStates:
 
     @cached_property
     def _prompts(self) -> list[int]:
-        """Per row, the number of its prompt's virtual tokens, which stand last of all that there is room for."""
+        """Per row, the number of its prompt's virtual tokens, which are the last of all that there is room for."""
         assert self._prompt_mask is not None
         if is_fake(self._prompt_mask):
             return [self.prompt] * len(self._prompt_mask)
@@ -76,7 +76,7 @@ class BatchStates:
         return torch.cat([self._states[row, self.prompt - self._prompts[row] : self.prompt], self.tokens(row)])
 
     def input_ids(self, row: int) -> torch.Tensor | None:
-        """A row's tokens; None where it is no text."""
+        """A row's tokens; None if it is not text."""
         return None if self._ids is None else self._ids[row][self._real[row]]
 
     def own_pooled(self, row: int) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""Tuning methods: their contract, and the registry of those that are installed."""
+"""Tuning methods: their contract, and the registry of installed ones."""
 
 from .facts import Capabilities, MethodConfig, Pass, Target, TaskFacts
 from .method import Method, methods

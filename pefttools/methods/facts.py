@@ -1,4 +1,4 @@
-"""What methods declare, and what they are told of a task."""
+"""What methods declare, and what they are told about a task."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ Pass = Callable[[], "torch.Tensor"]
 
 
 class MethodConfig(BaseModel):
-    """Base of a method's options. Unknown keys are errors; defaults and ranges stand with the fields."""
+    """Base of a method's options. Unknown keys are errors; defaults and ranges are declared with the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a method does to a model, from which follows what it goes with. Checked before anything is loaded.
+    """What a method does to a model, which determines what it works with. Checked before anything is loaded.
 
     Attributes:
-        trains: ``adapter``: parameters of its own, and the task's head; ``base``: the base's own weights, so that no
-            quantized variant will do; ``head``: nothing but the task's head; ``nothing``: the base stays as it is.
+        trains: ``adapter``: parameters of its own, and the task's head; ``base``: the base's own weights, so no
+            quantized variant can be used; ``head``: only the task's head; ``nothing``: the base stays as it is.
         effect: ``weights``: a change of the base's weights, so that it can be merged; ``modules``: modules of its own;
-            ``virtual_tokens``: tokens of its own before a text; ``none``: the base does what it always does.
-        modalities: what the models that it works on may read, e.g. ``text``; None: whatever its effect allows.
-        variants: names of the base variants that it can stand on; None: whatever it trains allows.
-        quantized: names of the quantized ones among them; None: all.
-        gradient_checkpointing: it trains with activations recomputed in the backward pass.
-        all_inputs: it hands every input of the model on; False: tokens and their mask alone, without
-            `token_type_ids`, which tell the texts of a pair apart on BERT-like models.
-        left_padding: it gives the same where padding stands before a text, as in a batch that is generated for.
-        position_wise: it does the same to a token whatever stands beside it, so that several texts may share a row.
-        deltas: its trained state comes down to deltas, so that it can be pooled, exported and added up.
+            ``virtual_tokens``: tokens of its own before a text; ``none``: the base does what it does anyway.
+        modalities: what the models that it works on may read, e.g. ``text``; None for whatever its effect allows.
+        variants: names of the variants that it works with; None for whatever its trained part allows.
+        quantized: names of the quantized ones among them; None for all.
+        gradient_checkpointing: whether it trains with activations recomputed in the backward pass.
+        all_inputs: whether it passes on every input of the model; if not, only tokens and their mask, without
+            `token_type_ids`, which distinguish the texts of a pair on BERT-like models.
+        left_padding: whether it gives the same results if padding comes before a text, as in a batch for generation.
+        position_wise: whether it does the same to a token regardless of the others, so that several texts may share
+            a row.
+        deltas: whether its trained state can be expressed as deltas, so that it can be pooled, exported and added up.
     """
 
     trains: Literal["adapter", "base", "head", "nothing"] = "adapter"
@@ -59,16 +60,16 @@ class Capabilities:
 
     @property
     def packing(self) -> bool:
-        """Whether several texts may stand in one row."""
+        """Whether several texts may be in one row."""
         return self.position_wise and self.effect != "virtual_tokens"
 
 
 class TaskFacts(Protocol):
-    """What a method may know of a task before anything is loaded."""
+    """What a method may know about a task before anything is loaded."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Its name, for messages."""
 
     @property
     def modality(self) -> str:
@@ -80,17 +81,17 @@ class TaskFacts(Protocol):
 
     @property
     def why_no_head(self) -> str | None:
-        """Why there is no head that could be trained alone; None: there is one."""
+        """Why there is no head that could be trained alone; None if there is one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a task asks of the wrapped model.
+    """What a task needs from the wrapped model.
 
     Attributes:
         task: the task's name.
         peft_task_type: PEFT's name of the model class, e.g. ``SEQ_CLS``.
-        head_modules: names of modules inside the transformers model that are trained whole: its own task head.
+        head_modules: names of modules inside the transformers model that are fully trained: its own task head.
     """
 
     task: str

@@ -33,25 +33,25 @@ class Method(ABC, Generic[ConfigT]):
     summary: ClassVar[str]
     #: where the method was published
     paper: ClassVar[str] = ""
-    #: the library whose own format the files of its adapters have, as model cards name it
+    #: the library whose format its adapter files have, as model cards name it
     library: ClassVar[str] = "pefttools"
     config: ClassVar[type[MethodConfig]]
     capabilities: ClassVar[Capabilities] = Capabilities()
-    #: learning rate where the recipe gives none, and the middle of a search; see `default_learning_rate`
+    #: learning rate if the recipe gives none, and the middle of a search; see `default_learning_rate`
     learning_rate: ClassVar[float]
-    #: why it can't be used at all; None: it can
+    #: why it can't be used at all; None if it can
     why_not: ClassVar[str | None] = None
-    #: how much it trains depends on the numbers of the base's weights: without them nothing can be said of it
+    #: whether how much it trains depends on the values of the base's weights, so that nothing can be said without them
     needs_weights: ClassVar[bool] = False
-    #: names of stored tensors, as regular expressions -> the value at which they do nothing; None: they do nothing by
-    #: themselves. Lets an adapter without effect be noticed; empty: not known of this method
+    #: names of stored tensors, as regular expressions -> the value at which they have no effect; None if they have
+    #: none on their own. Serves to notice an adapter without effect; empty if not known for this method
     neutral: ClassVar[Mapping[str, float | None]] = {}
 
     def check(self, config: ConfigT, variant: BaseVariant, task: TaskFacts) -> None:
         """Refuse a combination that can't work, before anything is loaded.
 
         Raises:
-            ConfigError: this method, with these options, does not go with the variant or the task.
+            ConfigError: this method, with these options, does not work with the variant or the task.
         """
         if self.why_not is not None:
             raise self.refusal()
@@ -59,7 +59,7 @@ class Method(ABC, Generic[ConfigT]):
         if can.modalities is not None and task.modality not in can.modalities:
             raise ConfigError(
                 f"the method {self.name!r} can't train the task {task.name!r}, whose models read {task.modality}",
-                hint=f"It works on: {', '.join(sorted(can.modalities))}.",
+                hint=f"It works with: {', '.join(sorted(can.modalities))}.",
             )
         if can.effect == "virtual_tokens" and task.modality != "text":
             raise ConfigError(
@@ -72,24 +72,24 @@ class Method(ABC, Generic[ConfigT]):
             )
         if can.variants is not None and variant.name not in can.variants:
             raise ConfigError(
-                f"the method {self.name!r} can't be used on the base variant {variant.name!r}",
-                hint=f"It can be used on: {', '.join(sorted(can.variants))}.",
+                f"the method {self.name!r} can't be used with the variant {variant.name!r}",
+                hint=f"It can be used with: {', '.join(sorted(can.variants))}.",
             )
         if can.quantized is not None and variant.quantized and variant.name not in can.quantized:
             raise ConfigError(
-                f"the method {self.name!r} can't be used on the base variant {variant.name!r}: it has no layers for "
-                "weights that are stored so",
-                hint=f"Quantized variants that it can be used on: {', '.join(sorted(can.quantized)) or 'none'}.",
+                f"the method {self.name!r} can't be used with the variant {variant.name!r}: it has no layers for "
+                "weights that are stored like this",
+                hint=f"Quantized variants that it can be used with: {', '.join(sorted(can.quantized)) or 'none'}.",
             )
         if can.trains == "base" and variant.quantized:
             raise ConfigError(
-                f"the method {self.name!r} can't be used on the base variant {variant.name!r}: it trains the base's "
+                f"the method {self.name!r} can't be used with the variant {variant.name!r}: it trains the base's "
                 "own weights, which are quantized there",
                 hint="Choose a variant that is not quantized; `pefttools variants` lists them.",
             )
 
     def refusal(self) -> ConfigError:
-        """What is said of a method that can't be used at all; see `why_not`."""
+        """The error for a method that can't be used at all; see `why_not`."""
         return ConfigError(
             f"the method {self.name!r} can't be used: {self.why_not}", hint="`pefttools methods` lists those that can."
         )
@@ -98,7 +98,7 @@ class Method(ABC, Generic[ConfigT]):
         """Refuse activations that are recomputed in the backward pass.
 
         Raises:
-            ConfigError: the method can't train so.
+            ConfigError: the method can't train like this.
         """
         if not self.capabilities.gradient_checkpointing:
             raise ConfigError(
@@ -113,14 +113,14 @@ class Method(ABC, Generic[ConfigT]):
             ConfigError: it has none.
         """
         if not self.capabilities.deltas:
-            advice = "Serve it alone, by pefttools.load, or merge it." if self.capabilities.mergeable else None
+            advice = "Serve it on its own, with pefttools.load, or merge it." if self.capabilities.mergeable else None
             raise ConfigError(
                 f"an adapter of the method {self.name!r} has no delta form: it can't be pooled, exported or composed",
-                hint=advice or "Serve it alone, by pefttools.load.",
+                hint=advice or "Serve it on its own, with pefttools.load.",
             )
 
     def check_mergeable(self) -> None:
-        """Refuse to fold an adapter into its base where that can't be done.
+        """Refuse to fold an adapter into its base if that can't be done.
 
         Raises:
             ConfigError: it does more than change the base's weights.
@@ -132,11 +132,11 @@ class Method(ABC, Generic[ConfigT]):
             )
 
     def default_learning_rate(self, parameters: int) -> float:
-        """Learning rate where a recipe names none, for a base of so many parameters."""
+        """Learning rate if a recipe names none, for a base with that many parameters."""
         return self.learning_rate
 
     def configured(self, config: ConfigT) -> Self:
-        """The method as it is with these options, where they decide what it can do."""
+        """The method as it is with these options, if they determine what it can do."""
         return self
 
     @classmethod
@@ -145,7 +145,7 @@ class Method(ABC, Generic[ConfigT]):
 
         Args:
             options: as stored.
-            schema: version of the manifest's schema, which tells what wrote them; ``1.0`` is that of 0.1.0.
+            schema: version of the manifest's schema, which shows what wrote them; ``1.0`` is that of 0.1.0.
         """
         return options
 
@@ -156,7 +156,7 @@ class Method(ABC, Generic[ConfigT]):
         Args:
             model: a frozen transformers model; it may be changed in place.
             config: validated options.
-            target: what the task asks.
+            target: what the task needs.
 
         Returns:
             The model to train. Of its parameters only the method's own and those of `target.head_modules` require
@@ -167,11 +167,11 @@ class Method(ABC, Generic[ConfigT]):
         """
 
     def idle_options(self, config: ConfigT, variant: BaseVariant) -> list[str]:
-        """Options that were given and have no effect beside the others or on this variant, each with the reason."""
+        """Options that were given and have no effect next to the others or on this variant, each with the reason."""
         return []
 
     def virtual_tokens(self, config: ConfigT) -> int:
-        """Number of positions that the method takes from every text; 0 where it puts nothing before them."""
+        """Number of positions that the method takes from every text; 0 if it puts nothing before them."""
         return 0
 
     def check_model(self, config: ConfigT, model: nn.Module) -> None:
@@ -179,7 +179,7 @@ class Method(ABC, Generic[ConfigT]):
 
         Args:
             config: validated options.
-            model: the transformers model of the task; it may be on the meta device, and is only to be looked at.
+            model: the transformers model of the task; it may be on the meta device, and must only be inspected.
 
         Raises:
             ConfigError: says what the model lacks.
@@ -187,42 +187,42 @@ class Method(ABC, Generic[ConfigT]):
         return
 
     def check_base(self, config: ConfigT, base: Base) -> None:
-        """Refuse a base that the options do not go with, as those of a method that builds on saved adapters do not.
+        """Refuse a base that does not match the options, such as those of a method that builds on saved adapters.
 
         Args:
             config: validated options.
             base: on disk.
 
         Raises:
-            BaseModelError: another base.
+            BaseModelError: it is a different base.
         """
         return
 
     def decays_to(self, model: nn.Module, config: ConfigT, name: str) -> float | None:
         """Value that weight decay pulls a trained parameter towards: the one at which it has no effect.
 
-        Biases and norms are never asked for: they do not decay.
+        It is never called for biases and norms: they do not decay.
 
         Args:
             model: the wrapped model.
             config: validated options.
-            name: of the parameter, as in the wrapped model.
+            name: name of the parameter, as in the wrapped model.
 
         Returns:
-            The value; None where no single value is right and the parameter is not to decay.
+            The value; None if no single value is right and the parameter must not decay.
         """
         return 0.0
 
     def trained(self, config: ConfigT) -> ConfigT:
-        """The options that still matter once it is trained: without those of how a training begins."""
+        """The options that still matter once it is trained: without those that only decide how training starts."""
         return config
 
     def reads_rows(self, config: ConfigT) -> bool:
-        """Whether `prepare` is needed before a training begins."""
+        """Whether `prepare` is needed before training begins."""
         return False
 
     def prepare(self, model: nn.Module, config: ConfigT, passes: Iterable[Pass]) -> None:
-        """Called once before a training that begins anew: for what starts from the rows that are trained on.
+        """Called once before training starts afresh: for what is initialised from the training rows.
 
         Args:
             model: the wrapped model.
@@ -232,21 +232,21 @@ class Method(ABC, Generic[ConfigT]):
         return
 
     def rate_factor(self, model: nn.Module, config: ConfigT, name: str) -> float:
-        """What the learning rate of a trained parameter, by its name in the wrapped model, is multiplied by."""
+        """Factor on the learning rate of a trained parameter, by its name in the wrapped model."""
         return 1.0
 
     def begin(self, model: nn.Module, config: ConfigT, total_steps: int) -> None:
-        """Called once before the first step of a training, or of what is left of one.
+        """Called once before the first step of training, or of what is left of it.
 
         Args:
             model: the wrapped model.
             config: validated options.
-            total_steps: optimizer steps of the whole training, those before a checkpoint included.
+            total_steps: optimizer steps of the whole training run, including those before a checkpoint.
         """
         return
 
     def penalty(self, model: nn.Module, config: ConfigT) -> torch.Tensor | None:
-        """What is added to the loss of every training step, a scalar; None: nothing."""
+        """What is added to the loss of every training step, a scalar; None for nothing."""
         return None
 
     def after_step(self, model: nn.Module, step: int) -> None:
@@ -259,11 +259,11 @@ class Method(ABC, Generic[ConfigT]):
         return
 
     def training_state(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """What a training that goes on needs beside the trained parameters, for checkpoints; nothing by default."""
+        """What a resumed training run needs besides the trained parameters, for checkpoints; nothing by default."""
         return {}
 
     def restore_training_state(self, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-        """Take back what `training_state` gave."""
+        """Restore what `training_state` gave."""
         return
 
     @abstractmethod
@@ -282,29 +282,29 @@ class Method(ABC, Generic[ConfigT]):
         """Fold the trained state into the base and return the plain transformers model.
 
         Raises:
-            ConfigError: the method's effect is more than a change of weights.
+            ConfigError: the method does more than change weights.
         """
         self.check_mergeable()
-        raise NotImplementedError(f"the method {self.name!r} says that it can be merged, and has no merge()")
+        raise NotImplementedError(f"the method {self.name!r} declares that it can be merged, but has no merge()")
 
     def deltas(self, folder: Path, model: nn.Module, config: ConfigT, target: Target) -> AdapterDeltas:
         """The state that `save` wrote, as delta kinds.
 
         Args:
-            folder: where `save` wrote.
-            model: the transformers model of the task, as it is before `wrap`; only to be looked at.
+            folder: the folder that `save` wrote to.
+            model: the transformers model of the task, as it is before `wrap`; must only be inspected.
             config: validated options.
-            target: what the task asks.
+            target: what the task needs.
 
         Raises:
             ConfigError: the method has no deltas.
             ArtifactError: the state does not fit the model.
         """
         self.check_deltas()
-        raise NotImplementedError(f"the method {self.name!r} says that it has deltas, and has no deltas()")
+        raise NotImplementedError(f"the method {self.name!r} declares that it has deltas, but has no deltas()")
 
     def describe(self, config: ConfigT) -> dict[str, Any]:
-        """Options as they stand in a manifest."""
+        """Options as they are stored in a manifest."""
         return config.model_dump(mode="json")
 
 

@@ -1,4 +1,4 @@
-"""What a model's predictions are worth: metrics, and how far each would vary with other rows."""
+"""How good a model's predictions are: metrics, and how much each would vary with other rows."""
 
 from pefttools.metrics.additive import AdditiveMetric
 from pefttools.metrics.metric import Measure, Metric

@@ -1,4 +1,4 @@
-"""Metrics that are a function of sums over the rows, and what each row has to do with their value.
+"""Metrics that are a function of sums over the rows, and how much each row contributes to their value.
 
 References:
     Efron, B. and Stein, C. (1981). The jackknife estimate of variance. Annals of Statistics 9.
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from pefttools.metrics.metric import Numbers
 
-#: what a row adds: numbers, or the place of each that is not 0
+#: what a row adds: all numbers, or those that are not 0, by their place
 Contribution = Sequence[float] | Mapping[int, float]
-#: numbers that are looked at together when rows are left out
+#: how many numbers are processed together when rows are left out
 _AT_A_TIME = 1 << 22
 
 
 class MeanMetric(Metric):
-    """The mean of a number that each row has by itself, such as a loss, or 1 for a right answer."""
+    """The mean of a number that each row has on its own, such as a loss, or 1 for a right answer."""
 
     @abstractmethod
     def number(self, prediction: Any, reference: Any) -> float:
@@ -64,7 +64,7 @@ class AdditiveMetric(Metric):
 
     @abstractmethod
     def contribution(self, prediction: Any, reference: Any) -> Contribution:
-        """What a row adds to the sums: all of them, or a mapping from the place of each that is not 0."""
+        """What a row adds to the sums: all of them, or a mapping from place to number for those that are not 0."""
 
     @abstractmethod
     def value(self, total: Numbers) -> Numbers:

@@ -1,7 +1,7 @@
 """Metrics of answers to questions: predictions have a text as ``answer``; references are lists of right answers.
 
-An answer counts by the reference that it is most like. Where a question has no answer, its references are one empty
-text, and nothing but an empty answer is right.
+An answer is compared with the reference that it is most like. If a question has no answer, its references are one
+empty text, and only an empty answer is right.
 
 References:
     Rajpurkar, P., Zhang, J., Lopyrev, K. and Liang, P. (2016). SQuAD: 100,000+ questions for machine comprehension of
@@ -47,12 +47,12 @@ def word_f1(answer: str, reference: str) -> float:
 
 
 def best_f1(answer: str, references: Sequence[str]) -> float:
-    """`word_f1` by the reference that the answer is most like."""
+    """`word_f1` with the reference that the answer is most like."""
     return max(word_f1(answer, one) for one in references)
 
 
 def is_exact(answer: str, references: Sequence[str]) -> bool:
-    """Whether an answer is one of the references, but for what `normalized` takes away."""
+    """Whether an answer is one of the references, apart from what `normalized` removes."""
     return normalized(answer) in map(normalized, references)
 
 
@@ -71,7 +71,7 @@ class AnswerF1(MeanMetric):
 
 
 class AnswerExactMatch(MeanMetric):
-    """Share of answers that are a reference but for case, punctuation, articles and white space."""
+    """Share of answers that equal a reference apart from case, punctuation, articles and white space."""
 
     name, measure = "exact_match", Measure.share()
 

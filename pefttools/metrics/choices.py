@@ -26,10 +26,10 @@ def split(choice: MetricChoice) -> tuple[str, dict[str, Any]]:
 
 
 def own_metric(choice: MetricChoice, ours: Mapping[str, type[Metric]]) -> Metric | None:
-    """The metric that is meant, of those that a task brings along; None: it is none of them.
+    """The metric that is meant, of those that come with a task; None if it is not one of them.
 
     Raises:
-        ConfigError: an option that it does not have, or a value that can't be.
+        ConfigError: an option that it does not have, or an invalid value.
     """
     name, options = split(choice)
     if name not in ours:

@@ -26,7 +26,7 @@ class Accuracy(MeanMetric):
 
 
 class _OfCounts(AdditiveMetric):
-    """A function of how often each class was predicted rightly, predicted wrongly, and missed."""
+    """A function of how often each class was predicted correctly, predicted wrongly, and missed."""
 
     measure = Measure.share()
 
@@ -84,8 +84,8 @@ class Averaged(_OfCounts):
 
     Args:
         average: ``macro``: the mean over the classes that occur; ``weighted``: weighted by their rows; ``micro``: over
-            all rows together; ``binary``: of one class alone.
-        zero_division: of a class for which it is 0 / 0.
+            all rows together; ``binary``: of one class only.
+        zero_division: value for a class for which it is 0 / 0.
         pos_label: with ``binary``, the number of the class.
     """
 
@@ -93,7 +93,7 @@ class Averaged(_OfCounts):
 
     def __init__(self, average: Average | None = None, zero_division: float = 0.0, pos_label: int = 1) -> None:
         if average not in (None, "macro", "micro", "weighted", "binary"):
-            raise ValueError(f"average is macro, micro, weighted or binary, not {average!r}")
+            raise ValueError(f"average must be macro, micro, weighted or binary, not {average!r}")
         self.average = average or "macro"
         self.measure = Measure.share(over_classes=self.average == "macro")
         self.zero_division = float(zero_division)

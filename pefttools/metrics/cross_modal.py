@@ -1,7 +1,7 @@
 """Metrics of retrieval between pictures and texts, in each direction.
 
 Predictions have ``rankings``: by direction, how the candidates of the other kind are ordered. A picture or a text that
-stands in several rows is one query, whose ranking one row has alone.
+is in several rows is one query, whose ranking only one of the rows has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DIRECTIONS: tuple[Direction, ...] = ("image_to_text", "text_to_image")
 
 
 class _Directed(RetrievalMetric):
-    """Of one direction, which its name begins with."""
+    """A metric of one direction, which its name begins with."""
 
     direction: Direction
 

@@ -11,7 +11,7 @@ from pefttools.metrics.metric import Measure, Metric
 if TYPE_CHECKING:
     from pefttools.metrics.metric import Numbers
 
-#: parts of the rows that are left out in turn, where leaving out single rows would take too long
+#: number of parts of the rows that are left out in turn, if leaving out single rows would take too long
 _PARTS = 50
 
 
@@ -19,16 +19,16 @@ class _Module:
     """A module of the evaluate library, run once for all of its numbers.
 
     Args:
-        name: what it was asked for by, for messages.
-        module: of the library.
-        options: of its computation.
+        name: the name that it was requested by, for messages.
+        module: the library's module.
+        options: options of its computation.
     """
 
     def __init__(self, name: str, module: Any, options: dict[str, Any]) -> None:
         self._name = name
         self._module = module
         self._options = options
-        #: what it was run on last, and what came of it
+        #: what it was last run on, and the result
         self._last: tuple[Sequence[Any], Sequence[Any], dict[str, float]] | None = None
 
     def __call__(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
@@ -56,11 +56,11 @@ class _Module:
 
 
 class ForeignMetric(Metric):
-    """One of the numbers that a module of the evaluate library gives; predictions are handed over by their ``answer``.
+    """One of the numbers that a module of the evaluate library gives; of predictions it gets the ``answer``.
 
     Args:
-        name: of the number.
-        module: gives it.
+        name: name of the number.
+        module: the module that gives it.
     """
 
     #: the library does not say which way a metric is better
@@ -74,7 +74,7 @@ class ForeignMetric(Metric):
         return self._module(predictions, references).get(self.name, float("nan"))
 
     def row_values(self, predictions: Sequence[Any], references: Sequence[Any]) -> Numbers | None:
-        """By leaving out parts of the rows; a part's share in the value is spread over its rows."""
+        """By leaving out parts of the rows; a part's influence on the value is spread over its rows."""
         import numpy as np
 
         rows = len(predictions)
@@ -82,24 +82,24 @@ class ForeignMetric(Metric):
         if parts < 2:
             return None
         value = self.compute(predictions, references)
-        # Neighbours are dealt out, so that each part is of all of the data.
+        # Neighbouring rows go to different parts, so that each part is a sample of all of the data.
         part = np.arange(rows) % parts
         without = np.empty(parts)
         for one in range(parts):
             kept = np.flatnonzero(part != one).tolist()
             without[one] = self.compute([predictions[i] for i in kept], [references[i] for i in kept])
         influence = (parts - 1) * (without.mean() - without)
-        # Within a part rows are alike here, so that their spread is that of parts: of as many as there are rows.
+        # Within a part rows have the same value here, so their spread is that of parts, scaled to the number of rows.
         values: Numbers = value + (influence * np.sqrt(rows / parts))[part]
         return values - values.mean() + value if np.isfinite(values).all() else None
 
 
 def load_foreign(name: str, options: dict[str, Any], trial: Sequence[Any], ours: Collection[str]) -> list[Metric]:
-    """The numbers that a metric of elsewhere gives, tried once, so that it does not fail after hours of training.
+    """The numbers that an external metric gives, tried once, so that it does not fail after hours of training.
 
     Args:
-        name: that a hub has, or the path of a script.
-        options: of its computation.
+        name: a name on the hub, or the path of a script.
+        options: options of its computation.
         trial: answers to try it on.
         ours: names of the metrics that need no hub, for messages.
 
@@ -114,7 +114,7 @@ def load_foreign(name: str, options: dict[str, Any], trial: Sequence[Any], ours:
         unknown = UnknownNameError("metric", name, ours)
         raise ConfigError(
             f"the metric {name!r} can't be loaded: {type(error).__name__}: {str(error).splitlines()[0]}",
-            hint=f"Of those that need no hub: {unknown.hint} Else a name that the hub has, or the path of a script.",
+            hint=f"Metrics that need no hub: {unknown.hint} Otherwise give a name on the hub, or the path of a script.",
         ) from error
     shared = _Module(name, module, options)
     return [ForeignMetric(key, shared) for key in shared.of_answers(trial, trial)]

@@ -1,4 +1,4 @@
-"""Metrics whose numbers a library gives that need not be installed."""
+"""Metrics whose numbers come from an optional library."""
 
 from __future__ import annotations
 

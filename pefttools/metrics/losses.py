@@ -1,4 +1,4 @@
-"""Losses, and what they are of."""
+"""Losses, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pefttools.metrics.metric import Measure
 if TYPE_CHECKING:
     from pefttools.metrics.metric import Numbers
 
-#: of the smallest probability that is told from 0
+#: loss of the smallest probability that is distinguished from 0
 _LEAST = 1e-30
-#: greatest exponent of a perplexity that is a number
+#: largest exponent of a perplexity that is finite
 _MOST = 700.0
 
 
@@ -65,7 +65,7 @@ class Perplexity(TokenLoss):
 
 
 class TokenAccuracy(AdditiveMetric):
-    """Share of tokens that are predicted rightly after a true beginning; predictions have ``right`` and ``tokens``."""
+    """Share of tokens predicted correctly after a true beginning; predictions have ``right`` and ``tokens``."""
 
     name, measure = "token_accuracy", Measure.share()
 

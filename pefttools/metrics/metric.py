@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-#: of a share: differences below one point are taken as too small to matter
+#: for a share: differences below one percentage point are taken as too small to matter
 MARGIN_OF_SHARES = 0.01
 
 
@@ -22,12 +22,12 @@ class Measure:
     """What a number means.
 
     Attributes:
-        unit: ``%`` for a share, which is stored as 0 to 1; else the unit of the number, as ``nats``; empty: none.
-        higher_is_better: which way it is better; None: not known.
-        bounds: least and greatest possible value, None for a greatest that there is not; None: it has no bounds.
-        margin: differences below it are taken as too small to matter; None: not known.
-        over_classes: it is an average over classes, in which a rare one counts as much as a frequent one.
-        signature: options and version of the library that defines the number, to be quoted with it; empty: none.
+        unit: ``%`` for a share, which is stored as 0 to 1; else the number's unit, such as ``nats``; empty if none.
+        higher_is_better: which way it is better; None if not known.
+        bounds: minimum and maximum possible value, with None for no maximum; None if it has no bounds.
+        margin: differences below it are taken as too small to matter; None if not known.
+        over_classes: whether it is an average over classes, in which a rare one counts as much as a frequent one.
+        signature: options and version of the library that defines the number, to be quoted with it; empty if none.
     """
 
     unit: str = ""
@@ -39,12 +39,12 @@ class Measure:
 
     @classmethod
     def error(cls, unit: str = "") -> Measure:
-        """How far off something is: 0 at least, and less is better."""
+        """How far off something is: at least 0, and lower is better."""
         return cls(unit, False, (0.0, None))
 
     @classmethod
     def share(cls, *, over_classes: bool = False) -> Measure:
-        """A share of something, of which more is better."""
+        """A share of something; higher is better."""
         return cls("%", True, (0.0, 1.0), MARGIN_OF_SHARES, over_classes)
 
 
@@ -52,7 +52,7 @@ class Metric(ABC):
     """One number that says how good predictions are.
 
     Attributes:
-        name: of the number.
+        name: name of the number.
         measure: what it means.
     """
 
@@ -60,7 +60,7 @@ class Metric(ABC):
     measure: Measure
 
     def ready(self) -> None:
-        """Look whether what defines the number is installed, before anything is loaded.
+        """Check that what defines the number is installed, before anything is loaded.
 
         Raises:
             ConfigError: it is not.
@@ -82,11 +82,11 @@ class Metric(ABC):
         """
 
     def row_values(self, predictions: Sequence[Any], references: Sequence[Any]) -> Numbers | None:
-        """One number per row whose mean is the metric and whose spread tells how it would vary with other rows.
+        """One number per row whose mean is the metric and whose spread shows how it would vary with other rows.
 
         Each is the metric plus the row's influence on it. Intervals and verdicts are made from these.
 
         Returns:
-            ``[rows]``; None where the metric has no such numbers.
+            ``[rows]``; None if the metric has no such numbers.
         """
         return None

@@ -1,4 +1,4 @@
-"""Metrics of how much of a reference text an answer has: predictions have a text as ``answer``; references are texts.
+"""Metrics of how much an answer overlaps with a reference: predictions have a text as ``answer``; references are texts.
 
 The numbers are those of the libraries that define them, sacrebleu and rouge-score.
 
@@ -26,7 +26,7 @@ _POINTS = Measure("points", True, (0.0, 100.0), 1.0)
 
 
 class _OfCorpus(OfLibrary, AdditiveMetric):
-    """A number of sacrebleu, from 0 to 100, of the counts of all rows together. Each row has one reference."""
+    """A number of sacrebleu, from 0 to 100, from the counts of all rows together. Each row has one reference."""
 
     measure = _POINTS
     package = "sacrebleu"
@@ -56,8 +56,8 @@ class BLEU(_OfCorpus):
     """N-gram precision with a penalty for short answers.
 
     Args:
-        tokenize: how sacrebleu divides texts into words; those of its tokenizers that need nothing else.
-        lowercase: capital letters are made small.
+        tokenize: how sacrebleu splits texts into words; those of its tokenizers that need nothing else.
+        lowercase: whether texts are lowercased.
     """
 
     name = "bleu"
@@ -65,7 +65,7 @@ class BLEU(_OfCorpus):
     def __init__(self, tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a", lowercase: bool = False) -> None:
         if tokenize not in ("13a", "intl", "zh", "char", "none"):
             raise ConfigError(
-                f"the metric 'bleu': the tokenizer {tokenize!r} is not known, or needs files from elsewhere",
+                f"the metric 'bleu': the tokenizer {tokenize!r} is not known, or needs further files",
                 hint="Choose one of 13a, intl, zh, char, none.",
             )
         self._options: dict[str, Any] = {"tokenize": tokenize, "lowercase": lowercase}
@@ -73,7 +73,7 @@ class BLEU(_OfCorpus):
     def _made(self) -> Any:
         from sacrebleu.metrics.bleu import BLEU as Library
 
-        # Answers may well be tokenized texts: whoever gives them knows.
+        # Answers may well be tokenized texts: that is up to the caller.
         return Library(**self._options, force=True)
 
     def _number(self, counts: list[Any]) -> float:
@@ -84,8 +84,8 @@ class ChrF(_OfCorpus):
     """F-score of character n-grams.
 
     Args:
-        word_order: longest n-grams of words that count too; 2 is chrF++.
-        lowercase: capital letters are made small.
+        word_order: maximum length of the n-grams of words that count too; 2 is chrF++.
+        lowercase: whether texts are lowercased.
     """
 
     name = "chrf"
@@ -108,7 +108,7 @@ class ROUGE(OfLibrary, MeanMetric):
     Args:
         type: rouge1 and rouge2, of words and of pairs of words; rougeL, of the longest common subsequence; rougeLsum,
             of the same by lines.
-        stemmer: words are compared by their English stems.
+        stemmer: whether words are compared by their English stems.
     """
 
     measure = Measure.share()

@@ -1,4 +1,4 @@
-"""Where the right candidates of a query stand when all are ordered by how near they are."""
+"""Where the right candidates of a query rank when all are ordered by how near they are."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     Places = NDArray[np.int64]
     Floats = NDArray[np.float32] | NDArray[np.float64]
 
-#: scores that are held at a time: some 16 MB, whatever the numbers of queries and candidates
+#: number of scores in memory at a time: some 16 MB, however many queries and candidates there are
 _AT_A_TIME = 1 << 21
-#: digits of a similarity that are compared: equal vectors have equal scores, wherever a product computes them
+#: digits of a similarity that are compared: equal vectors have equal scores, wherever in a product they are computed
 _DIGITS = 12
 #: beyond any score
 _FAR = 1e300
 
 
 class Ranked(Protocol):
-    """What metrics ask of one query's order of the candidates."""
+    """What metrics need of one query's order of the candidates."""
 
     @property
     def relevant(self) -> int:
-        """Number of right candidates; 0: the query can't be measured."""
+        """Number of right candidates; 0 if the query can't be measured."""
 
     def found(self, k: int) -> float:
         """Number of right candidates among the first `k`."""
 
     def hit(self, k: int) -> float:
-        """1 where one of the first `k` is right."""
+        """1 if one of the first `k` is right, else 0."""
 
     def reciprocal(self, k: int | None) -> float:
-        """One by the place of the first right one; 0 where it stands behind `k`. None: however far behind."""
+        """One divided by the place of the first right one; 0 if it is beyond `k`. With None, however far down."""
 
     def gain(self, k: int) -> float:
         """Sum over the right ones among the first `k` of ``1 / log2(1 + place)``."""
@@ -50,8 +50,8 @@ class Ranking:
     """One query's order of the candidates.
 
     Attributes:
-        places: of the right ones, from 1, as far as the order was looked at.
-        first: place of the first right one; 0 where there is none.
+        places: of the right ones, from 1, as far down as the order was examined.
+        first: place of the first right one; 0 if there is none.
         relevant: number of right ones.
         candidates: number of all.
     """
@@ -99,9 +99,9 @@ class ByChance:
         return ideal_gain(min(k, self.candidates)) * self.relevant / self.candidates
 
 
-@functools.lru_cache(maxsize=4096)  # many queries have as many right candidates
+@functools.lru_cache(maxsize=4096)  # many queries have the same number of right candidates
 def _by_chance(relevant: int, candidates: int, k: int | None) -> tuple[float, float]:
-    """Chance that one of the first `k` is right, and the mean of one by the place of the first that is."""
+    """Chance that one of the first `k` is right, and the mean of one divided by the place of the first that is."""
     none_yet, wrong = 1.0, candidates - relevant
     hits, reciprocals = [], []
     for before in range(min(candidates if k is None else k, wrong + 1)):
@@ -114,7 +114,7 @@ def _by_chance(relevant: int, candidates: int, k: int | None) -> tuple[float, fl
 
 @functools.lru_cache(maxsize=4096)
 def ideal_gain(count: int) -> float:
-    """The gain where the first places are all right."""
+    """The gain if the first places are all right."""
     return math.fsum(1 / math.log2(1 + place) for place in range(1, count + 1))
 
 
@@ -123,8 +123,8 @@ class Placed:
     """What `rank` finds for one query.
 
     Attributes:
-        ranking: where the right candidates stand.
-        nearest: number of the first candidate of all; -1 where there is none.
+        ranking: where the right candidates rank.
+        nearest: number of the first candidate of all; -1 if there is none.
     """
 
     ranking: Ranking
@@ -136,15 +136,15 @@ def rank(
 ) -> list[Placed]:
     """Order candidates by their dot product with each query, in blocks of bounded memory.
 
-    Of equal scores the wrong ones come first, so that no metric is better for a model that tells nothing apart. Scores
-    are equal where they agree to twelve digits behind the point. What is not a number is worst.
+    Among equal scores the wrong ones come first, so that no metric favours a model that distinguishes nothing. Scores
+    are equal if they agree to twelve decimal places. NaN is worst.
 
     Args:
         queries: ``[queries, size]``.
         candidates: ``[candidates, size]``.
         relevant: per query, the numbers of the right candidates.
         left_out: per query, numbers of candidates that don't count, right or not.
-        depth: places that are looked at.
+        depth: number of places that are examined.
     """
     block = max(1, _AT_A_TIME // max(len(candidates), 1))
     found: list[Placed] = []
@@ -165,7 +165,7 @@ def _block(
         right[row, own] = True
         right[row, without] = False
         scores[row, without] = -np.inf
-    # A model that gives no numbers must not be the best of all.
+    # A model that gives NaN must not be the best of all.
     scores = np.where(np.isnan(scores), np.where(right, -_FAR, _FAR), scores)
     of_wrong, of_right = np.where(right, -np.inf, scores), np.where(right, scores, -np.inf)
     best_wrong, best_right = of_wrong.argmax(1), of_right.argmax(1)
@@ -173,7 +173,7 @@ def _block(
     top_wrong, top_right = _largest(of_wrong, depth), _largest(of_right, depth)
     for row in range(len(queries)):
         count = int(right[row].sum())
-        # A right one stands behind the right ones before it and behind all wrong ones that are as near.
+        # A right one comes after the right ones before it and after all wrong ones that are as near.
         wrong_before = top_wrong.shape[1] - np.searchsorted(top_wrong[row], top_right[row][::-1], side="left")
         places = 1 + np.arange(len(wrong_before)) + wrong_before
         own_places = tuple(int(place) for place in places[:count] if place <= depth)
@@ -184,7 +184,7 @@ def _block(
 
 
 def _largest(scores: Numbers, count: int) -> Numbers:
-    """The largest of each row, the largest last."""
+    """The largest numbers of each row, the very largest last."""
     import numpy as np
 
     if count < scores.shape[1]:

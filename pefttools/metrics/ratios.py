@@ -16,10 +16,10 @@ def ratio(kind: Kind, right: Numbers, wrong: Numbers, missed: Numbers, zero_divi
     Args:
         kind: precision, the share of what was found that is right; recall, the share of what is there that was found;
             f1, their harmonic mean.
-        right: found rightly.
-        wrong: found, and not there.
-        missed: there, and not found.
-        zero_division: of 0 / 0.
+        right: number of those found correctly.
+        wrong: number of those found that are not there.
+        missed: number of those that are there and were not found.
+        zero_division: value of 0 / 0.
     """
     import numpy as np
 

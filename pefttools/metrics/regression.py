@@ -54,7 +54,7 @@ class MAE(MeanMetric):
 
 
 class Pearson(AdditiveMetric):
-    """Pearson's correlation; not a number where all predictions, or all references, are alike."""
+    """Pearson's correlation; NaN if all predictions, or all references, are the same."""
 
     name, measure = "pearson", _CORRELATION
 
@@ -62,12 +62,12 @@ class Pearson(AdditiveMetric):
         return _products(prediction.answer, reference)
 
     def contributions(self, predictions: Sequence[Any], references: Sequence[Any]) -> csr_array:
-        """Of centred numbers, of which the sums of products lose no digits."""
+        """Those of centred numbers, whose sums of products lose no digits."""
         import numpy as np
         from scipy.sparse import csr_array
 
         given, true = _pairs(predictions, references)
-        # Not the mean but one number for all rows, which shifts nothing that the value depends on.
+        # Not the mean, but one number for all rows: a shift that the value does not depend on.
         return csr_array(np.stack(_products(given - given.mean(), true - true.mean()), axis=1))
 
     def value(self, total: Numbers) -> Numbers:
@@ -81,7 +81,7 @@ class Pearson(AdditiveMetric):
 
 
 class Spearman(Metric):
-    """Spearman's rank correlation: Pearson's of the ranks, ties at their middle."""
+    """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank."""
 
     name, measure = "spearman", _CORRELATION
 
@@ -95,7 +95,7 @@ class Spearman(Metric):
         return float(np.corrcoef(rankdata(given), rankdata(true))[0, 1])
 
     def row_values(self, predictions: Sequence[Any], references: Sequence[Any]) -> Numbers | None:
-        """By the influence function: ranks are not sums, and leaving out rows one by one takes too long."""
+        """By the influence function: ranks are not sums, and leaving out rows one by one would take too long."""
         import numpy as np
 
         given, true = _pairs(predictions, references)
@@ -103,7 +103,7 @@ class Spearman(Metric):
         if len(given) < 3 or not np.isfinite(rho):
             return None
         u, v = _middle_ranks(given), _middle_ranks(true)
-        # Moments of the ranks; a row has a share in each, and moves the ranks of those above and below it.
+        # Moments of the ranks; a row contributes to each, and shifts the ranks of those above and below it.
         covariance, of_u, of_v = (u * v).mean(), (u * u).mean(), (v * v).mean()
         d_covariance = u * v + _moved(given, v) + _moved(true, u) - 3 * covariance
         d_u = u * u + 2 * _moved(given, u) - 3 * of_u
@@ -125,7 +125,7 @@ def _products(x: Any, y: Any) -> tuple[Any, ...]:
 
 
 def _middle_ranks(values: Numbers) -> Numbers:
-    """Share of the rows below each, of equal ones half, around 0."""
+    """Share of the rows below each, counting equal ones half, centred at 0."""
     from scipy.stats import rankdata
 
     found: Numbers = (rankdata(values) - 0.5) / len(values) - 0.5
@@ -141,6 +141,6 @@ def _moved(values: Numbers, others: Numbers) -> Numbers:
     sums = np.concatenate([[0.0], np.cumsum(others[order])])
     first, end = np.searchsorted(ranked, values, "left"), np.searchsorted(ranked, values, "right")
     above, equal = sums[-1] - sums[end], sums[end] - sums[first]
-    # Ranks are around 0: each is 1/2 less than the share of rows that stand below it.
+    # Ranks are centred at 0: each is 1/2 less than the share of rows that are below it.
     moved: Numbers = (above + equal / 2 - others.sum() / 2) / len(values)
     return moved

@@ -1,4 +1,4 @@
-"""Metrics of retrieval: how far in front the right candidates of a query stand.
+"""Metrics of retrieval: how high the right candidates of a query rank.
 
 Predictions have a ``ranking``, see `pefttools.metrics.ranking`. Each metric is the mean over the queries; a query
 without a right candidate counts in none, as in sentence-transformers.
@@ -25,20 +25,20 @@ class RetrievalMetric(AdditiveMetric):
     """A mean over queries.
 
     Attributes:
-        k: places that are looked at; None: all.
+        k: number of places that are considered; None for all.
     """
 
     measure = Measure.share()
 
     def __init__(self, name: str, k: int | None) -> None:
         if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise ValueError(f"k must be a whole number from 1 on, not {k!r}")
+            raise ValueError(f"k must be a positive integer, not {k!r}")
         self.name = name if k is None else f"{name}@{k}"
         self.k = k
 
     @abstractmethod
     def score(self, ranking: Ranked) -> float:
-        """Of one query, of which some candidate is right."""
+        """The score of one query that has some right candidate."""
 
     def contribution(self, prediction: Any, reference: Any) -> tuple[float, float]:
         ranking: Ranked = prediction.ranking
@@ -49,9 +49,9 @@ class RetrievalMetric(AdditiveMetric):
 
 
 class Recall(RetrievalMetric):
-    """Share of a query's right candidates that stand among the first `k`, as in trec_eval, ranx and BEIR.
+    """Share of a query's right candidates that are among the first `k`, as in trec_eval, ranx and BEIR.
 
-    Where a query has more than `k` right ones it can't reach 1. What metric learning calls recall@k is `HitRate`.
+    If a query has more than `k` right ones, it can't reach 1. What metric learning calls recall@k is `HitRate`.
     """
 
     def __init__(self, k: int = 10) -> None:
@@ -74,7 +74,7 @@ class HitRate(RetrievalMetric):
 
 
 class MRR(RetrievalMetric):
-    """Mean reciprocal rank: one by the place of the first right candidate, 0 behind `k`; ``k: null`` for no limit."""
+    """Mean reciprocal rank: 1 / place of the first right candidate, 0 beyond `k`; ``k: null`` for no limit."""
 
     def __init__(self, k: int | None = 10) -> None:
         super().__init__("mrr", k)
@@ -86,7 +86,7 @@ class MRR(RetrievalMetric):
 class NDCG(RetrievalMetric):
     """Normalised discounted cumulative gain: each right candidate among the first `k` adds ``1 / log2(1 + place)``.
 
-    Divided by what the best order would give.
+    The sum is divided by what the best order would give.
     """
 
     def __init__(self, k: int = 10) -> None:

@@ -31,7 +31,7 @@ class HammingLoss(MeanMetric):
 
 
 class _OfSets(Averaged):
-    """Precision, recall or F1 of sets; a macro average is over all labels, those too that no row has."""
+    """Precision, recall or F1 of sets; a macro average is over all labels, including those that no row has."""
 
     def contribution(self, prediction: Any, reference: Any) -> dict[int, float]:
         return {

@@ -27,7 +27,7 @@ def entities(tags: Sequence[str]) -> Iterator[Entity]:
     """The entities of a sentence, as conlleval and seqeval read them.
 
     A tag is ``O``, or ``B-TYPE`` for an entity's first word and ``I-TYPE`` for the others (also ``E-`` and ``S-`` for
-    a last and an only word). An ``I-`` that nothing begins, as in tags that mark no beginnings, begins an entity.
+    a last and an only word). An ``I-`` without a beginning, as in tags that mark no beginnings, begins an entity.
     """
     begin, kind, mark = 0, "", "O"
     for place, tag in enumerate([*tags, "O"]):
@@ -42,7 +42,7 @@ def entities(tags: Sequence[str]) -> Iterator[Entity]:
 
 
 class _OfEntities(AdditiveMetric):
-    """A function of how many entities were found whole, were made up, and were missed."""
+    """A function of how many entities were found whole, how many were invented, and how many were missed."""
 
     measure = Measure.share()
     kind: ClassVar[Kind]
@@ -63,13 +63,13 @@ class EntityF1(_OfEntities):
 
 
 class EntityPrecision(_OfEntities):
-    """Share of the entities that were found that are there."""
+    """Share of the predicted entities that are right."""
 
     name, kind = "entity_precision", "precision"
 
 
 class EntityRecall(_OfEntities):
-    """Share of the entities that are there that were found."""
+    """Share of the true entities that were found."""
 
     name, kind = "entity_recall", "recall"
 

@@ -9,7 +9,7 @@ from pefttools.metrics.metric import Measure
 
 
 class ExactMatch(MeanMetric):
-    """Share of answers that equal their reference but for white space at the ends."""
+    """Share of answers that equal their reference apart from white space at the ends."""
 
     name, measure = "exact_match", Measure.share()
 

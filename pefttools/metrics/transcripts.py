@@ -1,7 +1,7 @@
 """Error rates of transcripts: predictions have a text as ``answer``; references are texts.
 
-The counts are those of jiwer: the fewest words, or characters, that are to be replaced, left out and put in. A row
-whose reference is empty has nothing to be divided by, and adds what was put in to the errors.
+The counts are those of jiwer: the fewest words, or characters, to substitute, delete and insert. A row whose reference
+is empty has nothing to divide by, and adds its insertions to the errors.
 
 References:
     Morris, A., Maier, V. and Green, P. (2004). From WER and RIL to MER and WIL: improved evaluation measures for
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class _ErrorRate(OfLibrary, AdditiveMetric):
-    """Errors of all rows by the length of all references.
+    """Errors of all rows divided by the length of all references.
 
     Args:
-        normalize: basic: capitals become small, and punctuation becomes space, as Whisper's basic normalizer does it;
-            none: texts are compared as they are.
+        normalize: basic: lowercase, with punctuation replaced by spaces, as by Whisper's basic normalizer; none: texts
+            are compared as they are.
     """
 
     measure = Measure("%", False, (0.0, None), MARGIN_OF_SHARES)
@@ -37,7 +37,7 @@ class _ErrorRate(OfLibrary, AdditiveMetric):
 
     def __init__(self, normalize: Literal["basic", "none"] = "basic") -> None:
         if normalize not in ("basic", "none"):
-            raise ConfigError(f"the metric {self.name!r}: normalize is basic or none, not {normalize!r}")
+            raise ConfigError(f"the metric {self.name!r}: normalize must be basic or none, not {normalize!r}")
         self._normalize = normalize
 
     @property

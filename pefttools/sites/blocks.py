@@ -46,21 +46,21 @@ def modules_at(model: nn.Module, part: str) -> list[str]:
 
 
 def all_linear(model: nn.Module) -> list[str]:
-    """Full names of the linear layers inside the repeated blocks that are called wherever the model runs."""
+    """Full names of the linear layers inside the repeated blocks that are called on every device."""
     passed_by = read_past(model)
     return [name for name in _linear_parts(model) if name not in passed_by]
 
 
 def block_linear(model: nn.Module) -> list[str]:
-    """Full names of the linear layers inside the repeated blocks, be they called or only read."""
+    """Full names of the linear layers inside the repeated blocks, whether they are called or only read."""
     return list(_linear_parts(model))
 
 
 def read_past(model: nn.Module) -> set[str]:
     """Full names of linear layers of state-space mixers whose weights are read without calling the layer.
 
-    Mamba and its kind run one kernel on a GPU, which is handed the weights of most of a mixer's layers: what is put on
-    such a layer has an effect on a CPU and none there. Which layers these are is read off the mixer's own code.
+    Mamba and its kind run one kernel on a GPU, which is passed the weights of most of a mixer's layers: what is put on
+    such a layer has an effect on a CPU and none there. Which layers these are is read from the mixer's own code.
     """
     kinds: dict[type, set[str]] = {}
     found = set()
@@ -76,7 +76,7 @@ def read_past(model: nn.Module) -> set[str]:
 
 
 def _weights_read_by(kind: type) -> set[str]:
-    """Children of which the methods of a module's class read the weight, but for those that initialise it."""
+    """Children of which the methods of a module's class read the weight, except for those that initialise it."""
     found: set[str] = set()
     for name, method in vars(kind).items():
         if callable(method) and "init" not in name:
@@ -86,9 +86,9 @@ def _weights_read_by(kind: type) -> set[str]:
 
 
 def fused_weights(model: nn.Module) -> dict[str, int]:
-    """Block weights that multiply as linear layers do, but stand fused in one parameter of three or more dimensions.
+    """Block weights that multiply as linear layers do, but are fused in one parameter of three or more dimensions.
 
-    Mixtures of experts keep all experts so, XLNet its attention heads.
+    Mixtures of experts store all experts like this, XLNet its attention heads.
 
     Returns:
         Names of the parameters, and the number of their elements.
@@ -109,7 +109,7 @@ def fused_weights(model: nn.Module) -> dict[str, int]:
 
 
 def part_of(name: str) -> str | None:
-    """A module's name within its block; None: it is in none."""
+    """A module's name within its block; None if it is in none."""
     match = _IN_BLOCK.fullmatch(name)
     return match["part"] if match else None
 

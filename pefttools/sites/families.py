@@ -42,7 +42,7 @@ class BlockParts:
 
 _BART_CROSS = (("encoder_attn.k_proj", "encoder_attn.v_proj"), "encoder_attn.out_proj")
 _T5_CROSS = (("EncDecAttention.k", "EncDecAttention.v"), "EncDecAttention.o")
-#: By family; the first whose every part stands in the model is taken. Another family costs one line here.
+#: By family; the first whose every part is in the model is used. Another family takes one line here.
 FAMILIES = {
     "bert": BlockParts(
         ("attention.self.key", "attention.self.value"),

@@ -1,4 +1,4 @@
-"""Layers: which are linear, their sizes, and weights that stand fused or packed."""
+"""Layers: which are linear, their sizes, and weights that are fused or packed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def is_linear(module: nn.Module) -> bool:
     """A linear layer, quantized or not, or the transposed kind of GPT-2.
 
-    Routers of mixtures of experts are subclasses that give choices and no product: what has a forward pass of its own
-    is taken for linear only where it is called so.
+    Routers of mixtures of experts are subclasses that return choices, not a product: what has its own forward pass
+    counts as linear only if its name says so.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -53,14 +53,14 @@ def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def parametrized(module: nn.Module) -> dict[str, Any]:
-    """By name, the lists of parametrizations of a module's weights that are stored in few bits."""
+    """By name, the lists of parametrizations of a module's weights that are stored in a few bits."""
     lists: Any = getattr(module, "parametrizations", {})
-    # Of a weight norm there are several originals, and none by this name.
+    # A weight norm has several originals, and none by this name.
     return {name: chain for name, chain in lists.items() if hasattr(getattr(chain, "original", None), "quant_state")}
 
 
 def backbone_name(model: nn.Module) -> str:
-    """What the base is called inside of one of transformers' classes with a head."""
+    """What the base is called inside one of transformers' classes with a head."""
     from transformers import PreTrainedModel
 
     prefix = str(getattr(model, "base_model_prefix", ""))
@@ -71,7 +71,7 @@ def backbone_name(model: nn.Module) -> str:
 
 
 def transformers_models(model: nn.Module) -> list[Any]:
-    """transformers' own models inside of a wrapped one, the outermost first."""
+    """transformers' own models inside a wrapped one, the outermost first."""
     from transformers import PreTrainedModel
 
     return [module for module in model.modules() if isinstance(module, PreTrainedModel)]

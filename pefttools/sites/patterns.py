@@ -31,11 +31,11 @@ def match_modules(
         model: the model whose modules are named.
         patterns: what to match.
         option: name of the option that holds the patterns, for the message.
-        linear_only: match only linear layers; else any module that has parameters.
-        fused: ends the warning of fused weights, which ``all-linear`` does not cover; None: the caller adapts them too.
+        linear_only: match only linear layers; if not, any module that has parameters.
+        fused: ends the warning of fused weights, which ``all-linear`` does not cover; None if the caller adapts them.
 
     Raises:
-        TargetError: a pattern, be it one of several, that matches nothing.
+        TargetError: a pattern, even one of several, that matches nothing.
     """
     passed_by = read_past(model) if linear_only else set()
     named = [name for name, module in base_modules(model) if name and _is_candidate(module, linear_only)]
@@ -49,8 +49,8 @@ def match_modules(
             if any(_matches(name, pattern) for name in named):
                 raise TargetError(
                     f"{option}: {pattern!r} names layers that the model's GPU kernel does not call: it reads their "
-                    "weights, and what is put on them would have no effect there",
-                    hint="Adapt others of the mixer's layers, such as in_proj.",
+                    "weights, and an adapter on them would have no effect there",
+                    hint="Adapt other layers of the mixer, such as in_proj.",
                 )
             kind = "linear layer" if linear_only else "module"
             raise TargetError(
@@ -83,7 +83,7 @@ def _warn_of_fused_weights(model: nn.Module, option: str, hint: str) -> None:
     names = sorted({name.rpartition(".")[2] for name in fused})
     warnings.warn(
         f"{option}: {ALL_LINEAR!r} covers {share:.0%} of the weights in this model's blocks; the rest is fused in "
-        f"{', '.join(names)}, which are not linear layers and stay as they are{hint}",
+        f"{', '.join(names)}, which are not linear layers and are left as they are{hint}",
         stacklevel=3,
     )
 

@@ -1,4 +1,4 @@
-"""The answers of a row, and where they stand in its context."""
+"""The answers of a row, and where they are in its context."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from pefttools.data import Table
 from pefttools.errors import DataError
 
-_FORM = 'Write {"text": ["..."], "answer_start": [12]}, with empty lists where there is no answer.'
+_FORM = 'Write {"text": ["..."], "answer_start": [12]}, with empty lists if there is no answer.'
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one row.
+    """The answers of one row.
 
     Attributes:
-        texts: right answers; none where the question has no answer.
+        texts: the right answers; empty if the question has no answer.
         start: character of the context at which the first of them begins.
-        elsewhere: whether it occurs in the context at other places too, and nobody said which is meant.
+        elsewhere: whether it also occurs elsewhere in the context, and the data does not say which is meant.
     """
 
     texts: tuple[str, ...] = ()
@@ -28,25 +28,30 @@ class Answers:
 
 
 def answers_of(table: Table, index: int) -> Answers:
-    """The answers of a row, by its column `answers`, else `answer`.
+    """The answers of a row, from its column `answers`, or else `answer`.
 
     Raises:
-        DataError: they have another form, or do not stand in the context; names file, row and column.
+        DataError: they have a different form, or do not occur in the context; names file, row and column.
     """
     row = table.rows[index]
     if "answers" in table.columns and "answer" in table.columns:
-        raise table.error(index, "answers", "there are both answers and answer", hint="Leave one of the columns out.")
+        raise table.error(
+            index, "answers", "there are columns for both 'answers' and 'answer'", hint="Leave one of them out."
+        )
     if "answers" in table.columns:
         return _with_places(table, index, row["context"], row.get("answers"))
     if "answer" in table.columns:
         return _found(table, index, row["context"], row.get("answer"))
     raise table.error(
-        index, "answers", "there are neither answers nor answer", hint="Name the column: data.columns: {answers: ...}."
+        index,
+        "answers",
+        "there is no column for answers or answer",
+        hint="Name the column: data.columns: {answers: ...}.",
     )
 
 
 def _with_places(table: Table, index: int, context: str, value: Any) -> Answers:
-    """As SQuAD has them: texts, and the character at which each begins."""
+    """In SQuAD's form: texts, and the character at which each begins."""
     if isinstance(value, list):  # as in SQuAD's own files: one mapping per answer
         if not all(isinstance(one, Mapping) for one in value):
             raise _malformed(table, index, value)
@@ -64,29 +69,29 @@ def _with_places(table: Table, index: int, context: str, value: Any) -> Answers:
             raise table.error(
                 index,
                 "answers",
-                f"the answer {text!r} does not stand at character {start} of the context; {there!r} does",
-                hint="answer_start counts characters from 0. A column answer without places is looked for.",
+                f"the answer {text!r} is not at character {start} of the context; {there!r} is",
+                hint="answer_start counts characters from 0. Texts in a column answer need no places.",
             )
     return Answers(tuple(texts), starts[0]) if texts else Answers()
 
 
 def _found(table: Table, index: int, context: str, value: Any) -> Answers:
-    """A text whose place is looked for; an empty one: there is no answer."""
+    """A text that is searched for in the context; empty if there is no answer."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return Answers()
     if not isinstance(value, str):
-        raise table.error(index, "answer", f"a text is needed, not {value!r}", hint="Write it as a text.")
+        raise table.error(index, "answer", f"expected text, got {value!r}", hint="Write it as text.")
     text = value.strip()
     start = context.find(text)
     if start < 0:
         raise table.error(
             index,
             "answer",
-            f"{text!r} does not stand in the context",
-            hint="An answer is a piece of the context, letter by letter; leave the cell empty where there is none.",
+            f"{text!r} does not occur in the context",
+            hint="An answer must be a piece of the context, letter for letter; leave the cell empty if there is none.",
         )
     return Answers((text,), start, context.find(text, start + 1) >= 0)
 
 
 def _malformed(table: Table, index: int, value: Any) -> DataError:
-    return table.error(index, "answers", f"texts and their places are needed, not {value!r}", hint=_FORM)
+    return table.error(index, "answers", f"expected texts and their places, got {value!r}", hint=_FORM)

@@ -1,4 +1,4 @@
-"""What a model says of a question."""
+"""What a model answers to a question."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Candidate:
     """An answer that a model may give.
 
     Attributes:
-        text: as it stands in the context.
+        text: as it appears in the context.
         start: its first character there.
-        end: the character behind it.
-        score: its share among the candidates and no answer, by a softmax.
+        end: the character after it.
+        score: its probability, by a softmax over the candidates and "no answer".
     """
 
     text: str
@@ -36,10 +36,10 @@ class SpanPrediction(Prediction):
     """The answer to one question.
 
     Attributes:
-        answer: a piece of the context; empty: there is none.
+        answer: a piece of the context; empty if there is none.
         candidates: the best pieces, the best first.
-        none: share of no answer, as those of the candidates.
-        margin: score of no answer, less that of the best candidate.
+        none: probability of "no answer", by the same softmax.
+        margin: score of "no answer" minus that of the best candidate.
         loss: of the windows whose answers are known, summed over starts and ends; in nats.
         tokens: number of those starts and ends.
     """

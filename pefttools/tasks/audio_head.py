@@ -1,4 +1,4 @@
-"""What tasks have in common that hear a sound by a head on the base's states."""
+"""What tasks that read a sound with a head on the base's states have in common."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AudioHeadConfig(SoundConfig):
 
     head: Literal["model", "mean"] = Field(
         "model",
-        description="model: the model's own head; mean: the mean of the states of the sound, without those of padding, "
+        description="model: the model's own head; mean: the mean of the sound's states, without those of padding, "
         "and one linear layer",
     )
 
@@ -39,7 +39,7 @@ class AudioHeadTask(OneFileTask[ConfigT], SoundTask[ConfigT], HeadTask[ConfigT])
     """One answer per sound, in the column `audio`."""
 
     auto_class = "AutoModelForAudioClassification"
-    # Whole layers and stretches of sound are left out at random by no generator that a seed reaches.
+    # These drop whole layers and stretches of sound at random, with a generator that no seed reaches.
     config_changes = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}  # noqa: RUF012
 
     def head_kind(self, base: Base) -> str:

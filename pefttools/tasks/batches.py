@@ -22,7 +22,7 @@ def in_order_of_size(
         sizes: see `Task.size`.
         batch_size: examples at a time.
         run: gives one result per example of a batch.
-        progress: told how far it has come.
+        progress: called with the number of examples done and in total.
     """
     results: list[Any] = [None] * len(examples)
     done = 0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class CausalLM(GeneratingTask[CausalLMConfig]):
     """Columns `prompt` and `completion`, or `messages` (a list of role and content), or `text`.
 
-    The loss is that of the completion only; of a plain text it is that of every token.
+    The loss is on the completion only; for a plain text it is on every token.
     """
 
     name = "causal-lm"
@@ -50,12 +50,12 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__(config)
-        #: of each model that was asked about: why its rows are padded, or None
+        #: for each model that was checked: why its rows are padded, or None
         self._padded: WeakKeyDictionary[Model, str | None] = WeakKeyDictionary()
 
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return {"plain": "joined", **options}  # all that there was before 0.2
+        return {"plain": "joined", **options}  # the only one before 0.2
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
         return  # a prompt is a chat of one message
@@ -80,8 +80,8 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
     def _check_plain(self, table: Table, labelled: bool) -> None:
         if labelled and self.options.generate:
             raise DataError(
-                f"{table.source}: plain texts hold no prompts to be answered at evaluation",
-                hint="Set task.generate=false; perplexity, loss and token accuracy are measured.",
+                f"{table.source}: plain texts have no prompts to answer at evaluation",
+                hint="Set task.generate=false; perplexity, loss and token accuracy are still measured.",
             )
         for index, row in enumerate(table.rows):
             check_text(table, index, "text", row)
@@ -183,7 +183,7 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         writer, options = ChatWriter(tokenizer, self.options), self.options
         plain = is_plain(train.columns)
         idle = {
-            "template": "plain texts are written by no template" * plain,
+            "template": "plain texts use no template" * plain,
             "system": "there is no chat template, and task.plain=joined has no place for it"
             * (not writer.takes_system),
             "plain": "the tokenizer's chat template writes the texts" * writer.templated,

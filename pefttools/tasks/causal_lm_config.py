@@ -14,11 +14,13 @@ class CausalLMConfig(GeneratingConfig, TextTaskConfig):
     """Options of causal language modelling; docs/chats.md shows what each does to a text."""
 
     max_length: int = Field(
-        512, ge=8, description="longest prompt and completion together, in tokens; a longer chat loses its oldest turns"
+        512,
+        ge=8,
+        description="maximum length of prompt and completion together, in tokens; a longer chat loses its oldest turns",
     )
     template: Literal["auto", "chat", "none"] = Field(
         "auto",
-        description="chat: the tokenizer's chat template; none: plain text, see `plain`; auto: chat where there is one",
+        description="chat: the tokenizer's chat template; none: plain text, see `plain`; auto: chat if there is one",
     )
     plain: Literal["lines", "joined"] = Field(
         "lines",
@@ -29,4 +31,4 @@ class CausalLMConfig(GeneratingConfig, TextTaskConfig):
     train_on: Literal["last", "all"] = Field(
         "last", description="which answers of a chat are learned: the last one, or all"
     )
-    packing: bool = Field(True, description="train on concatenated texts without padding, where the model supports it")
+    packing: bool = Field(True, description="train on concatenated texts without padding, if the model supports it")

@@ -37,12 +37,12 @@ def encoded(row: Mapping[str, Any], writer: ChatWriter, *, answered: bool, cut: 
     Args:
         row: ``messages``, or ``prompt`` and ``completion``.
         writer: writes them as text.
-        answered: whether there is an answer to be learned.
-        cut: shorten what is too long.
+        answered: whether there is an answer to learn.
+        cut: whether to shorten what is too long.
 
     Returns:
         ``input_ids``, ``prompt_ids``, ``reference`` (the answer's text), ``length`` (tokens before anything was cut)
-        and, where it is answered, ``labels``.
+        and, if it is answered, ``labels``.
 
     Raises:
         ConfigError: the chat template refuses the chat, or the system message alone is too long.
@@ -100,7 +100,7 @@ def _tokenized(pieces: Sequence[Piece], writer: ChatWriter, answered: bool) -> _
 
 
 def _shortened(messages: Sequence[Message], tokens: int, writer: ChatWriter) -> list[Message]:
-    """A chat whose first message that may be cut lacks so many tokens of its beginning.
+    """The chat with that many tokens cut from the beginning of the first message that may be cut.
 
     The end of a prompt says more about the answer than its beginning.
     """
@@ -115,8 +115,8 @@ def _shortened(messages: Sequence[Message], tokens: int, writer: ChatWriter) -> 
 
 
 def _without_beginning(text: str, tokens: int, tokenizer: Any) -> str:
-    """A text without so many tokens at its beginning; empty where it has no more."""
-    if not tokenizer.is_fast:  # such a tokenizer does not say where a token begins in the text
+    """The text without its first `tokens` tokens; empty if it has no more than that."""
+    if not tokenizer.is_fast:  # it does not say where in the text a token begins
         return str(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][tokens:]))
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return text[offsets[tokens][0] :] if tokens < len(offsets) else ""

@@ -21,8 +21,8 @@ class Piece:
 
     Attributes:
         text: as the tokenizer gets it.
-        learned: an answer, on which the loss stands.
-        ends: followed by the tokenizer's end of text.
+        learned: whether it is an answer that the loss is computed on.
+        ends: whether the tokenizer's end of text follows it.
     """
 
     text: str
@@ -34,8 +34,8 @@ class ChatWriter:
     """Writes chats for one tokenizer.
 
     Args:
-        tokenizer: of the base.
-        options: of the task.
+        tokenizer: the base's tokenizer.
+        options: options of the task.
     """
 
     def __init__(self, tokenizer: Any, options: CausalLMConfig) -> None:
@@ -44,11 +44,11 @@ class ChatWriter:
         self.templated = options.template != "none" and tokenizer.chat_template is not None
 
     def pieces(self, messages: Sequence[Message], *, chat: bool, answered: bool, tools: Any = None) -> list[Piece]:
-        """A chat in pieces; with ``answered`` the last one is the answer to be learned.
+        """A chat in pieces; with ``answered`` the last one is the answer to learn.
 
         Args:
-            messages: without their defaults.
-            chat: the row held messages, not a prompt.
+            messages: before the default system message is added.
+            chat: whether the row has messages, not a prompt.
             answered: whether the last message is the answer.
             tools: descriptions of functions, for the template.
 
@@ -73,7 +73,7 @@ class ChatWriter:
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The token by which the chat template ends an answer; None where it has none, or there is no template."""
+        """The token with which the chat template ends an answer; None if it has none, or there is no template."""
         if not self.templated:
             return None
         probe: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _PROBE}]
@@ -136,7 +136,7 @@ class ChatWriter:
         """``Role: text`` on a line each; every answer ends with the end of text."""
         learned = self._learned(messages) if answered else []
         found: list[Piece] = []
-        waiting = ""  # text that no piece holds yet
+        waiting = ""  # text that is not in a piece yet
         for index, message in enumerate(messages):
             waiting += ("\n" if found or waiting else "") + f"{message['role'].capitalize()}:"
             text = f" {_written(message)}"
@@ -158,7 +158,7 @@ class ChatWriter:
         return [prompt] if completion is None else [prompt, Piece(completion["content"], learned=True, ends=True)]
 
     def _joined(self, messages: Sequence[Message], answered: bool) -> list[Piece]:
-        """Contents alone, the answer directly behind its prompt."""
+        """Only the contents, the answer directly after its prompt."""
         before = messages[:-1] if answered else messages
         prompt = Piece("\n".join(_written(message) for message in before))
         return [prompt, Piece(_written(messages[-1]), learned=True, ends=True)] if answered else [prompt]

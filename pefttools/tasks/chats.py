@@ -1,4 +1,4 @@
-"""Chats as rows hold them: what a message is, and how a chat that is too long becomes shorter."""
+"""Chats as rows hold them: what a message is, and how a chat that is too long is shortened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pefttools.tasks.texts import check_whole
 
 Message = dict[str, Any]
 
-#: roles of a message that speaks for the whole chat
+#: roles of messages that apply to the whole chat
 SYSTEM = ("system", "developer")
 
 
@@ -19,7 +19,7 @@ def chat_of(row: Mapping[str, Any], *, answered: bool) -> list[Message]:
 
     Args:
         row: ``messages``, or ``prompt`` and ``completion``.
-        answered: with the answer that is to be learned; without it, an answer at the end is left out.
+        answered: whether to keep the answer to learn; if not, an answer at the end is left out.
     """
     if row.get("messages"):
         messages = [_plain(message) for message in row["messages"]]
@@ -33,7 +33,7 @@ def chat_of(row: Mapping[str, Any], *, answered: bool) -> list[Message]:
 
 
 def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
-    """A chat without its oldest turn; system messages and the last turn stay. None: there is no other turn."""
+    """A chat without its oldest turn; system messages and the last turn stay. None if there is no other turn."""
     system = [message for message in messages if message["role"] in SYSTEM]
     rest = [message for message in messages if message["role"] not in SYSTEM]
     starts = [index for index, message in enumerate(rest) if message["role"] == "user" and index]
@@ -41,10 +41,10 @@ def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
 
 
 def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -> None:
-    """Look at a row's chat.
+    """Check a row's chat.
 
     Raises:
-        DataError: it is none, or has no answer where one is needed.
+        DataError: it is not a chat, or has no answer where one is needed.
     """
     if not isinstance(messages, list) or not messages:
         raise table.error(index, "messages", "a list of messages with role and content is needed")
@@ -55,7 +55,7 @@ def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -
         try:
             text = _text(message.get("content"))
         except TypeError:
-            raise table.error(index, "messages", f"the content of message {number} is not a text") from None
+            raise table.error(index, "messages", f"the content of message {number} is not text") from None
         if not text.strip() and not message.get("tool_calls"):
             raise table.error(index, "messages", f"message {number} ({message['role']}) is empty")
     if answered and (messages[-1]["role"] != "assistant" or len(messages) < 2):
@@ -71,7 +71,7 @@ def _plain(message: Mapping[str, Any]) -> Message:
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content: a text, parts of the type text, or nothing beside tool calls.
+    """The text of a message's content: a string, parts of type text, or nothing next to tool calls.
 
     Raises:
         TypeError: anything else.
@@ -82,4 +82,4 @@ def _text(content: Any) -> str:
         return content
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         return "".join(str(part["text"]) for part in content)
-    raise TypeError(f"{content!r} is not a text")
+    raise TypeError(f"{content!r} is not text")

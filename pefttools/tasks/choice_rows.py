@@ -20,7 +20,7 @@ def choices_of(table: Table, index: int, separator: str) -> list[str]:
 
     Args:
         table: the rows.
-        index: of the row.
+        index: index of the row.
         separator: between choices that are written in one text.
 
     Raises:
@@ -33,7 +33,7 @@ def choices_of(table: Table, index: int, separator: str) -> list[str]:
         raise table.error(
             index,
             "choices",
-            f"a list of at least two texts, or a text with {separator!r} between them, is needed, not {value!r}",
+            f"expected a list of at least two texts, or one text with {separator!r} between them, got {value!r}",
             hint="Fill it or drop the row.",
         )
     found = []
@@ -43,7 +43,7 @@ def choices_of(table: Table, index: int, separator: str) -> list[str]:
         except DataError:
             text = None
         if text is None:
-            raise table.error(index, "choices", f"choice {number} (from 0) must be a text, not {one!r}")
+            raise table.error(index, "choices", f"choice {number} (from 0) must be text, not {one!r}")
         found.append(text)
     check_whole(table, index, "choices", found)
     return found
@@ -54,9 +54,9 @@ def right_choice(table: Table, index: int, choices: Sequence[str], kind: LabelKi
 
     Args:
         table: the rows.
-        index: of the row.
+        index: index of the row.
         choices: of the row.
-        kind: what the column holds; None: whatever names one choice and no other.
+        kind: what the column holds; None for whatever identifies exactly one choice.
 
     Raises:
         DataError: no choice is meant, or more than one may be; names file, row and column.
@@ -75,7 +75,7 @@ def right_choice(table: Table, index: int, choices: Sequence[str], kind: LabelKi
         raise table.error(
             index,
             "label",
-            f"{label!r} is none of the {len(choices)} choices",
+            f"{label!r} is not one of the {len(choices)} choices",
             hint=f"Give the right one's {kind or 'number from 0, letter or text'}; the choices are: {_shown(choices)}.",
         )
     said = " or ".join(f"by its {name} choice {number}" for name, found in meant.items() for number in found)

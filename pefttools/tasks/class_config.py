@@ -12,15 +12,15 @@ from pefttools.tasks.text_head import TextHeadConfig
 
 
 class ClassOptions(TaskConfig):
-    """Labels, and how they are weighed."""
+    """Labels, and how they are weighted."""
 
     labels: list[str] = Field(
         default_factory=list, description="all labels, in output order; empty: those of the training rows"
     )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         None,
-        description="label -> factor of its rows' loss in training; balanced: rows / (labels * rows of the label), so "
-        "that every label weighs the same",
+        description="label -> factor for its rows' loss in training; balanced: rows / (labels * rows of the label), so "
+        "that every label has the same weight",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="label smoothing: share of each target that is spread evenly over all labels"

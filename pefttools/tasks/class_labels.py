@@ -17,7 +17,7 @@ def label_names(train: Table, declared: Sequence[str]) -> list[str]:
     """Names of the labels: the declared ones in their order, else those of the training rows, sorted.
 
     Raises:
-        DataError: fewer than two, a missing one, or truth values among numbers.
+        DataError: fewer than two, a missing one, or booleans among numbers.
     """
     kinds: dict[bool, int] = {}
     found = set()
@@ -28,8 +28,8 @@ def label_names(train: Table, declared: Sequence[str]) -> list[str]:
             kinds.setdefault(isinstance(value, bool), index)
         if len(kinds) == 2:
             raise train.error(
-                index, "label", f"{value!r} stands beside {train.rows[min(kinds.values())]['label']!r}",
-                hint="Write all labels as numbers, or all as truth values.",
+                index, "label", f"{value!r} is mixed with {train.rows[min(kinds.values())]['label']!r}",
+                hint="Write all labels as numbers, or all as booleans.",
             )  # fmt: skip
     _check_alike(train, found, numbers=False in kinds, truths=True in kinds)
     names = declared_labels(declared) if declared else sorted(found)
@@ -109,5 +109,5 @@ def read_label(table: Table, index: int, value: Any, role: str = "label") -> str
 
 @functools.lru_cache(maxsize=8)
 def numbers_of(labels: tuple[str, ...]) -> dict[str, int]:
-    """Label, as a cell says it -> its number. Asked for every row of the same labels."""
+    """Label, as a cell has it -> its number. Called for every row with the same labels."""
     return {label_text(label) or label: number for number, label in enumerate(labels)}

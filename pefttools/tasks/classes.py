@@ -1,4 +1,4 @@
-"""What an evaluation says of each class: precision, recall, F1, and which classes are taken for one another."""
+"""What an evaluation says about each class: precision, recall, F1, and which classes are confused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ClassScore:
         label: its name.
         rows: number of rows that have it.
         predicted: number of rows that were given it.
-        precision: share of `predicted` that have it; 0 where there are none.
-        recall: share of `rows` that were given it; 0 where there are none.
+        precision: share of `predicted` that have it; 0 if there are none.
+        recall: share of `rows` that were given it; 0 if there are none.
         f1: harmonic mean of both.
     """
 
@@ -32,7 +32,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often one class was taken for another, or found; a cell of the confusion matrix that is not zero."""
+    """How often one class was taken for another, or found; a nonzero cell of the confusion matrix."""
 
     reference: str
     prediction: str
@@ -57,7 +57,7 @@ class ClassReport:
         return [[cells.get((reference, prediction), 0) for prediction in labels] for reference in labels]
 
     def compact(self) -> dict[str, Any]:
-        """As few bytes as there is to know: per class the fields of `ClassScore`, per cell the two classes' numbers."""
+        """In as few bytes as possible: per class the fields of `ClassScore`, per cell the two classes' numbers."""
         number = {one.label: index for index, one in enumerate(self.classes)}
         return {
             "columns": ["label", "rows", "predicted", "precision", "recall", "f1"],
@@ -103,7 +103,7 @@ def class_report(predictions: Sequence[str], references: Sequence[str], labels: 
 def label_report(
     predictions: Sequence[Collection[int]], references: Sequence[Collection[int]], labels: Sequence[str]
 ) -> ClassReport:
-    """Scores per label where a row may have several: no label is taken for another one."""
+    """Scores per label where a row may have several: no label is confused with another."""
     given, true = (Counter(number for one in rows for number in one) for rows in (predictions, references))
     right = Counter(
         number for one, truth in zip(predictions, references, strict=True) for number in set(one) & set(truth)
@@ -118,7 +118,7 @@ def label_report(
 
 
 def above_chance(answers: Sequence[int], references: Sequence[int]) -> bool:
-    """Whether the mean recall of the labels is above that of answers given by chance, by two standard errors."""
+    """Whether the mean recall of the labels is above chance level by two standard errors."""
     counts, given = Counter(references), Counter(answers)
     right = Counter(one for one, truth in zip(answers, references, strict=True) if one == truth)
     shares = {label: given[label] / len(answers) for label in counts}

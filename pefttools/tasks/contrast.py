@@ -1,4 +1,4 @@
-"""The contrastive loss of a batch: each text is to be nearer to its own than to the others'.
+"""The contrastive loss of a batch: each text should be nearer to its own positive than to those of others.
 
 References:
     Oord, A. van den, Li, Y. and Vinyals, O. (2018). Representation learning with contrastive predictive coding.
@@ -15,14 +15,14 @@ from pefttools.tasks.types import IGNORE
 if TYPE_CHECKING:
     import torch
 
-#: what an anchor's candidate is, beside IGNORE: neither
+#: what a candidate is to an anchor, if not IGNORE
 WRONG, RIGHT = 0, 1
-#: stands for the logarithm of nothing; far below any similarity by any temperature
+#: in place of the logarithm of 0; far below any similarity at any temperature
 _NONE = -1e9
 
 
 def of_pairs(texts: Sequence[str], positives: Sequence[str], negatives: Sequence[str]) -> torch.Tensor:
-    """What each candidate is to each text: its own positive, another's text, or, where it is right too, ignored.
+    """What each candidate is to each text: its own positive, another's, or ignored if it is right too.
 
     Args:
         texts: of the batch.
@@ -49,7 +49,7 @@ def of_pairs(texts: Sequence[str], positives: Sequence[str], negatives: Sequence
 
 
 def of_labels(texts: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
-    """What each text is to each other: right where the labels are equal, ignored where it is the same text.
+    """What each text is to every other: right if the labels are equal, ignored if it is the same text.
 
     Returns:
         ``[texts, texts]``.
@@ -64,7 +64,7 @@ def of_labels(texts: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
 def contrast(scores: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """InfoNCE: minus the logarithm of a right candidate's share, against all wrong ones.
 
-    The mean over the rows of the mean over a row's right candidates; a row without one counts as nothing.
+    The mean over the rows of the mean over a row's right candidates; a row without one does not count.
 
     Args:
         scores: ``[rows, candidates]``, divided by the temperature.

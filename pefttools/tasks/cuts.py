@@ -13,16 +13,16 @@ from pefttools.tasks.task import Example, Task
 
 @dataclass(frozen=True)
 class Cuts:
-    """Rows of one split that are longer than their task takes.
+    """How many rows of one split are longer than their task takes.
 
     Attributes:
         rows: number of rows.
         cut: how many of them were cut.
         longest: size of the longest, before it was cut.
         limit: what is left of a row that was cut.
-        option: of the task, that says so.
-        unit: of the two sizes.
-        other: what else rows are cut by, in words; empty: nothing.
+        option: the option of the task that sets this.
+        unit: unit of both sizes.
+        other: what else rows are cut to, in words; empty if nothing.
     """
 
     rows: int
@@ -56,7 +56,7 @@ def is_cut(example: Example, task: Task[Any]) -> bool:
 
 
 def cuts_of(examples: Sequence[Example], task: Task[Any]) -> Cuts:
-    """Count them."""
+    """Count the examples that were cut."""
     unit = task.size_unit
     limit = unit.shown(task.longest_input or 0)
     if isinstance(examples, MappedItems) and "length" in examples.names:

@@ -15,7 +15,7 @@ from pefttools.tasks.types import Batch, Example
 if TYPE_CHECKING:
     import torch
 
-#: before the names of a batch's further texts
+#: prefix of the names of a batch's further texts
 _OTHER = "other_"
 
 
@@ -24,14 +24,14 @@ def encoded(table: Table, form: Form | None, tokenizer: Any, limit: int) -> list
 
     Args:
         table: the rows.
-        form: of their columns; None: texts that wait to be embedded.
-        tokenizer: of the base.
+        form: of their columns; None for texts that are only embedded.
+        tokenizer: the base's tokenizer.
         limit: tokens that longer texts are cut to.
 
     Returns:
         ``input_ids``, ``attention_mask``, ``text``; ``size`` and ``length``, of the longest of a row's texts, cut and
-        uncut. With labels ``label``; of pairs ``others``, the texts as JSON, the positive first, and their tokens one
-        behind the other in ``other_ids``, as long as ``other_sizes`` says: columns of one type each, for files.
+        uncut. With labels ``label``; for pairs ``others``, the texts as JSON, the positive first, and their tokens one
+        after the other in ``other_ids``, with their lengths in ``other_sizes``: columns of one type each, for files.
     """
     ids, lengths = _tokens(table.column("text"), tokenizer, limit)
     examples: list[Example] = [
@@ -76,15 +76,15 @@ def others_of(example: Example) -> list[list[int]]:
 
 
 def collated(examples: Sequence[Example], tokenizer: Any, negatives: int | None) -> Batch:
-    """Texts, ``[rows, tokens]``; positives, and behind them negatives, by the same names with ``other_`` before them.
+    """Texts, ``[rows, tokens]``; positives, followed by negatives, under the same names prefixed with ``other_``.
 
-    ``labels`` say what each other text is to each text, see `pefttools.tasks.contrast`; without them, where rows wait
-    to be embedded.
+    ``labels`` say what each other text is to each text, see `pefttools.tasks.contrast`; they are absent for rows that
+    are only embedded.
 
     Args:
         examples: as `encoded` gives them.
-        tokenizer: of the base.
-        negatives: maximum number per row; None: all.
+        tokenizer: the base's tokenizer.
+        negatives: maximum number per row; None for all.
     """
     from pefttools.tasks import contrast
 
@@ -108,14 +108,14 @@ def _padded(ids: Sequence[Sequence[int]], tokenizer: Any) -> Batch:
 
 
 def split(batch: Batch) -> list[Batch]:
-    """The texts' inputs, and those of all others where there are any: they are not padded to one length."""
+    """The texts' inputs, and those of all others if there are any: they are not padded to one length."""
     texts = {name: one for name, one in batch.items() if not name.startswith(_OTHER) and name != "labels"}
     others = {name.removeprefix(_OTHER): one for name, one in batch.items() if name.startswith(_OTHER)}
     return [texts, others] if others else [texts]
 
 
 def planned(rows: int, length: int, others: int) -> Batch:
-    """A batch of texts of one length, each with so many others."""
+    """A batch of texts of one length, each with that many others."""
     import torch
 
     def of(count: int) -> torch.Tensor:

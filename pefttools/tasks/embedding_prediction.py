@@ -1,4 +1,4 @@
-"""What a model says of a text that it embeds."""
+"""What a model gives for a text that it embeds."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class EmbeddingPrediction(Prediction):
     Attributes:
         answer: its numbers, an array of floats.
         known: what is known of its row.
-        others: embeddings of the row's other texts, until they were ranked.
-        ranking: where the right candidates stand, once all were ranked.
+        others: embeddings of the row's other texts, until they are ranked.
+        ranking: where the right candidates rank, once all are ranked.
         nearest: text or label of the first candidate.
     """
 
@@ -42,7 +42,7 @@ class EmbeddingPrediction(Prediction):
         return [round(number, 8) for number in answer] if isinstance(answer, array) else answer
 
     def says(self, other: Prediction) -> bool:
-        """Whether the same was found, where candidates were ranked: no two embeddings agree in all digits."""
+        """Whether the same was found, if candidates were ranked: no two embeddings agree in all digits."""
         if self.ranking is None or not isinstance(other, EmbeddingPrediction):
             return super().says(other)
         return (self.ranking, self.nearest) == (other.ranking, other.nearest)
@@ -57,5 +57,5 @@ class EmbeddingPrediction(Prediction):
 
 
 def as_array(row: torch.Tensor) -> array[float]:
-    """An embedding in four bytes a number."""
+    """An embedding with four bytes per number."""
     return array("f", row.tolist())

@@ -1,4 +1,4 @@
-"""What tasks have in common whose answers are written by a decoder that reads what an encoder made of the input."""
+"""What encoder-decoder tasks have in common: a decoder writes answers from what an encoder made of the input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EncoderDecoderConfig(GeneratingConfig):
     """Options of every such task."""
 
     max_target_length: int = Field(
-        128, ge=4, description="longest text to be learned, in tokens; longer ones are truncated, and counted"
+        128, ge=4, description="longest target text, in tokens; longer ones are truncated, and counted"
     )
     max_new_tokens: int = Field(128, ge=1, description="longest generated answer, in tokens")
     beams: int = Field(1, ge=1, description="beam width of generation; 1: greedy")
@@ -41,11 +41,10 @@ ConfigT = TypeVar("ConfigT", bound=EncoderDecoderConfig)
 
 
 class EncoderDecoderTask(GeneratingTask[ConfigT]):
-    """A text is written token by token, by a decoder that looks at the encoder's states.
+    """A text is written token by token, by a decoder that attends to the encoder's states.
 
-    A batch has ``decoder_input_ids``, ``[rows, target tokens]``: the tokens to be learned, one place later. The first
-    of each row is the one that the model's own configuration begins with, which only the model knows: `IGNORE` stands
-    there.
+    A batch has ``decoder_input_ids``, ``[rows, target tokens]``: the tokens to learn, one position later. The
+    first of each row is the model's own start token, which only the model knows: `IGNORE` is in its place.
     """
 
     encoder_decoder = True
@@ -54,10 +53,10 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
 
     @abstractmethod
     def tokenizer_of(self, processor: Any) -> Any:
-        """What writes the answers."""
+        """The tokenizer that writes the answers."""
 
     def unlearned(self, processor: Any) -> list[int]:
-        """Tokens that stand between the first one of every text and those that are learned, such as a language's."""
+        """Tokens between the first one of every text and those that are learned, such as a language's."""
         return []
 
     def opening(self, config: Any, processor: Any) -> list[int]:
@@ -80,7 +79,7 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         return f" or task.max_target_length={self.options.max_target_length}"
 
     def learn(self, example: Example, text: str, processor: Any) -> int:
-        """Put the tokens of a text into an example, to be learned: ``labels`` and ``reference``.
+        """Put the tokens of a text to learn into an example: ``labels`` and ``reference``.
 
         A text that is cut has no end to learn.
 
@@ -142,7 +141,7 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
 
     def prompt_ids(self, row: Mapping[str, Any], processor: Any) -> list[int]:
         raise ConfigError(
-            f"the task {self.name!r} continues no text: its encoder reads one, its decoder writes another"
+            f"the task {self.name!r} does not continue a text: its encoder reads one, its decoder writes another"
         )
 
     def idle_options(self, processor: Any, train: Table) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a model says of rows, and what that is worth."""
+"""What a model predicts for rows, and how good that is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction(ABC):
-    """What a model says of one row. Each task has its own kind, with what its metrics need beside the answer.
+    """What a model predicts for one row. Each task has its own kind, with what its metrics need besides the answer.
 
     Attributes:
-        answer: what metrics hold against the reference.
+        answer: what metrics compare with the reference.
     """
 
     answer: Any
@@ -28,19 +28,19 @@ class Prediction(ABC):
         """Plain values, for JSON: ``prediction``, and what else is known.
 
         Args:
-            all_scores: with ``scores``, the probability of every label, where there are labels.
+            all_scores: whether to add ``scores``, the probability of every label, if there are labels.
         """
 
     def shown(self, answer: Any) -> Any:
-        """An answer, or a reference, as it stands in `as_dict`."""
+        """An answer, or a reference, as it appears in `as_dict`."""
         return answer
 
     def says(self, other: Prediction) -> bool:
-        """Whether another of the same row says the same."""
+        """Whether another prediction of the same row says the same."""
         return bool(self.shown(self.answer) == other.shown(other.answer))
 
     def entry(self, reference: Any) -> dict[str, Any]:
-        """Plain values, with ``reference``, and ``correct`` where an answer is simply right or wrong."""
+        """Plain values, with ``reference``, and ``correct`` if an answer is simply right or wrong."""
         return {**self.as_dict(), "reference": self.shown(reference)}
 
 
@@ -51,9 +51,9 @@ class Evaluation:
     Attributes:
         metrics: value by name.
         predictions: one per row, in the table's order.
-        references: what is right, one per row.
+        references: the right answers, one per row.
         measured: the metrics themselves.
-        calibration: by which the predictions were made, see `Task.calibrate`.
+        calibration: with which the predictions were made, see `Task.calibrate`.
     """
 
     metrics: dict[str, float]
@@ -69,7 +69,7 @@ class Evaluation:
         return cls(values, predictions, references, metrics)
 
     def row_values(self, metric: str) -> Numbers | None:
-        """One number per row, where the metric has them; see `Metric.row_values`."""
+        """One number per row, if the metric has them; see `Metric.row_values`."""
         (found,) = (one for one in self.measured if one.name == metric)
         return found.row_values(self.predictions, self.references)
 

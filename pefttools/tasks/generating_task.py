@@ -1,4 +1,4 @@
-"""What tasks have in common whose answers are texts that the model generates."""
+"""What tasks whose answers are texts that the model generates have in common."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class GeneratingTask(LanguageTask[ConfigT]):
         return self.options.max_new_tokens if self.options.generate else 0
 
     def generated_metrics(self) -> list[Metric]:
-        """Of generated answers; the first chooses the best model."""
+        """Metrics of generated answers; the first chooses the best model."""
         return [ExactMatch()]
 
     def usual_metrics(self) -> list[Metric]:

@@ -30,10 +30,10 @@ class TextPrediction(Prediction):
     """The answer to one prompt.
 
     Attributes:
-        answer: the generated text; None where nothing was generated.
+        answer: the generated text; None if nothing was generated.
         loss: of the true completion's tokens, summed; in nats.
-        right: how many of them were predicted rightly after the true beginning.
-        tokens: their number; 0 where no completion is known.
+        right: how many of them were predicted correctly after the true beginning.
+        tokens: their number; 0 if no completion is known.
     """
 
     answer: str | None

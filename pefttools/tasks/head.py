@@ -1,4 +1,4 @@
-"""What tasks have in common whose answer is made by a head on the base's states."""
+"""What tasks whose answer is made by a head on the base's states have in common."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
 class HeadTask(Task[ConfigT]):
-    """A task whose answer is what a head makes of the base's states: ours, or the one of transformers' class."""
+    """A task whose answer is what a head makes of the base's states: our own head, or that of transformers' class."""
 
     #: what transformers may call the base's main input
     reads: ClassVar[frozenset[str]] = TEXT
-    #: fields of the base's configuration that are not to be as its files say, where it has them
+    #: fields of the base's configuration that must not be as its files say, if it has them
     config_changes: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
@@ -34,11 +34,11 @@ class HeadTask(Task[ConfigT]):
         """What the options ask for: a kind of `PoolingHead`, or ``model`` for the head of transformers' class."""
 
     def first_bias(self) -> Sequence[float] | None:
-        """What a head of ours adds to each logit before it has learned anything; None: nothing."""
+        """What a head of ours adds to each logit before it has learned anything; None if nothing."""
         return None
 
     def own_head(self, kind: str, hidden: int, labels: Sequence[str]) -> nn.Module:
-        """A head of ours on states of `hidden` numbers, as it begins."""
+        """A new head of ours on states of `hidden` numbers."""
         from pefttools.heads.pooling import PoolingHead
 
         return PoolingHead(kind, hidden, self.outputs(labels), bias=self.first_bias())
@@ -83,7 +83,7 @@ class HeadTask(Task[ConfigT]):
         return TaskModel(transformer, None, kind, Target(self.name, self.peft_task_type, heads), processor)
 
     def settle_model(self, transformer: nn.Module, processor: Any) -> None:
-        """Set what transformers' class with a head must be told of the inputs; does nothing by default."""
+        """Set what transformers' class with a head must be told about the inputs; does nothing by default."""
 
     def served_head(
         self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor

@@ -23,4 +23,4 @@ class ImageClassification(OneLabelTask[ImageClassificationConfig], ImageHeadTask
     roles = {"image": Role("image"), "label": Role("label", is_input=False)}  # noqa: RUF012
 
     def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
-        self.check_image(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on
+        self.check_image(table, index, row, whole=not labelled)  # in prediction, the other rows must go on

@@ -1,4 +1,4 @@
-"""What tasks have in common that read a picture by a head on the base's states."""
+"""What tasks that read a picture with a head on the base's states have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks have in common whose models read pictures and texts into one space, such as CLIP."""
+"""What tasks whose models embed pictures and texts in one space, such as CLIP, have in common."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ImageTextInputs:
     Attributes:
         pictures: transformers' image processor.
         tokenizer: of the texts.
-        positions: tokens that every text is padded to, of bases that are trained without a mask, such as SigLIP; None:
-            the longest of a batch.
+        positions: tokens that every text is padded to, for bases that are trained without a mask, such as SigLIP; None
+            for the longest of a batch.
     """
 
     pictures: Any
@@ -53,7 +53,7 @@ class ImageTextInputs:
 class ImageTextTask(Task[ConfigT]):
     """Pictures and texts are compared by the cosine of their vectors, times the base's own factor.
 
-    The layers that project both into one space are the head: they are trained whole, beside what a method trains.
+    The layers that project both into one space are the head: they are fully trained, along with what a method trains.
     """
 
     modality: ClassVar[Modality] = "image-text"

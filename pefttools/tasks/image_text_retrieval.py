@@ -1,4 +1,4 @@
-"""Retrieval between pictures and texts: each picture is to be nearest to its own text, and each text to its picture.
+"""Retrieval between pictures and texts: each picture should be nearest to its own text, and each text to its picture.
 
 References:
     Radford, A. et al. (2021). Learning transferable visual models from natural language supervision. ICML.
@@ -62,7 +62,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         return []
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
-        """A picture, a text or both may be asked for."""
+        """A row may have a picture, a text or both."""
 
     def identity(self, row: Row) -> Hashable:
         return picture_key(row.get("image")), str(row.get("text"))
@@ -85,10 +85,10 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         notes: list[str] = []
         seen: dict[str, set[str]] = {}
         for split, table in tables.items():
-            found = {picture_key(table.beside(index, row["image"])) for index, row in enumerate(table.rows)}
+            found = {picture_key(table.resolved(index, row["image"])) for index, row in enumerate(table.rows)}
             for other, earlier in seen.items():
                 if shared := len(found & earlier):
-                    notes.append(f"{split}: {shared:,} of {len(found):,} different pictures stand in {other} too")
+                    notes.append(f"{split}: {shared:,} of {len(found):,} different pictures are also in {other}")
             seen[split] = found
         return notes
 
@@ -99,7 +99,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         for index, row in enumerate(table.rows):
             example: Example = {"length": 1}
             if row.get("image") is not None:
-                example |= {"image": table.beside(index, row["image"]), "where": table.place(index, "image")}
+                example |= {"image": table.resolved(index, row["image"]), "where": table.place(index, "image")}
             if row.get("text") is not None:
                 example |= self._text(row["text"], processor.tokenizer)
             examples.append(example)
@@ -138,7 +138,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         return [one for one in (pictures, texts) if one]
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        """Vectors of the pictures, as long as the base's factor is large, and behind them of the texts, of length 1."""
+        """Vectors of the pictures, whose length is the base's factor, then those of the texts, of length 1."""
         import torch
 
         found, model = [], transformer
@@ -199,7 +199,7 @@ class ImageTextRetrieval(ImageTextTask[TextTaskConfig]):
         ]
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Rank the candidates of each row in both directions, where all rows have a picture and a text."""
+        """Rank the candidates of each row in both directions, if all rows have a picture and a text."""
         import numpy as np
 
         from pefttools.metrics.ranking import rank

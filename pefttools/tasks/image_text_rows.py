@@ -1,4 +1,4 @@
-"""Pictures and their texts: who is a candidate for whom, and what a model says of a row."""
+"""Pictures and their texts: which is a candidate for which, and what a model gives for a row."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Pair(NamedTuple):
     """What is known of a row.
 
     Attributes:
-        picture: tells its picture from others: the path of its file, or a digest of its bytes.
-        text: what belongs to it.
+        picture: identifies its picture: the path of its file, or a digest of its bytes.
+        text: the text that belongs to it.
     """
 
     picture: str
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 def picture_key(cell: Any) -> str:
-    """Tells a picture from others."""
+    """What identifies a picture."""
     return hashlib.blake2b(cell, digest_size=16).hexdigest() if isinstance(cell, bytes) else str(cell)
 
 
@@ -46,8 +46,8 @@ class Sides:
     """The candidates of a split in one direction.
 
     Attributes:
-        first: per different candidate, the row where it first stands.
-        queries: per different query, the same.
+        first: per distinct candidate, the first row that has it.
+        queries: per distinct query, the same.
         relevant: per row, the numbers of the right ones.
     """
 
@@ -81,12 +81,12 @@ class ImageTextPrediction(Prediction):
     """The vectors of one row.
 
     Attributes:
-        answer: of its picture, or of its text where it has no picture: an array of floats.
-        text: of its text, until all rows were ranked; None: it has none.
-        pair: what belongs together; None: the row has a picture or a text alone.
-        similarity: cosine of both; None: it has only one.
-        rankings: by direction, where the right candidates stand, once all were ranked; of a query that stands in
-            several rows in the first of them alone.
+        answer: of its picture, or of its text if it has no picture: an array of floats.
+        text: of its text, until all rows are ranked; None if it has none.
+        pair: what belongs together; None if the row has only a picture or only a text.
+        similarity: cosine of both; None if it has only one.
+        rankings: by direction, where the right candidates rank, once all are ranked; for a query that is in
+            several rows, only in the first of them.
         nearest: the text nearest to the picture.
     """
 
@@ -105,7 +105,7 @@ class ImageTextPrediction(Prediction):
         return answer.text if isinstance(answer, Pair) else EmbeddingPrediction(None).shown(answer)
 
     def says(self, other: Prediction) -> bool:
-        """Whether the same was found, where candidates were ranked: no two vectors agree in all digits."""
+        """Whether the same was found, if candidates were ranked: no two vectors agree in all digits."""
         if not self.rankings or not isinstance(other, ImageTextPrediction):
             return super().says(other)
         return (self.rankings, self.nearest) == (other.rankings, other.nearest)
@@ -121,7 +121,7 @@ class ImageTextPrediction(Prediction):
 
 
 def prediction(picture: array[float] | None, text: array[float] | None, pair: Pair | None) -> ImageTextPrediction:
-    """What a model says of a row by its vectors, of length 1."""
+    """What a model gives for a row, from its vectors of length 1."""
     if picture is None or text is None:
         return ImageTextPrediction(text if picture is None else picture)
     similarity = math.fsum(one * other for one, other in zip(picture, text, strict=True))

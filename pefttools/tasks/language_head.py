@@ -1,6 +1,6 @@
 """A language head over a large vocabulary, a few rows of logits at a time.
 
-The gradients of each piece are computed in the forward pass, as soon as its logits stand, and the logits are dropped:
+The gradients of each piece are computed in the forward pass, as soon as its logits exist, and the logits are dropped:
 the idea of Liger's fused linear cross-entropy (https://arxiv.org/abs/2410.10989), for any module as the head.
 """
 
@@ -22,15 +22,15 @@ Project = Callable[[torch.Tensor], torch.Tensor]
 
 
 def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
-    """Run a model whose head passes on what it reads.
+    """Run a model whose head passes its input through.
 
     Args:
         head: a part of the model.
         run: gives the model's logits.
 
     Returns:
-        Hidden states ``[rows, tokens, hidden]``, and True; False where the model does something to its logits after
-        the head, as some scale or cap them: then no piece can stand for the whole.
+        Hidden states ``[rows, tokens, hidden]``, and True; False if the model does something to its logits after
+        the head, as some scale or cap them: then they can't be computed in pieces.
     """
     read: list[torch.Tensor] = []
 
@@ -40,7 +40,7 @@ def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torc
 
     own, before, after = vars(head).get("forward"), head._forward_pre_hooks, head._forward_hooks
     head.forward = pass_on
-    # Hooks of the head are a part of it: they run where a piece goes through it.
+    # Hooks of the head are a part of it: they run when a piece goes through it.
     head._forward_pre_hooks, head._forward_hooks = OrderedDict(), OrderedDict()
     try:
         states = run()
@@ -54,7 +54,7 @@ def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torc
 
 
 def places(labels: torch.Tensor) -> torch.Tensor:
-    """Where there is a label, ``[n]``, in labels ``[rows, tokens]`` read as one line."""
+    """Where there is a label, ``[n]``, in labels ``[rows, tokens]``, flattened."""
     return (labels.flatten() != IGNORE).nonzero().squeeze(1)
 
 
@@ -66,7 +66,7 @@ def labelled_rows(
     Args:
         rows: states or logits.
         labels: ``[rows, tokens]``.
-        where: as `places` gives it; None: it is looked up, for which the processor has to wait for a card.
+        where: as `places` gives it; None to look it up, for which the CPU has to wait for the GPU.
     """
     flat = labels.flatten()
     index = places(labels) if where is None else where
@@ -100,19 +100,19 @@ def chunked_cross_entropy(states: torch.Tensor, labels: torch.Tensor, head: nn.M
 def _starts(states: torch.Tensor, rows: int) -> Sequence[int]:
     """Where the pieces begin."""
     starts = range(0, len(states), rows)
-    # Without numbers, where only memory is asked for, all pieces are alike.
+    # Without values, when only memory is planned, all pieces are alike.
     return [*starts[:2], starts[-1]] if is_fake(states) and len(starts) > 3 else starts
 
 
 def _added(total: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
-    """A sum of gradients, in the place of the first.
+    """A sum of gradients, in place in the first.
 
-    The first is taken out of the view that a linear layer's is: autograd adds up a parameter's gradients in place only
-    where the first is not a view, so that of tied embeddings three would stand side by side.
+    A linear layer's gradient is a view, so the first is taken out of it: autograd adds up a parameter's gradients in
+    place only if the first is not a view; otherwise tied embeddings would have three of them in memory at once.
     """
     if total is not None:
         return total.add_(gradient)
-    # Not by a storage in Python's hands, which would be one more that has it.
+    # Not through a storage object in Python, which would be one more reference to it.
     own: torch.Tensor = torch.ops.aten.set_.source_Tensor(gradient.new_empty(0), gradient)
     return own
 
@@ -137,7 +137,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             inputs += [p for p, needed in zip(trained, wanted[1:], strict=True) if needed]
             if not inputs:
                 continue
-            # The loss's gradient by the logits, in their place: probabilities, less one at the right token.
+            # The loss's gradient with respect to the logits, in place: probabilities, minus one at the right token.
             outer = likely.exp_().scatter_add_(1, labels[part, None], likely.new_full((len(likely), 1), -1.0))
             found = list(torch.autograd.grad(logits, inputs, outer.to(logits.dtype)))
             del logits, likely, outer  # before the next piece's
@@ -145,7 +145,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 of_states[part] = found.pop(0)
             for index, needed in enumerate(wanted[1:]):
                 if needed:
-                    of_trained[index] = _added(of_trained[index], found.pop(0))  # no name holds on to a piece's
+                    of_trained[index] = _added(of_trained[index], found.pop(0))  # no variable keeps a piece's alive
         ctx.gradients = (of_states, *of_trained)
         return total
 

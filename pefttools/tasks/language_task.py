@@ -1,4 +1,4 @@
-"""What tasks have in common that learn tokens by the base's own language head."""
+"""What tasks that learn tokens with the base's own language head have in common."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ ConfigT = TypeVar("ConfigT", bound=LanguageConfig)
 
 
 class LanguageTask(Task[ConfigT]):
-    """Texts are learned token by token; a batch's ``labels`` stand where the logits are that predict them."""
+    """Texts are learned token by token; a batch's ``labels`` are where the logits are that predict them."""
 
     has_divergence = True
     has_outcomes = True
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config)
-        #: of each model that was run: whether its loss can be computed in pieces
+        #: for each model that was run: whether its loss can be computed in pieces
         self._in_pieces: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
     def labels(self, train: Table) -> list[str]:
@@ -83,7 +83,7 @@ class LanguageTask(Task[ConfigT]):
         return mean(total, labels, num_items_in_batch)
 
     def _before_head(self, transformer: nn.Module, batch: Batch) -> tuple[torch.Tensor, nn.Module | None]:
-        """What the language head would read, and the head; logits and None where they can't be computed in pieces."""
+        """What the language head would read, and the head; logits and None if they can't be computed in pieces."""
         from pefttools.tasks.language_head import without_head
 
         if self.options.loss_rows and self._in_pieces.get(transformer, not _adds_a_bias(transformer)):
@@ -143,5 +143,5 @@ class LanguageTask(Task[ConfigT]):
 
 
 def _adds_a_bias(transformer: nn.Module) -> bool:
-    """Whether a bias follows the language head, as in BART and its relatives, so that its input can't stand for it."""
+    """Whether a bias follows the language head, as in BART and its relatives, so that its output is not the logits."""
     return any(name.endswith("final_logits_bias") for name, _ in transformer.named_buffers())

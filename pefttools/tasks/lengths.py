@@ -1,4 +1,4 @@
-"""The longest input of a task, held against what its base takes."""
+"""The longest input of a task, compared with what its base takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TaskT = TypeVar("TaskT", bound=Task[Any])
 
 
 def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | None]:
-    """A task whose inputs, with what a method puts before a text and an answer behind it, the base can take.
+    """A task whose inputs fit its base, together with what a method puts before a text and the answer after it.
 
     Args:
         task: with its options.
@@ -22,10 +22,10 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
         virtual: number of virtual tokens.
 
     Returns:
-        The task, and what was changed: a longest input that nobody asked for is lowered.
+        The task, and what was changed: a maximum length that was not set explicitly is lowered.
 
     Raises:
-        ConfigError: a longest input that was asked for is too long.
+        ConfigError: a maximum length that was set explicitly is too long.
     """
     wanted = task.longest_input
     if wanted is None:
@@ -35,20 +35,20 @@ def fit_to_base(task: TaskT, base: Base, virtual: int) -> tuple[TaskT, str | Non
         _check_targets(task, base)
     new = 0 if task.encoder_decoder else task.generated_tokens
     if unit != TOKENS:
-        virtual = new = 0  # they take nothing from a sound
+        virtual = new = 0  # they take no room from a sound
     if limit is None or wanted + virtual + new <= limit:
         return task, None
     name, room = f"task.{unit.option}", limit - virtual - new
     parts = [f"{name}={unit.shown(wanted)}"]
     parts += [f"{virtual} virtual tokens"] if virtual else []
-    parts += [f"{new} generated ones"] if new else []
+    parts += [f"{new} generated tokens"] if new else []
     verb = "is" if len(parts) == 1 else "are"
     most = f"{unit.shown(limit)} {'positions' if unit == TOKENS else unit.name}"
     what = f"{' and '.join(parts)} {verb} more than the {most} of the base {base.id!r}"
     left = unit.shown(room)
     if unit.option in task.options.model_fields_set or room < 8:
         raise ConfigError(what, hint=f"Set {name}={left} or less." if room >= 8 else "Use fewer of them.")
-    return type(task)(task.options.model_copy(update={unit.option: left})), f"{what}: {name} is {left}"
+    return type(task)(task.options.model_copy(update={unit.option: left})), f"{what}: {name} is lowered to {left}"
 
 
 def _check_targets(task: Task[Any], base: Base) -> None:

@@ -1,4 +1,4 @@
-"""Masked language modelling: some tokens of a text are hidden, and learned from what stands around them.
+"""Masked language modelling: some tokens of a text are masked, and learned from those around them.
 
 Devlin, Chang, Lee and Toutanova (2019). BERT. NAACL. https://arxiv.org/abs/1810.04805
 """
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from pefttools.bases import Base, BaseVariant
     from pefttools.tasks.model import Model
 
-#: of the hidden tokens: how many become the mask, and how many another token; the rest stay as they are
+#: of the masked tokens: the shares that become the mask token, or another token; the rest stay as they are
 _MASKED, _REPLACED = 0.8, 0.1
 
 
 class MaskedLMConfig(LanguageConfig, TextTaskConfig):
     """Options of masked language modelling."""
 
-    share: float = Field(0.15, gt=0, lt=1, description="share of a text's tokens that are hidden and learned")
+    share: float = Field(0.15, gt=0, lt=1, description="share of a text's tokens that are masked and learned")
     head: Literal["auto", "model"] = Field(
-        "auto", description="model: the base's own language head; auto: where the base has none, a new one is trained"
+        "auto", description="model: the base's own language head; auto: if the base has none, a new one is trained"
     )
 
 
 @dataclass(frozen=True)
 class FilledPrediction(Prediction):
-    """A text whose masks are filled.
+    """A text whose masks are filled in.
 
     Attributes:
         answer: the text.
-        tokens: what stands for each mask, the most likely token.
-        probabilities: of these.
+        tokens: the most likely token for each mask.
+        probabilities: of these tokens.
     """
 
     answer: str
@@ -62,13 +62,13 @@ class FilledPrediction(Prediction):
 
 
 class MaskedLM(LanguageTask[MaskedLMConfig]):
-    """A column `text`. Other tokens are hidden each time that a text is trained on; at evaluation always the same.
+    """A column `text`. Different tokens are masked each time that a text is trained on; at evaluation always the same.
 
-    What is hidden at evaluation follows from the text alone (its sha256), whatever stands beside it in the data.
+    What is masked at evaluation depends on the text alone (its sha256), not on the rest of the data.
     """
 
     name = "masked-lm"
-    summary = "hidden tokens of a text, from those around them: an encoder learns a domain's language"
+    summary = "masked tokens of a text, from those around them: an encoder learns a domain's language"
     config = MaskedLMConfig
     roles = {"text": Role("text")}  # noqa: RUF012
     auto_class = "AutoModelForMaskedLM"
@@ -84,7 +84,7 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
     def processor(self, base: Base) -> Any:
         tokenizer = super().processor(base)
         if getattr(tokenizer, "mask_token_id", None) is None:
-            raise BaseModelError(f"the tokenizer of {base.id!r} has no token that stands for a hidden one")
+            raise BaseModelError(f"the tokenizer of {base.id!r} has no mask token")
         return tokenizer
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
@@ -120,7 +120,7 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
                 example["labels"] = example["input_ids"]
             else:
                 masks = [place for place, token in enumerate(ids) if token == tokenizer.mask_token_id]
-                example["fill"] = (tokenizer, masks)  # what fills them has nothing else to write by
+                example["fill"] = (tokenizer, masks)  # `decode`, which fills them in, has no other tokenizer
             examples.append(example)
         return examples
 
@@ -132,7 +132,7 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
 
         from pefttools.tasks.language_head import places
 
-        # By torch's generator, which a checkpoint keeps: a training that is resumed hides the same tokens.
+        # From torch's generator, which a checkpoint saves: a resumed training run masks the same tokens.
         seeds = torch.randint(1 << 50, (len(examples),)).tolist()
         batch = self._collated(examples, model.processor, seeds)
         batch[LABELLED] = places(batch["labels"])
@@ -155,7 +155,7 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
         return batch
 
     def _hidden(self, example: Example, seed: int, tokenizer: Any) -> tuple[dict[int, int], dict[int, int]]:
-        """Places that are changed -> what stands there, and places that are learned -> the true token."""
+        """Places that are changed -> the token put there, and places that are learned -> the true token."""
         draw, words = random.Random(seed), example.get("words", ())
         if not words:
             return {}, {}
@@ -178,7 +178,7 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
         import torch
 
         batch = super().planned_batch(model, sizes)
-        # Without numbers nobody can look how many there are.
+        # Without values, there is no telling how many there are.
         of_row = max(1, round(self.options.share * max(sizes)))
         return batch | {LABELLED: torch.arange(of_row * len(sizes))}
 
@@ -208,7 +208,7 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
 
 
 def _said_to_be_missing(transformer: nn.Module) -> list[str]:
-    """Of a base whose files are not looked at: the whole language head, where its configuration names another class."""
+    """For a base whose files are not read: the whole language head, if its configuration names another class."""
     config: Any = transformer.config
     if str((config.architectures or [""])[0]).endswith(("ForMaskedLM", "ForPreTraining")):
         return []
@@ -217,9 +217,9 @@ def _said_to_be_missing(transformer: nn.Module) -> list[str]:
 
 
 def _new_head(transformer: nn.Module, missing: Sequence[str]) -> tuple[str, ...]:
-    """Modules of the language head that the base's files hold no weights for, and that are trained therefore.
+    """Modules of the language head that the base's files have no weights for, and that are therefore trained.
 
-    Its biases alone, and what is tied to the embeddings, stay as they are.
+    Biases on their own, and what is tied to the embeddings, stay as they are.
     """
     outside = {name.rpartition(".")[0] for name in missing if not name.startswith(f"{transformer.base_model_prefix}.")}
     leaves = {name for name in outside if next(transformer.get_submodule(name).children(), None) is None}

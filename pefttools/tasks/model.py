@@ -1,4 +1,4 @@
-"""What a task may ask of the model that it is trained, evaluated and asked with."""
+"""What a task may use of the model that it is trained and evaluated with."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Model(Protocol):
 
     @property
     def quantized(self) -> bool:
-        """Whether the base's weights are stored in a few bits."""
+        """Whether the base's weights are stored in only a few bits."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -54,4 +54,4 @@ class Model(Protocol):
         """In eval mode and without gradients."""
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Mixed precision, where the model has it."""
+        """Mixed precision, if the model uses it."""

@@ -40,7 +40,7 @@ class MultiLabelConfig(TextHeadConfig):
     separator: str = Field("|", min_length=1, description="separator of the labels in a text cell; lists need none")
     threshold: Literal["per-label", "shared"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         "per-label",
-        description="probability from which on a label is given. per-label: chosen for each label, by its F1 on "
+        description="probability at or above which a label is given. per-label: chosen for each label, by its F1 on "
         "validation; shared: one for all, by the micro F1; or a number, such as 0.5",
     )
 
@@ -74,9 +74,9 @@ class LabelsPrediction(Prediction):
 
 
 class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
-    """Columns `text`, optionally `pair`, and `labels`: a list, or a text with a separator; empty where a row has none.
+    """Columns `text`, optionally `pair`, and `labels`: a list, or a text with a separator; empty if a row has none.
 
-    Each label has a probability of its own. Those from a threshold on are given, which is chosen on validation.
+    Each label has a probability of its own. Those that reach a threshold, which is chosen on validation, are given.
     """
 
     name = "multi-label-classification"
@@ -94,7 +94,7 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
 
     def __init__(self, config: MultiLabelConfig) -> None:
         super().__init__(config)
-        #: of the training rows, each label's; None: not known
+        #: share of the training rows with each label; None if not known
         self._shares: list[float] | None = None
 
     def usual_metrics(self) -> list[Metric]:
@@ -140,8 +140,8 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
             raise table.error(
                 index,
                 "labels",
-                f"a list of labels, or a text with {self.options.separator!r} between them, is needed, not {value!r}",
-                hint="Write an empty list, or an empty text, where a row has no label.",
+                f"expected a list of labels, or one text with {self.options.separator!r} between them, got {value!r}",
+                hint="Write an empty list, or an empty text, if a row has no label.",
             )
         try:
             found = [label_text(one) or "" for one in value]
@@ -210,7 +210,7 @@ class MultiLabelClassification(TextHeadTask[MultiLabelConfig]):
         return replace(prediction, answer=frozenset(number for number, (one, limit) in pairs if one >= limit))
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction]:
-        """Always the labels that most rows have, or, where there are none, the most frequent one."""
+        """Always the labels that at least half of the rows have, or, if there are none, the most frequent one."""
         counts = Counter(number for one in references for number in one)
         shares = [counts[number] / len(references) for number in range(len(labels))]
         most = frozenset(number for number, share in enumerate(shares) if share >= 0.5)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pefttools.tasks.model import Model
 
-#: that memory is planned for, where nothing says how many there are
+#: number of choices that memory is planned for, if nothing says how many there are
 _USUAL_CHOICES = 4
 
 
@@ -37,11 +37,13 @@ class MultipleChoiceConfig(TextHeadConfig):
     label: LabelKind | None = Field(
         None,
         description="what the column label holds: the right choice's number from 0, its letter from A, or its text; by "
-        "default whatever names one choice and no other",
+        "default whatever identifies exactly one choice",
     )
     separator: str = Field("|", min_length=1, description="separator of the choices in a text cell; lists need none")
     choices: int | None = Field(
-        None, ge=2, description="choices per row that memory is planned for; by default the training rows' most, or 4"
+        None,
+        ge=2,
+        description="choices per row that memory is planned for; by default the maximum in the training rows, or 4",
     )
 
 
@@ -79,8 +81,8 @@ class ChoicePrediction(Prediction):
 class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
     """One of the row's choices; columns `text`, optionally `question`, `choices` and `label`.
 
-    The model reads `text` with each choice, after the question where there is one, and a head with one output scores
-    it; a row's scores are one softmax.
+    The model reads `text` with each choice, after the question if there is one, and a head with one output scores
+    it; a row's scores go through one softmax.
     """
 
     name = "multiple-choice"
@@ -186,7 +188,7 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
     def collate(self, examples: Sequence[Example], tokenizer: Any) -> Batch:
         """Parts as tensors ``[parts, tokens]``, or rows as tensors ``[rows, choices, tokens]``.
 
-        Rows with fewer choices have their last one again; ``choice_mask``, ``[rows, choices]``, says which count.
+        Rows with fewer choices repeat their last one; ``choice_mask``, ``[rows, choices]``, says which count.
         """
         import torch
 
@@ -205,7 +207,7 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        """Scores ``[rows, choices]``, minus infinity where a row has fewer choices; of parts ``[rows, 1]``."""
+        """Scores ``[rows, choices]``, minus infinity where a row has fewer choices; for parts ``[rows, 1]``."""
         shape = batch["input_ids"].shape
         if len(shape) == 2:
             return super().logits(transformer, head, batch)
@@ -233,7 +235,7 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
         return ChoicePrediction(best, probabilities, example["choices"])
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction]:
-        """Always the place that is most often the right one."""
+        """Always the position that is most often the right one."""
         counts = Counter(references)
         most = max(sorted(counts), key=counts.__getitem__)
         shares = [counts[number] / len(references) for number in range(max(counts) + 1)]

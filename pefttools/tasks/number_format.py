@@ -1,4 +1,4 @@
-"""The number format in which a model is given numbers that are no tokens: pixels, spectra, samples."""
+"""The number format in which a model is given numbers that are not tokens: pixels, spectra, samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def number_format(transformer: nn.Module) -> torch.dtype:
 
 
 def in_format(transformer: nn.Module, numbers: torch.Tensor) -> torch.Tensor:
-    """Numbers in the format of a model's weights, where autocast does not see to it."""
+    """Numbers in the format of a model's weights, where autocast does not take care of it."""
     import torch
 
     if torch.is_autocast_enabled(numbers.device.type):

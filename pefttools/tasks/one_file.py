@@ -1,4 +1,4 @@
-"""What tasks have in common that give one answer per picture or sound, which is decoded where a batch is made of it."""
+"""What tasks with one answer per picture or sound have in common; the file is decoded when a batch is made of it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class OneFileTask(Task[ConfigT]):
         """The part of an example that says where the file is.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no file.
         """
 
     @abstractmethod
     def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
-        """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
+        """What is to be learned from a row that was checked, as it appears in its example's ``labels``."""
 
     def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         learned = labelled and all(role in table.columns for role, one in self.roles.items() if not one.is_input)

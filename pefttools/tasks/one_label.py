@@ -1,4 +1,4 @@
-"""What tasks have in common that give one label of several per row."""
+"""What tasks that give each row one label of several have in common."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class OneLabelTask(HeadTask[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config)
-        #: factors of the loss in the order of the labels; None: all 1, or not worked out yet
+        #: factors of the loss in the order of the labels; None if all are 1, or not worked out yet
         self._weights: list[float] | None = None
 
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
@@ -86,7 +86,7 @@ class OneLabelTask(HeadTask[ConfigT]):
         if given == "balanced":
             counts = Counter(map(label_text, train.column("label")))
             present = sum(label in counts for label in labels)
-            # A label without a training row weighs nothing in any case.
+            # A label without a training row has no effect in any case.
             given = {label: len(train) / (present * counts[label]) if counts[label] else 1.0 for label in labels}
         if unlike := sorted(given.keys() ^ set(labels)):
             known = "has no weight" if unlike[0] in labels else "is not a label of the training rows"
@@ -126,13 +126,13 @@ class OneLabelTask(HeadTask[ConfigT]):
 
     @abstractmethod
     def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
-        """Refuse a row whose inputs are none.
+        """Refuse a row whose inputs are missing or invalid.
 
         Args:
             table: the rows.
-            index: of the row.
-            row: itself.
-            labelled: it is to be learned; else it waits for a prediction.
+            index: index of the row.
+            row: the row itself.
+            labelled: whether the row has a label; if not, it is to be predicted.
 
         Raises:
             DataError: names file, row and column.
@@ -183,8 +183,8 @@ class OneLabelTask(HeadTask[ConfigT]):
         if self.options.class_weights is not None:
             if self._weights is None:
                 raise ConfigError(
-                    "task.class_weights: they are worked out from a recipe's training rows, and there is none",
-                    hint="In a training loop of your own, weigh the loss of the logits yourself.",
+                    "task.class_weights: they are worked out from a recipe's training rows, and there is no recipe",
+                    hint="In a training loop of your own, weight the loss of the logits yourself.",
                 )
             weights = torch.tensor(self._weights, device=logits.device)
         total = cross_entropy(

@@ -1,4 +1,4 @@
-"""What makes a row's answer independent of its padding, on whichever side that stands."""
+"""What makes a row's answer independent of its padding, on whichever side that is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pefttools.tasks.types import Batch, Example
 
 
 def padded_texts(examples: Sequence[Example], tokenizer: Any) -> Batch:
-    """Token ids as one batch ``[rows, tokens]``, padded on the right, with a mask, and types where a text has any."""
+    """Token ids as one batch ``[rows, tokens]``, padded on the right, with a mask, and types if a text has any."""
     names = ("input_ids", "token_type_ids") if any("token_type_ids" in one for one in examples) else ("input_ids",)
     table = [{name: one.get(name, [0] * len(one["input_ids"])) for name in names} for one in examples]
     return dict(tokenizer.pad(table, padding_side="right", return_tensors="pt"))
@@ -37,7 +37,7 @@ def padded_on_the_right(batch: Batch) -> Batch:
 def pad_with(model: Any, token: int | None) -> None:
     """Tell a model with a head of its own which token stands for padding: many decoders' heads look for it.
 
-    RoBERTa and its relatives count positions from the padding's, which stays what the base was trained with.
+    RoBERTa and its relatives count positions from the padding token's id, which stays what the base was trained with.
 
     Args:
         model: a transformers model.
@@ -75,7 +75,7 @@ def show_the_last_token(model: nn.Module) -> None:
         if not always and given.get("input_ids") is not None:
             return output
         states = output.last_hidden_state
-        # A prefix stands in the mask, but has no states.
+        # A prefix is in the mask, but has no states.
         real = mask[:, -states.shape[1] :] != 0
         last = (torch.arange(states.shape[1], device=states.device) * real).argmax(1)
         at_last = states[torch.arange(len(states), device=states.device), last]

@@ -1,9 +1,9 @@
-"""Batches without padding: texts of unlike lengths stand behind each other in one row, and each attends to itself.
+"""Batches without padding: texts of different lengths follow one another in one row; each attends only to itself.
 
 Linear layers, norms and the loss then see no padding at all. For attention alone the tokens are laid out in rows, where
-a causal mask keeps every token from the padding behind it, so that the fast kernel without a mask serves. Where each
-token goes is said by a tensor that travels in the place of the attention mask; transformers hands masks of four
-dimensions on as they are.
+a causal mask keeps every token from the padding after it, so that the fast kernel without a mask can be used. Where
+each token goes is given by a tensor that is passed in place of the attention mask; transformers passes masks of four
+dimensions on unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from pefttools.sites import transformers_models
 from pefttools.tasks.task import IGNORE, Batch, Example
 
-#: of our attention, in transformers' register
+#: name of our attention in transformers' registry
 NAME = "padding_free"
 #: a batch with less padding is left as it is
 _PADDING = 0.05
@@ -31,11 +31,11 @@ def enable(model: nn.Module, *, exact: bool = True) -> str | None:
 
     Args:
         model: a causal language model.
-        exact: it computes in the number format of its logits; not so a quantized one, which computes in 16 bits or
-            fewer and gives float32.
+        exact: whether it computes in the number format of its logits; a quantized one does not: it computes in 16 bits
+            or fewer and gives float32.
 
     Returns:
-        None; where it can't, why.
+        None, or why it can't.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -44,10 +44,10 @@ def enable(model: nn.Module, *, exact: bool = True) -> str | None:
     if inner is None or inner.config._attn_implementation != "sdpa" or not inner._supports_attention_backend:
         return "the model's attention is not torch's"
     if "position_ids" not in inspect.signature(inner.forward).parameters:
-        return "the model counts positions by itself"
+        return "the model counts positions on its own"
     config = inner.config.get_text_config()
     if getattr(config, "attention_chunk_size", None):
-        return "the model's attention goes by chunks, of which only its mask knows"
+        return "the model's attention works in chunks, which only its mask defines"
     windows: list[int | None] = []
 
     def trial(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
@@ -59,7 +59,7 @@ def enable(model: nn.Module, *, exact: bool = True) -> str | None:
     inner.set_attn_implementation(NAME)
     agrees = False
     try:
-        # Where only the mask knows of a window, longer than the trial's texts, it would be lost.
+        # A window that only the mask defines, longer than the trial's texts, would be lost.
         agrees = is_fake(next(inner.parameters())) or (
             _agrees(model, inner, exact) and any(windows) == _has_window(config)
         )
@@ -67,7 +67,7 @@ def enable(model: nn.Module, *, exact: bool = True) -> str | None:
         AttentionInterface.register(NAME, _attention)
         if not agrees:
             inner.set_attn_implementation("sdpa")
-    return None if agrees else "the model gives other results for rows without padding"
+    return None if agrees else "the model gives different results for rows without padding"
 
 
 def _has_window(config: Any) -> bool:
@@ -104,8 +104,8 @@ def without_padding(examples: Sequence[Example]) -> Batch:
 def layout(lengths: Sequence[int]) -> torch.Tensor:
     """Where tokens go: ``[1, 2, rows, longest]``.
 
-    First plane: which token stands at a place; where there is padding, the first. Second plane, read as one line: at
-    which place a token stands.
+    First plane: which token is at a place; where there is padding, the first. Second plane, flattened: at which place a
+    token is.
     """
     rows, longest = len(lengths), max(lengths)
     planes = torch.zeros(2, rows, longest, dtype=torch.long)
@@ -167,7 +167,7 @@ def _attention(
 
 
 def _band(window: int | None, token: torch.Tensor) -> torch.Tensor | None:
-    """A mask for attention that reaches back `window` tokens, where there are as many."""
+    """A mask for attention that reaches back `window` tokens, if there are that many."""
     longest = token.shape[1]
     if window is None or window >= longest:
         return None
@@ -177,7 +177,7 @@ def _band(window: int | None, token: torch.Tensor) -> torch.Tensor | None:
 
 
 class _ToRows(torch.autograd.Function):
-    """``[1, tokens, heads, size]`` -> ``[rows, longest, heads, size]``; padding gets some token's numbers."""
+    """``[1, tokens, heads, size]`` -> ``[rows, longest, heads, size]``; padding gets some token's values."""
 
     @staticmethod
     def forward(ctx: Any, tokens: torch.Tensor, token: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -187,13 +187,13 @@ class _ToRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        # Padding stands behind all tokens of its row: nothing that counts has seen it.
+        # Padding comes after all tokens of its row: nothing that counts has seen it.
         (place,) = ctx.saved_tensors
         return _taken(outer, place)[None], None, None
 
 
 class _ToTokens(torch.autograd.Function):
-    """The way back."""
+    """The reverse of `_ToRows`."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, token: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

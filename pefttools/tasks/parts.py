@@ -1,4 +1,4 @@
-"""Rows of which the model reads several parts, each by itself: windows of a long text, one part per choice."""
+"""Rows of which the model reads several parts, each on its own: windows of a long text, one part per choice."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Parts(Sequence[Example]):
-    """The parts of rows, one behind the other; each is made when it is asked for.
+    """The parts of rows, one after the other; each is made on demand.
 
     Args:
-        task: takes rows apart, see `Task.parts`.
+        task: splits rows into parts, see `Task.parts`.
         rows: encoded.
     """
 
@@ -40,7 +40,7 @@ class Parts(Sequence[Example]):
             self._starts.append(len(self.sizes))
 
     def row(self, index: int) -> int:
-        """The number of the row that a part is of."""
+        """The number of the row that a part belongs to."""
         return bisect_right(self._starts, index) - 1
 
     def place(self, index: int) -> int:
@@ -65,17 +65,17 @@ class Parts(Sequence[Example]):
         if not 0 <= at < len(self):
             raise IndexError(f"{index} of {len(self)} parts")
         row, last = self.row(at), self._last
-        if last[0] != row:  # parts of one row are asked for one after the other, as a rule
+        if last[0] != row:  # parts of one row are usually read one after the other
             last = self._last = row, self._task.parts(self._rows[row])
         return last[1][at - self._starts[row]]
 
     def regrouped(self, results: Sequence[Any]) -> list[list[Any]]:
-        """What belongs to each part, by row."""
+        """The results of the parts, grouped by row."""
         return [list(results[a:b]) for a, b in zip(self._starts, self._starts[1:], strict=False)]
 
 
 def joined(logits: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    """The logits of a row's parts, one behind the other; None where a part has none.
+    """The logits of a row's parts, one after the other; None if a part has none.
 
     Args:
         logits: ``[outputs]``, or ``[tokens, outputs]`` without padding, of each part.

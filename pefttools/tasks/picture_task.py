@@ -1,4 +1,4 @@
-"""What tasks have in common whose models read pictures."""
+"""What tasks whose models read pictures have in common."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PIXELS = "pixel_values"
 
 
 class PictureTask(OneFileTask[ConfigT]):
-    """A column `image`: a path beside the data file, or the bytes of a file.
+    """A column `image`: a path relative to the data file, or the bytes of a file.
 
-    Pictures are decoded where a batch is made of them, so that no more than a batch of pixels is in memory.
+    Pictures are decoded when a batch is made of them, so that no more than a batch of pixels is in memory.
     """
 
     modality: ClassVar[Modality] = "image"
@@ -34,13 +34,13 @@ class PictureTask(OneFileTask[ConfigT]):
         return picture_inputs(base)
 
     def check_image(self, table: Table, index: int, row: Row, *, whole: bool = False) -> None:
-        """Refuse a row whose picture is missing, damaged or in no known format.
+        """Refuse a row whose picture is missing, damaged or in an unknown format.
 
         Args:
             table: the rows.
-            index: of the row.
-            row: itself.
-            whole: decode it, which finds every damage and takes time.
+            index: index of the row.
+            row: the row itself.
+            whole: whether to decode it, which finds any damage but takes time.
 
         Raises:
             DataError: names file, row and column.
@@ -48,7 +48,7 @@ class PictureTask(OneFileTask[ConfigT]):
         check_image(table, index, row, whole=whole)
 
     def file_example(self, table: Table, index: int) -> Example:
-        return {"image": table.beside(index, table.rows[index]["image"]), "where": table.place(index, "image")}
+        return {"image": table.resolved(index, table.rows[index]["image"]), "where": table.place(index, "image")}
 
     def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:
         return pixels([(one["image"], one["where"]) for one in examples], processor)
@@ -61,7 +61,7 @@ def check_image(table: Table, index: int, row: Row, *, whole: bool = False) -> N
     """See `PictureTask.check_image`."""
     from pefttools.data.pictures import check_picture, read_picture
 
-    cell = table.beside(index, row.get("image"))
+    cell = table.resolved(index, row.get("image"))
     try:
         check_picture(cell)
     except ValueError as error:
@@ -101,7 +101,7 @@ def pixels(pictures: Sequence[tuple[Any, str]], processor: Any) -> Batch:
 
     from pefttools.data.pictures import read_picture
 
-    # One by one: no more than one stands in memory at its full size.
+    # One by one: no more than one is in memory at its full size.
     found = [
         processor(images=[read_picture(cell, where, _mode(processor))], return_tensors="pt")[PIXELS]
         for cell, where in pictures

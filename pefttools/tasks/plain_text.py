@@ -1,4 +1,4 @@
-"""A text of which every token is learned, with nothing asked before it."""
+"""A text of which every token is learned, without a prompt before it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def encoded_text(text: str, tokenizer: Any, *, limit: int | None, learned: bool)
 
     Args:
         text: the text.
-        tokenizer: of the base.
-        limit: of its tokens; None: it is not cut.
-        learned: with labels, and with the end of text, where it is not cut.
+        tokenizer: the base's tokenizer.
+        limit: maximum number of its tokens; None to leave it uncut.
+        learned: whether to add labels, and the end of text if it is not cut.
 
     Returns:
         ``input_ids``, ``prompt_ids`` (what a continuation is generated after), ``reference`` (empty: there is no
-        answer), ``length`` (tokens before anything was cut) and, where it is learned, ``labels``.
+        answer), ``length`` (tokens before anything was cut) and, if it is learned, ``labels``.
     """
     eos = tokenizer.eos_token_id
     ids = list(tokenizer(text)["input_ids"])

@@ -44,7 +44,7 @@ class QuestionAnsweringConfig(TextTaskConfig):
     max_length: int = Field(
         384,
         ge=16,
-        description="tokens of a window: the question and a part of the context; longer contexts take several",
+        description="tokens of a window: the question and a part of the context; longer contexts are read in several",
     )
     stride: int | None = Field(
         None,
@@ -55,11 +55,11 @@ class QuestionAnsweringConfig(TextTaskConfig):
         "auto", description="tokens, auto: one linear layer on each token's state; model: the model's own head"
     )
     max_answer_length: int = Field(30, ge=1, description="longest answer that is given, in tokens")
-    n_best: int = Field(20, ge=1, description="answers per row that are kept, for --scores and their probabilities")
+    n_best: int = Field(20, ge=1, description="number of answers kept per row, for --scores and their probabilities")
     threshold: float | None = Field(
         None,
-        description="lead of no answer over the best answer above which none is given; by default chosen on validation "
-        "where it has questions without an answer, else every question is answered",
+        description="lead of 'no answer' over the best answer above which none is given; by default chosen on "
+        "validation if it has questions without an answer, else every question is answered",
     )
 
     @model_validator(mode="after")
@@ -77,8 +77,8 @@ class QuestionAnsweringConfig(TextTaskConfig):
 class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
     """A piece of a context; columns `context`, `question`, and `answers` (texts and places) or `answer` (a text).
 
-    A context that is longer than a window is read in several, which overlap. Each window is trained by itself: to find
-    the answer that stands in it, or to say that none does. A row's answer is the best of all its windows.
+    A context that is longer than a window is read in several, which overlap. Each window is trained on its own: to find
+    the answer in it, or to say that there is none. A row's answer is the best of all its windows.
     """
 
     name = "question-answering"
@@ -91,7 +91,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         "answer": Role("text", required=False, is_input=False),
     }
     auto_class = "AutoModelForQuestionAnswering"
-    # PEFT's class for QUESTION_ANS takes token types and hands none on: question and context would look alike.
+    # PEFT's class for QUESTION_ANS takes token types but passes none on: question and context would look alike.
     peft_task_type = "FEATURE_EXTRACTION"
     per_token = True
     has_divergence = True
@@ -148,7 +148,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         return window_notes(examples, self.options.max_length, self.options.shared, self.options.max_answer_length)
 
     def parts(self, example: Example) -> list[Example]:
-        """The windows of a row: tokens, and where in them the context stands."""
+        """The windows of a row: tokens, and where in them the context is."""
         return Question(example).windows(self.options.max_length, self.options.shared)
 
     def training_set(self, examples: Sequence[Example]) -> Parts:
@@ -232,7 +232,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         return float(self.loss(masked[None], torch.tensor([window["labels"]]), 1))
 
     def _chosen(self, prediction: SpanPrediction) -> SpanPrediction:
-        """A prediction with its best answer, or with none where that leads by more than the threshold."""
+        """A prediction with its best answer, or with none if that leads by more than the threshold."""
         limit = self.options.threshold
         if limit is None:
             limit = (self.calibration or {}).get(_THRESHOLD, math.inf)
@@ -252,26 +252,26 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         return {_THRESHOLD: best_margin([one.margin for one in given], answered, silent)}
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction] | None:
-        """Never an answer, where that is ever right."""
+        """Never an answer; None if that is never right."""
         if all(map(has_answer, references)):
             return None
         return [SpanPrediction("", loss=math.nan, tokens=2)] * len(references)
 
 
 def _prediction(example: Example, spans: Spans, none: float) -> SpanPrediction:
-    """The best spans of a row as texts, beside no answer.
+    """The best spans of a row as texts, along with "no answer".
 
     Args:
         example: the row.
         spans: their scores, the best first.
-        none: score of no answer.
+        none: score of "no answer".
     """
     places: dict[tuple[int, int], float] = {}
     for place, score in spans.items():
         places.setdefault(Question(example).characters(*place), score)
-    ranked = [(place, score) for place, score in places.items() if place[0] < place[1]]  # not white space alone
+    ranked = [(place, score) for place, score in places.items() if place[0] < place[1]]  # not only white space
     if not ranked or not math.isfinite(none):
-        return SpanPrediction("", margin=math.inf)  # of a model that gives no numbers
+        return SpanPrediction("", margin=math.inf)  # the model gives no finite numbers
     best = max(ranked[0][1], none)
     shares, silent = [math.exp(score - best) for _, score in ranked], math.exp(none - best)
     whole = silent + math.fsum(shares)

@@ -25,9 +25,9 @@ def encode_questions(table: Table, tokenizer: Any, limit: int, stride: int, lear
 
     Returns:
         ``input_ids``: what the tokenizer makes of question and context; ``before``, ``behind``: numbers of tokens
-        before and behind those of the context; ``none``: where a window's no answer stands, -1: on its last token;
+        before and after those of the context; ``none``: where "no answer" is in a window, -1 for its last token;
         ``starts``, ``ends``: characters of the context's tokens; ``context``. Learned: ``answers``, one empty text
-        where there are none; ``span``: first and last token of the first answer in the context, or nothing.
+        if there are none; ``span``: first and last token of the first answer in the context, or nothing.
 
     Raises:
         DataError: a question that leaves no room, a context or an answer without a token; names file, row and column.
@@ -51,7 +51,7 @@ def _example(table: Table, index: int, encoded: Any, tokenizer: Any, sizes: tupl
     types = {"token_type_ids": list(encoded["token_type_ids"][index])} if "token_type_ids" in encoded else {}
     none = ids[:before].index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids[:before] else -1
     if none < 0 and not behind:
-        # No token of this tokenizer's own says that there is no answer; a decoder has seen all at the end.
+        # This tokenizer has no token that could say that there is no answer; at the end, a decoder has seen everything.
         ids.append(_end(tokenizer))
         behind = 1
         if types:
@@ -61,7 +61,7 @@ def _example(table: Table, index: int, encoded: Any, tokenizer: Any, sizes: tupl
         raise table.error(
             index,
             "question",
-            f"with {before + behind} tokens it leaves room for {max(room, 0)} of the context; windows share {stride}",
+            f"its {before + behind} tokens leave room for {max(room, 0)} of the context, but windows share {stride}",
             hint=f"Raise task.max_length={limit}, lower task.stride={stride}, or shorten the question.",
         )
     starts, ends = [a for a, _ in offsets], [b for _, b in offsets]
@@ -102,7 +102,7 @@ class Question:
         self._example = example
 
     def places(self, limit: int, stride: int) -> list[tuple[int, int]]:
-        """First token of the context in each window, and the one behind the last."""
+        """First token of the context in each window, and the one after the last."""
         one = self._example
         return windows(len(one["starts"]), limit - one["before"] - one["behind"], stride)
 
@@ -111,8 +111,8 @@ class Question:
 
         Returns:
             ``input_ids`` and the like; ``first``, ``count``: the tokens of the context that are in it; ``before``: the
-            place of the first of them; ``none``: of no answer. Labelled: ``labels``, places of the answer's first and
-            last token, both of no answer where not all of it is in the window.
+            place of the first of them; ``none``: that of "no answer". Labelled: ``labels``, places of the answer's
+            first and last token, both that of "no answer" unless all of it is in the window.
         """
         one = self._example
         before, end = one["before"], len(one["input_ids"]) - one["behind"]
@@ -137,7 +137,7 @@ class Question:
         return bool(span) and first <= span[0] and span[1] < last
 
     def characters(self, first: int, last: int) -> tuple[int, int]:
-        """Where tokens of the context begin there, and the character behind them."""
+        """Where in the context these tokens begin, and the character after them."""
         return characters(self._example["context"], self._example["starts"][first], self._example["ends"][last])
 
 
@@ -167,5 +167,5 @@ def window_notes(examples: Sequence[Example], limit: int, stride: int, longest: 
             f"{long:,} first answers have more than task.max_answer_length={longest} tokens and can't be given"
         )
     if inexact:
-        notes.append(f"{inexact:,} first answers begin or end inside of a token: a little more than them is learned")
+        notes.append(f"{inexact:,} first answers begin or end inside a token: slightly more than the answer is learned")
     return notes

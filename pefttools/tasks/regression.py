@@ -26,7 +26,7 @@ class RegressionConfig(TextHeadConfig):
     """Options of regression."""
 
     range: tuple[float, float] | None = Field(
-        None, description="minimum and maximum of the number: predictions are clipped to it, rows outside are refused"
+        None, description="minimum and maximum of the number: predictions are clipped to them, rows outside are refused"
     )
 
 
@@ -91,7 +91,7 @@ class Regression(TextHeadTask[RegressionConfig]):
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
-            raise table.error(index, "number", f"a number is needed, not {value!r}", hint="Fill it or drop the row.")
+            raise table.error(index, "number", f"expected a number, got {value!r}", hint="Fill it or drop the row.")
         low, high = self.options.range or (-math.inf, math.inf)
         if not low <= number <= high:
             raise table.error(index, "number", f"{number:g} is not within task.range, {low:g} to {high:g}")
@@ -127,7 +127,7 @@ class Regression(TextHeadTask[RegressionConfig]):
         return batch
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
-        return "its head gives standard deviations from the training rows' mean, which others would take for numbers"
+        return "its head gives standard deviations from the training rows' mean, which would be taken for numbers"
 
     @property
     def _standard(self) -> tuple[float, float]:
@@ -150,7 +150,7 @@ class Regression(TextHeadTask[RegressionConfig]):
         return NumberPrediction(min(max(mean + scale * float(logits[0]), low), high))
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction]:
-        """Always the mean, which no correlation is measured of."""
+        """Always the mean, for which no correlation is defined."""
         return [NumberPrediction(math.fsum(references) / len(references))] * len(references)
 
     def tells_apart(self, evaluation: Evaluation) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of which a text is to be found by another: their two forms, and who is a candidate for whom."""
+"""Rows in which one text is to find another: their two forms, and which texts are candidates for which."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def form_of(table: Table, wanted: str) -> Form:
         wanted: the option ``task.form``.
 
     Raises:
-        DataError: neither, or both and nobody said which.
+        DataError: neither, or both and the option does not say which.
     """
     pairs, labels = "positive" in table.columns, "label" in table.columns
     if wanted == "auto" and pairs and labels:
         raise DataError(
-            f"{table.source}: there is a column for 'positive' and one for 'label', and only one can say what is near",
+            f"{table.source}: there is a column for 'positive' and one for 'label', but only one can say what is near",
             hint="Set task.form=pairs or task.form=labels.",
         )
     if wanted == "labels" or (wanted == "auto" and labels):
@@ -63,7 +63,7 @@ def negatives_of(cell: Any) -> list[Any]:
 
 
 def check_pair(table: Table, index: int, row: Mapping[str, Any]) -> None:
-    """Refuse a row whose positive or whose negatives are no texts, or one and the same.
+    """Refuse a row whose positive or negatives are not text, or are the same.
 
     Raises:
         DataError: names file, row and column.
@@ -72,7 +72,7 @@ def check_pair(table: Table, index: int, row: Mapping[str, Any]) -> None:
     for one in negatives_of(row.get("negative")):
         check_text(table, index, "negative", {"negative": one})
         if one == row["positive"]:
-            raise table.error(index, "negative", "it is the row's positive too", hint="Drop it, or the row.")
+            raise table.error(index, "negative", "it is also the row's positive", hint="Drop it, or the row.")
 
 
 def check_labels(table: Table) -> None:
@@ -84,12 +84,12 @@ def check_labels(table: Table) -> None:
     counts = Counter(read_label(table, index, row["label"]) for index, row in enumerate(table.rows))
     if max(counts.values(), default=0) < 2:
         raise DataError(
-            f"{table.source}: no label in the column {table.columns['label']!r} occurs twice, so that no row has "
-            "another to be near to"
+            f"{table.source}: no label in the column {table.columns['label']!r} occurs twice, so no row has "
+            "another that it belongs with"
         )
     if len(counts) < 2:
         raise DataError(
-            f"{table.source}: all rows have the same label, {next(iter(counts))!r}: nothing is to be told apart"
+            f"{table.source}: all rows have the same label, {next(iter(counts))!r}: there is nothing to distinguish"
         )
 
 
@@ -109,7 +109,7 @@ class Known:
 
     @classmethod
     def of(cls, example: Example) -> Known | None:
-        """Of an example; None where nothing is known of its row."""
+        """Of an example; None if nothing is known about its row."""
         if "others" in example:
             return cls(example["text"], tuple(json.loads(example["others"])))
         return cls(example["text"], label=example["label"]) if "label" in example else None
@@ -129,8 +129,8 @@ class Candidates:
     Attributes:
         texts: of the candidates, or, of labelled texts, what they show: their labels.
         relevant: per row, the numbers of the right ones; all positives of rows with the same text.
-        left_out: per row, the number of the row itself, or of a candidate with its text which is not its positive.
-        first: per candidate, row and place among the row's others where it first stands; place -1: the row's text.
+        left_out: per row, the number of the row itself, or of a candidate that has its text but is not its positive.
+        first: per candidate, row and place among the row's others where it first appears; place -1: the row's text.
     """
 
     texts: Sequence[str]
@@ -181,20 +181,20 @@ class Candidates:
 
 
 def pair_notes(tables: Mapping[str, Table]) -> list[str]:
-    """Positives that stand in two splits, and texts of one split that are positives of another."""
+    """Positives that are in two splits."""
     notes = []
     seen: dict[str, set[int]] = {}
     for split, table in tables.items():
         found = {hash(row["positive"]) for row in table.rows if row.get("positive") is not None}
         for other, earlier in seen.items():
             if shared := len(found & earlier):
-                notes.append(f"{split}: {shared:,} of {len(found):,} different positives stand in {other} too")
+                notes.append(f"{split}: {shared:,} of {len(found):,} different positives are also in {other}")
         seen[split] = found
     return notes
 
 
 def group_notes(tables: Mapping[str, Table]) -> list[str]:
-    """Labels that are measured though they were learned, and rows that can't be found."""
+    """Labels that are measured although they were learned, and rows that can't be found."""
     notes = []
     learned: set[str | None] = set()
     for split, table in tables.items():
@@ -204,7 +204,7 @@ def group_notes(tables: Mapping[str, Table]) -> list[str]:
             notes.append(f"{split}: {single:,} rows have a label that no other row has, and count in no metric")
         if shared := len(counts.keys() & learned):
             notes.append(
-                f"{split}: {shared:,} of {len(counts):,} labels occur in train too; set data.group to the labels' "
+                f"{split}: {shared:,} of {len(counts):,} labels also occur in train; set data.group to the labels' "
                 "column to measure labels that were not learned"
             )
         learned = learned or set(counts)

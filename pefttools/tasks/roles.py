@@ -32,7 +32,7 @@ class Role:
     Attributes:
         kind: what its cells hold.
         required: whether data must have it for training.
-        is_input: whether a prediction is made from it; else it is what is to be predicted.
+        is_input: whether predictions are made from it; if not, it is what is to be predicted.
     """
 
     kind: RoleKind

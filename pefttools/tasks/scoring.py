@@ -49,14 +49,14 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
 class ScoredTask(ABC, Generic[ConfigT]):
-    """The part of a task that says what its predictions are worth."""
+    """The part of a task that says how good its predictions are."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     config: ClassVar[type[TaskConfig]]
-    #: metrics that a recipe may name, beside those of the evaluate library -> their classes
+    #: metrics that a recipe may name, besides those of the evaluate library -> their classes
     named_metrics: ClassVar[Mapping[str, type[Metric]]] = {}
-    #: part of an example whose length is its size; None: all examples are alike
+    #: part of an example whose length is its size; None if all examples have the same size
     sized_by: ClassVar[str | None] = "input_ids"
     #: what sizes are counted in
     size_unit: ClassVar[SizeUnit] = TOKENS
@@ -65,18 +65,18 @@ class ScoredTask(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
-        #: what `calibrate` found on validation, such as thresholds; None: nothing
+        #: what `calibrate` found on validation, such as thresholds; None if nothing
         self.calibration: dict[str, Any] | None = None
-        #: metrics of every evaluation. The first chooses the best model and heads a comparison, where a recipe names
-        #: no other
+        #: metrics of every evaluation. The first chooses the best model and heads a comparison, unless a recipe
+        #: names another
         self.metrics: tuple[Metric, ...] = (*self.usual_metrics(), *self._named())
 
     @abstractmethod
     def usual_metrics(self) -> Sequence[Metric]:
-        """What every evaluation measures; the first chooses the best model where a recipe names no other."""
+        """What every evaluation measures; the first chooses the best model unless a recipe names another."""
 
     def foreign_metrics(self) -> list[MetricChoice]:
-        """Of ``task.metrics``, those that the task does not bring along: only a trial tells what they give."""
+        """Of ``task.metrics``, those that do not come with the task: only a trial shows what they give."""
         return [one for one in self.options.metrics if split(one)[0] not in self.named_metrics]
 
     def load_metrics(self, labels: Sequence[str]) -> list[Metric]:
@@ -94,14 +94,14 @@ class ScoredTask(ABC, Generic[ConfigT]):
         trial = self.trial_answers(labels)
         if foreign and not trial:
             raise ConfigError(
-                f"task.metrics: the task {self.name!r} has no metric {foreign[0][0]!r}, and takes none of the evaluate "
-                "library",
-                hint=f"It knows: {', '.join(self.named_metrics) or 'none'}.",
+                f"task.metrics: the task {self.name!r} has no metric {foreign[0][0]!r}, and does not take those of the "
+                "evaluate library",
+                hint=f"Known: {', '.join(self.named_metrics) or 'none'}.",
             )
         return [one for name, options in foreign for one in load_foreign(name, options, trial, self.named_metrics)]
 
     def trial_answers(self, labels: Sequence[str]) -> Sequence[Any]:
-        """Answers that further metrics are tried on; empty where the task takes none."""
+        """Answers that further metrics are tried on; empty if the task takes none."""
         return ()
 
     def _named(self) -> list[Metric]:
@@ -110,11 +110,11 @@ class ScoredTask(ABC, Generic[ConfigT]):
         return [one for one in found if one is not None and one.name not in usual]
 
     def uninformed(self, references: Sequence[Any], labels: Sequence[str]) -> list[Prediction] | None:
-        """The best predictions that look at no input, which a model must beat; None where nobody knows them."""
+        """The best predictions that ignore the input, which a model must beat; None if they are not known."""
         return None
 
     def tells_apart(self, evaluation: Evaluation) -> bool:
-        """Whether answers depend on the input by more than chance, though they may be no better than `uninformed`."""
+        """Whether answers depend on the input more than by chance, even if they may be no better than `uninformed`."""
         return False
 
     def class_report(self, evaluation: Evaluation, labels: Sequence[str]) -> ClassReport | None:
@@ -123,13 +123,13 @@ class ScoredTask(ABC, Generic[ConfigT]):
 
     @property
     def longest_input(self) -> int | None:
-        """Size that longer inputs are cut to; None: nothing is cut."""
+        """Size that longer inputs are cut to; None if nothing is cut."""
         wanted = getattr(self.options, self.size_unit.option, None)
         return None if wanted is None else round(wanted * self.size_unit.parts)
 
     @property
     def other_limit(self) -> str:
-        """What else a row may be cut by, for messages; empty: nothing."""
+        """What else a row may be cut by, for messages; empty if nothing."""
         return ""
 
     def size(self, example: Example) -> int:
@@ -137,7 +137,7 @@ class ScoredTask(ABC, Generic[ConfigT]):
         return len(example[self.sized_by]) if self.sized_by else 1
 
     def sizes(self, examples: Sequence[Example]) -> list[int]:
-        """`size` of each; of examples that stand in files without reading them whole."""
+        """`size` of each; for examples in files, without reading them whole."""
         if isinstance(examples, Parts):
             return list(examples.sizes)
         if isinstance(examples, MappedItems) and self.sized_by:
@@ -154,9 +154,9 @@ class ScoredTask(ABC, Generic[ConfigT]):
         return type(self).parts is not ScoredTask.parts
 
     def parts(self, example: Example) -> Sequence[Example]:
-        """What the model reads of a row, each by itself: windows of a long text, one part per choice.
+        """What the model reads of a row, each on its own: windows of a long text, one part per choice.
 
-        `collate` takes parts of any rows together; `decode` gets the logits of all of a row's parts. As a rule a row is
+        `collate` takes parts of any rows together; `decode` gets the logits of all of a row's parts. Usually a row is
         its own only part.
         """
         return (example,)
@@ -171,18 +171,18 @@ class ScoredTask(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def reference(self, example: Example, labels: Sequence[str]) -> Any:
-        """What is right for a labelled example, as the metrics take it."""
+        """The right answer for a labelled example, as the metrics take it."""
 
     def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> Prediction:
         """What the logits of one row say.
 
         Args:
-            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of the example's tokens. Of a row with
-                several parts they stand one behind the other.
+            logits: float32 on the CPU: ``[labels]``, or ``[tokens, labels]`` of the example's tokens. For a row with
+                several parts they follow one another.
             example: the row's.
             labels: label names.
         """
-        raise NotImplementedError(f"the task {self.name!r} neither decodes logits nor predicts by itself")
+        raise NotImplementedError(f"the task {self.name!r} implements neither decode nor predict")
 
     def predict(
         self,
@@ -192,13 +192,13 @@ class ScoredTask(ABC, Generic[ConfigT]):
         batch_size: int,
         progress: Progress | None = None,
     ) -> list[Prediction]:
-        """One prediction per example; examples with labels give what metrics ask for beside the answer.
+        """One prediction per example; for examples with labels, with what metrics need besides the answer.
 
         Args:
             model: the model.
             examples: as `encode` gives them.
-            batch_size: model rows at a time: parts, where an example has several.
-            progress: told how far it has come.
+            batch_size: model rows at a time: parts, if an example has several.
+            progress: called with the number of examples done and in total.
         """
         parts = self.in_parts(examples)
         found: list[Any] = [None] * len(examples)
@@ -224,31 +224,31 @@ class ScoredTask(ABC, Generic[ConfigT]):
     def calibrate(self, predictions: Sequence[Prediction], references: Sequence[Any]) -> dict[str, Any] | None:
         """What is chosen on validation once a model is trained, such as thresholds; plain values, for JSON.
 
-        It is kept in the artifact; `calibrated` gives a task that goes by it. None: there is nothing to choose.
+        It is kept in the artifact; `calibrated` gives a task that uses it. None if there is nothing to choose.
         """
         return None
 
     def calibrated(self, calibration: dict[str, Any] | None) -> Self:
-        """The same task, which goes by what `calibrate` chose."""
+        """The same task, which uses what `calibrate` chose."""
         task = copy.copy(self)
         task.calibration = calibration
         return task
 
     def joint_calibration(self, calibrations: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-        """What holds for a sum of adapters that were calibrated by themselves.
+        """The calibration of a sum of adapters that were calibrated separately.
 
         Raises:
-            ConfigError: they were calibrated otherwise, and nobody knows what holds for their sum.
+            ConfigError: they were calibrated differently, and the calibration of their sum is not known.
         """
         if any(one != calibrations[0] for one in calibrations):
             raise ConfigError(
-                f"adapters of the task {self.name!r} can't be added up that were calibrated on different rows",
+                f"adapters of the task {self.name!r} that were calibrated on different rows can't be added up",
                 hint="Train them on rows with the same numbers.",
             )
         return calibrations[0]
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Predictions of a whole split as they are measured and shown: where answers depend on the calibration."""
+        """Predictions of a whole split as they are measured and shown, if answers depend on the calibration."""
         return predictions
 
     def evaluate(
@@ -266,8 +266,8 @@ class ScoredTask(ABC, Generic[ConfigT]):
             model: the model.
             examples: as `encode` gives them.
             batch_size: examples at a time.
-            progress: told how far it has come.
-            calibrate: these are the validation examples of a training: choose on them what is to be chosen.
+            progress: called with the number of examples done and in total.
+            calibrate: whether these are the validation examples of a training run, to calibrate on.
         """
         raw = self.predict(model, examples, batch_size=batch_size, progress=progress)
         references = [self.reference(one, model.labels) for one in examples]

@@ -144,7 +144,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         return split(batch)
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        """Embeddings of the texts, and behind them of all others: ``[texts + others, size]``."""
+        """Embeddings of the texts, and after them those of all others: ``[texts + others, size]``."""
         import torch
 
         return torch.cat([super(SentenceEmbedding, self).logits(transformer, head, one) for one in self.passes(batch)])
@@ -191,7 +191,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         ]
 
     def finish(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Rank the candidates of each text, where they are known."""
+        """Rank the candidates of each text, if they are known."""
         import numpy as np
 
         from pefttools.metrics.ranking import rank
@@ -234,7 +234,7 @@ class SentenceEmbedding(TextStatesTask[SentenceEmbeddingConfig]):
         return found
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
-        """A text, with as many others as the options say: of pairs a positive, and negatives where they are told."""
+        """A text, with as many others as the options say: for pairs a positive, and negatives if set."""
         text = [1] * length
         example: Example = {"input_ids": text, "attention_mask": text, "size": length, "text": ""}
         count = self._planned_others

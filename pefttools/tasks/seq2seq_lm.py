@@ -33,7 +33,7 @@ class Seq2SeqLMConfig(EncoderDecoderConfig, TextTaskConfig):
 
     max_length: int = Field(512, ge=8, description="longest input, in tokens; longer ones are truncated, and counted")
     prefix: str = Field(
-        "", description="what stands before every input, as T5 was trained with: 'translate English to German: '"
+        "", description="prefix of every input, such as T5 was trained with: 'translate English to German: '"
     )
     scores: Literal["translation", "summary", "exact"] = Field(
         "translation",
@@ -62,8 +62,8 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
         tokenizer = super().processor(base)
         if getattr(tokenizer, "src_lang", None) is not None:
             raise ConfigError(
-                f"the tokenizer of {base.id!r} asks for the languages of its texts, which this task can't name yet",
-                hint="Choose a base for one pair of languages, or one that reads the languages in the text, as T5.",
+                f"the tokenizer of {base.id!r} needs to know the languages of its texts, which this task can't set yet",
+                hint="Choose a base for one language pair, or one that reads the languages from the text, such as T5.",
             )
         return tokenizer
 

@@ -1,4 +1,4 @@
-"""How rows of a task are asked for beside those of others, in a pool and a server."""
+"""How rows of a task are answered along with those of others, in a pool and a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ServedTask(TrainedTask[ConfigT]):
     servable: ClassVar[bool] = True
     #: whether answers are texts that the model generates, by the base's own language head
     generates: ClassVar[bool] = False
-    #: whether those are written by a decoder of their own, and do not continue what was read
+    #: whether those are written by a separate decoder, and do not continue what was read
     encoder_decoder: ClassVar[bool] = False
 
     def prompt_ids(self, row: Mapping[str, Any], processor: Any) -> list[int]:
@@ -41,10 +41,10 @@ class ServedTask(TrainedTask[ConfigT]):
     def served_head(
         self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor
     ) -> ServedHead | None:
-        """How a pool answers by a head of ours; None: it can't.
+        """How a pool answers with a head of ours; None if it can't.
 
         Args:
-            kind: of the head, as `build` gave it.
+            kind: kind of the head, as `build` gave it.
             state: its weights.
             labels: label names.
             like: a parameter of the base, for device and number format.
@@ -61,14 +61,14 @@ class ServedTask(TrainedTask[ConfigT]):
         return padded_texts(examples, processor)
 
     def processor_key(self) -> Hashable:
-        """What the processor depends on beside the base: adapters whose tasks give the same share one."""
+        """What the processor depends on besides the base: adapters whose tasks give the same key share one."""
         return None
 
     def batch_key(self, processor: Any) -> Hashable:
-        """Rows whose tasks give the same can be read in one batch, such as sounds that are padded to one length."""
+        """Rows whose tasks give the same key can be read in one batch, such as sounds that are padded to one length."""
         return None
 
     @property
     def generated_tokens(self) -> int:
-        """Maximum number of tokens that are generated after a row; 0 where nothing is."""
+        """Maximum number of tokens that are generated after a row; 0 if nothing is."""
         return 0

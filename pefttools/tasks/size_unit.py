@@ -1,4 +1,4 @@
-"""What the sizes of a task's examples are counted in, and how a user says the largest."""
+"""What the sizes of a task's examples are counted in, and how a user sets the maximum."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class SizeUnit:
     """A unit of sizes, which are whole numbers.
 
     Attributes:
-        option: of the task, that says the longest input.
-        name: of what the option is said in.
-        parts: sizes that make one of it.
+        option: the task's option for the longest input.
+        name: the unit that the option is given in.
+        parts: how many sizes make one such unit.
     """
 
     option: str = "max_length"
@@ -20,7 +20,7 @@ class SizeUnit:
     parts: int = 1
 
     def shown(self, size: int) -> int | float:
-        """A size as the option says it."""
+        """A size in the option's unit."""
         whole, rest = divmod(size, self.parts)
         return size / self.parts if rest else whole
 

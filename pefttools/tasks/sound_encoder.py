@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def settle_encoder(transformer: nn.Module, positions: int | None) -> None:
-    """Make an encoder like Whisper's compute no more than the sounds need, and that quickly; others stay as they are.
+    """Make an encoder like Whisper's compute no more than the sounds need, and quickly; others stay as they are.
 
     It takes sounds of exactly as many frames as it has positions for, and computes all of them, silence too: only the
-    first positions are kept, as they are. Its convolutions give states whose numbers do not stand side by side, and so
-    would all that follows: put so once, each step takes half the time, with the same numbers.
+    first positions are kept, as they are. Its convolutions give states that are not contiguous in memory, nor would be
+    what follows from them: made contiguous once, each step takes half the time, with the same numbers.
 
     Args:
-        transformer: the model, or one that has it inside.
-        positions: that the sounds take; None: the model has no such encoder.
+        transformer: the model, or one that contains it.
+        positions: number of positions that the sounds take; None if the model has no such encoder.
     """
     for model in transformers_models(transformer):
         if positions is None or not _has_positions(model):
@@ -35,7 +35,7 @@ def settle_encoder(transformer: nn.Module, positions: int | None) -> None:
 
 @contextmanager
 def fitted_encoder(model: nn.Module, frames: int) -> Iterator[None]:
-    """Within it an encoder like Whisper's takes sounds of so many frames; others stay as they are.
+    """A context in which an encoder like Whisper's takes sounds of that many frames; others stay as they are.
 
     Args:
         model: the encoder.
@@ -82,12 +82,12 @@ def _side_by_side(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ..
 
 
 def takes_mask(config: Any) -> bool:
-    """Whether a base is to be told what is padding: those with a norm over the whole length were trained without."""
+    """Whether a base must be told what is padding: those with a norm over the whole length were trained without."""
     return getattr(config, "feat_extract_norm", None) != "group"
 
 
 def heads_see_mask(model: nn.Module) -> bool:
-    """Whether transformers' classes with a head leave padding out, where they are given a mask, as wav2vec2's do."""
+    """Whether transformers' classes with a head leave padding out if they are given a mask, as wav2vec2's do."""
     return hasattr(model, "_get_feature_vector_attention_mask")
 
 
@@ -95,8 +95,8 @@ def state_mask(transformer: nn.Module, mask: torch.Tensor | None, states: torch.
     """Which states are of sound, ``[rows, states]``.
 
     Args:
-        transformer: that gave the states.
-        mask: of samples or frames that are sound; None: all are.
+        transformer: the model that gave the states.
+        mask: of samples or frames that are sound; None if all are.
         states: ``[rows, states, hidden]``.
     """
     import torch

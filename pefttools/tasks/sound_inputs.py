@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pefttools.data.sounds import Samples
     from pefttools.tasks.types import Batch
 
-#: seconds that a frame of mel spectra stands for, where the feature extractor takes Kaldi's
+#: seconds that a frame of mel spectra stands for, if the feature extractor uses Kaldi's
 _FRAME = 0.01
-#: seconds of the shortest sound that gives a state, where the base's convolutions don't say it
+#: seconds of the shortest sound that gives a state, if the base's convolutions do not determine it
 _SHORTEST = 0.05
 
 
@@ -30,10 +30,10 @@ class SoundInputs:
 
     Attributes:
         extractor: transformers' own.
-        samples: samples that each sound is padded to, where the base must be given sounds of one length or hears the
-            padding; None: the longest of the batch, with a mask.
+        samples: samples that each sound is padded to, if the base must be given sounds of one length or hears the
+            padding; None for the longest of the batch, with a mask.
         shortest: samples that a shorter sound is padded to, so that it has a state.
-        positions: of the base, that the samples take; None: it has no such positions.
+        positions: the base's positions that the samples take; None if it has no such positions.
     """
 
     extractor: Any
@@ -47,7 +47,7 @@ class SoundInputs:
         return int(self.extractor.sampling_rate)
 
     def __call__(self, sounds: Sequence[Samples]) -> Batch:
-        """The base's main input, and a mask of what is no padding, where there is one.
+        """The base's main input, and a mask of what is not padding, if there is one.
 
         Args:
             sounds: samples of each, at `rate`.
@@ -65,12 +65,12 @@ class SoundInputs:
         return {name: found[name].contiguous() for name in names}  # a mask of frames is cut out of one of samples
 
     def shapes(self, seconds: float) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape of one row and number format of each part of a batch whose longest sound is so long."""
+        """Shape of one row and number format of each part of a batch whose longest sound is that long."""
         import numpy as np
         from torch._subclasses.fake_tensor import unset_fake_temporarily
 
         silence = np.zeros(max(1, round(seconds * self.rate)), dtype=np.float32)
-        with unset_fake_temporarily():  # a plan computes without numbers, a feature extractor only with them
+        with unset_fake_temporarily():  # a plan computes without values, a feature extractor only with them
             found = self([silence])
         return {name: (tuple(part.shape[1:]), part.dtype) for name, part in found.items()}
 
@@ -79,7 +79,7 @@ def sound_inputs(base: Base, seconds: float) -> SoundInputs:
     """What makes batches of sounds for a base.
 
     Args:
-        base: its files; of a skeleton the configuration alone will do.
+        base: the base; for a skeleton the configuration is enough.
         seconds: of the longest sound.
 
     Raises:
@@ -98,7 +98,7 @@ def sound_inputs(base: Base, seconds: float) -> SoundInputs:
 
 
 def seconds_taken(base: Base) -> float | None:
-    """How long a sound a base can take; None where it sets no limit.
+    """How long a sound a base can take; None if it sets no limit.
 
     Raises:
         BaseModelError: the base has no feature extractor.
@@ -129,7 +129,7 @@ def load_extractor(base: Base) -> Any:
 
 
 def _hears_padding(config: Any) -> bool:
-    """Whether what stands behind a sound changes its states, be it masked.
+    """Whether what follows a sound changes its states, even if it is masked.
 
     A norm over the whole length does that, and so do several convolutions that give positions, one after the other.
     """
@@ -153,7 +153,7 @@ def _takes_frames(config: Any) -> bool:
 
 
 def _receptive_field(config: Any) -> int:
-    """Samples that the first state is made of; 0 where the base has no such convolutions."""
+    """Samples that the first state is made of; 0 if the base has no such convolutions."""
     kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
     if not isinstance(kernels, list | tuple) or not isinstance(strides, list | tuple):
         return 0

@@ -1,4 +1,4 @@
-"""What tasks have in common whose models hear sounds."""
+"""What tasks whose models hear sounds have in common."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class SoundConfig(TaskConfig):
         30.0,
         ge=0.1,
         allow_inf_nan=False,
-        description="longest sound, in seconds; longer ones are truncated, and counted. Where a base takes sounds of "
+        description="longest sound, in seconds; longer ones are truncated, and counted. If a base takes sounds of "
         "one length, as Whisper does, all are padded to it: the shorter, the less time and memory",
     )
 
 
 ConfigT = TypeVar("ConfigT", bound=SoundConfig)
-#: samples per second that nearly all bases take, to find sounds of which nothing is left at it
+#: samples per second that nearly all bases take, to find sounds that are too short to leave any samples at it
 _A_RATE = 16_000
 
 
 class SoundTask(Task[ConfigT]):
-    """A column `audio`: a path beside the data file, or the bytes of a file.
+    """A column `audio`: a path relative to the data file, or the bytes of a file.
 
-    Sounds are decoded where a batch is made of them, so that no more than a batch of samples is in memory.
+    Sounds are decoded when a batch is made of them, so that no more than a batch of samples is in memory.
     """
 
     modality = "audio"
@@ -58,20 +58,20 @@ class SoundTask(Task[ConfigT]):
         return None if taken is None else int(taken * self.size_unit.parts)
 
     def check_audio(self, table: Table, index: int, row: Row, *, whole: bool = False) -> None:
-        """Refuse a row whose sound is missing, empty, damaged or in no known format.
+        """Refuse a row whose sound is missing, empty, damaged or in an unknown format.
 
         Args:
             table: the rows.
-            index: of the row.
-            row: itself.
-            whole: decode it, which finds every damage and takes time.
+            index: index of the row.
+            row: the row itself.
+            whole: whether to decode it, which finds any damage but takes time.
 
         Raises:
             DataError: names file, row and column.
         """
         from pefttools.data.sounds import read_sound, sound_seconds
 
-        cell = table.beside(index, row.get("audio"))
+        cell = table.resolved(index, row.get("audio"))
         try:
             found = sound_seconds(cell)
         except ValueError as error:
@@ -84,13 +84,13 @@ class SoundTask(Task[ConfigT]):
 
         if processor.samples is None or not len(train):
             return []
-        cells = (train.beside(index, row["audio"]) for index, row in enumerate(train.rows))
+        cells = (train.resolved(index, row["audio"]) for index, row in enumerate(train.rows))
         longest, padded = max(map(sound_seconds, cells)), processor.samples / processor.rate
         if longest > padded / 2:
             return []
         return [
             f"task.max_seconds={padded:g}: all sounds are padded to it for this base, and the longest of the training "
-            f"rows has {longest:.2f} seconds; a lower one saves time and memory"
+            f"rows has {longest:.2f} seconds; a lower value saves time and memory"
         ]
 
     def sound_example(self, table: Table, index: int) -> Example:
@@ -101,7 +101,7 @@ class SoundTask(Task[ConfigT]):
         """
         from pefttools.data.sounds import sound_seconds
 
-        cell = table.beside(index, table.rows[index]["audio"])
+        cell = table.resolved(index, table.rows[index]["audio"])
         try:
             length = max(1, round(sound_seconds(cell) * self.size_unit.parts))
         except ValueError as error:
@@ -113,7 +113,7 @@ class SoundTask(Task[ConfigT]):
         return self.options.max_seconds
 
     def batch_key(self, processor: Any) -> Hashable:
-        # Each is cut to its own longest sound, also where none is padded to it.
+        # Each is cut to its own longest sound, even if none is padded to it.
         return processor.samples, self.options.max_seconds
 
     def input_batch(self, examples: Sequence[Example], processor: Any) -> Batch:

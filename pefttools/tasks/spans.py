@@ -1,4 +1,4 @@
-"""The best spans of scored tokens, and from when on none of them is an answer."""
+"""The best spans of scored tokens, and the margin from which on none of them is an answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def best_spans(starts: torch.Tensor, ends: torch.Tensor, longest: int, count: in
 
 
 def merged(windows: Sequence[tuple[int, Spans]], count: int) -> Spans:
-    """The best spans of several windows; one that stands in two counts by its higher score.
+    """The best spans of several windows; one that is in two counts with its higher score.
 
     Args:
         windows: each one's first token, and its spans.
@@ -51,20 +51,20 @@ def merged(windows: Sequence[tuple[int, Spans]], count: int) -> Spans:
 
 
 def best_margin(margins: Sequence[float], answered: Sequence[float], silent: Sequence[float]) -> float:
-    """The lead of no answer over the best answer above which it is best to give none, as SQuAD 2's script finds it.
+    """The lead of "no answer" over the best answer above which it is best to give none, found as by SQuAD 2's script.
 
     Args:
-        margins: score of no answer, less that of the best answer, per row.
-        answered: what the best answer of each row is worth.
-        silent: what no answer is worth there.
+        margins: score of "no answer" minus that of the best answer, per row.
+        answered: score that the best answer of each row gets.
+        silent: score that "no answer" gets there.
     """
     order = np.argsort(np.asarray(margins), kind="stable")
     ordered = np.asarray(margins, dtype=np.float64)[order]
-    # The worth of all rows where the first of them are answered, and no others.
+    # The total score if the first rows are answered, and no others.
     more = (np.asarray(answered, dtype=np.float64) - np.asarray(silent, dtype=np.float64))[order]
     worth = np.concatenate([[0.0], np.cumsum(more)])
-    worth[1:-1][ordered[:-1] == ordered[1:]] = -np.inf  # rows of one margin go together
-    number = len(worth) - 1 - int(worth[::-1].argmax())  # of equals the one that answers more
+    worth[1:-1][ordered[:-1] == ordered[1:]] = -np.inf  # rows with equal margins go together
+    number = len(worth) - 1 - int(worth[::-1].argmax())  # among equals the one that answers more
     if number == 0:
         return float(ordered[0]) - 1.0
     return float(ordered[-1]) + 1.0 if number == len(ordered) else float(ordered[number - 1] + ordered[number]) / 2

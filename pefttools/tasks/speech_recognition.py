@@ -30,7 +30,7 @@ class SpeechRecognitionConfig(EncoderDecoderConfig, SoundConfig):
     """Options of speech recognition."""
 
     language: str | None = Field(
-        None, description="of the sounds, for a base that knows several, as its tokenizer names it: english, de, ..."
+        None, description="language of the sounds, for a multilingual base, as its tokenizer names it: english, de, ..."
     )
 
 
@@ -127,7 +127,7 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         for index, row in enumerate(table.rows):
-            self.check_audio(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on
+            self.check_audio(table, index, row, whole=not labelled)  # in prediction, the other rows must go on
             if labelled:
                 check_text(table, index, "text", row)
 

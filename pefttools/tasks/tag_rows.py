@@ -1,4 +1,4 @@
-"""The words and tags of a row: lists, or texts that are divided by spaces."""
+"""The words and tags of a row: lists, or texts that are separated by spaces."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def check_words(table: Table, index: int) -> list[str]:
     """The words of a row.
 
     Raises:
-        DataError: there are none, or one is not a text; names file, row and column.
+        DataError: there are none, or one is not text; names file, row and column.
     """
     value = _listed(table, index, "words")
     if not value:
         raise table.error(index, "words", "the sentence is empty", hint="Fill it or drop the row.")
     for place, word in enumerate(value, start=1):
         if not (isinstance(word, str) and word.strip()):
-            raise table.error(index, "words", f"word {place} of {len(value)}: a text is needed, not {word!r}")
+            raise table.error(index, "words", f"word {place} of {len(value)}: expected text, got {word!r}")
     check_whole(table, index, "words", value)
     return value
 
@@ -78,5 +78,5 @@ def _listed(table: Table, index: int, role: str) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
     raise table.error(
-        index, role, f"a list, or a text divided by spaces, is needed, not {value!r}", hint="Fill it or drop the row."
+        index, role, f"expected a list, or a text separated by spaces, got {value!r}", hint="Fill it or drop the row."
     )

@@ -38,9 +38,9 @@ class TaskModel:
 
     Attributes:
         transformer: the transformers model, frozen.
-        head: the task head, where it is ours.
+        head: the task head, if it is ours.
         head_kind: name of the head, kept in the manifest.
-        target: what the task asks of a method.
+        target: what the task needs from a method.
         processor: see `Task.processor`.
     """
 
@@ -103,18 +103,18 @@ class Task(ServedTask[ConfigT]):
 
     @property
     def why_no_head(self) -> str | None:
-        """Why there is no head that could be trained alone; None: there is one."""
+        """Why there is no head that could be trained alone; None if there is one."""
         return "the task has none" if self.generates else None
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
-        """Refuse rows that are made of other parts than those that a model was trained on.
+        """Refuse rows that are made of different parts than those that a model was trained on.
 
         Args:
             given: roles of the rows.
-            trained: roles of the training data; empty where it is not known.
+            trained: roles of the training data; empty if they are not known.
 
         Raises:
-            DataError: a part is missing, or one too many.
+            DataError: a part is missing, or there is one too many.
         """
         if not trained:
             return
@@ -128,7 +128,7 @@ class Task(ServedTask[ConfigT]):
             )
 
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
-        """The same task with options that are given in words, as ``balanced``, worked out on the training rows.
+        """The same task with options that are given in words, such as ``balanced``, worked out on the training rows.
 
         Raises:
             ConfigError: options that don't fit these labels.
@@ -140,15 +140,15 @@ class Task(ServedTask[ConfigT]):
         return self
 
     def strata(self, row: Row) -> Hashable | None:
-        """What splits and limits keep the shares of, such as a row's label; None: rows are drawn as they come."""
+        """What splits and limits keep the shares of, such as a row's label; None if rows are drawn regardless."""
         return None
 
     def data_notes(self, tables: Mapping[str, Table], labels: Sequence[str]) -> list[str]:
-        """What is odd about the rows of each split, one line each."""
+        """What is unusual about the rows of each split, one line each."""
         return []
 
     def is_known(self, table: Table, index: int, labels: Collection[str]) -> bool:
-        """Whether a row's label is one of those that are learned; always, where the task has none.
+        """Whether a row's label is one of those that are learned; always true if the task has none.
 
         Raises:
             DataError: it is missing, or not one label.
@@ -162,11 +162,11 @@ class Task(ServedTask[ConfigT]):
 
     @abstractmethod
     def labels(self, train: Table) -> list[str]:
-        """Label names, in the order of the head's outputs; empty where the task has none."""
+        """Label names, in the order of the head's outputs; empty if the task has none."""
 
     @abstractmethod
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
-        """Look at every row.
+        """Check every row.
 
         Raises:
             DataError: an empty text, an unknown label; names file, row and column.
@@ -183,7 +183,7 @@ class Task(ServedTask[ConfigT]):
         return load_tokenizer(base)
 
     def input_limit(self, base: Base) -> int | None:
-        """Size of the longest input that a base takes; None where it sets no limit.
+        """Size of the longest input that a base takes; None if it sets no limit.
 
         Raises:
             BaseModelError: no configuration, or one of no known model.
@@ -200,12 +200,12 @@ class Task(ServedTask[ConfigT]):
         """Refuse a method that drops an input of the model which rows of these roles need.
 
         Args:
-            method: that wraps the model.
+            method: the method that wraps the model.
             roles: of the rows.
-            processor: of the base.
+            processor: the base's processor.
 
         Raises:
-            ConfigError: says which.
+            ConfigError: names the input.
         """
         return
 
@@ -214,10 +214,10 @@ class Task(ServedTask[ConfigT]):
         """Load the base for this task.
 
         Args:
-            base: its path.
+            base: the base.
             variant: number format of its weights.
             labels: label names.
-            head_kind: of a saved artifact; None: as the options say.
+            head_kind: that of a saved artifact; None to follow the options.
         """
 
     @abstractmethod
@@ -226,12 +226,12 @@ class Task(ServedTask[ConfigT]):
 
         Args:
             table: the rows.
-            processor: of the base.
+            processor: the base's processor.
             labels: label names.
-            labelled: with what is to be learned; False: the rows wait for a prediction.
+            labelled: whether to include what is to be learned; False for rows to predict.
 
         Returns:
-            Parts by name, as `collate` takes them; ``labels``, where labelled; ``length``, where something is cut: its
+            Parts by name, as `collate` takes them; ``labels``, if labelled; ``length``, if something may be cut: its
             size before that.
 
         Raises:
@@ -239,10 +239,10 @@ class Task(ServedTask[ConfigT]):
         """
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
-        """Why a merged model would not give this task's answers elsewhere; None: it does.
+        """Why a merged model would not give this task's answers elsewhere; None if it would.
 
         Args:
-            kind: of the head; ``model``: of transformers' own class.
+            kind: kind of the head; ``model`` for that of transformers' own class.
             format: see `pefttools.merge`.
         """
         if self.modality != "text":
@@ -258,7 +258,7 @@ class Task(ServedTask[ConfigT]):
         return batch
 
     def example_notes(self, examples: Sequence[Example]) -> list[str]:
-        """What became of the encoded rows of a split, one line each; `data_notes` tells of the rows themselves."""
+        """What became of the encoded rows of a split, one line each; `data_notes` is about the rows themselves."""
         return []
 
     def idle_options(self, processor: Any, train: Table) -> list[str]:

@@ -1,4 +1,4 @@
-"""What tasks have in common that read a text, or a pair of texts, by a head on the base's states."""
+"""What tasks that read a text, or a pair of texts, with a head on the base's states have in common."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ TextConfigT = TypeVar("TextConfigT", bound=TextHeadConfig)
 class TextStatesTask(HeadTask[ConfigT]):
     """A task whose head reads the states of a text's tokens."""
 
-    #: what to do where a method drops token types
+    #: what to do if a method drops token types
     pairs_hint: ClassVar[str] = "Choose another method."
 
     def settle_model(self, transformer: nn.Module, processor: Any) -> None:
-        """Set what transformers' class with a head must be told: where padding is, and that the last token is one."""
+        """Tell transformers' class with a head which token is padding, and let it see the last token."""
         from pefttools.tasks.padding import pad_with, show_the_last_token
 
         pad_with(transformer, processor.pad_token_id)
@@ -88,13 +88,13 @@ class TextHeadTask(TextStatesTask[TextConfigT]):
 
     @abstractmethod
     def target(self, table: Table, index: int, labels: Sequence[str]) -> Any:
-        """What is to be learned of a row that was checked, as it stands in its example's ``labels``."""
+        """What is to be learned from a row that was checked, as it appears in its example's ``labels``."""
 
     def has_pairs(self, roles: Collection[str]) -> bool:
         return "pair" in roles
 
     def check_texts(self, table: Table, index: int) -> None:
-        """Refuse a row whose texts are none.
+        """Refuse a row whose texts are missing or not text.
 
         Raises:
             DataError: names file, row and column.

@@ -6,6 +6,6 @@ from typing import Any
 
 
 def between(tokenizer: Any) -> str:
-    """What is to be written after the first text of a pair: a line break where the tokenizer puts no token there."""
+    """What to write after the first text of a pair: a line break if the tokenizer puts no token there."""
     marks = tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
     return "" if marks else "\n"

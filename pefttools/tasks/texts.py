@@ -1,4 +1,4 @@
-"""What a cell must be to be a text that a tokenizer takes."""
+"""What makes a cell a text that a tokenizer takes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _HALF = "half of a character (a lone surrogate)"
 
 
 def check_text(table: Table, index: int, role: str, row: Mapping[str, Any]) -> None:
-    """Refuse a row whose cell is not a text, or an empty one.
+    """Refuse a row whose cell is not text, or is empty.
 
     Args:
-        table: where the row stands.
-        index: its place there.
-        role: of the cell.
+        table: the table of the row.
+        index: index of the row.
+        role: role of the cell.
         row: the row itself.
 
     Raises:
@@ -26,7 +26,7 @@ def check_text(table: Table, index: int, role: str, row: Mapping[str, Any]) -> N
     """
     value = row.get(role)
     if not (isinstance(value, str) and value.strip()):
-        raise table.error(index, role, f"a text is needed, not {value!r}", hint="Fill it or drop the row.")
+        raise table.error(index, role, f"expected text, got {value!r}", hint="Fill it or drop the row.")
     check_whole(table, index, role, value)
 
 
@@ -34,11 +34,11 @@ def uncut(tokens: int, limit: int, tokenizer: Any, text: str, pair: str | None =
     """Tokens of a text, or of a pair, before anything was cut: only what is as long as the limit is tokenized again.
 
     Args:
-        tokens: that are left.
+        tokens: number of tokens that are left.
         limit: that longer texts are cut to.
-        tokenizer: of the base.
+        tokenizer: the base's tokenizer.
         text: the text.
-        pair: what stands behind it.
+        pair: the text after it.
     """
     return tokens if tokens < limit else len(tokenizer(text, pair, verbose=False)["input_ids"])
 
@@ -50,4 +50,4 @@ def check_whole(table: Table, index: int, role: str, value: Any) -> None:
         DataError: names file, row and column.
     """
     if not is_whole(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)):
-        raise table.error(index, role, f"it holds {_HALF}", hint="Mend or drop the row.")
+        raise table.error(index, role, f"it contains {_HALF}", hint="Fix or drop the row.")

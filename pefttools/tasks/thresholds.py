@@ -1,4 +1,4 @@
-"""Probabilities from which on a label is given, chosen on validation.
+"""Probabilities at or above which a label is given, chosen on validation.
 
 References:
     Lipton, Z., Elkan, C. and Naryanaswamy, B. (2014). Optimal thresholding of classifiers to maximize F1 measure. ECML.
@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: a label with fewer validation rows says too little of its own threshold: it goes by that of all labels together
+#: a label with fewer validation rows says too little about its own threshold: it uses that of all labels together
 FEWEST_ROWS = 5
 
 
@@ -40,13 +40,13 @@ def best_thresholds(
 
 
 def _best(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The threshold with the highest F1, in the middle between two scores; 0.5 where nothing is true."""
+    """The threshold with the highest F1, in the middle between two scores; 0.5 if nothing is true."""
     if not truth.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")
     ranked, right = scores[order], np.cumsum(truth[order])
     f1 = 2 * right / (np.arange(1, len(ranked) + 1) + truth.sum())
-    f1[:-1][ranked[:-1] == ranked[1:]] = -1  # rows of one score are given the label together
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1  # rows with equal scores are given the label together
     at = int(f1.argmax())
     below = ranked[at + 1] if at + 1 < len(ranked) else 0.0
     return float((ranked[at] + below) / 2)

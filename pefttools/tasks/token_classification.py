@@ -1,4 +1,4 @@
-"""Classification of the words of a sentence: named entities, word classes and the like."""
+"""Classification of the words of a sentence: named entities, parts of speech and the like."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TokenClassificationConfig(TextTaskConfig):
     tags: Literal["entities", "words"] = Field(
         "entities",
         description="entities: tags are O, B-TYPE and I-TYPE (also E- and S-), and entities are scored whole; words: "
-        "each word has a tag of its own, such as its word class, and words are scored",
+        "each word has a tag of its own, such as its part of speech, and words are scored",
     )
 
 
@@ -51,8 +51,8 @@ class TagPrediction(Prediction):
     """The tags of one sentence.
 
     Attributes:
-        answer: a tag per word. A word behind the longest input that the task takes gets ``O``, or the first label.
-        probabilities: of each word's tag; 0 where the model did not see the word.
+        answer: a tag per word. A word beyond the longest input that the task takes gets ``O``, or the first label.
+        probabilities: of each word's tag; 0 if the model did not see the word.
         loss: of the words that the model saw and whose tags are known, summed; in nats.
         tokens: their number.
     """
@@ -70,13 +70,13 @@ class TagPrediction(Prediction):
 
 
 class TokenClassification(TextStatesTask[TokenClassificationConfig]):
-    """One tag per word; columns `words` (a list, or a text divided by spaces) and `tags` (the same).
+    """One tag per word; columns `words` (a list, or a text separated by spaces) and `tags` (the same).
 
-    A word's tag is read from its first token; the loss stands on those tokens.
+    A word's tag is read from its first token; the loss is computed on those tokens.
     """
 
     name = "token-classification"
-    summary = "one tag per word: named entities, word classes"
+    summary = "one tag per word: named entities, parts of speech"
     config = TokenClassificationConfig
     roles = {"words": Role("words"), "tags": Role("tags", is_input=False)}  # noqa: RUF012
     auto_class = "AutoModelForTokenClassification"
@@ -105,7 +105,7 @@ class TokenClassification(TextStatesTask[TokenClassificationConfig]):
         if self.options.tags == "entities" and (odd := [tag for tag in names if not _of_entity(tag)]):
             raise ConfigError(
                 f"task.tags=entities: {odd[0]!r} is not a tag of entities (O, B-TYPE, I-TYPE, E-TYPE, S-TYPE)",
-                hint="For word classes and other tags that each word has for itself, set task.tags=words.",
+                hint="For parts of speech and other tags of single words, set task.tags=words.",
             )
         return names
 
@@ -207,7 +207,7 @@ def _of_entity(tag: str) -> bool:
 
 
 def _kept(length: int, limit: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Places of the tokens that are left of a sentence: the last ones go but for what the tokenizer ends a text by."""
+    """Places of the tokens that are kept of a sentence: the last are cut, except those that the tokenizer ends with."""
     if length <= limit:
         return list(range(length))
     # Special tokens stand for no characters.
@@ -216,10 +216,10 @@ def _kept(length: int, limit: int, offsets: Sequence[tuple[int, int]]) -> list[i
 
 
 def _first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[str]) -> list[int]:
-    """Place of each word's first token; -1 where it has none.
+    """Place of each word's first token; -1 if it has none.
 
     Args:
-        offsets: first character and the one behind the last of each token, in the words joined by spaces.
+        offsets: first character and the one after the last of each token, in the words joined by spaces.
         words: of the sentence.
     """
     found = [-1] * len(words)
@@ -233,7 +233,7 @@ def _first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[str]) -> l
     for place, (begin, end) in enumerate(offsets):
         if begin == end:
             continue
-        # Some tokenizers count the space before a word to its first token: a token is its last character's word's.
+        # Some tokenizers put the space before a word in its first token: a token belongs to its last character's word.
         while word < len(words) - 1 and end - 1 >= ends[word]:
             word += 1
         if found[word] < 0 and end - 1 < ends[word]:

@@ -1,4 +1,4 @@
-"""How a task is trained: its batches, what a model gives for them, and the loss of that."""
+"""How a task is trained: its batches, what a model gives for them, and the loss on that."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TrainedTask(ScoredTask[ConfigT]):
         """Pad examples to one batch of tensors ``[rows, tokens]``."""
 
     def why_padded(self, model: Model) -> str | None:
-        """Why `training_batch` pads rows on this model although it was to leave padding out; None: it does as told."""
+        """Why `training_batch` pads rows on this model although it was to leave padding out; None if it does not."""
         return None
 
     def packs(self, model: Model) -> bool:
@@ -45,18 +45,18 @@ class TrainedTask(ScoredTask[ConfigT]):
         return self.collate(examples, model.processor)
 
     def passes(self, batch: Batch) -> list[Batch]:
-        """The forward passes whose logits, one behind the other, are those of a batch without its labels.
+        """The forward passes whose logits, one after the other, are those of a batch without its labels.
 
-        Where the loss depends on the whole batch, each may be run in parts of its rows.
+        If the loss depends on the whole batch, each may be run in parts of its rows.
         """
         return [batch]
 
     def kept_together(self, example: Example) -> Hashable | None:
-        """Training examples of the same come into batches by twos; None: as they come."""
+        """Training examples with the same key are put into batches in twos; None if it does not matter."""
         return None
 
     def kept_apart(self, example: Example) -> Hashable | None:
-        """Training examples of the same are kept out of one batch, as far as that goes; None: they need not be."""
+        """Training examples with the same key are kept out of one batch, if possible; None if they need not be."""
         return None
 
     @abstractmethod
@@ -75,8 +75,8 @@ class TrainedTask(ScoredTask[ConfigT]):
 
         Args:
             logits: what the model gave.
-            labels: -100 where nothing is to be predicted.
-            num_items_in_batch: divisor, where several batches make one step; None: the labels of this batch.
+            labels: the true labels; -100 where nothing is to be predicted.
+            num_items_in_batch: divisor, if several batches make one step; None for the number of labels of this batch.
         """
 
     def training_loss(
@@ -87,7 +87,7 @@ class TrainedTask(ScoredTask[ConfigT]):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The loss of a batch without its labels; a task that can do so keeps less in memory than its logits."""
+        """The loss of a batch without its labels; a task that is able to keeps less in memory than its logits."""
         return self.loss(self.training_logits(transformer, head, batch), labels, num_items_in_batch)
 
     def loss_options(self) -> list[str]:
@@ -136,7 +136,7 @@ class TrainedTask(ScoredTask[ConfigT]):
         return model.run_batch({name: tensor for name, tensor in batch.items() if name != "labels"})
 
     def padded_size(self, size: int, processor: Any) -> int:
-        """The size that a row of a size is padded to, where a base takes rows of one size."""
+        """The size that a row of a size is padded to, if a base takes rows of one size."""
         return size
 
     def planned_example(self, length: int, labels: Sequence[str] = ("",)) -> Example:
@@ -167,5 +167,5 @@ class TrainedTask(ScoredTask[ConfigT]):
         return {name: torch.tensor([value] * len(sizes)) for name, value in one.items()}
 
     def planned_parts(self, model: Model, sizes: Sequence[int]) -> Batch:
-        """A batch as `predict` runs it, for planning: as `planned_batch`, where a row is its own only part."""
+        """A batch as `predict` runs it, for planning: as `planned_batch`, if a row is its own only part."""
         return self.planned_batch(model, sizes)

@@ -12,7 +12,7 @@ from pefttools.tasks.seq2seq_lm import Seq2SeqLM, Seq2SeqLMConfig
 from pefttools.tasks.speech_recognition import SpeechRecognition, SpeechRecognitionConfig
 from pefttools.tasks.task import Task
 
-#: most tokens that a transcript begins with: its start, language, task and that it has no times
+#: maximum number of tokens that a transcript begins with: its start, language, task and that it has no times
 _OPENING = 4
 
 
@@ -30,7 +30,7 @@ def base_task(modality: str = "text", *, encoder_decoder: bool = False, base: Ba
 
 
 def _speech(base: Base) -> Task[Any]:
-    """Speech recognition with sounds and texts as long as a base takes them, where that is less than usual."""
+    """Speech recognition with sounds and texts as long as a base takes them, if that is less than usual."""
     options = SpeechRecognitionConfig()
     task = SpeechRecognition(options)
     heard, written = task.input_limit(base), written_limit(base)

@@ -1,4 +1,4 @@
-"""A batch whose loss is one of all its rows, computed in parts that fit into memory.
+"""A batch with a single loss over all its rows, computed in parts that fit into memory.
 
 References:
     Gao, L., Zhang, Y., Han, J. and Callan, J. (2021). Scaling deep contrastive learning batch size under memory limited
@@ -25,9 +25,9 @@ def logits_in_parts(
     Each part runs again in the backward pass, with the same dropout: loss and gradients are those of the whole batch.
 
     Args:
-        task: whose loss is one of the whole batch.
-        transformer: of the model.
-        head: of the model.
+        task: a task whose loss is over the whole batch.
+        transformer: the model's transformer.
+        head: the model's head.
         batch: see `Task.passes`.
         parts: of each pass's rows.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def windows(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """Where the windows of a text begin, and the token behind each; together they hold every token.
+    """Where the windows of a text begin, and the token after each; together they cover every token.
 
     Args:
         tokens: of the text.
@@ -27,20 +27,20 @@ def windows(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
 
 
 def covering(starts: Sequence[int], ends: Sequence[int], first: int, end: int) -> tuple[int, int] | None:
-    """The first and the last token of those that stand for some characters of a text; None where no token does.
+    """The first and the last token of those that stand for some characters of a text; None if no token does.
 
     Args:
         starts: first character of each token.
-        ends: the character behind each token.
+        ends: the character after each token.
         first: first of the characters.
-        end: the character behind them.
+        end: the character after them.
     """
     inside = [place for place, (a, b) in enumerate(zip(starts, ends, strict=True)) if a < end and b > first and a < b]
     return (inside[0], inside[-1]) if inside else None
 
 
 def characters(text: str, start: int, end: int) -> tuple[int, int]:
-    """Characters of a text without white space at their ends, which some tokenizers count to a token."""
+    """Characters of a text without white space at their ends, which some tokenizers count as part of a token."""
     part = text[start:end]
     start += len(part) - len(part.lstrip())
     return start, max(start, start + len(part.strip()))

@@ -33,16 +33,16 @@ class ZeroShotImageConfig(ClassOptions):
     """Options of classification by prompts."""
 
     prompt: str = Field(
-        "a photo of a {label}.", description="what is said of a picture of each label; {label} stands for its name"
+        "a photo of a {label}.", description="prompt for pictures of each label; {label} stands for its name"
     )
     prompts: dict[str, str] = Field(
-        default_factory=dict, description="label -> what is said of its pictures, where it is not `prompt`"
+        default_factory=dict, description="label -> prompt for its pictures, if it is not `prompt`"
     )
 
     @model_validator(mode="after")
     def _says_the_label(self) -> ZeroShotImageConfig:
         if "{label}" not in self.prompt:
-            raise ValueError("prompt must have {label} in it, which stands for the label's name")
+            raise ValueError("prompt must contain {label}, which stands for the label's name")
         return self
 
 
@@ -67,7 +67,7 @@ class ZeroShotImageClassification(
         return "prompts"
 
     def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
-        self.check_image(table, index, row, whole=not labelled)  # of a prediction, other rows are to go on
+        self.check_image(table, index, row, whole=not labelled)  # in prediction, the other rows must go on
 
     def said(self, label: str) -> str:
         """The prompt of a label."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or don't count, and that know what they belong to."""
+"""Checkpoints that count only if they are complete, and that know what they belong to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pefttools.progress import Reporter
 
 STATE = "trainable.safetensors"
 BEST = "best.safetensors"
-#: what a method keeps beside, where it keeps anything
+#: additional state that a method keeps, if any
 OF_METHOD = "method.safetensors"
 AVERAGE = "average.safetensors"
 OF_OBJECTIVE = "objective-{}.safetensors"
@@ -37,8 +37,8 @@ class Checkpoint:
 
     Attributes:
         folder: its path.
-        made_from: what decides how the training goes, see `pefttools.training.resume`; None: written by a version
-            that did not keep it.
+        made_from: what determines how training goes, see `pefttools.training.resume`; None if it was written by a
+            version that did not record it.
     """
 
     folder: Path
@@ -46,21 +46,21 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Optimizer steps that were done."""
+        """Number of optimizer steps that were taken."""
         return _step(self.folder)
 
 
 def any_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, whether damaged since or not; None: there is none."""
+    """The newest checkpoint that was written completely, whether damaged since or not; None if there is none."""
     return next(_finished(work), None)
 
 
 def newest_whole(work: Path, reporter: Reporter) -> Checkpoint | None:
-    """The newest undamaged checkpoint; None: there is none at all.
+    """The newest undamaged checkpoint; None if there is none at all.
 
     Args:
         work: folder of all checkpoints of a run.
-        reporter: told of every one that is passed over.
+        reporter: told about every one that is skipped.
 
     Raises:
         ArtifactError: all of them are damaged.
@@ -77,19 +77,19 @@ def newest_whole(work: Path, reporter: Reporter) -> Checkpoint | None:
         return found
     if problems:
         raise ArtifactError(
-            f"no checkpoint is whole: {'; '.join(problems)}",
+            f"all checkpoints are damaged: {'; '.join(problems)}",
             hint="Restore one from a copy, or start over with --overwrite (overwrite=True).",
         )
     return None
 
 
 def begin(folder: Path) -> None:
-    """Say that a checkpoint is being written, where an older one of the same step may stand."""
+    """Mark that a checkpoint is being written, where there may be an older one of the same step."""
     (folder / MARKER).unlink(missing_ok=True)
 
 
 def mark_complete(folder: Path, made_from: Mapping[str, Any]) -> None:
-    """Say that everything in a checkpoint is on the disk, and what it belongs to."""
+    """Mark that everything in a checkpoint is on disk, and what it belongs to."""
     open_as_new(folder)
     digests = {}
     for path in sorted(folder.iterdir()):
@@ -124,7 +124,7 @@ def put_state(model: torch.nn.Module, state: State, source: str) -> None:
         name for name, parameter in trained.items() if parameter.shape != state[name].shape
     ]
     if unlike:
-        raise ArtifactError(f"{source} is of another model: {', '.join(unlike[:3])}")
+        raise ArtifactError(f"{source} is from a different model: {', '.join(unlike[:3])}")
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(state[name])
@@ -141,7 +141,7 @@ def _step(folder: Path) -> int:
 
 
 def _opened(folder: Path) -> Checkpoint:
-    """A checkpoint, every file of it checked.
+    """A checkpoint, with every file checked.
 
     Raises:
         ArtifactError: it is damaged.
@@ -152,7 +152,7 @@ def _opened(folder: Path) -> Checkpoint:
         made_from, digests = marker["made_from"], dict(marker["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder} is damaged ({MARKER} can't be read)") from error
-    # Without its random state a training would go on, but elsewhere.
+    # Without its random state training would continue, but differently.
     missing = [name for name in (*_FILES, *digests) if not (folder / name).is_file()]
     if not any(folder.glob("rng_state*.pth")):
         missing.append("the state of the random generators")

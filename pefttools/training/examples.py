@@ -17,18 +17,18 @@ from pefttools.files import sha256_file
 from pefttools.tasks.cuts import Cuts, cuts_of
 from pefttools.tasks.task import Example, Task
 
-#: rows that are encoded at a time
+#: number of rows that are encoded at a time
 _SLICE = 2_000
-#: of cached examples; another one where a task encodes the same row otherwise
+#: version of cached examples; changes when a task encodes the same row differently
 _FORMAT = 2
 
 
 class Examples:
-    """Encoded rows of each split, made when first asked for, once; those of large splits stand in files.
+    """Encoded rows of each split, made when first asked for, once; those of large splits are kept in files.
 
     Args:
         task: encodes them.
-        base: its processor is taken.
+        base: its processor is used.
         splits: the rows.
         labels: label names.
     """
@@ -46,17 +46,17 @@ class Examples:
 
     @cached_property
     def _rows(self) -> Sequence[Example]:
-        """Of the training split."""
+        """The rows of the training split."""
         return self._encoded(self._splits.train)
 
     @cached_property
     def validation(self) -> Sequence[Example]:
-        """Of the validation split."""
+        """The rows of the validation split."""
         return self._encoded(self._splits.validation)
 
     @cached_property
     def test(self) -> Sequence[Example] | None:
-        """Of the test split, where there is one."""
+        """The rows of the test split, if there is one."""
         return None if self._splits.test is None else self._encoded(self._splits.test)
 
     @cached_property
@@ -67,8 +67,8 @@ class Examples:
     @cached_property
     def notes(self) -> list[str]:
         """What became of the rows of each split, one line each."""
-        told = {name: self._task.example_notes(examples) for name, examples in self._by_split().items()}
-        return [f"{name}: {note}" for name, notes in told.items() for note in notes]
+        by_split = {name: self._task.example_notes(examples) for name, examples in self._by_split().items()}
+        return [f"{name}: {note}" for name, notes in by_split.items() for note in notes]
 
     def _by_split(self) -> dict[str, Sequence[Example]]:
         splits = {"train": self._rows, "validation": self.validation, "test": self.test}
@@ -94,7 +94,7 @@ class Examples:
             yield from self._task.encode(part, self.processor, self._labels)
 
     def _key(self, table: Table) -> str:
-        """Names examples by all that decides them: rows, tokenizer, task and labels."""
+        """Identifies examples by everything that determines them: rows, tokenizer, task and labels."""
         from transformers import __version__
 
         files = sorted(
@@ -113,5 +113,5 @@ class Examples:
 
 
 def _is_of_tokenizer(name: str) -> bool:
-    """Whether a file may decide how a tokenizer works: any but weights."""
+    """Whether a file may determine how a tokenizer works: any except weights."""
     return not name.endswith((".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".md"))

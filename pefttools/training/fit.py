@@ -35,7 +35,7 @@ class Fitted:
     """A trained model.
 
     Attributes:
-        model: with the best state on validation.
+        model: the model with the best state on validation.
         validation: its evaluation there.
         history: loss and metrics over the steps.
         steps: optimizer steps.
@@ -44,13 +44,13 @@ class Fitted:
         evaluation_seconds: wall time of the evaluations in between.
         samples: training examples seen.
         tokens: training tokens seen, without padding.
-        learning_rate: of what the method trains.
-        head_learning_rate: of the task head; None: no head was trained.
-        cpu_seconds: processor time of the training steps, over all threads of this process.
+        learning_rate: rate of what the method trains.
+        head_learning_rate: rate of the task head; None if no head was trained.
+        cpu_seconds: CPU time of the training steps, over all threads of this process.
         busy_share: share of the wall time of the training steps in which the main thread ran; None on a GPU, where it
-            says nothing.
+            means nothing.
         stopped_early: whether patience ended it.
-        did_not_learn: why the model is no better than an untrained one; None: it is better.
+        did_not_learn: why the model is no better than an untrained one; None if it is better.
     """
 
     model: TunedModel
@@ -70,7 +70,7 @@ class Fitted:
     did_not_learn: str | None = None
 
     def release(self) -> None:
-        """Let go of the model and its memory."""
+        """Release the model and its memory."""
         del self.model
         gc.collect()
 
@@ -86,11 +86,11 @@ def fit(
     """Train a model.
 
     Args:
-        prepared: what and on what.
-        reporter: told of progress.
+        prepared: what is trained, and on what.
+        reporter: told about progress.
         work: folder for checkpoints and trackers' files.
-        rates: instead of the recipe's and the method's.
-        checkpoint: go on from it.
+        rates: learning rates, instead of the recipe's and the method's.
+        checkpoint: the checkpoint to continue from.
 
     Raises:
         DivergedError: the loss was not finite.
@@ -117,7 +117,7 @@ def fit(
         evaluation = _evaluated(prepared, model, reporter)
         why = why_not_learned(task, prepared.selection, evaluation, prepared.labels, before)
         if why is not None:
-            reporter.event(f"DID NOT LEARN: {why}. Try another learning rate than {rates.method:g}.")
+            reporter.event(f"DID NOT LEARN: {why}. Try a learning rate other than {rates.method:g}.")
     state, train = trainer.state, prepared.examples.train
     epochs = state.epoch or 0.0
     return Fitted(
@@ -140,11 +140,11 @@ def fit(
 
 
 def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter) -> None:
-    """What is trained, and what was noticed about it."""
+    """Report what is trained, and what was noticed about it."""
     count = model.count()
     reporter.event(
-        f"{prepared.method.name} on {prepared.base.id} ({prepared.recipe.variant}): {count.trainable:,} trained of "
-        f"{count.total:,} parameters, {_said(rates, bool(count.head))}"
+        f"{prepared.method.name} on {prepared.base.id} ({prepared.recipe.variant}): {count.trainable:,} of "
+        f"{count.total:,} parameters trained, {_said(rates, bool(count.head))}"
     )
     for note in (*prepared.notes, *prepared.examples.notes):
         reporter.event(note)
@@ -154,7 +154,7 @@ def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Rep
 
 
 def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float | None:
-    """Load the weights to begin with; gives the loss before training, where nothing else says what is to be beaten."""
+    """Load the initial weights; gives the loss before training, if nothing else says what a model must beat."""
     task, validation = prepared.task, prepared.examples.validation
     processes = world_size()
     reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
@@ -195,7 +195,7 @@ def _passes(prepared: Prepared, model: TunedModel) -> Iterator[Pass]:
 def _run(
     prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter, work: Path, checkpoint: Checkpoint | None
 ) -> tuple[TuningTrainer, _Spent]:
-    """The training itself; the model ends with the weights that are to be kept."""
+    """The training itself; the model ends up with the weights to keep."""
     from pefttools.training.trainer import TuningTrainer
 
     settings = prepared.recipe.training
@@ -223,7 +223,7 @@ def _run(
 
 
 def _evaluated(prepared: Prepared, model: TunedModel, reporter: Reporter) -> Evaluation:
-    """Evaluation on validation, by which the model is calibrated."""
+    """Evaluation on validation, on which the model is calibrated."""
     with reporter.step("evaluating on validation", "rows") as advance:
         evaluation = prepared.task.evaluate(
             model,
@@ -263,7 +263,7 @@ def _arguments(recipe: Recipe, passes: int, model: TunedModel, examples: int, le
         learning_rate=learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=round(settings.warmup * total),
-        # Scales the loss, so that small gradients don't vanish; the forward pass has its format from the model.
+        # Scales the loss, so that small gradients don't vanish; the forward pass gets its format from the model.
         fp16=model.autocast == torch.float16,
         lr_scheduler_type=settings.schedule,
         max_grad_norm=settings.max_gradient_norm,
@@ -287,20 +287,20 @@ def _arguments(recipe: Recipe, passes: int, model: TunedModel, examples: int, le
         ddp_find_unused_parameters=False,
         log_level="error",
     )
-    # With several cards Trainer would run copies of the model on all of them in one process (DataParallel): larger
-    # batches than the recipe says, and copies that know none of their parameters.
+    # With several GPUs Trainer would run copies of the model on all of them in one process (DataParallel): larger
+    # batches than the recipe says, and copies without parameters of their own.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def _clocks() -> tuple[float, float, float]:
-    """Seconds: on the wall, of the processor for the whole process, and for this thread."""
+    """Seconds: wall time, CPU time of the whole process, and CPU time of this thread."""
     return time.perf_counter(), time.process_time(), time.thread_time()
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """Seconds of a training without its evaluations: on the wall, of the processor, of this thread; and theirs."""
+    """Seconds of training without evaluations (wall time, CPU time, that of this thread), and those of evaluations."""
 
     seconds: float
     cpu: float

@@ -1,4 +1,4 @@
-"""Parameters that are said to be trained, and whether they are."""
+"""Parameters that are declared as trained, and whether they are."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _EXPERT = re.compile(r"experts\.\d+")
 
 
 def without_gradient(model: TunedModel) -> list[str]:
-    """Trained parameters that got no gradient in the pass that has just been made."""
+    """Trained parameters that got no gradient in the last pass."""
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
 
 
 def check_gradients(model: TunedModel, untouched: list[str]) -> None:
-    """Refuse to go on with a method of whose own parameters some are trained by nothing.
+    """Refuse to continue if some of a method's own parameters are not trained by anything.
 
-    Where every weight of the base is trained, those that this task does not use, such as a pooler's, may have none.
+    If every weight of the base is trained, those that this task does not use, such as a pooler's, may have no gradient.
 
     Raises:
         TrainingError: names them.
     """
-    # An expert of a mixture that no token of the first rows was sent to is trained by others.
+    # An expert of a mixture that no token of the first rows was routed to is trained by other rows.
     alive = {_EXPERT.sub("experts.#", n) for n, p in model.named_parameters() if p.grad is not None}
     untouched = [name for name in untouched if _EXPERT.sub("experts.#", name) not in alive]
     everything = all(parameter.requires_grad for parameter in model.transformer.parameters())
@@ -32,5 +32,5 @@ def check_gradients(model: TunedModel, untouched: list[str]) -> None:
     raise TrainingError(
         f"{len(untouched)} parameters that {model.spec.method.name!r} counts as trained got no gradient in the first "
         f"step: {', '.join(untouched[:5])}{', ...' if len(untouched) > 5 else ''}",
-        hint="The base does not run them, or reads them past the method. Leave them out by the method's targets.",
+        hint="The base does not run them, or reads them bypassing the method. Exclude them with the method's targets.",
     )

@@ -1,4 +1,4 @@
-"""Whether a training was of any use: is the model better than one that never looked at a row?"""
+"""Whether training was of any use: is the model better than one that never looked at a row?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.tasks.task import IGNORE, Evaluation, Example, Task
 from pefttools.training.selection import Selection
 from pefttools.tuned import TunedModel
 
-#: share by which a loss may fall by rounding, or by steps too small to matter
+#: relative decrease of a loss that rounding, or steps too small to matter, may cause
 _ROUNDING = 1e-3
 
 
@@ -22,7 +22,7 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
     """Training loss per label, as the model is now, in eval mode.
 
     Args:
-        model: what is asked.
+        model: the model.
         examples: encoded, with labels.
         batch_size: examples at a time.
     """
@@ -40,7 +40,7 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
 
 
 def knows_a_bar(task: Task[Any], examples: Sequence[Example], labels: Sequence[str]) -> bool:
-    """Whether the task says what a model must beat on some rows; else its loss before training is the bar."""
+    """Whether the task says what a model must beat on some rows; if not, its loss before training is the bar."""
     if type(task).uninformed is Task.uninformed:
         return False
     return task.uninformed([task.reference(one, labels) for one in examples], labels) is not None
@@ -53,19 +53,19 @@ def why_not_learned(
     labels: Sequence[str],
     loss_before: float | None,
 ) -> str | None:
-    """Why a trained model is no better than an untrained one, in one sentence; None: it is better.
+    """Why a trained model is no better than an untrained one, in one sentence; None if it is better.
 
-    Where the task knows the best predictions that look at no input, such as always the most frequent label, it must
-    give more than one answer, and be better than those by the metric that chooses the best model, or tell rows apart by
-    more than chance does: a model that weighs rare labels may well be less often right. Elsewhere its loss must be
-    lower than before training.
+    If the task knows the best predictions that ignore the input, such as always the most frequent label, the model must
+    give more than one answer, and be better than those by the metric that chooses the best model, or distinguish rows
+    better than chance: a model that weights rare labels may well be right less often. Otherwise its loss must be lower
+    than before training.
 
     Args:
-        task: of the model.
+        task: the model's task.
         selection: the metric that chooses.
-        evaluation: of the trained model on the validation rows.
+        evaluation: that of the trained model on the validation rows.
         labels: label names.
-        loss_before: `mean_loss` of the model before training, where it is known.
+        loss_before: `mean_loss` of the model before training, if it is known.
     """
     references = evaluation.references
     uninformed = task.uninformed(references, labels)
@@ -75,14 +75,14 @@ def why_not_learned(
             return None
         return f"validation loss is {loss:.4f}, no lower than the {loss_before:.4f} before training"
     if all(one == references[0] for one in references):
-        return None  # nothing could be told apart
+        return None  # there is nothing to distinguish
     answers = evaluation.answers()
     if all(one == answers[0] for one in answers):
         return f"every validation row gets the same answer, {reprlib.repr(answers[0])}"
     bar = Evaluation.of(task.metrics, uninformed, references).metrics
     first = task.metrics[0]
     own = selection if selection.metric in bar else Selection(first.name, first.measure.higher_is_better is not False)
-    if math.isnan(bar[own.metric]):  # as a correlation with what is always the same
+    if math.isnan(bar[own.metric]):  # such as a correlation with a constant
         own = Selection("loss", greater_is_better=False)
     if own.score(evaluation.metrics) > own.score(bar) or task.tells_apart(evaluation):
         return None

@@ -1,4 +1,4 @@
-"""How many parts a batch is computed in, where the recipe leaves that to us."""
+"""How many parts a batch is computed in, if the recipe leaves that to us."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.sampler import largest_batch
 from pefttools.training.step import optimizer_step
 
-#: On a CPU freed memory does not go back at once: processes grow to 1.7 times of what lives in them.
+#: On a CPU freed memory is not returned at once: processes grow to 1.7 times what is allocated in them.
 _SHARE_OF_CPU = 0.6
 
 
 def settle_microbatches(prepared: Prepared, reporter: Reporter) -> Prepared:
     """Replace ``gradient_accumulation: auto`` by the fewest parts that fit into this device's memory.
 
-    Each number that divides a batch is predicted, from 1 on, for the largest batch of an epoch. On a GPU the first
-    that is predicted to fit is tried by two steps, and the next one where memory runs out. Processes that train
-    together only predict, so that all of them come to the same number.
+    For each number that divides a batch, from 1 on, memory is predicted for the largest batch of an epoch. On a GPU the
+    first that is predicted to fit is tried with two steps, and the next one if memory runs out. Processes that train
+    together only predict, so that all of them arrive at the same number.
 
     Raises:
         WontFitError: not even one row at a time fits.
@@ -66,7 +66,7 @@ def fewest(rows: int, fits: Callable[[int], bool]) -> int:
 
 
 def with_microbatches(prepared: Prepared, parts: int) -> Prepared:
-    """The same training in so many parts."""
+    """The same training in that many parts."""
     training = prepared.recipe.training.model_copy(update={"gradient_accumulation": parts})
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"training": training}))
 
@@ -77,8 +77,8 @@ def _predicted(prepared: Prepared, batch: Sequence[Example]) -> bool:
         need = training_bytes(prepared, device, batch)
     except ConfigError as error:
         raise ConfigError(
-            f"gradient_accumulation: auto needs a prediction of memory, and there is none: {error.message}",
-            hint="Give a number.",
+            f"gradient_accumulation: auto needs a prediction of memory, which failed: {error.message}",
+            hint="Set a number.",
         ) from error
     return need <= (available if device.gpu else _SHARE_OF_CPU * available)
 

@@ -23,7 +23,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trained parameters, with a learning rate of its own for the task head, and for each block if that decays.
 
-    The optimizer's own weight decay pulls towards zero, so it is on only where zero is the right value; for the others
+    The optimizer's own weight decay pulls towards zero, so it is only used where zero is the right value; for others
     see `decay_to_their_values`.
     """
     groups: dict[tuple[float, float], list[Any]] = {}
@@ -60,7 +60,7 @@ def _factor(model: TunedModel, name: str) -> float:
 
 
 def decay_target(model: TunedModel, name: str, parameter: torch.Tensor) -> float | None:
-    """Value that weight decay pulls a trained parameter towards; None: it does not decay, as biases and norms."""
+    """Value that weight decay pulls a trained parameter towards; None if it does not decay, like biases and norms."""
     if parameter.ndim < 2 or _NOT_DECAYED.search(name):
         return None
     if _in_head(model, name):
@@ -74,15 +74,15 @@ def decay_to_their_values(optimizer: torch.optim.Optimizer, model: TunedModel, w
     Decoupled, as AdamW's: ``parameter -= rate * weight_decay * (parameter - value)``.
 
     Args:
-        optimizer: its steps are preceded by the decay, at the learning rate that its groups then have.
-        model: what it trains.
+        optimizer: each of its steps is preceded by the decay, at the current learning rate of its groups.
+        model: the model that it trains.
         weight_decay: as in AdamW.
     """
     values = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             value = decay_target(model, name, parameter)
-            if value:  # zero is the optimizer's own affair
+            if value:  # for zero, the optimizer does it itself
                 values[parameter] = value
     if not values or not weight_decay:
         return

@@ -1,4 +1,4 @@
-"""What a training that is prepared is predicted to need."""
+"""What a prepared training run is predicted to need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def training_bytes(prepared: Prepared, device: Device, batch: Sequence[Example])
     lengths = task.sizes(batch)
     settings = recipe.training
     base = Skeleton(prepared.base.id, prepared.base.folder, prepared.base.revision)
-    # As it was settled: rows say what options leave open.
+    # As it was settled: rows determine what options leave open.
     settled = {"name": task.name, **task.options.model_dump(mode="json", exclude_defaults=True)}
     planned = Planned(
         base, settled, recipe.method, recipe.variant, max(len(prepared.labels), 1), device, recipe.objective
@@ -40,6 +40,6 @@ def training_bytes(prepared: Prepared, device: Device, batch: Sequence[Example])
         optimizer=settings.optimizer,
         averaged=settings.averaging is not None,
     )
-    # Rows of such a task may hold several texts, of other lengths than the longest that is their size.
+    # Rows of such a task may hold several texts, some shorter than the longest, which is their size.
     like = task.collate(batch, prepared.examples.processor) if task.loss_over_batch else None
     return planned.training_bytes(shape, lengths, like)

@@ -1,4 +1,4 @@
-"""From a recipe to its parts, found and checked, before anything heavy is loaded."""
+"""From a recipe to its parts, resolved and checked, before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pefttools.tuned import TunedModel, build, check_combination
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recipe whose parts were found and checked; nothing heavy is loaded yet."""
+    """A recipe whose parts have been resolved and checked; nothing heavy is loaded yet."""
 
     recipe: Recipe
     base: Base
@@ -40,17 +40,17 @@ class Prepared:
     labels: list[str]
     examples: Examples
     selection: Selection
-    #: learning rates, where a search tries no others
+    #: learning rates, unless a search tries others
     rates: Rates
     parent: Parent | None = None
     #: of each objective, those whose answers it learns
     teachers: tuple[tuple[Teacher, ...], ...] = ()
-    #: what was changed without being asked for, for the log
+    #: what was changed automatically, for the log
     notes: list[str] = field(default_factory=list)
 
     @property
     def passes(self) -> int:
-        """Parts that a batch is split into; one where the task's loss is one of the whole batch."""
+        """Parts that a batch is split into; one if the task's loss is over the whole batch."""
         return 1 if self.task.loss_over_batch else self.recipe.training.microbatches
 
     def digests(self) -> dict[str, str]:
@@ -83,14 +83,14 @@ def prepare(recipe: Recipe) -> Prepared:
         method.check_checkpointing()
     if recipe.training.batch_size % (recipe.training.microbatches * world_size()):
         raise ConfigError(
-            f"training.batch_size={recipe.training.batch_size} can't be divided by gradient_accumulation="
+            f"training.batch_size={recipe.training.batch_size} is not divisible by gradient_accumulation="
             f"{recipe.training.microbatches} times {world_size()} processes"
         )
     if task.loss_over_batch and world_size() > 1:
         raise ConfigError(
             f"the loss of the task {task.name!r} compares all rows of a batch, which {world_size()} processes can't "
             "share",
-            hint="Train it by one process; training.gradient_accumulation computes a batch in parts, to save memory.",
+            hint="Train it with one process; training.gradient_accumulation computes a batch in parts, to save memory.",
         )
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)

@@ -1,4 +1,4 @@
-"""The learning rates of a training: one of what the method trains, one of the task head."""
+"""The learning rates of training: one for what the method trains, one for the task head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Rates:
     """Learning rates.
 
     Attributes:
-        method: of what the method trains.
-        head: of the task head; the same where the method trains nothing else.
+        method: rate of what the method trains.
+        head: rate of the task head; the same if the method trains nothing else.
     """
 
     method: float

@@ -1,4 +1,4 @@
-"""What stands at the place of a new artifact, and whether a training may go on from it."""
+"""What already exists where a new artifact goes, and whether training may continue from it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pefttools.training.checkpoints import Checkpoint, any_checkpoint, newest_wh
 from pefttools.training.microbatches import with_microbatches
 from pefttools.training.prepare import Prepared
 
-#: fields of a recipe that may change between two parts of a training: what is done with its result, and what stands
-#: among the facts by content
+#: fields of a recipe that may change when training is resumed: what is done with its result, and what is among the
+#: facts by content
 _FREE = {
     "base", "revision", "data", "output", "storage", "from",
     "training.eval_batch_size", "training.keep_best", "training.report_to", "training.checkpoints",
@@ -26,23 +26,23 @@ _FREE = {
 
 
 def work_folder(output: Path) -> Path:
-    """Where the checkpoints of the training of an artifact stand while it goes on."""
+    """Where the checkpoints of an artifact's training are while it runs."""
     return output.with_name(f"{output.name}.training")
 
 
 def check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to lose hours of work: what stands at `output` is replaced, or gone on from, by request only.
+    """Refuse to lose hours of work: what exists at `output` is replaced, or continued from, only on request.
 
     Args:
-        output: folder of the artifact to be.
-        resume: go on from its checkpoints.
+        output: folder of the future artifact.
+        resume: continue from its checkpoints.
         overwrite: replace what is there.
 
     Raises:
-        ConfigError: an artifact or checkpoints that nobody asked to replace, or nothing to go on from.
+        ConfigError: an artifact or checkpoints that were not to be replaced, or nothing to continue from.
     """
     if resume and overwrite:
-        raise ConfigError("--resume and --overwrite are mutually exclusive", hint="Give one of them.")
+        raise ConfigError("--resume and --overwrite are mutually exclusive", hint="Use only one of them.")
     checkpoint = any_checkpoint(work_folder(output))
     if resume and checkpoint is None:
         raise ConfigError(
@@ -55,18 +55,18 @@ def check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if checkpoint is not None:
         raise ConfigError(
-            f"{checkpoint.parent} holds an interrupted training, up to step {checkpoint.name.rpartition('-')[2]}",
+            f"{checkpoint.parent} contains an interrupted run, up to step {checkpoint.name.rpartition('-')[2]}",
             hint="--resume (resume=True) continues from there; --overwrite (overwrite=True) starts over.",
         )
     if (output / MANIFEST).is_file():
         raise ConfigError(
-            f"{output} holds an artifact{_described(output)}",
+            f"{output} already contains an artifact{_described(output)}",
             hint="--overwrite (overwrite=True) replaces it; --set output=FOLDER keeps both.",
         )
 
 
 def made_from(prepared: Prepared) -> dict[str, Any]:
-    """All that decides how a training goes, by content: where files lie is left out."""
+    """Everything that determines how training goes, by content: the location of files is left out."""
     recipe = prepared.recipe
     facts = {
         "base": prepared.base.identity,
@@ -84,31 +84,31 @@ def made_from(prepared: Prepared) -> dict[str, Any]:
 
 
 def checkpoint_to_resume(prepared: Prepared, work: Path, reporter: Reporter) -> tuple[Prepared, Checkpoint | None]:
-    """The checkpoint that a training goes on from, and the training with its batches in as many parts as before.
+    """The checkpoint that training continues from, and the training with its batches in as many parts as before.
 
     Raises:
         ArtifactError: all are damaged.
-        ConfigError: it belongs to another training; names every difference.
+        ConfigError: it belongs to a different training run; names every difference.
     """
     found = newest_whole(work, reporter)
     if found is None:
         return prepared, None
     if found.made_from is None:
-        reporter.event(f"{found.folder} has no record of its recipe and data: assumed to be of this one")
+        reporter.event(f"{found.folder} has no record of its recipe and data: assumed to be those of this run")
         return prepared, found
     if prepared.recipe.training.gradient_accumulation == "auto":
         prepared = with_microbatches(prepared, int(found.made_from["recipe"]["training.gradient_accumulation"]))
     changes = list(_changes(found.made_from, made_from(prepared)))
     if changes:
         raise ConfigError(
-            f"{found.folder} belongs to another training: {'; '.join(changes)}",
-            hint="Restore it to continue, or start over with --overwrite (overwrite=True).",
+            f"{found.folder} belongs to a different training run: {'; '.join(changes)}",
+            hint="Undo the changes to continue, or start over with --overwrite (overwrite=True).",
         )
     return prepared, found
 
 
 def remove_checkpoints(work: Path) -> None:
-    """Remove the checkpoints of a run; what else stands there, as files of trackers, is left."""
+    """Remove the checkpoints of a run; what else is there, such as files of trackers, is left."""
     for folder in work.glob("checkpoint-*"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -119,9 +119,9 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         if old.get(name) == new.get(name):
             continue
         if name.startswith("recipe."):
-            yield f"{name.removeprefix('recipe.')} was {old.get(name)!r} and is {new.get(name)!r}"
+            yield f"{name.removeprefix('recipe.')} was {old.get(name)!r} and is now {new.get(name)!r}"
         elif name == "processes":
-            yield f"{old.get(name)} processes trained and there are {new.get(name)} now"
+            yield f"it was trained with {old.get(name)} processes, now there are {new.get(name)}"
         elif name.startswith("rows."):
             yield f"the rows of {name.removeprefix('rows.')} have changed"
         else:

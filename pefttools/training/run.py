@@ -22,16 +22,16 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite
 
     Args:
         recipe: what is trained.
-        reporter: told of progress.
-        resume: go on from the newest whole checkpoint of an interrupted run.
-        overwrite: replace the artifact or the checkpoints that stand at the recipe's output.
+        reporter: told about progress.
+        resume: continue from the newest undamaged checkpoint of an interrupted run.
+        overwrite: replace the artifact or the checkpoints at the recipe's output.
 
     Returns:
         What was saved; None on the processes of a distributed run that do not write.
 
     Raises:
-        ConfigError: something stands at the output that nobody asked to replace, nothing is there to resume, or a
-            checkpoint belongs to another training.
+        ConfigError: something exists at the output and was not to be replaced, there is nothing to resume, or a
+            checkpoint belongs to a different training run.
     """
     check_free(recipe.output, resume=resume, overwrite=overwrite)
     prepared = prepare(recipe)

@@ -16,19 +16,20 @@ class LengthWindowSampler(Sampler[int]):
 
     The examples are shuffled, cut into windows of `window` batches, sorted by length inside each window, cut into
     batches, and the batches are shuffled over the whole epoch. Each example comes exactly once, and neither the order
-    of batches nor their company depends on the order in the file. A last batch that is not full comes last.
+    of batches nor which examples share one depends on the order in the file. A last batch that is not full comes last.
 
-    Examples that are kept together are shuffled and sorted by twos, so that few of them stand in a batch alone. Of
-    examples that are kept apart, one that is near in length takes the place of another in the same batch.
+    Examples that are kept together are shuffled and sorted in twos, so that few of them are alone in a batch. If two
+    examples that are kept apart are in the same batch, one of them is exchanged for another that is near in length.
 
     Args:
         lengths: length of each example, in tokens.
         batch_size: examples of one optimizer step, over all processes and all parts that it is computed in: the same
-            examples make a step, however it is shared out.
-        seed: of the shuffling, together with the epoch.
+            examples make a step, however it is distributed.
+        seed: seed of the shuffling, together with the epoch.
         window: batches per window; 1 gives plain shuffling.
-        together: per example, what those have in common that are to meet in a batch; None: nobody.
-        apart: per example, what those have in common that are to stand in different batches of a window; None: nothing.
+        together: per example, a key shared by those that should be in the same batch; None if there are none.
+        apart: per example, a key shared by those that should be in different batches of a window; None if there are
+            none.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class LengthWindowSampler(Sampler[int]):
         yield from last
 
     def _order(self, generator: random.Random) -> tuple[list[int], Callable[[int], Any]]:
-        """All examples, shuffled, those that are kept together by twos; and what a window of them is sorted by."""
+        """All examples, shuffled, those that are kept together in twos; and what a window of them is sorted by."""
         order = list(range(len(self.lengths)))
         generator.shuffle(order)
         if self.together is None:
@@ -88,7 +89,7 @@ class LengthWindowSampler(Sampler[int]):
                 waiting[key] = index
         units += [(index,) for index in waiting.values()]
         generator.shuffle(units)
-        # Those that are left alone stand last in a window, so that no pair is cut in two there.
+        # Those that are left alone come last in a window, so that no pair is split there.
         keys = {
             index: (len(unit) == 1, max(self.lengths[one] for one in unit), number)
             for number, unit in enumerate(units)
@@ -97,7 +98,7 @@ class LengthWindowSampler(Sampler[int]):
         return [index for unit in units for index in unit], keys.__getitem__
 
     def _batches(self, window: list[int]) -> list[list[int]]:
-        """A sorted window, cut; an example goes to the first batch with room and none that it is kept apart from."""
+        """A sorted window, cut; an example goes to the first batch with room and none that it must be apart from."""
         size = self.batch_size
         if self.apart is None:
             return [window[first : first + size] for first in range(0, len(window), size)]
@@ -116,7 +117,7 @@ class LengthWindowSampler(Sampler[int]):
 
 
 def company(task: Task[Any], examples: Sequence[Example]) -> tuple[list[Hashable] | None, list[Hashable] | None]:
-    """Per example, what it is kept together with, and what it is kept apart from; None where there is no such thing."""
+    """Per example, what it is kept together with, and what it is kept apart from; None if there is no such thing."""
     if not task.loss_over_batch:
         return None, None
     together, apart = (
@@ -132,10 +133,10 @@ def largest_batch(examples: Sequence[Example], sizes: Sequence[int], batch_size:
     """The examples of an epoch's forward pass that take the most, padding included.
 
     Args:
-        examples: of training.
+        examples: training examples.
         sizes: see `Task.size`.
         batch_size: examples of one optimizer step.
-        shares: forward passes that a step is computed in: parts times processes.
+        shares: number of forward passes that a step is computed in: parts times processes.
     """
     order = list(LengthWindowSampler(sizes, batch_size, seed=0))
     size = batch_size // shares

@@ -15,13 +15,13 @@ from pefttools.tasks.task import Task
 
 @dataclass(frozen=True)
 class Selection:
-    """A metric, and what is done with it.
+    """A metric, and how it is used.
 
     Attributes:
         metric: name of the metric.
         greater_is_better: which way it is better.
-        patience: evaluations without progress after which training stops; None: never.
-        threshold: progress is more than this.
+        patience: number of evaluations without progress after which training stops; None for never.
+        threshold: minimum change that counts as progress, exclusive.
     """
 
     metric: str
@@ -30,7 +30,7 @@ class Selection:
     threshold: float = 0.0
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        """A number of which more is better; what is not a number is worse than any.
+        """A number for which higher is better; NaN is worse than any.
 
         Raises:
             ConfigError: the evaluation gave no such metric.
@@ -48,7 +48,7 @@ class Selection:
 def choose_selection(config: SelectionConfig, task: Task[Any]) -> Selection:
     """The selection that a recipe asks for, or the task's own.
 
-    What a metric from elsewhere calls its numbers is known when it was tried: see `check_measured`.
+    The names of an external metric's numbers are only known once it has been tried: see `check_measured`.
 
     Raises:
         UnknownNameError: the task measures no such thing.
@@ -72,8 +72,8 @@ def check_measured(selection: Selection, task: Task[Any], metrics: Iterable[Metr
 
     Args:
         selection: what was chosen.
-        task: its own metrics.
-        metrics: the further ones.
+        task: the task, with its own metrics.
+        metrics: the further metrics.
 
     Raises:
         UnknownNameError: none of them gives such a number.

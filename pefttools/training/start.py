@@ -31,7 +31,7 @@ class Parent:
     Attributes:
         folder: its path.
         manifest: its manifest.
-        digest: of the manifest, and so of everything in the artifact.
+        digest: digest of the manifest, and so of everything in the artifact.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Parent:
         """The artifact's labels, which its head was trained for.
 
         Raises:
-            ConfigError: the training rows have others.
+            ConfigError: the training rows have further ones.
         """
         known = self.manifest.task.labels
         if unknown := [label for label in found if label not in known]:
@@ -54,12 +54,12 @@ class Parent:
 
 
 def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodConfig, task: Task[Any]) -> Parent:
-    """Verify an artifact that a training is to start from.
+    """Verify an artifact that training is to start from.
 
     Raises:
         ArtifactError: it is damaged.
-        BaseModelError: it belongs to another base.
-        ConfigError: it is of another method, other options or another task.
+        BaseModelError: it belongs to a different base.
+        ConfigError: it has a different method, different options or a different task.
     """
     with hold_weights(folder) as held:
         manifest = held.manifest
@@ -71,8 +71,8 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
         if mine.get(name) != theirs.get(name):
             raise ConfigError(
                 f"from: {folder} was trained with method.{name}={theirs.get(name)!r}, "
-                f"the recipe says {mine.get(name)!r}",
-                hint="Weights can only be trained on by the method, and with the options, that made them.",
+                f"but the recipe says {mine.get(name)!r}",
+                hint="Training can only continue with the method and options that made the weights.",
             )
     if manifest.task.name != task.name:
         raise ConfigError(f"from: {folder} was trained for the task {manifest.task.name!r}, not {task.name!r}")
@@ -80,7 +80,7 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
 
 
 def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> None:
-    """Put an artifact's weights into a model that is ready to be trained, and see that it answers as the artifact does.
+    """Put an artifact's weights into a model that is ready for training, and check that it answers like the artifact.
 
     Args:
         model: as it was built for training.
@@ -88,14 +88,14 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
         probe: some encoded rows.
 
     Raises:
-        ConfigError: the artifact does not have the weights that are to be trained, or the model answers otherwise.
+        ConfigError: the artifact does not have the weights that are to be trained, or the model answers differently.
     """
     spec = model.spec
     if parent.manifest.task.head != spec.head_kind:
         raise ConfigError(f"from: {parent.folder} has the head {parent.manifest.task.head!r}, not {spec.head_kind!r}")
     with hold_weights(parent.folder) as held:
         if held.digest != parent.digest:
-            raise ConfigError(f"from: {parent.folder} was replaced since the training began")
+            raise ConfigError(f"from: {parent.folder} has been replaced since training began")
         loaded = load_verified(held.folder, held.manifest, spec.base, variant=spec.variant.name, device=model.device)
     loaded.autocast = model.autocast
     weights = dict(loaded.named_parameters())
@@ -103,8 +103,8 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
     shapes = dict(model.named_parameters())
     if unlike := [name for name in names if name not in weights or weights[name].shape != shapes[name].shape]:
         raise ConfigError(
-            f"from: {parent.folder} can't be trained on: the method {spec.method.name!r} stores it in another form "
-            f"than it trains it in ({unlike[0]})"
+            f"from: {parent.folder} can't be trained further: the method {spec.method.name!r} stores it in a different "
+            f"form than it trains it in ({unlike[0]})"
         )
     inputs = [{key: value for key, value in example.items() if key != "labels"} for example in probe]
     expected = loaded.run(inputs).float()
@@ -113,7 +113,7 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
     found = model.run(inputs).float()
     if not torch.allclose(found, expected, rtol=0, atol=_TOLERANCE * max(1.0, float(expected.abs().max()))):
         raise ConfigError(
-            f"from: with the weights of {parent.folder} the model gives other answers than the artifact: logits "
+            f"from: with the weights of {parent.folder} the model gives different answers than the artifact: logits "
             f"differ by up to {float((found - expected).abs().max()):.3g}",
             hint=f"The method {spec.method.name!r} keeps more in an artifact than the weights that it trains.",
         )

@@ -1,4 +1,4 @@
-"""One optimizer step as training takes it, outside of a trainer: to measure it, or to see whether it fits."""
+"""One optimizer step as in training, outside of a trainer: to measure it, or to see whether it fits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def optimizer_step(
     Args:
         model: in training mode.
         examples: of one forward pass.
-        parts: forward passes per step; no more than two are run, since the others need what the second needs. One is,
-            where the task's loss is one of the whole batch.
-        optimizer: of the trained parameters.
+        parts: forward passes per step; no more than two are run, since the others need what the second needs. Only
+            one is run if the task's loss is over the whole batch.
+        optimizer: optimizer of the trained parameters.
     """
     for _ in range(
         1 if model.spec.task.loss_over_batch else min(parts, 2)
-    ):  # from the second pass on gradients stand beside the activations
+    ):  # from the second pass on there are gradients in addition to the activations
         collated = model.spec.task.training_batch(model, examples)
         batch = all_moved(collated, model.device)
         labels = batch.pop("labels")

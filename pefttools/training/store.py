@@ -1,4 +1,4 @@
-"""Saving what was trained, as small as changes no prediction, and measuring what was saved."""
+"""Saving what was trained, as small as possible without changing a prediction, and measuring what was saved."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stored:
 def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) -> Stored:
     """Save the artifact, load it again on a fresh base, and measure that: what is reported is what was saved.
 
-    float16 is kept where the loaded model gives the same predictions on the validation rows. The trained model in
+    float16 is kept if the loaded model gives the same predictions on the validation rows. The trained model in
     `fitted` is released before the other is loaded, so that memory need not hold two.
     """
     draft = draft_manifest(fitted.model, training=_training(prepared, fitted), columns=prepared.splits.train.columns)
@@ -57,7 +57,7 @@ def store(prepared: Prepared, fitted: Fitted, reporter: Reporter, output: Path) 
 
 @dataclass(frozen=True)
 class _Reloaded:
-    """A stored model as it was loaded again, and how many of its predictions are others than the trained model's."""
+    """A stored model as it was loaded again, and how many of its predictions differ from the trained model's."""
 
     storage: str
     model: TunedModel
@@ -91,7 +91,7 @@ def _training(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
 def _in_float16(
     prepared: Prepared, fitted: Fitted, draft: Manifest, folder: Path, reporter: Reporter
 ) -> _Reloaded | None:
-    """The model in half of the bytes, where the recipe says so or no prediction changes; None: it stays float32."""
+    """The model in half the bytes, if the recipe says so or no prediction changes; None if it stays float32."""
     wanted = prepared.recipe.storage
     if wanted == "float32":
         return None
@@ -105,7 +105,7 @@ def _in_float16(
         if found.changed == 0:
             return found
         if wanted == "float16":
-            reporter.event(f"{said}: stored so anyway, as the recipe says")
+            reporter.event(f"{said}: stored as float16 anyway, as the recipe says")
             return found
         reporter.event(f"{said}: stored as float32")
         shutil.copytree(originals, folder, dirs_exist_ok=True)
@@ -128,7 +128,7 @@ def _reloaded(
 
 
 def write_classes(folder: Path, split: str, report: ClassReport | None) -> None:
-    """Add a split's scores per class and confusion matrix to an artifact, where there are classes."""
+    """Add a split's scores per class and confusion matrix to an artifact, if there are classes."""
     if report is None:
         return
     path = folder / CLASSES

@@ -57,10 +57,10 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
 
     Args:
         model: what is trained.
-        arguments: of transformers.
+        arguments: transformers' arguments.
         prepared: the recipe and its rows.
         rates: learning rates.
-        advance: told of every step.
+        advance: called after every step.
 
     Attributes:
         best_step: step of the best evaluation so far, 0 before the first.
@@ -116,7 +116,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         return patience is not None and self.evaluations_without_progress >= patience
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimizer, with a learning rate of its own for the task head."""
+        """The optimizer, with a separate learning rate for the task head."""
         if self.optimizer is None:
             settings = self.config
             groups = parameter_groups(self.tuned, self.rates, settings.weight_decay, settings.layer_decay)
@@ -127,14 +127,14 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = self.tuned.spec.task.sizes(self.train_dataset.examples)
-        # A step's examples are fixed first, then shared out among processes and parts.
+        # A step's examples are fixed first, then distributed over processes and parts.
         together, apart = company(self.tuned.spec.task, self.train_dataset.examples)
         return LengthWindowSampler(
             lengths, self.config.batch_size, self.args.data_seed or 0, together=together, apart=apart
         )
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The loss, computed inside of the model's forward, where the processes that share the work see it."""
+        """The loss, computed inside the model's forward, so that the processes that share the work see it."""
         return super().compute_loss(model, {**inputs, "targets": inputs["labels"]}, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -171,7 +171,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         score = self.selection.score({name.removeprefix("eval_"): value for name, value in metrics.items()})
         progress = score > self.best_score + (self.selection.threshold if self.best_state else 0.0)
         self.evaluations_without_progress = 0 if progress else self.evaluations_without_progress + 1
-        # Of equal scores the later one has seen more.
+        # Among equal scores the later one has seen more.
         if score >= self.best_score:
             self.best_score, self.best_step = score, self.state.global_step
             self.best_state = {name: p.cpu().clone() for name, p in self.tuned.trainable_state().items()}
@@ -244,7 +244,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Advance(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress bar, and the method, of every step; ends a training that has made no progress."""
+    """Tells the progress bar, and the method, about every step; ends training that has made no progress."""
 
     def __init__(self, advance: Advance, trainer: TuningTrainer) -> None:
         self.advance = advance
@@ -263,7 +263,7 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
         if self.trainer.averaged is not None:
             self.trainer.averaged.update(state.global_step)
         self.advance(state.global_step, state.max_steps, self.note)
-        # Also where it was so when the checkpoint was written that this training goes on from.
+        # Also if this was so when the checkpoint was written that training continues from.
         if self.trainer.stopped_early:
             control.should_training_stop = True
 

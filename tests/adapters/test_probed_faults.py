@@ -148,7 +148,7 @@ def test_a_norm_in_float32_on_a_base_in_bfloat16_does_not_stop_packing(tiny_llam
 
 
 def test_frod_is_refused_where_its_basis_would_be_another_one_elsewhere(tiny_llama: str) -> None:
-    with pytest.raises(ConfigError, match="'frod' can't be used on the base variant 'bfloat16'"):
+    with pytest.raises(ConfigError, match="'frod' can't be used with the variant 'bfloat16'"):
         pefttools.wrap(tiny_llama, "frod", task="causal-lm", variant="bfloat16")
 
 
@@ -189,7 +189,7 @@ def test_layers_that_a_mixer_only_reads_are_not_packed(variant: str, tmp_path: P
 
 @pytest.mark.parametrize("variant", ["hqq", "torchao-int8"])
 def test_a_model_whose_embeddings_are_not_found_is_refused_before_loading(variant: str, tiny_clip: str) -> None:
-    with pytest.raises(ConfigError, match=rf"'{variant}' can't be used on a CLIPModel: transformers does not find"):
+    with pytest.raises(ConfigError, match=rf"'{variant}' can't be used with a CLIPModel: transformers does not find"):
         pefttools.wrap(tiny_clip, "lora", task={"name": "image-text-retrieval"}, variant=variant)
 
 

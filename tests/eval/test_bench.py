@@ -238,7 +238,7 @@ def test_search_gives_everyone_the_same_trials(tmp_path: Path, tiny_bert: str, i
 
 def test_nothing_runs_where_one_run_could_not(tmp_path: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     spec = _spec(tiny_bert, intents, tmp_path / "out", methods=["lora", {"name": "full", "variants": ["nf4"]}])
-    with pytest.raises(ConfigError, match="'full' can't be used on the base variant 'nf4'"):
+    with pytest.raises(ConfigError, match="'full' can't be used with the variant 'nf4'"):
         bench(spec)
     assert not (tmp_path / "out" / "runs").exists() or not list((tmp_path / "out" / "runs").glob("*/record.json"))
 

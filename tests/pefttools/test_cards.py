@@ -83,7 +83,7 @@ def test_of_two_cards_one_is_used(tiny_llama: str, tmp_path: Path, monkeypatch: 
 def test_that_a_card_is_unused_is_said(cards: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda", 0)
     told = unused_cards(cuda)
-    assert told is not None and "2 cards visible, one used" in told and "torchrun --nproc_per_node 2" in told
+    assert told is not None and "2 GPUs visible, one used" in told and "torchrun --nproc_per_node 2" in told
     assert unused_cards(torch.device("cpu")) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert unused_cards(cuda) is None
@@ -285,7 +285,7 @@ def test_cards_before_bfloat16_compute_in_float16(old_card: Callable[[int, int],
 def test_bfloat16_on_a_card_without_is_warned_of(
     precision: str, variant: str, old_card: Callable[[int, int], torch.device]
 ) -> None:
-    with pytest.warns(UserWarning, match=r"Old Card has no bfloat16 of its own"):
+    with pytest.warns(UserWarning, match=r"Old Card has no native bfloat16"):
         check_precision(precision, variant, old_card(7, 0))
 
 
@@ -298,12 +298,12 @@ def test_whoever_trains_in_a_loop_of_their_own_is_told_of_float16(
 
 
 def test_float16_without_a_card_is_refused(tiny_llama: str) -> None:
-    with pytest.raises(ConfigError, match="float16 needs a CUDA card"):
+    with pytest.raises(ConfigError, match="float16 needs a CUDA GPU"):
         pefttools.wrap(tiny_llama, "lora", task="causal-lm", precision="float16")
 
 
 def test_int8_on_a_card_without_its_products_is_refused(old_card: Callable[[int, int], torch.device]) -> None:
-    with pytest.raises(ConfigError, match=r"int8' needs a card of compute capability 7\.5, and Old Card has 7\.0"):
+    with pytest.raises(ConfigError, match=r"int8' needs a GPU of compute capability 7\.5, and Old Card has 7\.0"):
         variants.get("int8")(old_card(7, 0)).check()
     variants.get("int8")(old_card(7, 5)).check()
     variants.get("nf4")(old_card(7, 0)).check()

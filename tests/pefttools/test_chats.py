@@ -174,7 +174,7 @@ def test_a_chat_that_waits_for_its_answer_is_read_whole(tiny_llama: str) -> None
     [
         ([FIRST], "must end with an answer"),
         ([FIRST, {"role": "assistant", "content": " "}], "message 2 \\(assistant\\) is empty"),
-        ([FIRST, {"role": "assistant", "content": 7}], "the content of message 2 is not a text"),
+        ([FIRST, {"role": "assistant", "content": 7}], "the content of message 2 is not text"),
         ([{"content": "x"}, HELLO], "message 1 must be an object with role and content"),
         ("good day", "a list of messages"),
     ],

@@ -66,7 +66,7 @@ def test_weights_that_do_not_fit_the_labels_are_refused(weights: dict[str, float
 def test_a_loop_of_ones_own_does_not_lose_them_silently(tiny_bert: str) -> None:
     task = {"name": "sequence-classification", "head": "mean", "class_weights": "balanced"}
     model = pefttools.wrap(tiny_bert, "lora", task=task, labels=["a", "b"])
-    with pytest.raises(ConfigError, match="weigh the loss of the logits yourself"):
+    with pytest.raises(ConfigError, match="weight the loss of the logits yourself"):
         model(input_ids=torch.tensor([[5]]), attention_mask=torch.tensor([[1]]), targets=torch.tensor([0]))
 
 

@@ -102,7 +102,7 @@ def test_a_method_and_a_variant_that_do_not_go_together(
     done = _run("train", recipe, "--set", "method=full", "--set", "variant=nf4", "--set", "base=./no/such")
     assert done.returncode == 2
     # said before anything is looked for
-    assert "'full' can't be used on the base variant 'nf4'" in done.stderr
+    assert "'full' can't be used with the variant 'nf4'" in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

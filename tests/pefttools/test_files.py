@@ -48,13 +48,13 @@ def test_packed_files(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.csv.zip", "w") as archive:
         archive.writestr("one.csv", "")
         archive.writestr("two.csv", "")
-    with pytest.raises(DataError, match="holds 2 files: one is needed"):
+    with pytest.raises(DataError, match="contains 2 files, not one"):
         _rows(tmp_path / "b.csv.zip")
     (tmp_path / "c.csv.gz").write_bytes(gzip.compress(_csv(ROWS).encode())[:-12])
     with pytest.raises(DataError, match=r"c\.csv\.gz can't be read"):
         _rows(tmp_path / "c.csv.gz")
     (tmp_path / "d.csv.bz2").write_bytes(bz2.compress(b"x"))
-    with pytest.raises(DataError, match=r"files of the kind '\.bz2' can't be read"):
+    with pytest.raises(DataError, match=r"files of type '\.bz2' can't be read"):
         _rows(tmp_path / "d.csv.bz2")
 
 
@@ -108,7 +108,7 @@ def test_several_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="matches no file"):
         _rows(tmp_path / "rows-*.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no file that can be read"):
+    with pytest.raises(DataError, match="contains no file that can be read"):
         _rows(tmp_path / "empty")
 
 
@@ -193,7 +193,7 @@ def test_swallowed_rows_are_counted_in_each_file(tmp_path: Path) -> None:
     assert [f"{tmp_path / 'a.csv'}, row {row} " in note for row, note in zip((2, 3, 4), notes, strict=False)] == [
         True
     ] * 3
-    assert notes[3] == f"{tmp_path / 'a.csv'}: 2 further rows hold such cells"
+    assert notes[3] == f"{tmp_path / 'a.csv'}: 2 further rows have such cells"
     assert notes[4].startswith(f"{tmp_path / 'b.csv'}, row 2 ") and len(notes) == 5
 
 
@@ -291,6 +291,6 @@ def test_what_a_stray_quote_swallows_is_noted_every_time(tmp_path: Path, cache: 
             table = read_table(str(path), ROLES, {})
             assert len(table) == 14 - swallowed
             (note,) = table.notes
-            assert note.startswith(f"{path}, row 6 (lines 7 to {7 + swallowed}): a cell holds line ends"), swallowed
+            assert note.startswith(f"{path}, row 6 (lines 7 to {7 + swallowed}): a cell contains line ends"), swallowed
     path.write_text('text,label\na,x\nb,x\n"dear all,\nthank you, and\nsee you",x\nc,y\n')
     assert read_table(str(path), ROLES, {}).notes == ()

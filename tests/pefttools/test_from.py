@@ -136,5 +136,5 @@ def test_a_method_that_is_stored_in_another_form_is_refused(
 ) -> None:
     pissa = {"name": "lora", "r": 4, "pissa": True}
     pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a", pissa))
-    with pytest.raises(ConfigError, match="stores it in another form than it trains it in"):
+    with pytest.raises(ConfigError, match="stores it in a different form than it trains it in"):
         pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", pissa, **{"from": str(tmp_path / "a")}))

@@ -50,7 +50,7 @@ def test_a_number_is_the_same_label_however_it_is_written(number: int) -> None:
         (["a", None, "b"], "row 2, column 'intent': the label is empty"),
         (["a", float("nan"), "b"], "row 2, column 'intent': the label is empty"),
         (["a", ["b"], "b"], r"row 2, column 'intent': \['b'\] is not one label"),
-        ([1, 0, True], "row 3, column 'intent': True stands beside 1"),
+        ([1, 0, True], "row 3, column 'intent': True is mixed with 1"),
         (["a", "a ", "a\u00a0"], "has 1 label; two are needed"),
     ],
 )
@@ -95,12 +95,12 @@ def test_notes_and_rows_that_are_left_out(tiny_bert: str, tmp_path: Path) -> Non
     for part in (
         "test: 1 rows with unknown labels are left out",
         "train: 'often' has 55 rows, 'seldom' 2: see task.class_weights=balanced",
-        "white space around the labels of 2 rows is left out",
+        "white space around the labels of 2 rows is ignored",
         "test: 1 of 2 labels do not occur: seldom",
-        "test: 1 of 1 rows have an input that stands in",
+        "test: 1 of 1 rows have an input that is also in",
     ):
         assert part in notes, part
-    assert ("with another label" in notes) or ("input that stands in train too" in notes)
+    assert ("with a different label" in notes) or ("input that is also in train" in notes)
 
 
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=8), st.floats(0.05, 0.5), st.integers(0, 5))
@@ -229,7 +229,7 @@ def test_groups_in_two_given_files_are_said(tmp_path: Path) -> None:
         train=str(tmp_path / "train.csv"), validation=str(tmp_path / "validation.csv"), group="customer"
     )
     notes = load_splits(config, TASK.columns(), TASK.strata).notes
-    assert "validation: 1 of 2 groups (data.group) stand in train too" in notes
+    assert "validation: 1 of 2 groups (data.group) are also in train" in notes
 
 
 def test_a_limit_below_the_number_of_labels_leaves_out_what_can_not_be_learned(tmp_path: Path) -> None:
@@ -238,4 +238,4 @@ def test_a_limit_below_the_number_of_labels_leaves_out_what_can_not_be_learned(t
     splits = load_splits(DataConfig(train=str(file), validation=0.2, limit={"train": 20}), TASK.columns(), TASK.strata)
     known = set(splits.train.column("label"))
     assert len(splits.train) == 20 and set(splits.validation.column("label")) <= known
-    assert any("rows of labels that data.limit leaves out of training" in note for note in splits.notes)
+    assert any("rows whose labels data.limit leaves out of training" in note for note in splits.notes)

@@ -83,9 +83,9 @@ def test_generated_tokens_are_counted_and_a_default_gives_way(tiny_gpt2: str, tm
     file = tmp_path / "train.jsonl"
     file.write_text("".join(f'{{"prompt": "a{n}", "completion": "b"}}\n' for n in range(20)))
     recipe = {"base": tiny_gpt2, "method": "lora", "data": {"train": str(file)}, "output": str(tmp_path / "a")}
-    with pytest.raises(ConfigError, match=r"task.max_length=128 and 32 generated ones are more than the 128 positions"):
+    with pytest.raises(ConfigError, match=r"max_length=128 and 32 generated tokens are more than the 128 positions"):
         prepare(Recipe(**recipe, task={"name": "causal-lm", "max_length": 128}))
     prepared = prepare(Recipe(**recipe, task="causal-lm"))
     assert prepared.task.options.max_length == 96
-    assert "task.max_length is 96" in prepared.notes[0]
+    assert "task.max_length is lowered to 96" in prepared.notes[0]
     assert prepare(Recipe(**recipe, task={"name": "causal-lm", "generate": False})).task.options.max_length == 128

@@ -148,7 +148,7 @@ def test_each_model_that_is_built_for_a_task_is_made_ready(tiny_llama: str) -> N
 def test_a_window_that_only_the_mask_knows_is_not_lost(config: PreTrainedConfig) -> None:
     inner = AutoModelForCausalLM.from_config(config)
     why = enable(inner)
-    assert why is not None and ("other results" in why or "chunks" in why)
+    assert why is not None and ("different results" in why or "chunks" in why)
     assert inner.config._attn_implementation == "sdpa"
 
 
@@ -197,4 +197,4 @@ def test_that_rows_are_padded_is_said(tiny_gpt2: str, tmp_path: Path) -> None:
              "training": {"max_steps": 1, "batch_size": 2, "checkpoints": False}, "output": str(tmp_path / "out")},
             reporter=heard,
         )  # fmt: skip
-    assert any("task.packing is off: the model gives other results" in text for text in heard.events)
+    assert any("task.packing is off: the model gives different results" in text for text in heard.events)

@@ -53,7 +53,7 @@ def _artifact(base: str, folder: Path, columns: dict[str, str]) -> Path:
 
 def test_a_bad_row_is_skipped_and_the_others_are_as_they_would_be_alone(artifact: Path) -> None:
     rows: list[Any] = ["where is my card", "", "what is the rate", {"text": None}, {"txt": "misspelt"}, "x " * 99]
-    with pytest.raises(DataError, match=r"the inputs, row 2, column 'text': a text is needed, not ''"):
+    with pytest.raises(DataError, match=r"the inputs, row 2, column 'text': expected text, got ''"):
         pefttools.predict(artifact, rows)
     events = Events()
     found = pefttools.predict(artifact, rows, on_error="skip", reporter=events)
@@ -72,7 +72,7 @@ def test_a_bad_row_is_skipped_and_the_others_are_as_they_would_be_alone(artifact
         "the inputs: 1 of 3 rows (33.3%) are longer than task.max_length=16 tokens and were cut; the longest has 101",
     ]
     assert pefttools.predict(artifact, ["", " "], on_error="skip") == [
-        {"error": f"the inputs, row {row}, column 'text': a text is needed, not {text!r}\nFill it or drop the row."}
+        {"error": f"the inputs, row {row}, column 'text': expected text, got {text!r}\nFill it or drop the row."}
         for row, text in ((1, ""), (2, " "))
     ]
     assert pefttools.predict(artifact, []) == []
@@ -95,7 +95,7 @@ def test_parts_that_the_model_was_not_trained_on(artifact: Path, pairs: Path, tm
         pefttools.predict(pairs, ["one text"])
     with pytest.raises(DataError, match="the input also has 'pair', but the model was trained without it"):
         pefttools.predict(artifact, [{"text": "one", "pair": "two"}])
-    with pytest.raises(DataError, match=r"row 2, column 'pair': a text is needed"):
+    with pytest.raises(DataError, match=r"row 2, column 'pair': expected text"):
         pefttools.predict(pairs, [{"text": "one", "pair": "two"}, {"text": "three"}])
     assert len(pefttools.predict(pairs, [{"text": "one", "pair": "two"}])) == 1
     file = tmp_path / "single.csv"
@@ -161,12 +161,12 @@ def test_the_command(artifact: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
 def test_half_a_character_is_refused_with_its_row(kind: str, artifact: Path, tmp_path: Path) -> None:
     half = "b \ud800"
-    with pytest.raises(DataError, match="the inputs, row 2, column 'text': it holds half of a character"):
+    with pytest.raises(DataError, match="the inputs, row 2, column 'text': it contains half of a character"):
         pefttools.predict(artifact, ["a", half])
     rows = [{"id": 1, "sentence": "a \U0001f600", "label": "no"}, {"id": "\udfff", "sentence": half, "label": "yes"}]
     file = tmp_path / f"rows.{kind}"
     file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=f"rows.{kind}, row 2, column 'sentence': it holds half of a character"):
+    with pytest.raises(DataError, match=f"rows.{kind}, row 2, column 'sentence': it contains half of a character"):
         pefttools.evaluate(artifact, str(file))
     output = tmp_path / "out.jsonl"
     command = ["predict", str(artifact), "--data", str(file), "--id", "id", "--on-error", "skip"]
@@ -175,14 +175,14 @@ def test_half_a_character_is_refused_with_its_row(kind: str, artifact: Path, tmp
     assert good["prediction"] in LABELS and bad["id"] == "\udfff" and "half of a character" in bad["error"]
     rows[1] |= {"sentence": "b", "label": half}
     file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match=f"rows.{kind}, row 2, column 'label': it holds half of a character"):
+    with pytest.raises(DataError, match=f"rows.{kind}, row 2, column 'label': it contains half of a character"):
         pefttools.evaluate(artifact, str(file))
 
 
 def test_half_a_character_in_a_chat(tiny_llama: str) -> None:
     model = pefttools.wrap(tiny_llama, "lora", task={"name": "causal-lm", "max_new_tokens": 2})
     for row in ("a \ud800", {"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]}):
-        with pytest.raises(DataError, match=r"the inputs, row 1, column '(prompt|messages)': it holds half"):
+        with pytest.raises(DataError, match=r"the inputs, row 1, column '(prompt|messages)': it contains half"):
             pefttools.predict(model, [row])
 
 

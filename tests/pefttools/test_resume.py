@@ -109,7 +109,7 @@ def test_a_checkpoint_that_was_not_finished_does_not_count(cut: Path) -> None:
 def test_an_interrupted_training_is_not_removed_unasked(cut: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     recipe = _recipe(tiny_bert, intents, cut, evaluations=4)
     work = cut.with_name("a.training")
-    with pytest.raises(ConfigError, match="holds an interrupted training, up to step 10") as caught:
+    with pytest.raises(ConfigError, match="contains an interrupted run, up to step 10") as caught:
         pefttools.train(recipe)
     assert caught.value.hint is not None and "--resume" in caught.value.hint and "--overwrite" in caught.value.hint
     assert caught.value.exit_code == 2
@@ -127,7 +127,7 @@ def test_an_artifact_is_not_replaced_unasked(tmp_path: Path, tiny_bert: str, int
     recipe = _recipe(tiny_bert, intents, tmp_path / "a", max_steps=2)
     pefttools.train(recipe)
     before = read_manifest(tmp_path / "a")
-    with pytest.raises(ConfigError, match="holds an artifact \\(lora for sequence-classification, 20") as caught:
+    with pytest.raises(ConfigError, match="contains an artifact \\(lora for sequence-classification, 20") as caught:
         pefttools.train({**recipe, "seed": 1})
     assert caught.value.hint is not None and "--overwrite" in caught.value.hint
     assert read_manifest(tmp_path / "a") == before
@@ -156,11 +156,11 @@ def test_files_of_trackers_are_kept_and_no_interrupted_run_is_seen_in_them(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"method": {"name": "lora", "r": 4, "alpha": 99.0}}, "method.alpha was .* and is 99.0"),
-        ({"method": {"name": "ia3"}}, "method.name was 'lora' and is 'ia3'"),
-        ({"seed": 3}, "seed was 0 and is 3"),
-        ({"training": {"epochs": 3}}, "training.epochs was 2.0 and is 3.0"),
-        ({"task": {"name": "sequence-classification", "head": "cls"}}, "task.head was 'mean' and is 'cls'"),
+        ({"method": {"name": "lora", "r": 4, "alpha": 99.0}}, "method.alpha was .* and is now 99.0"),
+        ({"method": {"name": "ia3"}}, "method.name was 'lora' and is now 'ia3'"),
+        ({"seed": 3}, "seed was 0 and is now 3"),
+        ({"training": {"epochs": 3}}, "training.epochs was 2.0 and is now 3.0"),
+        ({"task": {"name": "sequence-classification", "head": "cls"}}, "task.head was 'mean' and is now 'cls'"),
         ({"data": {"limit": {"train": 100}}}, "the rows of train have changed"),
     ],
 )
@@ -187,7 +187,7 @@ def test_another_number_of_processes_is_refused(
     cut: Path, tiny_bert: str, intents: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="1 processes trained and there are 2 now"):
+    with pytest.raises(ConfigError, match="it was trained with 1 processes, now there are 2"):
         pefttools.train(_recipe(tiny_bert, intents, cut, evaluations=4), resume=True)
 
 
@@ -232,7 +232,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_whole_one_beside_it(cut: Path, f
 def test_no_whole_checkpoint_is_an_error(cut: Path, tiny_bert: str, intents: dict[str, str]) -> None:
     for path in cut.with_name("a.training").glob("checkpoint-*/optimizer.pt"):
         path.write_bytes(b"")
-    with pytest.raises(ArtifactError, match=r"no checkpoint is whole: .*checkpoint-10.*checkpoint-5"):
+    with pytest.raises(ArtifactError, match=r"all checkpoints are damaged: .*checkpoint-10.*checkpoint-5"):
         pefttools.train(_recipe(tiny_bert, intents, cut, evaluations=4), resume=True)
 
 

@@ -114,7 +114,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, RATE)
         (_bytes(NOISE)[:9_000], "the sound is cut short: 8,956 of 32,000 bytes are there"),
         (_bytes(NOISE, kind="FLAC")[:9_000], "the sound can't be decoded"),
         (_bytes(np.full(9, np.nan), subtype="FLOAT"), "samples that are not numbers"),
-        (_bytes(TONE[:1], rate=192_000), "has 1 samples at 192000 Hz, and none at 16000 Hz"),
+        (_bytes(TONE[:1], rate=192_000), "has 1 samples at 192000 Hz, but none at 16000 Hz"),
     ],
     # Not by the cells: what is written into a file depends on the time.
     ids=[

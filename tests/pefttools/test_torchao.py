@@ -93,7 +93,7 @@ def test_a_layer_that_no_group_divides_stays_whole() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_it_can_not_pack_is_refused_before_loading(variant: str, tiny_gpt2: str) -> None:
-    with pytest.raises(ConfigError, match=f"the base variant '{variant}' finds no linear layer in a GPT2"):
+    with pytest.raises(ConfigError, match=f"the variant '{variant}' finds no linear layer in a GPT2"):
         pefttools.wrap(tiny_gpt2, "bottleneck", task={"name": "causal-lm"}, variant=variant)
 
 

@@ -1,4 +1,4 @@
-"""Readers of files: each gives rows as dicts, one after the other, and names file, row and line of what is wrong."""
+"""Readers of files: each gives rows as dicts, one after the other, and errors name file, row and line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pefttools.data.readers.json_rows import read_json, read_jsonl
 from pefttools.data.readers.opening import COMPRESSED, kind_of
 from pefttools.errors import DataError
 
-#: called with the file, its name for messages, the delimiter that a recipe gives, and a list for what is odd
+#: called with the file, its name for messages, the delimiter that a recipe gives, and a list for notes
 Reader = Callable[[Path, str, str | None, list[str] | None], Iterator[dict[str, Any]]]
 
 READERS: dict[str, Reader] = {
@@ -35,23 +35,23 @@ READERS: dict[str, Reader] = {
 def read_file(
     path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a file, by its ending; what is odd about it is added to `notes`.
+    """Rows of a file, by its ending; anything unusual about it is added to `notes`.
 
     Raises:
-        DataError: it can't be read; names row, line and column where there are some.
+        DataError: it can't be read; names row, line and column if there are any.
     """
     reader = READERS.get(kind_of(path))
     if reader is None:
         known = f"{', '.join(sorted(READERS))}; each also with {', '.join(COMPRESSED)}"
-        raise DataError(f"{source}: files of the kind {path.suffix!r} can't be read", hint=f"Known: {known}.")
+        raise DataError(f"{source}: files of type {path.suffix!r} can't be read", hint=f"Known: {known}.")
     return reader(path, source, delimiter, notes)
 
 
 def files_of(source: str) -> list[Path] | None:
-    """The files that a source means: one, all of a folder, or those that a pattern matches; None: it is not a path.
+    """The files that a source means: one, all of a folder, or those that match a pattern; None if it is not a path.
 
     Raises:
-        DataError: it looks like a path, and nothing is there.
+        DataError: it looks like a path, but nothing is there.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -59,7 +59,7 @@ def files_of(source: str) -> list[Path] | None:
     if path.is_dir():
         found = sorted(one for one in path.iterdir() if one.is_file() and kind_of(one) in READERS)
         if not found:
-            raise DataError(f"the folder {source!r} holds no file that can be read", hint=f"Known: {_known()}.")
+            raise DataError(f"the folder {source!r} contains no file that can be read", hint=f"Known: {_known()}.")
         return found
     if any(sign in source for sign in "*?["):
         found = sorted(one for one in Path(path.anchor or ".").glob(_relative(path)) if one.is_file())

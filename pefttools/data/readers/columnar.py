@@ -14,7 +14,7 @@ from pefttools.errors import DataError
 def read_parquet(
     path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a parquet file, some at a time."""
+    """Rows of a parquet file, a batch at a time."""
     import pyarrow
     import pyarrow.parquet
 
@@ -68,7 +68,7 @@ def read_xlsx(
 
 
 def _rows(batch: Any, schema: Any) -> list[dict[str, Any]]:
-    """Rows of a batch; where `datasets` wrote the file, with the names of its class numbers."""
+    """Rows of a batch; if `datasets` wrote the file, with names in place of its class numbers."""
     rows: list[dict[str, Any]] = batch.to_pylist()
     if b"huggingface" not in (schema.metadata or {}):
         return rows

@@ -22,7 +22,7 @@ def read_conll(
 ) -> Iterator[dict[str, Any]]:
     """A row per sentence: ``words`` are the first column, ``tags`` the last, ``column_2`` and so on those between.
 
-    Columns are divided by tabs where a line has one, else by spaces. Lines that begin with ``# `` before a sentence's
+    Columns are separated by tabs if a line has one, else by spaces. Lines that begin with ``# `` before a sentence's
     first word are comments.
     """
     number = 0
@@ -35,7 +35,7 @@ def read_conll(
                 continue
             where = f"{source}, sentence {number + 1} (line {line_number})"
             if len(cells) < 2:
-                raise DataError(f"{where}: a word and its tag are needed, not {line[:40]!r}")
+                raise DataError(f"{where}: expected a word and its tag, got {line[:40]!r}")
             if sentence and len(cells) != len(sentence[0]):
                 raise DataError(f"{where}: {len(cells)} columns, but {len(sentence[0])} in the sentence's first line")
             sentence.append(cells)

@@ -11,30 +11,30 @@ from typing import Any
 from pefttools.data.readers.opening import lines
 from pefttools.errors import DataError
 
-#: in this order, where the header holds no comma
+#: in this order, if the header has no comma
 _OTHERS = (";", "\t", "|")
-#: characters of a cell; what a C long holds everywhere
+#: maximum number of characters of a cell; fits a C long on every platform
 _LONGEST = 2**31 - 1
-#: notes of one file, and values of its last column that are remembered
+#: maximum number of notes per file, and of values of its last column that are remembered
 _NOTES, _KNOWN = 3, 10_000
 
 
 def read_csv(
     path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a file whose cells are parted by commas, or by what its header or first line says."""
+    """Rows of a file whose cells are separated by commas, or by what its header or first line says."""
     return _rows(lines(path, source), source, delimiter, notes)
 
 
 def read_tsv(
     path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a file whose cells are parted by tabs."""
+    """Rows of a file whose cells are separated by tabs."""
     return _rows(lines(path, source), source, delimiter or "\t", notes)
 
 
 def check_names(names: Iterable[Any], source: str) -> None:
-    """Refuse two columns of one name, of which one would be lost.
+    """Refuse two columns with the same name, one of which would be lost.
 
     Raises:
         DataError: names it.
@@ -42,7 +42,7 @@ def check_names(names: Iterable[Any], source: str) -> None:
     seen: set[Any] = set()
     for name in names:
         if name in seen:
-            raise DataError(f"{source} has two columns {name!r}", hint="Rename one of them.")
+            raise DataError(f"{source} has two columns named {name!r}", hint="Rename one of them.")
         seen.add(name)
 
 
@@ -58,7 +58,7 @@ def _rows(
         second = next(stream, "")
         delimiter = _delimiter(head, second)
         stream = itertools.chain([second] if second else [], stream)
-    # The limit stands for the whole process. It is raised and left so: files that are read side by side would put back
+    # The limit is that of the whole process. It is raised and left so: files that are read concurrently would reset
     # each other's.
     csv.field_size_limit(_LONGEST)
     reader = csv.reader(itertools.chain([head], stream), delimiter=delimiter, strict=True)
@@ -86,26 +86,26 @@ def _rows(
                 odd += 1
                 if odd <= _NOTES:
                     notes.append(
-                        f"{source}, row {number} (lines {first} to {skipped + reader.line_num}): a cell holds line "
+                        f"{source}, row {number} (lines {first} to {skipped + reader.line_num}): a cell contains line "
                         "ends that look like rows of their own. Is a quote missing or too many?"
                     )
             if len(last) < _KNOWN:
                 last.add(cells[-1])
             yield dict(zip(header, cells, strict=True))
         if notes is not None and odd > _NOTES:
-            notes.append(f"{source}: {odd - _NOTES:,} further rows hold such cells")
+            notes.append(f"{source}: {odd - _NOTES:,} further rows have such cells")
     except csv.Error as error:
         where = f"line {skipped + reader.line_num}"
         if "unexpected end of data" in str(error):
             raise DataError(
                 f"{source}: the quote that opens in the row after line {skipped + begins} never closes",
-                hint='Close it, or write a quote inside of a cell twice ("").',
+                hint='Close it, or write a quote inside a cell twice ("").',
             ) from error
         raise DataError(f"{source}, {where}: {error}") from error
 
 
 def _first_line(stream: Iterator[str]) -> tuple[str, int]:
-    """The first line that is not blank, and how many came before it."""
+    """The first line that is not blank, and how many lines came before it."""
     for number, line in enumerate(stream):
         if line.strip():
             return line, number
@@ -113,7 +113,7 @@ def _first_line(stream: Iterator[str]) -> tuple[str, int]:
 
 
 def _delimiter(head: str, second: str) -> str:
-    """A comma, unless the header holds none, and holds another sign as often as the line after it does."""
+    """A comma, unless the header has none, and has another delimiter as often as the line after it."""
     named, cells = _outside_of_quotes(head), _outside_of_quotes(second)
     if "," in named:
         return ","
@@ -122,24 +122,24 @@ def _delimiter(head: str, second: str) -> str:
 
 
 def _outside_of_quotes(line: str) -> str:
-    """What of a line stands outside of quotes; nothing where a quote is still open at its end."""
+    """What is outside of quotes in a line; nothing if a quote is still open at its end."""
     parts = line.split('"')
     return "".join(parts[::2]) if len(parts) % 2 else ""
 
 
 def _swallowed(cells: list[str], delimiter: str, last: set[str]) -> bool:
-    """Whether a cell holds what looks like the end of a row and further rows, as where a stray quote has opened it.
+    """Whether a cell holds what looks like the end of a row and further rows, as when a stray quote has opened it.
 
     Args:
-        cells: of a row.
-        delimiter: between them.
-        last: what the last cells of earlier rows held, such as labels.
+        cells: cells of a row.
+        delimiter: the delimiter between them.
+        last: contents of the last cells of earlier rows, such as labels.
     """
     for index, cell in enumerate(cells):
         first, *rest = cell.split("\n")
         if not rest:
             continue
-        behind = len(cells) - 1 - index  # cells that a row has behind this one
+        behind = len(cells) - 1 - index  # cells that a row has after this one
         if len(cells) > 1 and first.count(delimiter) == behind and first.rpartition(delimiter)[2].strip() in last:
             return True
         inside = rest[:-1]

@@ -16,7 +16,7 @@ from pefttools.errors import DataError
 def read_jsonl(
     path: Path, source: str, delimiter: str | None = None, notes: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """An object per line; blank lines are passed over."""
+    """An object per line; blank lines are skipped."""
     number = 0
     for line_number, line in enumerate(lines(path, source), start=1):
         if not line.strip():
@@ -39,7 +39,9 @@ def read_json(
     try:
         content = json.loads("".join(lines(path, source)), object_pairs_hook=functools.partial(_object, where=source))
     except ValueError as error:
-        raise DataError(f"{source}: not valid JSON: {error}", hint="One object per line: call it .jsonl.") from error
+        raise DataError(
+            f"{source}: not valid JSON: {error}", hint="If it has one object per line, call it .jsonl."
+        ) from error
     if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
         sizes = {name: len(column) for name, column in content.items()}
         if len(set(sizes.values())) > 1:
@@ -48,8 +50,8 @@ def read_json(
         return
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError(
-            f"{source}: a .json file must hold a list of objects, or an object of columns (lists)",
-            hint="One object per line: call it .jsonl.",
+            f"{source}: a .json file must contain a list of objects, or an object of columns (lists)",
+            hint="If it has one object per line, call it .jsonl.",
         )
     yield from content
 

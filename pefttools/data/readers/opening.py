@@ -1,4 +1,4 @@
-"""Files as lines of text: packed or not, in UTF-8 or UTF-16."""
+"""Files as lines of text: compressed or not, in UTF-8 or UTF-16."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import IO, cast
 
 from pefttools.errors import DataError
 
-#: endings of packed files
+#: suffixes of compressed files
 COMPRESSED = (".gz", ".zst", ".zip")
 
 
 def kind_of(path: Path) -> str:
-    """The ending that says what a file holds: ``.csv`` for ``rows.csv.gz``."""
+    """The suffix that says what a file contains: ``.csv`` for ``rows.csv.gz``."""
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
     if path.suffix.lower() == ".zip" and not name.suffix and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -53,7 +53,7 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
 
                 stream = cast("IO[bytes]", stack.enter_context(gzip.open(path)))
             elif ending == ".zst":
-                import pyarrow  # the package zstandard takes a file that was cut off for a whole one
+                import pyarrow  # the package zstandard takes a truncated file for a whole one
 
                 packed = stack.enter_context(pyarrow.input_stream(str(path), compression="zstd"))
                 stream = io.BufferedReader(packed)
@@ -61,21 +61,19 @@ def opened(path: Path, source: str) -> Iterator[IO[bytes]]:
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 names = _members(archive)
                 if len(names) != 1:
-                    raise DataError(
-                        f"{source} holds {len(names)} files: one is needed", hint="Unpack it into a folder."
-                    )
+                    raise DataError(f"{source} contains {len(names)} files, not one", hint="Unpack it into a folder.")
                 stream = stack.enter_context(archive.open(names[0]))
             else:
                 stream = stack.enter_context(path.open("rb"))
             yield stream
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{source} can't be read: {error}") from error
-        except RuntimeError as error:  # of zipfile, for what needs a password
+        except RuntimeError as error:  # raised by zipfile if a password is needed
             raise DataError(f"{source} can't be unpacked: {error}") from error
 
 
 def lines(path: Path, source: str) -> Iterator[str]:
-    """Lines of a text file, with their ends; says where one that is not UTF-8 goes wrong.
+    """Lines of a text file, with their ends; for one that is not UTF-8, the error says where.
 
     Raises:
         DataError: names line and column.
@@ -87,7 +85,7 @@ def lines(path: Path, source: str) -> Iterator[str]:
             try:
                 yield from text
             except UnicodeDecodeError as error:
-                raise DataError(f"{source} is not whole UTF-16: {error}") from error
+                raise DataError(f"{source} is not valid UTF-16: {error}") from error
             return
         for number, line in enumerate(itertools.chain([first] if first else [], stream), start=1):
             try:

@@ -64,7 +64,7 @@ def test_a_rows_influence_is_what_leaving_it_out_shows(rows: list[tuple[str, str
 
 
 def test_a_tokenizer_that_needs_more_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"flores200.*needs files"):
+    with pytest.raises(ConfigError, match=r"flores200.*needs further files"):
         BLEU("flores200")  # type: ignore[arg-type]
 
 

@@ -155,6 +155,6 @@ def test_chance_is_the_mean_over_all_orders(relevant: int, wrong: int, k: int) -
 
 def test_options_that_can_not_be_are_refused() -> None:
     for wrong in (0, -1, True, "5", 2.5):
-        with pytest.raises(ValueError, match="k must be a whole number"):
+        with pytest.raises(ValueError, match="k must be a positive integer"):
             Recall(wrong)  # type: ignore[arg-type]
     assert (MRR(None).name, MRR().name) == ("mrr", "mrr@10")

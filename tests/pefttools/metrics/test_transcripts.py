@@ -36,5 +36,5 @@ def test_texts_are_made_plain_first() -> None:
     assert WER().compute(*_split(rows)) == 0.0
     assert WER("none").compute(*_split(rows)) == 1.0
     assert WER().signature == f"normalize:basic|jiwer:{version('jiwer')}"
-    with pytest.raises(ConfigError, match="normalize is basic or none"):
+    with pytest.raises(ConfigError, match="normalize must be basic or none"):
         WER("english")  # type: ignore[arg-type]

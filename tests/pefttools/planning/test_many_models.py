@@ -122,14 +122,14 @@ _LLAMA: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hidden_size": None}, "names no hidden_size: 4096 would be taken, the default of a llama"),
+        ({"hidden_size": None}, "has no hidden_size: 4096 would be used, the default of a llama"),
         ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, not 0"),
         ({"num_hidden_layers": -1}, "num_hidden_layers must be at least 1, not -1"),
         ({"vocab_size": 0}, "vocab_size must be at least 1, not 0"),
         ({"hidden_size": 66}, r"can't be used: .*\(66\) is not a multiple of the number of attention heads \(4\)"),
         ({"num_key_value_heads": 3}, "num_attention_heads=4 can't be divided by num_key_value_heads=3"),
         ({"hidden_size": "many"}, "can't be used: .*expected int, got str"),
-        ({"model_type": "bert", "hidden_size": None}, "names no hidden_size: 768 would be taken"),
+        ({"model_type": "bert", "hidden_size": None}, "has no hidden_size: 768 would be used"),
     ],
 )
 def test_configurations_that_no_model_can_have(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_official_client(serve: Serve, adapters: dict[str, list[Path]], tiny
     refused(bad, "input 0 has 17 tokens", input=[101] * 17)
     refused(bad, r"there is no token 99999; the base has 30,522", input=[101, 99999])
     refused(bad, "at most 4 texts", input=["one"] * 5)
-    refused(bad, "row 2, column 'input': a text is needed", input=["one", " "])
+    refused(bad, "row 2, column 'input': expected text", input=["one", " "])
     refused(bad, "input", input=[])
     refused(bad, "input", input=[[]])
     refused(bad, "input", input=["one", [1]])

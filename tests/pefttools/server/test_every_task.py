@@ -132,7 +132,7 @@ def test_over_http(adapters: dict[str, Path], tiny_bert: str, serve: Any) -> Non
     wrong = post("/v1/predict", json={"model": "regression", "input": {"words": ["a"]}})
     assert wrong.status_code == 404 and "reads no 'words'" in wrong.json()["error"]["message"]
     bad = post("/v1/predict", json={"model": "regression", "input": ["fine", " "], "on_error": "skip"}).json()["data"]
-    assert "prediction" in bad[0] and "a text is needed" in bad[1]["error"]["message"]
+    assert "prediction" in bad[0] and "expected text" in bad[1]["error"]["message"]
     assert post("/v1/predict", json={"model": "regression", "input": ["fine", " "]}).status_code == 400
     long = {"model": "question-answering", "input": {"question": "where?", "context": "one two three " * 8_000}}
     many = post("/v1/predict", json=long)

@@ -439,11 +439,11 @@ def test_one_bad_text_fails_alone(serve: Serve, tiny_bert: str, classifiers: Art
     server = serve(tiny_bert, {"acme": [classifiers(1)]})
     ask = {"model": "acme", "input": ["one text", " ", "", "word " * 300]}
     assert _error(server.http.post("/v1/classify", json=ask)) == (
-        400, "the request, row 2, column 'text': a text is needed, not ' '. Fill it or drop the row.",
+        400, "the request, row 2, column 'text': expected text, got ' '. Fill it or drop the row.",
     )  # fmt: skip
     data = server.http.post("/v1/classify", json={**ask, "on_error": "skip"}).json()["data"]
     assert [("label" in one, "error" in one) for one in data] == [(True, False), *[(False, True)] * 2, (True, False)]
-    assert data[1]["error"]["message"] == "the request, row 2, column 'text': a text is needed, not ' '"
+    assert data[1]["error"]["message"] == "the request, row 2, column 'text': expected text, got ' '"
     assert "cut_from" not in data[0] and data[3]["cut_from"] == 302  # of 300 words, [CLS] and [SEP]
     single = server.http.post("/v1/classify", json={**ask, "input": "one text"}).json()["data"][0]
     assert single["scores"] == pytest.approx(data[0]["scores"], abs=1e-5)

@@ -21,7 +21,7 @@ from tests.pefttools.tasks.samples import SAMPLES, base_of
 BUILT_IN = [name for name in AVAILABLE if methods.origin(name).distribution == "pefttools"]
 #: method, variant -> why it is refused before anything is loaded
 REFUSED = {
-    ("full", "nf4"): "can't be used on the base variant 'nf4'",
+    ("full", "nf4"): "can't be used with the variant 'nf4'",
     ("head", "causal-lm"): "it trains a head, and the task has none",
     ("head", "seq2seq-lm"): "it trains a head, and the task has none",
     ("head", "speech-recognition"): "it trains a head, and the task has none",
@@ -39,7 +39,7 @@ for line in sys.stdin:
 
 #: why methods of PEFT are refused before anything is loaded, or by the base's structure
 KNOWN = (
-    "can't be used on the base variant", "can't train the task", "PEFT knows the attention of others alone",
+    "can't be used with the variant", "can't train the task", "PEFT knows the attention of others alone",
     "can't train the model's own head", "the parts of this model's blocks are not known",
 )  # fmt: skip
 

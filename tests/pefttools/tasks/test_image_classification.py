@@ -87,7 +87,7 @@ def test_no_other_program_is_run_to_decode_a_picture() -> None:
 def test_a_small_file_with_very_many_pixels_is_refused() -> None:
     content = _bytes(Image.new("1", (12_000, 12_000)))
     assert len(content) < 100_000
-    with pytest.raises(DataError, match="the picture has 12,000 x 12,000 pixels, and at most 89,478,485 are taken"):
+    with pytest.raises(DataError, match="the picture has 12,000 x 12,000 pixels; at most 89,478,485 are allowed"):
         read_picture(content, "rows.csv, row 3, column 'photo'")
 
 

@@ -160,7 +160,7 @@ def test_rows_that_can_not_be_learned(rows: list[dict[str, Any]], said: str) -> 
 
 
 def test_options_that_can_not_be(tiny_clip: str, tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match=r"prompt must have \{label\} in it"):
+    with pytest.raises(ConfigError, match=r"prompt must contain \{label\}"):
         choose_task({"name": "zero-shot-image-classification", "prompt": "a photo"})
     with pytest.raises(ConfigError, match=r"task\.prompts: 'pink' is not a label"):
         pefttools.wrap(tiny_clip, "lora", task={**PROMPTED, "prompts": {"pink": "a rose"}}, labels=LABELS)

@@ -65,7 +65,7 @@ def test_labels_are_lists_or_texts(tmp_path: Path) -> None:
     [
         ('["a", "c"]', "the label 'c' does not occur in the training rows"),
         ('["a", "a"]', "the label 'a' is listed twice"),
-        ("null", r"a list of labels, or a text with '\|' between them, is needed, not None"),
+        ("null", r"expected a list of labels, or one text with '\|' between them, got None"),
         ('[["a"]]', r"\['a'\] is not one label"),
         ('["a", " "]', "the label '' does not occur|the label is empty"),
     ],

@@ -67,21 +67,21 @@ def test_a_label_is_a_number_a_letter_or_a_text(label: Any, choices: list[str], 
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        ({"label": 3}, "column 'label': '3' is none of the 3 choices"),
-        ({"label": -1}, "'-1' is none of the 3 choices"),
-        ({"label": "D"}, "'D' is none of the 3 choices"),
-        ({"label": "cherries"}, "'cherries' is none of the 3 choices"),
+        ({"label": 3}, "column 'label': '3' is not one of the 3 choices"),
+        ({"label": -1}, "'-1' is not one of the 3 choices"),
+        ({"label": "D"}, "'D' is not one of the 3 choices"),
+        ({"label": "cherries"}, "'cherries' is not one of the 3 choices"),
         ({"label": None}, "the right choice is missing"),
         ({"label": [1]}, "is not one label"),
         ({"label": 2, "choices": ["1", "2", "3"]}, "may mean by its number choice 2 or by its text choice 1"),
         ({"label": "a", "choices": ["b", "a"]}, "may mean by its letter choice 0 or by its text choice 1"),
         ({"label": "x", "choices": ["x", "x"]}, "may mean by its text choice 0 or by its text choice 1"),
-        ({"choices": "apples"}, "column 'choices': a list of at least two texts"),
-        ({"choices": ["apples"]}, "a list of at least two texts"),
-        ({"choices": ["apples", " "]}, r"choice 1 \(from 0\) must be a text"),
-        ({"choices": ["apples", ["pears"]]}, r"choice 1 \(from 0\) must be a text"),
-        ({"text": ""}, "column 'text': a text is needed"),
-        ({"question": ""}, "column 'question': a text is needed"),
+        ({"choices": "apples"}, "column 'choices': expected a list of at least two texts"),
+        ({"choices": ["apples"]}, "expected a list of at least two texts"),
+        ({"choices": ["apples", " "]}, r"choice 1 \(from 0\) must be text"),
+        ({"choices": ["apples", ["pears"]]}, r"choice 1 \(from 0\) must be text"),
+        ({"text": ""}, "column 'text': expected text"),
+        ({"question": ""}, "column 'question': expected text"),
     ],
 )
 def test_what_is_ambiguous_or_missing_is_refused_by_its_place(cells: dict[str, Any], said: str) -> None:
@@ -166,7 +166,7 @@ def test_rows_in_files_are_the_same(
     many = pefttools.train({**_recipe(tiny_bert, tmp_path), "output": str(tmp_path / "many")})
     assert few is not None and many is not None
     assert few.validation.metrics == many.validation.metrics
-    assert few.model.spec.task.options.choices == 4, "the training rows' most"
+    assert few.model.spec.task.options.choices == 4, "the maximum in the training rows"
 
 
 def test_methods_that_drop_token_types_are_refused(tiny_bert: str, tiny_llama: str, tmp_path: Path) -> None:

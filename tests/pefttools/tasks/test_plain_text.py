@@ -73,9 +73,9 @@ def test_it_is_trained_saved_and_continues_texts(tiny_llama: str, tmp_path: Path
 
 def test_what_plain_texts_have_not(tiny_llama: str) -> None:
     generating = pefttools.wrap(tiny_llama, "lora", task={**TASK, "generate": True}).spec.task
-    with pytest.raises(DataError, match=r"hold no prompts[\s\S]*task.generate=false"):
+    with pytest.raises(DataError, match=r"have no prompts[\s\S]*task.generate=false"):
         generating.check(_table(TEXTS), [])
-    with pytest.raises(DataError, match=r"row 2, column 'text': a text is needed"):
+    with pytest.raises(DataError, match=r"row 2, column 'text': expected text"):
         pefttools.wrap(tiny_llama, "lora", task=TASK).spec.task.check(_table(["one", " "]), [])
     # beside prompts a column that happens to be called so has no meaning
     generating.check(_table(["x"], prompt=["one"], completion=["two"]), [])

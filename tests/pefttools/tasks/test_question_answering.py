@@ -57,20 +57,20 @@ def _written(folder: Path, rows: list[dict[str, Any]]) -> Path:
     [
         (
             {"answers": {"text": ["Oslo"], "answer_start": [12]}},
-            r"'answers': the answer 'Oslo' does not stand at .* 12",
+            r"'answers': the answer 'Oslo' is not at .* 12",
         ),
-        ({"answers": {"text": ["Oslo"], "answer_start": [-1]}}, "does not stand at character -1"),
-        ({"answers": {"text": ["Oslo"]}}, "texts and their places are needed"),
-        ({"answers": "Oslo"}, "texts and their places are needed, not 'Oslo'"),
-        ({"answers": ["Oslo"]}, "texts and their places are needed"),
-        ({"answers": {"text": [" "], "answer_start": [3]}}, "texts and their places are needed"),
-        ({"answers": {"text": ["Oslo"], "answer_start": ["13"]}}, "texts and their places are needed"),
-        ({"answer": "Bergen"}, "column 'answer': 'Bergen' does not stand in the context"),
-        ({"answer": 3}, "a text is needed, not 3"),
-        ({"answer": "Oslo", "answers": {"text": [], "answer_start": []}}, "both answers and answer"),
-        ({}, "neither answers nor answer"),
-        ({"answer": "Oslo", "context": " "}, "column 'context': a text is needed"),
-        ({"answer": "Oslo", "question": None}, "column 'question': a text is needed"),
+        ({"answers": {"text": ["Oslo"], "answer_start": [-1]}}, "is not at character -1"),
+        ({"answers": {"text": ["Oslo"]}}, "expected texts and their places"),
+        ({"answers": "Oslo"}, "expected texts and their places, got 'Oslo'"),
+        ({"answers": ["Oslo"]}, "expected texts and their places"),
+        ({"answers": {"text": [" "], "answer_start": [3]}}, "expected texts and their places"),
+        ({"answers": {"text": ["Oslo"], "answer_start": ["13"]}}, "expected texts and their places"),
+        ({"answer": "Bergen"}, "column 'answer': 'Bergen' does not occur in the context"),
+        ({"answer": 3}, "expected text, got 3"),
+        ({"answer": "Oslo", "answers": {"text": [], "answer_start": []}}, "both 'answers' and 'answer'"),
+        ({}, "no column for answers or answer"),
+        ({"answer": "Oslo", "context": " "}, "column 'context': expected text"),
+        ({"answer": "Oslo", "question": None}, "column 'question': expected text"),
     ],
 )
 def test_what_is_no_answer_is_refused_by_its_place(cells: dict[str, Any], said: str) -> None:
@@ -119,14 +119,14 @@ def test_what_is_odd_about_answers_is_told() -> None:
     assert [note.split(":")[0].split(" more than")[0] for note in notes] == [
         "1 answers are too long for a window",
         "1 first answers have",
-        "1 first answers begin or end inside of a token",
+        "1 first answers begin or end inside a token",
     ]
 
 
 def test_a_question_that_leaves_no_room_is_refused() -> None:
     tokenizer = AutoTokenizer.from_pretrained(package_path(MINILM))
     table = _table({"question": "why " * 30, "context": CONTEXT})
-    with pytest.raises(DataError, match="row 1, column 'question': with 33 tokens it leaves room for 7 of the context"):
+    with pytest.raises(DataError, match="row 1, column 'question': its 33 tokens leave room for 7 of the context"):
         _task(max_length=40, stride=8).encode(table, tokenizer, (), labelled=False)
     with pytest.raises(ConfigError, match="stride=40 must be less than max_length=40"):
         _task(max_length=40, stride=40)

@@ -22,7 +22,7 @@ def test_scores_that_are_not_numbers_are_named(value: str, tmp_path: Path) -> No
     path = tmp_path / "r.jsonl"
     path.write_text(f'{{"text": "x", "stars": 1.5}}\n{{"text": "y", "stars": {value}}}\n', encoding="utf-8")
     table = read_table(str(path), TASK.columns(), {"number": "stars"})
-    with pytest.raises(DataError, match=r"r\.jsonl, row 2, column 'stars': a number is needed, not"):
+    with pytest.raises(DataError, match=r"r\.jsonl, row 2, column 'stars': expected a number, got"):
         TASK.check(table, [])
 
 

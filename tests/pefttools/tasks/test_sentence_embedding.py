@@ -53,17 +53,21 @@ def _recipe(base: str, data: str, output: Path, **changes: Any) -> dict[str, Any
         ([{"text": "a", "positive": "b", "label": "c"}], {}, "only one can say what is near"),
         ([{"text": "a", "label": "c"}], {"form": "pairs"}, "no column for 'positive', which task.form=pairs reads"),
         ([{"text": "a", "label": "c", "negative": "b"}], {}, "holds hard negatives, which go with a 'positive'"),
-        ([{"text": "a", "positive": "b"}, {"text": "a", "positive": " "}], {}, "row 2, column 'positive': a text is"),
-        ([{"text": " ", "positive": "b"}], {}, "row 1, column 'text': a text is needed"),
+        (
+            [{"text": "a", "positive": "b"}, {"text": "a", "positive": " "}],
+            {},
+            "row 2, column 'positive': expected text",
+        ),
+        ([{"text": " ", "positive": "b"}], {}, "row 1, column 'text': expected text"),
         (
             [{"text": "a", "positive": "b", "negative": ["c", 3]}],
             {},
-            "row 1, column 'negative': a text is needed, not 3",
+            "row 1, column 'negative': expected text, got 3",
         ),
         (
             [{"text": "a", "positive": "b", "negative": "b"}],
             {},
-            "row 1, column 'negative': it is the row's positive too",
+            "row 1, column 'negative': it is also the row's positive",
         ),
         ([{"text": "a", "label": "c"}, {"text": "b", "label": None}], {}, "row 2, column 'label': the label is empty"),
         ([{"text": "a", "label": "c"}, {"text": "b", "label": "d"}], {}, "no label in the column 'label' occurs twice"),
@@ -203,11 +207,11 @@ def test_leaks_between_splits_are_told(tiny_bert: str, tmp_path: Path) -> None:
     stored = pefttools.train({**_recipe(tiny_bert, train, tmp_path / "out"), "data": data, "method": "untuned"})
     assert stored is not None
     notes = "\n".join(stored.manifest.training["notes"])
-    assert "different positives stand in train too" in notes and "have an input that stands in train too" in notes
+    assert "different positives are also in train" in notes and "have an input that is also in train" in notes
     data = {"train": _file(tmp_path, LABELS[:16], "train"), "validation": _file(tmp_path, LABELS[15:], "test")}
     stored = pefttools.train({**_recipe(tiny_bert, train, tmp_path / "labels"), "data": data, "method": "untuned"})
     assert stored is not None
-    assert "4 of 4 labels occur in train too; set data.group" in "\n".join(stored.manifest.training["notes"])
+    assert "4 of 4 labels also occur in train; set data.group" in "\n".join(stored.manifest.training["notes"])
 
 
 def test_candidates_are_all_texts_that_may_be_found(tiny_bert: str) -> None:

@@ -85,7 +85,7 @@ def test_languages_that_a_tokenizer_asks_for_are_refused(tiny_bart: str, tmp_pat
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(Path(tiny_bart) / name)
     MBartTokenizer(vocab=[("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="asks for the languages of its texts"):
+    with pytest.raises(ConfigError, match="needs to know the languages of its texts"):
         _model(str(tmp_path))
 
 

@@ -83,7 +83,7 @@ def test_conll_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.conll, sentence 1 \(line 2\): 2 columns, but 3"):
         read_table(str(path), ROLES, {})
     path.write_text("EU\n")
-    with pytest.raises(DataError, match="a word and its tag are needed"):
+    with pytest.raises(DataError, match="expected a word and its tag"):
         read_table(str(path), ROLES, {})
 
 
@@ -93,11 +93,11 @@ def test_conll_columns(tmp_path: Path) -> None:
         ({"words": ["a", "b"], "tags": ["O"]}, "tags", "1 tags for 2 words"),
         ({"words": ["a"], "tags": ["B-ORG"]}, "tags", "the tag 'B-ORG' of word 1 does not occur in the training rows"),
         ({"words": ["a"], "tags": [None]}, "tags", "tag 1 of 1 is empty"),
-        ({"words": ["a"], "tags": 7}, "tags", "a list, or a text divided by spaces, is needed, not 7"),
+        ({"words": ["a"], "tags": 7}, "tags", "expected a list, or a text separated by spaces, got 7"),
         ({"words": [], "tags": []}, "words", "the sentence is empty"),
-        ({"words": ["a", " "], "tags": ["O", "O"]}, "words", "word 2 of 2: a text is needed"),
-        ({"words": None, "tags": []}, "words", "a list, or a text"),
-        ({"words": ["a", "\ud83d"], "tags": ["O", "O"]}, "words", "it holds half of a character"),
+        ({"words": ["a", " "], "tags": ["O", "O"]}, "words", "word 2 of 2: expected text"),
+        ({"words": None, "tags": []}, "words", "expected a list, or a text"),
+        ({"words": ["a", "\ud83d"], "tags": ["O", "O"]}, "words", "it contains half of a character"),
     ],
 )
 def test_bad_rows_are_named(row: dict[str, Any], column: str, problem: str, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_variant_that_can_not_be_planned_is_trained_all_the_same(tiny_bert: st
     variants.register("plain")(Plain)
     try:
         assert check_variant("plain", base=tiny_bert, folder=tmp_path) is not None
-        with pytest.raises(ConfigError, match="the base variant 'plain' can't be planned"):
+        with pytest.raises(ConfigError, match="the variant 'plain' can't be planned"):
             pefttools.plan(tiny_bert, methods=["lora"], variants=["plain"])
     finally:
         variants.unregister("plain")
