@@ -178,7 +178,7 @@ def test_a_server_writes_texts(serve: Any, adapters: dict[str, Path], tiny_bart:
     chat = server.http.post(
         "/v1/chat/completions", json={"model": "lora", "messages": [{"role": "user", "content": "a"}]}
     )
-    assert chat.status_code == 404 and "answers no chats" in chat.text
+    assert chat.status_code == 404 and "does not answer chats" in chat.text
     beams = server.http.post("/v1/predict", json={"model": "bitfit", "input": "a"})
     assert beams.status_code == 404 and "task.beams=2" in beams.text
 
