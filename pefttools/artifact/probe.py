@@ -1,4 +1,4 @@
-"""Whether an adapter answers at all: finite weights may still give no numbers."""
+"""Whether an adapter answers at all: finite weights may still give non-finite outputs."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def check_answers(held: Held, base: str | None = None) -> None:
     answer = model.run_batch(model.spec.task.probe(model.processor))
     if not answer.isfinite().all():
         raise ArtifactError(
-            f"the adapter {held.folder} gives no numbers (NaN or infinite) for an input", hint="Train it again."
+            f"the adapter {held.folder} gives non-finite values (NaN or infinite) for an input", hint="Train it again."
         )

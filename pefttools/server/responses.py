@@ -248,7 +248,7 @@ _ERRORS = {
     408: "the body did not arrive in time",
     409: "an adapter of another base",
     413: "a request that is too large",
-    422: "an adapter that is damaged, or whose outputs are not finite",
+    422: "an adapter that is damaged, or with non-finite outputs",
     429: "too many texts of this caller are waiting; try again later",
     500: "an error in the server",
     503: "no room, a store that can't be read, or the server is stopping",

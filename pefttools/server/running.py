@@ -182,4 +182,4 @@ def _of_works(works: Sequence[Generation], device: torch.device) -> dict[str, An
 
 def _no_numbers(row: WaitingRow) -> ArtifactError:
     named = "the base" if row.adapter is None else f"the adapter {row.adapter!r}"
-    return ArtifactError(f"{named} gives values that are not finite (NaN or infinite) for this row")
+    return ArtifactError(f"{named} gives non-finite values (NaN or infinite) for this row")

@@ -153,7 +153,7 @@ def test_other_tasks_are_refused_by_name(tiny_bart: str, adapters: dict[str, Pat
     pool = pefttools.AdapterPool(tiny_bart)
     with pytest.raises(ConfigError, match=r"'sequence-classification' can't be served in a pool of .*writes texts"):
         pool.load("labels", tmp_path / "labels")
-    with pytest.raises(ConfigError, match="has no other answer: use generate"):
+    with pytest.raises(ConfigError, match="only writes texts: use generate"):
         pool(["a text"], [None])
 
 
