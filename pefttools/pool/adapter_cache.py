@@ -59,9 +59,7 @@ class Resident:
             ArtifactError: a logit is not a number.
         """
         if logits is None:
-            raise ArtifactError(
-                f"the adapter {self.name!r} gives values that are not finite (NaN or infinite) for this row"
-            )
+            raise ArtifactError(f"the adapter {self.name!r} gives non-finite values (NaN or infinite) for this row")
         task = self.prepared.task
         (found,) = task.finish([task.decode(logits, example, self.prepared.labels)])
         return found

@@ -170,7 +170,7 @@ class AdapterPool:
         Args:
             rows: batch sizes to try; a single row has its own graphs, all other sizes share theirs.
             tokens: their length, on which the graphs do not depend.
-            pairs: also for pairs of texts, if the tokenizer marks them; None to do so if an adapter was trained on them.
+            pairs: also for pairs of texts, if the tokenizer marks them; None: only if an adapter was trained on them.
 
         Raises:
             ConfigError: the pool does not compile.

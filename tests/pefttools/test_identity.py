@@ -176,7 +176,7 @@ def test_artifacts_of_earlier_versions_load_and_say_what_is_not_compared(
     write_manifest(old, manifest.model_copy(update={
         "schema_version": "1.1", "base": manifest.base.model_copy(update={"config": None, "tokenizer": None}),
     }))  # fmt: skip
-    with pytest.warns(UserWarning, match="schema 1.1 does not say which configuration and tokenizer"):
+    with pytest.warns(UserWarning, match="schema 1.1 does not record the configuration and tokenizer"):
         pefttools.load(old, base=str(base))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
