@@ -56,7 +56,7 @@ async def transcription(service: Service, chosen: Chosen, request: Transcription
     limit = task.options.max_seconds
     if example["length"] > round(limit * task.size_unit.parts):
         raise ContextLengthError(
-            f"the sound has {task.size_unit.shown(example['length']):g} seconds, but this model takes {limit:g}",
+            f"the audio is {task.size_unit.shown(example['length']):g} s long, but this model takes at most {limit:g} s",
             hint="Send it in parts.",
         )
     tokens = min(task.options.max_new_tokens, service.settings.max_tokens)
