@@ -243,7 +243,7 @@ def _out_of_space(error: Exception) -> str | None:
     for number in _NO_SPACE:
         if isinstance(error, OSError) and error.errno == number:
             return os.strerror(number)
-        if any(f"{said} {number}" in str(error) for said in ("[Errno", "(os error")):
+        if any(f"{prefix} {number}" in str(error) for prefix in ("[Errno", "(os error")):
             return os.strerror(number)
     return None
 

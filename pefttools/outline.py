@@ -40,9 +40,9 @@ def check_on_outline(
     except RuntimeError:
         return  # from an operation that needs numbers, as PiSSA's initialisation does: the real base will tell
     except Exception as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise ConfigError(
             f"the method {method.name!r} can't be used on the base {base.id!r} ({base.model_type}): "
-            f"{said[0] if said else type(error).__name__}",
+            f"{lines[0] if lines else type(error).__name__}",
             hint="Choose another method, or other modules through its options.",
         ) from error

@@ -175,10 +175,10 @@ def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
                 meant = f"did you mean {' or '.join(near)}? " if near else ""
                 hints.append(f"{place}: {meant}known fields: {', '.join(sorted(known))}.")
             else:
-                said = problem["msg"].removeprefix("Value error, ")
+                message = problem["msg"].removeprefix("Value error, ")
                 given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
                 # An error about several fields together names them itself.
-                lines.append(f"{place}: {said}{given}" if place else said)
+                lines.append(f"{place}: {message}{given}" if place else message)
         raise ConfigError(f"{where}: " + "; ".join(lines), hint=" ".join(hints) or None) from error
 
 

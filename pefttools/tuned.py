@@ -149,11 +149,15 @@ class TunedModel(nn.Module):
         """
         from transformers import GenerationMixin
 
-        apart = self.spec.task.encoder_decoder
+        encoder_decoder = self.spec.task.encoder_decoder
         begun = options.get("decoder_input_ids")
         if begun is not None:
             options["decoder_input_ids"] = begun.to(self.device)
-        if not apart and not self.spec.method.capabilities.left_padding and not inputs["attention_mask"].all():
+        if (
+            not encoder_decoder
+            and not self.spec.method.capabilities.left_padding
+            and not inputs["attention_mask"].all()
+        ):
             raise ConfigError(
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
                 hint="Give prompts of one length at a time.",
@@ -167,7 +171,7 @@ class TunedModel(nn.Module):
             else:  # bypasses Whisper's own, which splits long audio and chooses its own first tokens
                 tokens = GenerationMixin.generate(transformers_models(self.transformer)[0], **inputs, **given)
         # What a decoder writes follows the tokens that it begins with.
-        before = begun.shape[1] if begun is not None else 1 if apart else inputs["input_ids"].shape[1]
+        before = begun.shape[1] if begun is not None else 1 if encoder_decoder else inputs["input_ids"].shape[1]
         return cast("torch.Tensor", tokens[:, before:])
 
     def calibrate(self, calibration: dict[str, Any] | None) -> None:

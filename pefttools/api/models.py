@@ -11,8 +11,6 @@ import torch
 
 from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
-from pefttools.asking import ID, OnError, table_of
-from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base, variants
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
@@ -20,6 +18,8 @@ from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
 from pefttools.methods import methods
 from pefttools.outline import check_on_outline
+from pefttools.predicting import ID, OnError, table_of
+from pefttools.predicting import predict as _predict
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import GivenMethod, Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation, tasks

@@ -96,10 +96,10 @@ def load_method(method: Method[Any], config: MethodConfig, built: TaskModel, fol
     except Exception as error:
         if isinstance(error, PeftToolsError) or is_out_of_memory(error):
             raise
-        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        summary = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ArtifactError(
             f"{folder}: the stored weights of the method {method.name!r} do not fit the base {base!r}: "
-            f"{said or type(error).__name__}",
+            f"{summary or type(error).__name__}",
             hint="Train it again, or load it with the version of pefttools that saved it.",
         ) from error
 

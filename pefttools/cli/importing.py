@@ -46,10 +46,10 @@ def task_choice(name: str | None, options: list[str]) -> dict[str, Any]:
     """The task's name and options, as far as the user gave them."""
     from pefttools.errors import ConfigError
 
-    said: dict[str, Any] = {} if name is None else {"name": name}
+    choice: dict[str, Any] = {} if name is None else {"name": name}
     for option in options:
         field, sign, value = option.partition("=")
         if not sign or not field:
             raise ConfigError(f"--set {option!r}: write it as option=value")
-        said[field] = value
-    return said
+        choice[field] = value
+    return choice

@@ -42,7 +42,7 @@ class Device:
         """Bytes that are left for tensors."""
         return None if self.memory is None else int((self.memory - self.context - self.workspace) / (1 + self.slack))
 
-    def beside(self, tensors: int) -> int:
+    def overhead(self, tensors: int) -> int:
         """Bytes that it takes besides tensors of this many bytes."""
         return self.context + self.workspace + int(self.slack * tensors)
 

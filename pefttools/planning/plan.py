@@ -284,7 +284,7 @@ class Planned:
             peak_at=training.peak_at,
             evaluation_bytes=evaluation.peak.total(),
             generation_bytes=generated,
-            beside_bytes=self.device.beside(largest),
+            beside_bytes=self.device.overhead(largest),
         )
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import example_of
 from pefttools.errors import ConfigError
 from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.inputs import Tensors
 from pefttools.pool.running import Answer, Runner, fetched
 from pefttools.pool.texts import Texts
+from pefttools.predicting import example_of
 from pefttools.tasks.batches import by_size
 from pefttools.tasks.evaluation import Prediction
 from pefttools.tasks.parts import joined

@@ -122,7 +122,7 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         adapters_bytes=weight_slots.bytes() + own,
         answer_bytes=answer + own if answer else 0,
         generation_bytes=generation,
-        beside_bytes=planned.device.beside(max(answer, generation) + own),
+        beside_bytes=planned.device.overhead(max(answer, generation) + own),
     )
 
 

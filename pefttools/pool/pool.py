@@ -277,8 +277,8 @@ class AdapterPool:
         """
         tokens, ends = self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)
         texts = [answer_text(row, self.tokenizer, own) for row, own in zip(tokens.tolist(), ends, strict=True)]
-        apart = are_rows(inputs) or self.served.encoder_decoder
-        return [text.strip() for text in texts] if apart else texts
+        stripped = are_rows(inputs) or self.served.encoder_decoder
+        return [text.strip() for text in texts] if stripped else texts
 
     @torch.no_grad()
     def generate_tokens(

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import example_of
 from pefttools.errors import ConfigError
 from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.base import ServedBase
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.running import Runner
+from pefttools.predicting import example_of
 from pefttools.tasks import Task
 from pefttools.tasks.batches import by_size
 from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens

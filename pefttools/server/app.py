@@ -105,8 +105,8 @@ def _field(error: Any) -> str:
     ]
     if error["type"] == "missing" and where:
         return f"{'.'.join(where[:-1]) or 'the request'} needs {where[-1]}"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(where)}: {said}" if where else said if said != error["msg"] else f"body: {said}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message}" if where else message if message != error["msg"] else f"body: {message}"
 
 
 async def _http(request: Request, error: Exception) -> Response:

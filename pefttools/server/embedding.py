@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pefttools.asking import encoded
 from pefttools.data import Table
 from pefttools.errors import ContextLengthError, DataError
+from pefttools.predicting import encoded
 from pefttools.server.answers import Answered, Chosen, UnsuitedError
 from pefttools.server.schemas import Input, Model, OpenAIRequest
 from pefttools.server.service import Service
@@ -60,7 +60,7 @@ async def embed(
     if texts:
         role = task.main_role()
         table = Table("the request", [{role: one} for one in texts], {role: "input"}, range(1, len(texts) + 1))
-        rows: Any = await service.beside.tokens(
+        rows: Any = await service.background.tokens(
             lambda tokenizer: encoded(table, task, tokenizer, (), "stop"), sum(map(len, texts))
         )
     else:

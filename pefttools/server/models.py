@@ -11,7 +11,7 @@ from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
 from pefttools.pool import AdapterPool
 from pefttools.server.answers import Chosen
 from pefttools.server.audit import note
-from pefttools.server.beside import Beside
+from pefttools.server.background import Background
 from pefttools.server.keys import Caller, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
 from pefttools.server.settings import Settings
@@ -27,18 +27,18 @@ class Models:
         store: where they come from.
         keys: the callers' keys.
         metrics: counts loads.
-        beside: reads the store.
+        background: reads the store.
     """
 
     def __init__(
-        self, settings: Settings, pool: AdapterPool, store: Store, keys: Keys, metrics: Metrics, beside: Beside
+        self, settings: Settings, pool: AdapterPool, store: Store, keys: Keys, metrics: Metrics, background: Background
     ) -> None:
         self.settings = settings
         self.pool = pool
         self.store = store
         self.keys = keys
         self.metrics = metrics
-        self.beside = beside
+        self.background = background
         #: manifests of versions that were requested; a version never changes
         self._manifests: dict[str, Manifest] = {}
         self._registering = threading.Lock()
@@ -60,7 +60,7 @@ class Models:
         name = model.partition("@")[0]
         check_name(name)
         self.allow(caller, name, manage=manage)
-        return await self.beside.files(self._ready, model, caller)
+        return await self.background.files(self._ready, model, caller)
 
     def allow(self, caller: Caller, name: str, *, manage: bool = False) -> None:
         """Refuse what a caller may not do, before it is looked up, so that nobody learns what exists.

@@ -88,13 +88,13 @@ async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
 async def metrics(request: Request, service: ServiceHere) -> Response:
     """Metrics for Prometheus."""
     service.allow_metrics(request.headers.get("authorization"))
-    return Response(await service.beside.files(service.metrics.text), media_type="text/plain; version=0.0.4")
+    return Response(await service.background.files(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models", responses=documented(ModelList))
 async def models(service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """The base and the adapters that the caller may use."""
-    names = await service.beside.files(service.models.names, caller)
+    names = await service.background.files(service.models.names, caller)
     return {"object": "list", "data": [_model(name) for name in (service.settings.name, *names)]}
 
 
@@ -117,8 +117,8 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
         if one.error is not None:
             data.append({"index": index, "error": {"message": one.error}})
             continue
-        said = one.as_dict(all_scores=True)
-        data.append({"index": index, "label": said.pop("prediction"), **said})
+        fields = one.as_dict(all_scores=True)
+        data.append({"index": index, "label": fields.pop("prediction"), **fields})
     return {"object": "list", "model": chosen.name, "data": data}
 
 
@@ -234,9 +234,11 @@ async def load(
     check_name(name)
     service.models.allow(caller, name, manage=True)
     given = request or AdapterRequest()
-    full = await service.beside.files(service.models.load, f"{name}@{given.version}" if given.version else name, caller)
+    full = await service.background.files(
+        service.models.load, f"{name}@{given.version}" if given.version else name, caller
+    )
     if given.tag is not None:
-        await service.beside.files(service.models.tag, full, given.tag, caller)
+        await service.background.files(service.models.tag, full, given.tag, caller)
     return {"model": full, "tag": given.tag}
 
 
@@ -245,7 +247,7 @@ async def unload(name: Name, service: ServiceHere, caller: CallerHere) -> dict[s
     """Unload an adapter's weights; the store keeps it, and the next request loads it again."""
     check_name(name)
     service.models.allow(caller, name, manage=True)
-    return {"unloaded": await service.beside.files(service.models.unload, name, caller)}
+    return {"unloaded": await service.background.files(service.models.unload, name, caller)}
 
 
 def _limit(inputs: int, service: Service) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import OnError, encoded, example_of, row_by_row
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.pool import AdapterPool
+from pefttools.predicting import OnError, encoded, example_of, row_by_row
 from pefttools.recipe import stored_method
 from pefttools.server.answers import Answered, Chosen, UnsuitedError
+from pefttools.server.background import Background
 from pefttools.server.batching import Batcher, WaitingRow
-from pefttools.server.beside import Beside
 from pefttools.server.generating import Generation
 from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
@@ -66,8 +66,8 @@ class Service:
         )
         self.suited = Suited(self.pool)
         self.metrics = Metrics()
-        self.beside = Beside(self.pool.tokenizer, settings.timeout_s)
-        self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.beside)
+        self.background = Background(self.pool.tokenizer, settings.timeout_s)
+        self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.background)
         self._batcher = Batcher(
             BatchRunner(self.pool, self.metrics, lambda: self._batcher, self._loaded),
             max_batch=settings.max_batch,
@@ -87,13 +87,13 @@ class Service:
         Args:
             seconds: time for what is waiting; after that it is dropped.
         """
-        self.beside.closed = True
+        self.background.closed = True
         ended = self._batcher.close(seconds)
-        return self.beside.close() and ended
+        return self.background.close() and ended
 
     def not_ready(self) -> str | None:
         """Why no requests are answered now; None if they are."""
-        if self.beside.closed:
+        if self.background.closed:
             return "stopping"
         stalled = self._batcher.stalled
         return None if stalled < self.settings.stall_s else "the batches make no progress"
@@ -151,9 +151,9 @@ class Service:
             raise UnsuitedError(error.message, hint=error.hint) from error
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         if task.files_in():  # which are decoded, and need no tokenizer
-            examples = await self.beside.files(_with_files, table, task, on_error)
+            examples = await self.background.files(_with_files, table, task, on_error)
         else:
-            examples = await self.beside.tokens(
+            examples = await self.background.tokens(
                 lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
                 sum(len(str(cell)) for row in rows for cell in row.values()),
             )
@@ -181,7 +181,7 @@ class Service:
         if not examples:
             return []
         size = sum(task.sizes(examples))
-        parts = await self.beside.tokens(lambda _: task.in_parts(examples), size)
+        parts = await self.background.tokens(lambda _: task.in_parts(examples), size)
         if len(parts) > self.settings.max_queue:
             raise ConfigError(
                 f"the model reads these rows in {len(parts):,} parts, such as windows of a long text; a "
@@ -191,7 +191,7 @@ class Service:
         logits = await answers(self._answered(chosen, parts), self.settings.timeout_s, gone)
         labels = chosen.manifest.task.labels
         whole = [torch.cat(one) if len(one) > 1 else one[0] for one in parts.regrouped(logits)]
-        return await self.beside.tokens(
+        return await self.background.tokens(
             lambda _: [task.decode(one, example, labels) for one, example in zip(whole, examples, strict=True)], size
         )
 
@@ -247,7 +247,7 @@ class Service:
         """
         task = chosen.task() or self.pool.base_task
         try:
-            return await self.beside.tokens(
+            return await self.background.tokens(
                 lambda tokenizer: task.prompt_ids({"messages": list(messages)}, tokenizer),
                 sum(len(one["content"]) for one in messages),
             )
@@ -267,7 +267,7 @@ class Service:
                 return [example_of(text, task, tokenizer, (), ()) for text in texts]
             return [{"input_ids": list(tokenizer(text)["input_ids"])} for text in texts]
 
-        return await self.beside.tokens(work, sum(map(len, texts)))
+        return await self.background.tokens(work, sum(map(len, texts)))
 
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
         """Tokens that end an answer: the base's own, and those that end the adapter's answers or a chat's."""

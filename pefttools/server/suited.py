@@ -63,7 +63,7 @@ class Suited:
         if not prompt:
             raise DataError("the prompt is empty")
         virtual = 0 if chosen.name is None else self._pool.virtual_length(chosen.name)
-        apart = self._pool.served.encoder_decoder
-        self._pool.served.check_length(len(prompt), 0 if apart else max_tokens, virtual)
-        if apart:
+        encoder_decoder = self._pool.served.encoder_decoder
+        self._pool.served.check_length(len(prompt), 0 if encoder_decoder else max_tokens, virtual)
+        if encoder_decoder:
             self._pool.served.check_length(0, max_tokens, 0)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 from fastapi import UploadFile
 from pydantic import Field
 
-from pefttools.asking import encoded
 from pefttools.data import Table
 from pefttools.errors import ContextLengthError, DataError
+from pefttools.predicting import encoded
 from pefttools.server.answers import Chosen, UnsuitedError
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.schemas import Model, OpenAIRequest
@@ -51,12 +51,12 @@ async def transcription(service: Service, chosen: Chosen, request: Transcription
     content = await request.file.read()
     role = task.main_role()
     table = Table("the request", [{role: content}], {role: "file"}, [1])
-    (example,) = await service.beside.files(lambda: encoded(table, task, None, (), "stop"))
+    (example,) = await service.background.files(lambda: encoded(table, task, None, (), "stop"))
     assert not isinstance(example, DataError)
     limit = task.options.max_seconds
     if example["length"] > round(limit * task.size_unit.parts):
         raise ContextLengthError(
-            f"the audio is {task.size_unit.shown(example['length']):g} s long, but this model takes at most {limit:g} s",
+            f"the audio is {task.size_unit.shown(example['length']):g} s long, but this model takes {limit:g} s",
             hint="Send it in parts.",
         )
     tokens = min(task.options.max_new_tokens, service.settings.max_tokens)

@@ -41,9 +41,9 @@ class Reached:
             except (*_ANSWERS, PeftToolsError):
                 raise
             except Exception as error:
-                said = " ".join(str(error).split())[:300]
+                summary = " ".join(str(error).split())[:300]
                 raise StoreError(
-                    f"the store {self._url} can't be used: {said or type(error).__name__}",
+                    f"the store {self._url} can't be used: {summary or type(error).__name__}",
                     hint="Check the URL, the network and your permissions there.",
                 ) from error
 

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 _SHORT = 5_000
 
 
-class Beside:
+class Background:
     """Threads of a server.
 
     Args:
