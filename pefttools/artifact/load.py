@@ -98,7 +98,7 @@ def load_method(method: Method[Any], config: MethodConfig, built: TaskModel, fol
             raise
         summary = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ArtifactError(
-            f"{folder}: the stored weights of the method {method.name!r} do not fit the base {base!r}: "
+            f"{folder}: the stored state of the method {method.name!r} does not fit the base {base!r}: "
             f"{summary or type(error).__name__}",
             hint="Train it again, or load it with the version of pefttools that saved it.",
         ) from error

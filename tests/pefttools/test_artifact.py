@@ -249,6 +249,6 @@ def test_weights_of_another_shape_are_an_error_of_the_artifact(tiny_bert: str, t
     files = read_manifest(tmp_path / "artifact").model_dump()["files"]
     _rewrite(tmp_path / "artifact", files={**files, file.name: entry})
     with pytest.raises(
-        ArtifactError, match=r"the stored weights of the method .prompt. do not fit the base .*size mismatch"
+        ArtifactError, match=r"the stored state of the method .prompt. does not fit the base .*size mismatch"
     ):
         pefttools.load(tmp_path / "artifact")

@@ -181,7 +181,7 @@ def test_health_and_readiness(
                 times.append(time.perf_counter() - begin)
             assert statistics.median(times) < 0.05
             not_ready = httpx.get(f"{server.url}/ready")
-            assert not_ready.status_code == 503 and not_ready.json() == {"status": "the batches do not get on"}
+            assert not_ready.status_code == 503 and not_ready.json() == {"status": "the batches make no progress"}
         finally:
             free.set()
         assert all(one.result().status_code == 200 for one in hanging)
