@@ -43,7 +43,7 @@ class UnknownNameError(ConfigError):
 
 
 class WriteError(ConfigError):
-    """A place that can't be written: no rights, or no room."""
+    """A path that can't be written: no permission, or no space."""
 
 
 class DataError(PeftToolsError):
@@ -55,7 +55,7 @@ class BaseModelError(PeftToolsError):
 
 
 class ArtifactError(PeftToolsError):
-    """An artifact that is missing, damaged or of a schema that this version can't read."""
+    """An artifact that is missing, damaged or has a schema that this version can't read."""
 
 
 class TargetError(ConfigError):
@@ -63,7 +63,7 @@ class TargetError(ConfigError):
 
 
 class ContextLengthError(ConfigError):
-    """A prompt and an answer that are longer together than the base takes."""
+    """A prompt and an answer that are together longer than the base can take."""
 
 
 class TrainingError(PeftToolsError):
@@ -77,8 +77,8 @@ class DivergedError(TrainingError):
 
     def __init__(self, step: int, loss: float, *, float16: bool = False) -> None:
         overflow = (
-            " Numbers above 65,504 overflow in float16, which int8 layers write on a card too: "
-            "training.precision=float32, or another base variant, has room for them."
+            " Numbers above 65,504 overflow in float16, in which int8 layers also write their outputs on a card: "
+            "use training.precision=float32, or another variant of the base."
         )
         super().__init__(
             f"training diverged: the loss was {loss} at step {step}",
@@ -88,14 +88,14 @@ class DivergedError(TrainingError):
 
 
 class WontFitError(TrainingError):
-    """A training that is predicted to need more memory than there is."""
+    """A training run that is predicted to need more memory than there is."""
 
 
 class CapacityError(PeftToolsError):
     """More adapters or bytes at once than a pool may hold."""
 
 
-#: how allocators say it, beside torch.OutOfMemoryError: the CPU's has no type of its own, nor have CUDA's libraries
+#: how allocators report it, besides torch.OutOfMemoryError: the CPU's has no type of its own, nor do CUDA's libraries
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -106,7 +106,7 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that there is no memory left, of the machine or of a card."""
+    """Whether an exception says that the machine or a card is out of memory."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

@@ -35,7 +35,7 @@ _NOT_WRITABLE = (
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder below the cache (``$PEFTTOOLS_CACHE``, else ``~/.cache/pefttools``), created where missing."""
+    """A folder below the cache (``$PEFTTOOLS_CACHE``, else ``~/.cache/pefttools``), created if missing."""
     root = os.environ.get("PEFTTOOLS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "pefttools")
     folder = Path(root).expanduser().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,11 +59,11 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a killed writer, leaves the old content or the new, never a part."""
+    """Write a file so that a reader sees, and a killed writer leaves, the old content or the new, never a part."""
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile's: its files are their owner's alone, whatever the umask.
-        temporary = _beside(path)
+        # Not tempfile: its files are private to their owner, whatever the umask.
+        temporary = _temporary_path(path)
         try:
             with temporary.open("xb") as stream:
                 stream.write(content)
@@ -80,7 +80,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
     """Write a file that is not there yet, with these permissions from its first byte on.
 
     Raises:
-        WriteError: it is there, or can't be written; nothing is left of it then.
+        WriteError: it exists, or can't be written; no part of it is left then.
     """
     with _writable(path):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -94,14 +94,14 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
 
 @contextlib.contextmanager
 def folder_atomic(target: Path, *, over: str | None = None) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place, whole, when the block ends without an error.
+    """A temporary folder next to `target` that takes its place as a whole when the block ends without an error.
 
     An existing target is exchanged in one step where the system can (Linux), so that at every moment the name
     holds the old folder or the new one.
 
     Args:
         target: the folder.
-        over: see `check_replaceable`; None: whatever stands there is replaced.
+        over: see `check_replaceable`; None to replace whatever is there.
     """
     if over is not None:
         check_replaceable(target, over)
@@ -114,12 +114,12 @@ def folder_atomic(target: Path, *, over: str | None = None) -> Iterator[Path]:
 
 
 def numbered_folder(parent: Path, fill: Callable[[Path], None], next_number: Callable[[], int]) -> int:
-    """Fill a new folder below `parent` that appears, whole, under a number; among several writers each gets its own.
+    """Fill a new folder below `parent` that appears, complete, under a number; several writers get one each.
 
     Args:
-        parent: where.
+        parent: where to create it.
         fill: writes the files into the folder it is given.
-        next_number: the number to try; asked again where another writer was faster.
+        next_number: the number to try; called again if another writer was faster.
 
     Returns:
         The number.
@@ -143,10 +143,10 @@ def numbered_folder(parent: Path, fill: Callable[[Path], None], next_number: Cal
 
 @contextlib.contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, removed in the end unless it was moved."""
+    """A temporary folder next to `target`, removed at the end unless it was moved."""
     with _writable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = _beside(target)
+        folder = _temporary_path(target)
         folder.mkdir()
     try:
         yield folder
@@ -161,11 +161,11 @@ def _staged(target: Path) -> Iterator[Path]:
 def open_as_new(folder: Path) -> None:
     """Give a folder and everything in it the permissions that new files and folders get there.
 
-    Some libraries write files that only their owner may read, whatever the umask. What the umask asks for is read off
-    a file and a folder that are made for it: asking for the umask itself would mean to change it for a moment, for
-    every thread.
+    Some libraries write files that only their owner may read, whatever the umask. The umask's effect is read off a file
+    and a folder created for this purpose: reading the umask itself would mean changing it for a moment, for every
+    thread.
     """
-    probe = _beside(folder / "probe")
+    probe = _temporary_path(folder / "probe")
     try:
         probe.mkdir()
         (probe / "file").touch(exist_ok=False)
@@ -177,13 +177,13 @@ def open_as_new(folder: Path) -> None:
             path.chmod(of_folders if path.is_dir() else of_files)
 
 
-def _beside(path: Path) -> Path:
-    """A name that nothing has, for what will be called `path`."""
+def _temporary_path(path: Path) -> Path:
+    """An unused path next to `path`, for what will be moved there."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
 
 def _sync_tree(folder: Path) -> None:
-    """Everything in a folder on the disk, and open to whom new files are open."""
+    """Flush everything in a folder to disk, with the permissions that new files get."""
     open_as_new(folder)
     for path in sorted(folder.rglob("*")):
         _fsync_folder(path) if path.is_dir() else _fsync_file(path)
@@ -191,7 +191,7 @@ def _sync_tree(folder: Path) -> None:
 
 
 def check_replaceable(target: Path, over: str, overwrite: bool = True) -> None:
-    """Refuse to put a folder in the place of something else than an older one of its kind.
+    """Refuse to replace anything but an older folder of the same kind.
 
     Args:
         target: the folder to be written.
@@ -209,7 +209,7 @@ def check_replaceable(target: Path, over: str, overwrite: bool = True) -> None:
     free = not target.exists() or (target.is_dir() and ((target / over).is_file() or not any(target.iterdir())))
     if not free:
         kind = f"is a folder without {over}, and not empty" if target.is_dir() else "is a file"
-        raise ConfigError(f"{target} {kind}: it would be lost", hint="Choose another place, or remove it yourself.")
+        raise ConfigError(f"{target} {kind}: it would be lost", hint="Choose another path, or remove it yourself.")
 
 
 def check_writable(target: Path) -> None:
@@ -235,21 +235,21 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def _cannot_write(path: Path, why: str) -> WriteError:
-    return WriteError(f"can't write {path}: {why}", hint="Choose another place, or free this one.")
+    return WriteError(f"can't write {path}: {why}", hint="Choose another path, or make this one writable.")
 
 
 def _out_of_space(error: Exception) -> str | None:
-    """Why a disk takes no more, if that is what an error is about; libraries wrap it in errors of their own."""
+    """Why the disk takes no more, if that is what an error is about; libraries wrap it in errors of their own."""
     for number in _NO_SPACE:
         if isinstance(error, OSError) and error.errno == number:
             return os.strerror(number)
-        if any(f"{said} {number}" in str(error) for said in ("[Errno", "(os error")):
+        if any(f"{prefix} {number}" in str(error) for prefix in ("[Errno", "(os error")):
             return os.strerror(number)
     return None
 
 
 def _move_folder(source: Path, target: Path) -> None:
-    """Put `source` in the place of `target`; what stood there ends up at `source`."""
+    """Put `source` in the place of `target`; what was there ends up at `source`."""
     if not target.exists():
         source.rename(target)
         return
@@ -260,7 +260,7 @@ def _move_folder(source: Path, target: Path) -> None:
             done = rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE)
             if done == 0:
                 return
-    # No exchange on this system: the name is free for the time between two renames.
+    # No exchange on this system: between the two renames the name does not exist.
     aside = source.with_name(f"{source.name}.old")
     target.rename(aside)
     source.rename(target)

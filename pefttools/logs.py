@@ -20,7 +20,7 @@ def quiet_libraries() -> None:
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # named, so that tokenizers do not warn where a process is started beside them
+    # set explicitly, so that tokenizers do not warn when a process is started next to them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         for module in ("transformers", "peft", "torch", "bitsandbytes", "accelerate"):

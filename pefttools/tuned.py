@@ -1,4 +1,4 @@
-"""A base model wrapped by a method for a task: what is trained, saved, loaded and asked."""
+"""A base model wrapped by a method for a task: what is trained, saved, loaded and used for predictions."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Spec:
     labels: tuple[str, ...]
     head_kind: str
     target: Target
-    #: role -> column of the training data, where an artifact remembers them
+    #: role -> column of the training data, if an artifact remembers them
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Numbers of parameters: of the base, and of what is trained, head and method apart."""
+    """Numbers of parameters: all, those that are trained, and those of the head."""
 
     total: int
     trainable: int
@@ -49,14 +49,14 @@ class ParameterCount:
 
 
 class TunedModel(nn.Module):
-    """A wrapped model with what encodes its inputs.
+    """A wrapped model with the processor that encodes its inputs.
 
     Args:
         transformer: the wrapped transformers model.
-        head: the task head, where it is ours.
+        head: the task head, if it is pefttools' own.
         spec: what it is made of.
         processor: transformers' tokenizer, image processor or feature extractor, as the task loads it.
-        autocast: dtype of mixed precision; None: computes in the dtype of the weights.
+        autocast: dtype of mixed precision; None to compute in the dtype of the weights.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class TunedModel(nn.Module):
         self.spec = spec
         self.processor = processor
         self.autocast = autocast
-        #: parts of a batch's rows that a training pass keeps the activations of one at a time, where the task's loss is
-        #: one of the whole batch
+        #: parts that a batch is split into in training, with one part's activations in memory at a time, if the task's
+        #: loss is one of the whole batch
         self.parts = 1
-        #: forward passes whose gradients are added up for a step, which share the method's penalty
+        #: forward passes whose gradients are accumulated for a step; the method's penalty is divided among them
         self.passes = 1
         #: what is minimised beside the task's loss, or instead of it
         self.objectives: tuple[Objective[Any], ...] = ()
@@ -91,7 +91,7 @@ class TunedModel(nn.Module):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer of a model that reads texts, be they only a part of its inputs."""
+        """The tokenizer of a model that reads texts, even if only as a part of its inputs."""
         return getattr(self.processor, "tokenizer", self.processor)
 
     @property
@@ -101,7 +101,7 @@ class TunedModel(nn.Module):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What its method does."""
+        """What its method can do."""
         return self.spec.method.capabilities
 
     @property
@@ -175,19 +175,23 @@ class TunedModel(nn.Module):
         Args:
             inputs: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``; or what an encoder reads, padded on the
                 right.
-            ends: tokens that end a row, beside those that the base's generation settings name.
-            options: of transformers' ``generate``.
+            ends: tokens that end a row, besides those in the base's generation settings.
+            options: options of transformers' ``generate``.
 
         Raises:
             ConfigError: prompts of different lengths, which the method can't take in one batch.
         """
         from transformers import GenerationMixin
 
-        apart = self.spec.task.encoder_decoder
+        encoder_decoder = self.spec.task.encoder_decoder
         begun = options.get("decoder_input_ids")
         if begun is not None:
             options["decoder_input_ids"] = begun.to(self.device)
-        if not apart and not self.spec.method.capabilities.left_padding and not inputs["attention_mask"].all():
+        if (
+            not encoder_decoder
+            and not self.spec.method.capabilities.left_padding
+            and not inputs["attention_mask"].all()
+        ):
             raise ConfigError(
                 f"the method {self.spec.method.name!r} can't generate for prompts of different lengths in one batch",
                 hint="Give prompts of one length at a time.",
@@ -198,20 +202,20 @@ class TunedModel(nn.Module):
             given = {"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stop, **options}
             if "input_ids" in inputs:
                 tokens = self.transformer.generate(**inputs, **given)  # type: ignore[operator]
-            else:  # past Whisper's own, which cuts long sounds up and begins as it sees fit
+            else:  # bypasses Whisper's own, which splits long audio and chooses its own first tokens
                 tokens = GenerationMixin.generate(transformers_models(self.transformer)[0], **inputs, **given)
-        # What a decoder writes stands behind the tokens that it begins with.
-        before = begun.shape[1] if begun is not None else 1 if apart else inputs["input_ids"].shape[1]
+        # What a decoder writes follows the tokens that it begins with.
+        before = begun.shape[1] if begun is not None else 1 if encoder_decoder else inputs["input_ids"].shape[1]
         return cast("torch.Tensor", tokens[:, before:])
 
     def calibrate(self, calibration: dict[str, Any] | None) -> None:
-        """Go by what the task chose on validation; see `Task.calibrate`."""
+        """Use what the task chose on validation; see `Task.calibrate`."""
         self.spec = replace(self.spec, task=self.spec.task.calibrated(calibration))
 
     def count(self) -> ParameterCount:
-        """Parameters of the whole model, by use. Quantized weights count as the weights that they stand for.
+        """Parameters of the whole model, by use. Quantized weights count as the weights that they represent.
 
-        Of a method that trains nothing none are trainable, though a head is saved.
+        For a method that trains nothing, none are trainable, even if a head is saved.
         """
         head = 0 if self.head is None else sum(p.numel() for p in self.head.parameters())
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -252,7 +256,7 @@ class TunedModel(nn.Module):
             self.train(training)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision, where the model has it."""
+        """Mixed precision, if the model uses it."""
         if self.autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast)
@@ -285,17 +289,17 @@ def build(
     """Load a base, add the task's head and wrap it: a model ready to be trained.
 
     Args:
-        base: its path.
+        base: the base model.
         variant_name: number format of its weights.
-        method: wraps it.
+        method: the method that wraps it.
         config: the method's options.
         task: what it is trained for.
         labels: label names.
         precision: see `pefttools.wrap`.
-        seed: of what is initialised at random.
-        roles: of the columns that it is trained on.
-        gradient_checkpointing: activations are computed again in the backward pass.
-        device: where it goes; None: it stays where it is loaded.
+        seed: for random initialisation.
+        roles: column roles of the training data.
+        gradient_checkpointing: recompute activations in the backward pass.
+        device: device to move it to; None to leave it where it is loaded.
 
     Raises:
         ConfigError: a combination that can't work, a pattern that matches nothing, nothing to train.
@@ -349,6 +353,6 @@ def assemble(
 
 
 def _size(parameter: torch.Tensor) -> int:
-    """Number of weights, also where several are packed in a byte."""
+    """Number of weights, even if several are packed in a byte."""
     state = getattr(parameter, "quant_state", None)
     return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()

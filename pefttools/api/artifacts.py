@@ -18,14 +18,14 @@ from pefttools.tuned import TunedModel
 
 
 def inspect(folder: PathLike) -> Manifest:
-    """The manifest of an artifact; warns where it has no effect on its base."""
+    """The manifest of an artifact; warns if it has no effect on its base."""
     manifest = read_manifest(Path(folder))
     warn_without_effect(Path(folder), manifest)
     return manifest
 
 
 def norms(folder: PathLike, *, base: str | None = None) -> dict[str, dict[str, float]]:
-    """How much an adapter changes at each site of its base, which is loaded.
+    """The norm of an adapter's change at each site of its base; loads the base.
 
     Args:
         folder: the artifact.
@@ -54,14 +54,14 @@ def verify(
 
     Args:
         folder: the artifact.
-        base: path of the base model; None: as the manifest says.
-        check_base: whether the base is looked at.
-        rehash: read the base's weights again, whatever is known of the files.
-        signed_by: public keys, one of which must have signed it; none: anybody may have made it.
+        base: path of the base model; None for the one in the manifest.
+        check_base: whether to check the base.
+        rehash: hash the base's weights again instead of trusting cached digests.
+        signed_by: public keys, one of which must have signed it; if empty, a signature is not required.
 
     Raises:
         ArtifactError: a file is damaged or missing, or the artifact is not signed.
-        BaseModelError: the base is another one, or can't be found.
+        BaseModelError: the base is a different one, or can't be found.
     """
     with hold(Path(folder), trusted(signed_by)) as held:
         pass
@@ -78,21 +78,21 @@ def merge(
     format: str = "transformers",
     overwrite: bool = False,
 ) -> Path:
-    """Fold an adapter into its base and write a plain model in float32, with a card that says how to use it.
+    """Merge an adapter into its base and write a plain model in float32, with a card that says how to use it.
 
-    The written model is opened again by the other library alone; it must give the adapter's logits.
+    The written model is loaded again with the other library alone; it must give the adapter's logits.
 
     Args:
         artifact: folder of the artifact.
         output: folder to write.
         base: path of the base model, if it has moved.
-        format: ``transformers``: what ``from_pretrained`` and ``pipeline`` open; a pooling head is written beside it
-            as ``head.safetensors``, and the card has the lines that apply it. ``sentence-transformers``: pooling,
+        format: ``transformers``: a model for ``from_pretrained`` and ``pipeline``; a pooling head is written next to it
+            as ``head.safetensors``, and the card has the code that applies it. ``sentence-transformers``: pooling,
             linear layer and softmax as modules of that library, so that ``encode`` gives each label's probability.
-        overwrite: replace a model that stands there.
+        overwrite: replace an existing model.
 
     Raises:
-        ConfigError: the method can't be merged, the format does not go with the head, or something is in the way.
+        ConfigError: the method can't be merged, the format does not fit the head, or the output can't be replaced.
         MergeError: the written model does not give the adapter's logits.
     """
     from pefttools.artifact.merge import merge_artifact
@@ -115,15 +115,15 @@ def export(
         artifact: folder of the artifact.
         output: folder to write.
         format: ``peft-lora``.
-        rank: maximum rank of a site; needed where the adapter is not a low-rank update itself.
+        rank: maximum rank of a site; required if the adapter is not itself a low-rank update.
         base: path of the base model, if it has moved.
-        overwrite: replace an adapter that stands there.
+        overwrite: replace an existing adapter.
 
     Returns:
-        The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 where exact.
+        The relative error: Frobenius norm of what was left out, divided by that of the whole change; 0 if exact.
 
     Raises:
-        ConfigError: an adapter that is not a change of linear layers' weights, or something is in the way.
+        ConfigError: an adapter that is not a change of linear layers' weights, or the output can't be replaced.
     """
     from pefttools.artifact.convert import export_lora
 
@@ -144,7 +144,7 @@ def compose(
     base: str | None = None,
     overwrite: bool = False,
 ) -> float:
-    """Save the weighted sum of adapters of one base and task as an artifact; gives the relative error, see `export`.
+    """Save the weighted sum of adapters of one base and task as an artifact; returns the relative error, see `export`.
 
     Args:
         artifacts: two or more.
@@ -152,13 +152,13 @@ def compose(
         output: folder to write.
         rule: ``sum``; or ``ties``, ``dare-linear``, ``dare-ties``, ``magnitude-prune``, with a density and a rank.
         density: share of the entries of each change that a rule keeps.
-        seed: of the entries that are dropped at random.
-        rank: maximum rank of a layer's update; None: as high as it takes, which is exact for the sum.
+        seed: for the entries that are dropped at random.
+        rank: maximum rank of a layer's update; None for as high as needed, which is exact for the sum.
         base: path of the base model, if it has moved.
-        overwrite: replace an artifact that stands there.
+        overwrite: replace an existing artifact.
 
     Raises:
-        ConfigError: adapters that don't go together, or something is in the way.
+        ConfigError: adapters that can't be combined, or the output can't be replaced.
     """
     from pefttools.artifact.convert import compose as composed
 
@@ -177,17 +177,17 @@ def import_adapter(
     variant: str = "float32",
     overwrite: bool = False,
 ) -> Manifest:
-    """Make an artifact of an adapter that another program trained, e.g. of a PEFT folder.
+    """Make an artifact from an adapter that another program trained, e.g. from a PEFT folder.
 
     Args:
         source: a folder, or a hub id (``ORG/NAME`` or ``ORG/NAME@REVISION``).
         base: the base model that it was trained on; nothing in a foreign folder verifies it.
         output: folder of the artifact; nothing is written unless everything fits.
-        labels: label names in the order of the head's outputs; empty: those of the source's or the base's
+        labels: label names in the order of the head's outputs; if empty, those of the source's or the base's
             configuration.
-        task: name of the task, or a mapping with name and options; None: what the source says.
+        task: name of the task, or a mapping with name and options; None to take what the source says.
         variant: number format of the base's weights.
-        overwrite: replace an artifact that stands there.
+        overwrite: replace an existing artifact.
 
     Raises:
         ArtifactError: the source is damaged or does not fit the base.
@@ -201,16 +201,17 @@ def import_adapter(
 
 
 def push_to_hub(model: TunedModel | PathLike, repository: str, *, private: bool = True) -> str:
-    """Upload an adapter to the Hugging Face hub in one commit; gives the commit's address.
+    """Upload an adapter to the Hugging Face hub in one commit; returns the commit's URL.
 
     Args:
         model: a tuned model, or the folder of an artifact, which is verified first.
-        repository: ``ORG/NAME``, or ``ORG/NAME@BRANCH``; it is created where it is new.
-        private: who may see a repository that is new.
+        repository: ``ORG/NAME``, or ``ORG/NAME@BRANCH``; created if it does not exist.
+
+        private: visibility of a repository that is created.
 
     Raises:
         ArtifactError: the artifact is damaged.
-        HubError: the hub could not be reached, or said no.
+        HubError: the hub could not be reached, or refused.
     """
     import tempfile
 
@@ -229,7 +230,7 @@ def sign(folder: PathLike, key: PathLike) -> Path:
 
     Args:
         folder: the artifact.
-        key: file of a private key, as `signing_key` writes it.
+        key: file of a private key, as written by `signing_key`.
 
     Returns:
         The file of the signature.
@@ -245,7 +246,7 @@ def signing_key(file: PathLike) -> Path:
     """Make a key to sign artifacts with.
 
     Args:
-        file: where the private key goes.
+        file: for the private key.
 
     Returns:
         The file of the public key, for those who verify.

@@ -1,4 +1,4 @@
-"""From a base model to a trained one, and to its answers."""
+"""From a base model to a trained one, and to its predictions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 
 from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
-from pefttools.asking import ID, OnError, table_of
-from pefttools.asking import predict as _predict
 from pefttools.bases import locate_base, variants
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
@@ -20,6 +18,8 @@ from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
 from pefttools.methods import methods
 from pefttools.outline import check_on_outline
+from pefttools.predicting import ID, OnError, table_of
+from pefttools.predicting import predict as _predict
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.recipe import GivenMethod, Recipe, choose_method, choose_task, load_recipe, validate
 from pefttools.tasks import Evaluation, tasks
@@ -47,13 +47,13 @@ def wrap(
 
     Args:
         base: folder, ``package:`` reference or hub id.
-        method: name of a method, a mapping with name and options, or a list of several; None: LoRA.
-        task: name of a task, or a mapping with name and options; None: one label per text.
-        labels: label names, where the task has labels.
-        variant: number format of the base's weights; None: float32.
-        precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``, whose gradients your loop must scale.
-        seed: of what is initialised at random.
-        options: of the method, e.g. ``r=8``.
+        method: name of a method, a mapping with name and options, or a list of several; None for LoRA.
+        task: name of a task, or a mapping with name and options; None for one label per text.
+        labels: label names, if the task has labels.
+        variant: number format of the base's weights; None for float32.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``, for which your loop must scale the gradients.
+        seed: for random initialisation.
+        options: options of the method, e.g. ``r=8``.
 
     Returns:
         A module whose forward takes ``input_ids`` and ``attention_mask`` and gives logits.
@@ -64,7 +64,7 @@ def wrap(
     if method is None or isinstance(method, str):
         method = {"name": method or methods.default()}
     if options and not isinstance(method, Mapping):
-        raise ConfigError(f"{next(iter(options))}: of several methods each has its options in its own mapping")
+        raise ConfigError(f"{next(iter(options))}: with several methods, each takes its options in its own mapping")
     chosen, config = choose_method({**method, **options} if isinstance(method, Mapping) else method)
     chosen_task = choose_task(dict(task) if isinstance(task, Mapping) else task or tasks.default())
     variant = variant or variants.default()
@@ -83,7 +83,7 @@ def wrap(
     )  # fmt: skip
     if chosen.reads_rows(config):
         warnings.warn(
-            f"with these options the method {chosen.name!r} starts from the rows that are trained on: call "
+            f"with these options the method {chosen.name!r} is initialised from the training rows: call "
             "model.spec.method.prepare(model.transformer, model.spec.config, passes) before your loop, or use train()",
             stacklevel=2,
         )
@@ -109,16 +109,16 @@ def train(
     Args:
         recipe: a `Recipe`, the path of a YAML file, or a mapping of the same form.
         overrides: ``field.field=value`` on a YAML file.
-        resume: go on from the last checkpoint of an interrupted run.
-        overwrite: replace the artifact or the checkpoints that stand at the recipe's output.
-        reporter: shows progress; None: nothing is shown.
+        resume: continue from the last checkpoint of an interrupted run.
+        overwrite: replace an existing artifact or existing checkpoints at the recipe's output.
+        reporter: shows progress; None to show nothing.
 
     Returns:
-        The model as it was saved, its manifest and evaluations; None where another process writes.
+        The model as it was saved, its manifest and evaluations; None if another process writes them.
 
     Raises:
-        PeftToolsError: anything wrong with the recipe; what stands at its output and is not to be replaced; nothing to
-            resume, or a checkpoint of another training.
+        PeftToolsError: anything wrong with the recipe; existing output that may not be replaced; nothing to resume, or
+            a checkpoint of another training run.
     """
     if isinstance(recipe, str | Path):
         recipe = load_recipe(Path(recipe), overrides)
@@ -141,11 +141,11 @@ def load(
         folder: the artifact.
         base: path of the base model, if it has moved.
         variant: number format of the base, if not the one that the adapter was trained on.
-        signed_by: public keys, one of which must have signed it; none: anybody may have made it.
+        signed_by: public keys, one of which must have signed it; if empty, a signature is not required.
 
     Raises:
         ArtifactError: the artifact is damaged, or not signed.
-        BaseModelError: the base is another one.
+        BaseModelError: the base is a different one.
     """
     return load_artifact(Path(folder), base=base, variant=variant, signers=trusted(signed_by))
 
@@ -163,28 +163,28 @@ def predict(
     all_scores: bool = False,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
-    """Predictions, one per input: ``{"prediction": ...}``, with a ``score`` where the task gives one.
+    """Predictions, one per input: ``{"prediction": ...}``, with a ``score`` if the task gives one.
 
     Args:
         model: a tuned model or the folder of an artifact.
-        inputs: texts, mappings by column role (``{"text": ..., "pair": ...}``; ``id`` is handed on), or a table.
+        inputs: texts, mappings by column role (``{"text": ..., "pair": ...}``; ``id`` is passed through), or a table.
         data: instead of inputs, a source as `read_table` takes it.
-        columns: with data: role -> column name, where they differ from the training data's.
-        id_column: with data: column whose values are handed on as ``id``.
-        delimiter: with data: between the cells of a csv file; None: a comma, or what the file shows.
+        columns: with data: role -> column name, if different from the training data's.
+        id_column: with data: column whose values are passed through as ``id``.
+        delimiter: with data: delimiter of a csv file; None to detect it.
         batch_size: inputs at a time.
-        on_error: ``stop`` at a bad row, or ``skip`` it: its entry has ``error`` instead of ``prediction``.
-        all_scores: with ``scores``, the probability of every label.
+        on_error: ``stop`` at an invalid row, or ``skip`` it: its entry has ``error`` instead of ``prediction``.
+        all_scores: include ``scores``, the probability of every label.
         reporter: shows progress.
 
     Returns:
-        One entry per input, in order. Where a row was cut to ``max_length``, ``cut_from`` is its length in tokens.
+        One entry per input, in order. If a row was truncated to ``max_length``, ``cut_from`` is its length in tokens.
 
     Raises:
         DataError: a row that the model can't take.
     """
     if (inputs is None) == (data is None):
-        raise ConfigError("predict takes inputs or data, one of them")
+        raise ConfigError("predict takes either inputs or data")
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
     if data is not None:
@@ -216,8 +216,8 @@ def evaluate(
     Args:
         model: a tuned model or the folder of an artifact.
         data: a table, or a source as `read_table` takes it.
-        columns: role -> column name, where they differ from the training data's, which an artifact remembers.
-        delimiter: between the cells of a csv file; None: a comma, or what the file shows.
+        columns: role -> column name, if different from the training data's, which an artifact remembers.
+        delimiter: delimiter of a csv file; None to detect it.
         batch_size: rows at a time.
         reporter: shows progress.
 
@@ -250,7 +250,7 @@ def _read(
     id_column: str | None = None,
     delimiter: str | None = None,
 ) -> Table:
-    """Rows of a source, by the columns of the training data where the source has them."""
+    """Rows of a source, with the columns of the training data if the source has them."""
     present = column_names(source, delimiter)
     remembered = {role: name for role, name in model.spec.columns.items() if name in present and role in roles}
     chosen = {**remembered, **(columns or {})}

@@ -24,18 +24,18 @@ def plan(
     overrides: Sequence[str] = (),
     **shape: Any,
 ) -> list[MemoryPlan]:
-    """Predict the memory of trainings; no weights are loaded.
+    """Predict the memory that training runs need; no weights are loaded.
 
     Args:
-        base: folder (one with nothing but ``config.json`` will do), ``package:`` reference or hub id; or the path of a
-            recipe, from which everything comes that is not given here.
+        base: folder (``config.json`` is enough), ``package:`` reference or hub id; or the path of a recipe, which
+            supplies everything that is not given here.
         task: name of a task, or a mapping with name and options.
         methods: names, or mappings with name and options.
         variants: number formats of the base's weights.
-        labels: number of labels, where the task has labels.
-        gpu: a card, ``gpu`` for one of no particular size, or ``cpu``: this machine's kernels.
+        labels: number of labels, if the task has labels.
+        gpu: a card, ``gpu`` for one of unspecified size, or ``cpu`` for this machine's kernels.
         overrides: ``field.field=value`` on a recipe.
-        shape: fields of `pefttools.planning.plan.Shape`, as ``batch_size=8, length=512``.
+        shape: fields of `pefttools.planning.plan.Shape`, e.g. ``batch_size=8, length=512``.
 
     Returns:
         One row per method and variant; sizes in bytes.
@@ -98,7 +98,7 @@ def largest_fit(
     overrides: Sequence[str] = (),
     **shape: Any,
 ) -> list[Largest]:
-    """Predict the largest batch and the longest texts that a training takes on a card; no weights are loaded.
+    """Predict the largest batch and the longest texts that fit on a card in training; no weights are loaded.
 
     Args:
         base: see `plan`.
@@ -106,7 +106,7 @@ def largest_fit(
         method: name, or a mapping with name and options.
         variant: number format of the base's weights.
         labels: see `plan`.
-        gpu: a card; ``gpu``: all that are known and compute in bfloat16.
+        gpu: a card; ``gpu`` for all known ones that compute in bfloat16.
         overrides: see `plan`.
         shape: see `plan`.
 

@@ -14,8 +14,8 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
     """Markdown with the front matter that model hubs read.
 
     Args:
-        manifest: of the artifact.
-        adapter: its ``adapter_config.json``; a method that a library has may write files of its own for some bases.
+        manifest: the artifact's manifest.
+        adapter: its ``adapter_config.json``; a library's method may write pefttools' own files for some bases.
     """
     base, method, task = manifest.base, manifest.method, manifest.task
     # JSON strings are YAML strings: nothing in a name can break out of the front matter.
@@ -28,7 +28,7 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
     ]
     options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"
     made = "made with pefttools" if manifest.imported is None else "imported into pefttools"
-    variant = f", trained on the variant {plain(base.variant)}" if manifest.imported is None else ""
+    variant = f", trained in the number format {plain(base.variant)}" if manifest.imported is None else ""
     lines = [
         "",
         f"# {plain(method.name)} for {plain(task.name)}",
@@ -53,7 +53,7 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
         if cuts["cut"]:
             limit = f"{cuts['limit']} {cuts.get('unit', 'tokens')}"
             lines.append(
-                f"| {split} rows cut | {cuts['cut']:,} of {cuts['rows']:,}, to {limit}; the longest has "
+                f"| {split} rows truncated | {cuts['cut']:,} of {cuts['rows']:,}, to {limit}; the longest has "
                 f"{cuts['longest']:,} |"
             )
     if reason := manifest.training.get("did_not_learn"):
@@ -67,14 +67,14 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
         "import pefttools",
         "",
         'model = pefttools.load("path/to/this/folder")',
-        f"print(pefttools.predict(model, [{_asked(task)}]))",
+        f"print(pefttools.predict(model, [{_example(task)}]))",
         "```",
         "",
     ]
     return "\n".join([*front, *lines])
 
 
-def _asked(entry: TaskEntry) -> str:
+def _example(entry: TaskEntry) -> str:
     """A row as the model takes it: a text, or the cells of several columns."""
     task = entry.stored("the manifest's task")
     roles = [
@@ -87,7 +87,7 @@ def _asked(entry: TaskEntry) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that can't end a table cell or begin markup."""
+    """Text in which nothing ends a table cell or starts markup."""
     for sign in ("\\", "|", "<", ">", "`", "[", "]"):
         text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
     return text.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""What can be made of saved adapters without training: a plain PEFT LoRA, a weighted sum, norms per site."""
+"""What can be made from saved adapters without training: a plain PEFT LoRA, a weighted sum, norms per site."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SUM = "sum"
 
 @dataclass(frozen=True)
 class Opened:
-    """A verified artifact, with its base loaded as it was trained on, or in float32 where that is quantized.
+    """A verified artifact, with its base loaded in the format of the training, or in float32 if that is quantized.
 
     Attributes:
         folder: its path.
         manifest: its manifest.
         built: its base, made ready for its task.
         deltas: its trained state.
-        head: state of the task head, where it is ours.
+        head: state of the task head, if it is pefttools' own.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
 
     Raises:
         ArtifactError: damaged.
-        BaseModelError: the base is another one, or can't be found.
+        BaseModelError: the base is a different one, or can't be found.
         ConfigError: its method has no deltas.
     """
     with hold_weights(folder) as held:
@@ -70,7 +70,7 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
         )
         task = entry.stored(str(folder))
         found = find_base(manifest, base)
-        # Some changes are made of the base's own numbers: they are read where they were trained, or near it.
+        # Some changes are computed from the base's own weights: they are read in the training's format, or close to it.
         trained_on = variants.get(manifest.base.variant)
         kind = variants.get("float32") if trained_on.quantized else trained_on
         built = task.build(found, kind(), entry.labels, entry.head)
@@ -80,27 +80,27 @@ def open_artifact(folder: Path, base: str | None = None) -> Opened:
 
 
 def site_norms(folder: Path, base: str | None = None) -> dict[str, dict[str, float]]:
-    """Size of what an adapter does at each site, by kind; see `AdapterDeltas.norms`."""
+    """Norm of an adapter's change at each site, by kind; see `AdapterDeltas.norms`."""
     return open_artifact(folder, base).deltas.norms()
 
 
 def export_lora(
     folder: Path, output: Path, *, rank: int | None = None, base: str | None = None, overwrite: bool = False
 ) -> PlainLora:
-    """Write an adapter as a plain PEFT LoRA, with the task head beside it where it is ours.
+    """Write an adapter as a plain PEFT LoRA, with the task head next to it if it is pefttools' own.
 
     Args:
         folder: the artifact.
         output: folder to write.
-        rank: maximum rank of a site; None: exact, where the adapter is low rank itself.
+        rank: maximum rank of a site; None for an exact export, if the adapter is itself of low rank.
         base: path of the base model, if it has moved.
-        overwrite: replace an adapter that stands there.
+        overwrite: replace an existing adapter.
 
     Returns:
-        What was written; its `error` says how much was left out.
+        What was written; its `error` tells how much was left out.
 
     Raises:
-        ConfigError: what is not a change of linear layers' weights, or something is in the way.
+        ConfigError: an adapter that is not a change of linear layers' weights, or the output can't be replaced.
     """
     check_replaceable(output, _PEFT_KIND, overwrite)
     opened = open_artifact(folder, base)
@@ -130,7 +130,7 @@ def compose(
     base: str | None = None,
     overwrite: bool = False,
 ) -> PlainLora:
-    """Save the weighted sum of adapters of one base, or what a rule makes of them, as an artifact of its own.
+    """Save the weighted sum of adapters of one base, or their combination by another rule, as a new artifact.
 
     Args:
         folders: artifacts of the same base and task.
@@ -138,22 +138,24 @@ def compose(
         output: folder to write.
         rule: ``sum``, or one of `pefttools.deltas.merging_rules`.
         density: share of the entries of each change that a rule keeps.
-        seed: of the entries that are dropped at random.
-        rank: maximum rank of a site; None: the sum of theirs, which is exact for the weighted sum.
+        seed: for the entries that are dropped at random.
+        rank: maximum rank of a site; None for the sum of theirs, which is exact for the weighted sum.
         base: path of the base model, if it has moved.
-        overwrite: replace an artifact that stands there.
+        overwrite: replace an existing artifact.
 
     Raises:
-        ConfigError: adapters that don't go together or can't be added, or something is in the way.
+        ConfigError: adapters that don't belong together or can't be added, or the output can't be replaced.
     """
     check_replaceable(output, MANIFEST, overwrite)
     if len(folders) < 2 or len(folders) != len(weights):
-        raise ConfigError(f"{len(folders)} artifacts and {len(weights)} weights: two or more, and one weight for each")
+        raise ConfigError(
+            f"{len(folders)} artifacts and {len(weights)} weights: give two or more, and one weight for each"
+        )
     if not all(math.isfinite(weight) for weight in weights):
         raise ConfigError(f"weights must be numbers, not {', '.join(map(str, weights))}")
     _check_rule(rule, density, rank)
     if not sum(weights):
-        raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of the sum.")
+        raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of that sum.")
     opened = [open_artifact(folder, base) for folder in folders]
     first = opened[0]
     for other in opened[1:]:
@@ -167,7 +169,7 @@ def compose(
         joint = combined(parts, weights, cast("Rule", rule), density or 0.0, seed)
     lora = as_lora(joint, first.built.transformer, rank)
     if not lora.sites:
-        raise ConfigError("these adapters change nothing but the task head: there is nothing to add up")
+        raise ConfigError("these adapters change only the task head: there is nothing to add up")
     sources = [
         {"artifact": one.folder.resolve().name, "method": one.manifest.method.name, "weight": weight}
         | ({} if one.manifest.imported is None else {"imported": one.manifest.imported.origin()})
@@ -200,11 +202,11 @@ def _check_rule(rule: str, density: float | None, rank: int | None) -> None:
         raise UnknownNameError("rule", rule, (SUM, *RULES))
     if density is None or not 0 < density <= 1:
         raise ConfigError(
-            f"the rule {rule!r} needs a density, the share of the entries that is kept", hint="For example 0.5."
+            f"the rule {rule!r} needs a density, the share of the entries to keep", hint="For example 0.5."
         )
     if rank is None:
         raise ConfigError(
-            f"what the rule {rule!r} gives is no low-rank update by itself: a rank is needed",
+            f"the result of the rule {rule!r} is not a low-rank update: a rank is needed",
             hint="Set the maximum rank, e.g. --rank 16; the relative error is reported.",
         )
 
@@ -220,7 +222,7 @@ def _named(opened: Opened) -> str:
     return f"{opened.folder} ({opened.manifest.method.name})"
 
 
-_ALIKE = "Only adapters of one base, one task and one list of labels can be added."
+_ALIKE = "Only adapters with the same base, task and list of labels can be added."
 
 
 def _check_alike(one: Opened, other: Opened) -> None:
@@ -236,7 +238,7 @@ def _check_alike(one: Opened, other: Opened) -> None:
                 f"{one.folder} and {other.folder} have different {what}: {_short(left)} and {_short(right)}",
                 hint=_ALIKE,
             )
-    # Artifacts of schema 1.1 say neither; each has been compared with its own base as far as it does.
+    # Artifacts of schema 1.1 record neither; each has been compared with its own base as far as it does.
     if a.base.config is None or b.base.config is None:
         return
     unlike = unlike_fields(a.base.config, b.base.config) + ["tokenizer"] * (a.base.tokenizer != b.base.tokenizer)

@@ -1,4 +1,4 @@
-"""Noticing adapters that do nothing, from their files alone: no base is loaded, nor torch."""
+"""Detecting adapters that do nothing, from their files alone: neither a base nor torch is loaded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pefttools.methods import methods
 
 #: the task head's own file, which is not part of what the method trained
 _HEAD = "head.safetensors"
-#: a tensor of one of the repeated blocks; those outside, which no rule names, are the task head's
+#: a tensor of one of the repeated blocks; those outside that no rule names are the task head's
 _IN_BLOCK = re.compile(r"\.\d+\.")
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def has_effect(folder: Path, manifest: Manifest) -> bool:
-    """Whether an adapter changes its base at all, the task head aside. True also where that is not known.
+    """Whether an adapter changes its base at all, apart from the task head. Also True if that is not known.
 
     Args:
         folder: the artifact.
@@ -32,11 +32,11 @@ def has_effect(folder: Path, manifest: Manifest) -> bool:
         rules = methods.get(manifest.method.name).neutral
         return not rules or not files or any(_acts(file, rules) for file in files)
     except PeftToolsError:
-        return True  # a plugin that is not installed, or a damaged file: others say so
+        return True  # a plugin that is not installed, or a damaged file: reported elsewhere
 
 
 def warn_without_effect(folder: Path, manifest: Manifest, title: object = None) -> None:
-    """One warning line, about what is called `title` if not like the folder, where `has_effect` says no."""
+    """Warn if `has_effect` is False; the warning names `title`, or else the folder."""
     if not has_effect(folder, manifest):
         warnings.warn(
             f"{title or folder}: every change that this {manifest.method.name!r} adapter makes to its base is zero: "

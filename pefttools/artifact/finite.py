@@ -1,4 +1,4 @@
-"""Weights that are numbers."""
+"""Checking that weights are finite numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pefttools.errors import ArtifactError
 
 
 def check_finite(folder: Path, manifest: Manifest) -> None:
-    """Refuse weights that are not numbers: every answer would be the first label, or no answer.
+    """Refuse weights that are not finite: every answer would be the first label, or no answer.
 
     Raises:
         ArtifactError: NaN or infinite values; names file and tensor.

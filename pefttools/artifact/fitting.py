@@ -1,4 +1,4 @@
-"""Whether an artifact fits a base, found out without the base's weights."""
+"""Whether an artifact fits a base, determined without the base's weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pefttools.recipe import stored_method
 
 
 class Fitting:
-    """Whether artifacts fit a base: their methods load them, without weights, as they would load them on the base.
+    """Checks whether artifacts fit a base: their methods load them on a base without weights, as on the real one.
 
-    What fitted once is known: adapters of many tenants differ in nothing but their numbers.
+    What fitted once is remembered: adapters of many tenants differ only in their values.
 
     Args:
         base: the base.
@@ -44,12 +44,12 @@ class Fitting:
         method, config = stored_method(
             manifest.method.name, manifest.method.config, manifest.schema_version, "the manifest's method"
         )
-        if method.needs_weights:  # whoever loads it finds out
+        if method.needs_weights:  # this will show when it is loaded
             return
         entry = manifest.task
         task = entry.stored("the manifest's task").planned()
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever loads the weights warns, and here none are kept
+            warnings.simplefilter("ignore")  # loading the weights will warn, and here none are kept
             built = task.build(self._outline, variants.get("float32")(), entry.labels, entry.head)
             load_method(method, config, built, folder, self._outline.id)
             if built.head is not None:
@@ -57,7 +57,7 @@ class Fitting:
         self._known.add(key)
 
     def _key(self, folder: Path, manifest: Manifest) -> str:
-        """Everything but the numbers, and what labels are called."""
+        """A digest of everything but the values of tensors and the names of labels."""
         task = manifest.task.model_dump(mode="json", exclude={"labels", "columns"}) | {
             "labels": len(manifest.task.labels)
         }

@@ -38,14 +38,14 @@ def load_artifact(
 
     Args:
         folder: the artifact.
-        base: path of the base model; None: as the manifest says.
-        variant: number format of the base; None: the one that the adapter was trained on.
-        device: where the model goes; None: the accelerator, where there is one.
-        signers: whose signature the artifact must have; None: nobody's.
+        base: path of the base model; None for the one in the manifest.
+        variant: number format of the base; None for the one that the adapter was trained on.
+        device: device of the model; None for the accelerator, if there is one.
+        signers: whose signature the artifact must have; None if none is required.
 
     Raises:
         ArtifactError: the artifact is damaged, too new, or not signed.
-        BaseModelError: the base is another one, or can't be found.
+        BaseModelError: the base is a different one, or can't be found.
     """
     with hold_weights(folder, signers) as held:
         found = find_base(held.manifest, base)
@@ -60,7 +60,7 @@ def load_verified(
     variant: str | None = None,
     device: torch.device | None = None,
 ) -> TunedModel:
-    """Load an artifact whose files and base are known to be right."""
+    """Load an artifact whose files and base have been verified."""
     from pefttools.compute.precision import default_device, precision_there
 
     method, config = stored_method(
@@ -96,10 +96,10 @@ def load_method(method: Method[Any], config: MethodConfig, built: TaskModel, fol
     except Exception as error:
         if isinstance(error, PeftToolsError) or is_out_of_memory(error):
             raise
-        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        summary = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ArtifactError(
-            f"{folder}: what the method {method.name!r} has stored does not fit the base {base!r}: "
-            f"{said or type(error).__name__}",
+            f"{folder}: the stored state of the method {method.name!r} does not fit the base {base!r}: "
+            f"{summary or type(error).__name__}",
             hint="Train it again, or load it with the version of pefttools that saved it.",
         ) from error
 
@@ -120,7 +120,7 @@ def find_base(manifest: Manifest, source: str | None = None, *, rehash: bool = F
     """The base that a manifest names, or the one at `source`, if it is the same.
 
     Raises:
-        BaseModelError: not found, or another one; the message names both.
+        BaseModelError: not found, or a different one; the message names both.
     """
     entry = manifest.base
     try:
@@ -141,7 +141,7 @@ def check_base(manifest: Manifest, found: Base) -> None:
     """Refuse a base that the artifact does not belong to.
 
     Raises:
-        BaseModelError: other structure, weights, configuration or tokenizer.
+        BaseModelError: its structure, weights, configuration or tokenizer differ.
     """
     entry = manifest.base
     if found.structure != entry.structure:
@@ -153,25 +153,25 @@ def check_base(manifest: Manifest, found: Base) -> None:
     if found.weights != entry.weights:
         raise BaseModelError(
             f"the artifact belongs to the base {entry.id!r} with weights {entry.weights[:12]}, but {found.id!r} has "
-            f"the same structure with other weights, {found.weights[:12]}",
-            hint="Give the base that the adapter was trained on, in the same revision.",
+            f"the same structure with different weights, {found.weights[:12]}",
+            hint="Give the base that the adapter was trained on, at the same revision.",
         )
     if entry.config is None or entry.tokenizer is None:
         warnings.warn(
-            f"an artifact of schema {manifest.schema_version} does not say which configuration and tokenizer its base "
-            f"{entry.id!r} had: they are not compared. Save it again to record them.",
+            f"an artifact of schema {manifest.schema_version} does not record the configuration and tokenizer of its "
+            f"base {entry.id!r}: they are not compared. Save it again to record them.",
             stacklevel=2,
         )
         return
     if names := unlike_fields(entry.config, found.config):
         raise BaseModelError(
-            f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with another "
+            f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with a different "
             f"configuration: {', '.join(names)}",
             hint="Give the base that the adapter was trained on, unchanged.",
         )
     if found.tokenizer_digest != entry.tokenizer:
         raise BaseModelError(
-            f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with another "
+            f"the artifact belongs to the base {entry.id!r}, but {found.id!r} has the same weights with a different "
             f"tokenizer ({found.tokenizer_digest[:12]} instead of {entry.tokenizer[:12]})",
             hint="Give the base that the adapter was trained on, with its tokenizer.",
         )

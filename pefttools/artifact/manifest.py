@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what it is, what it belongs to, and the size and digest of every file."""
+"""The manifest of an artifact: what it is, which base it belongs to, and the size and digest of every file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pefttools.recipe import stored_task
 from pefttools.tasks import Task
 
 MANIFEST = "pefttools.json"
-#: of the manifest, and so of everything; may be there or not, and is listed nowhere
+#: signature of the manifest, and so of everything; it is optional, and listed nowhere
 SIGNATURE = "pefttools.json.sig"
 #: a newer minor version adds fields; a newer major version can't be read
 SCHEMA = "1.3"
@@ -43,7 +43,7 @@ class BaseEntry(_Part):
     weights: str
     variant: str
     size: int
-    #: fields of its configuration that change its answers, and the fingerprint of its tokenizer; None: of schema 1.1
+    #: fields of its configuration that change its answers, and the fingerprint of its tokenizer; None in schema 1.1
     config: dict[str, Any] | None = None
     tokenizer: str | None = None
 
@@ -62,7 +62,7 @@ class TaskEntry(_Part):
 
     Attributes:
         columns: role -> column of the training data.
-        calibration: what was chosen on validation, such as thresholds; None: nothing.
+        calibration: what was chosen on validation, such as thresholds; None if nothing was.
     """
 
     name: str
@@ -82,9 +82,9 @@ class ImportedEntry(_Part):
 
     Attributes:
         source: folder or hub id, as the user wrote it.
-        revision: commit of the hub, where it came from there.
+        revision: commit on the hub, if it came from there.
         importer: name of the importer that read it.
-        declared_base: what the source calls its base; nobody has compared the weights.
+        declared_base: the source's name for its base; the weights have not been compared.
         files: name -> sha256 of every file that was read.
         details: what the method's options do not say, e.g. ranks by module.
     """
@@ -117,7 +117,7 @@ class Manifest(_Part):
     packages: dict[str, str]
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
-    #: of an adapter that another program trained; None: pefttools did
+    #: origin of an adapter that another program trained; None if pefttools did
     imported: ImportedEntry | None = None
 
 
@@ -129,7 +129,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check a manifest; the other files are not looked at.
+    """Read and check a manifest; the other files are not checked.
 
     Raises:
         ArtifactError: there is none, it was changed after it was written, or its schema is too new.
@@ -147,7 +147,7 @@ def read_digest(folder: Path) -> str:
 
 
 def read_with_digest(folder: Path) -> tuple[Manifest, str]:
-    """A manifest and its digest, of one reading; errors as `read_manifest`."""
+    """A manifest and its digest, from a single read; errors as in `read_manifest`."""
     raw = _raw(folder)
     return parse_manifest(raw, folder / MANIFEST), str(json.loads(raw)["digest"])
 
@@ -160,9 +160,9 @@ def _raw(folder: Path) -> bytes:
 
 
 def missing_manifest(folder: Path) -> ArtifactError:
-    """What to raise where a folder has no manifest."""
+    """The error to raise if a folder has no manifest."""
     what = "is not an artifact: it has no" if folder.is_dir() else "does not exist or is not a folder: no"
-    hint = "Adapters that other programs trained become artifacts: pefttools import FOLDER --base BASE."
+    hint = "To make an artifact from an adapter of another program: pefttools import FOLDER --base BASE."
     return ArtifactError(f"{folder} {what} {MANIFEST}", hint=hint if folder.is_dir() else None)
 
 
@@ -188,7 +188,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
             hint="Install a newer pefttools.",
         )
     given = content.pop("digest", None)
-    # Also byte for byte what the writer writes, so that no flipped byte in white space goes by.
+    # It must also be byte for byte what the writer writes, so that no flipped byte in white space goes unnoticed.
     whole = canonical_json({**content, "digest": given}).encode() if given else b""
     if given != _digest(content) or whole != raw:
         raise ArtifactError(f"{path} was changed after it was written", hint="Restore the artifact from a copy.")
@@ -214,18 +214,18 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
         elif path.stat().st_size != entry.size:
             problems.append(f"{name} has {path.stat().st_size} bytes instead of {entry.size}")
         elif sha256_file(path) != entry.sha256:
-            problems.append(f"{name} has another content (sha256)")
+            problems.append(f"{name} has different content (sha256)")
     if problems:
         raise ArtifactError(f"the artifact {folder} is damaged: {'; '.join(problems)}", hint="Restore it from a copy.")
 
 
 def unlisted(folder: Path, manifest: Manifest) -> list[str]:
-    """What is in an artifact's folder and is not part of it."""
+    """Files in an artifact's folder that are not part of it."""
     return sorted(path.name for path in folder.iterdir() if path.name not in {MANIFEST, SIGNATURE, *manifest.files})
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:
-    """Size and digest of every file but the manifest and its signature."""
+    """Size and digest of every file except the manifest and its signature."""
     return {
         path.name: FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
         for path in sorted(folder.iterdir())

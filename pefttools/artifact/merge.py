@@ -1,4 +1,4 @@
-"""Folding an adapter into its base: a folder that other libraries open by themselves, with the same answers."""
+"""Merging an adapter into its base: a folder that other libraries open on their own, with the same answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pefttools.tasks.padding import reads_the_last_position
 from pefttools.tasks.task import IGNORE
 from pefttools.tuned import TunedModel
 
-#: of the largest logit; float32 sums in another order stay far below
+#: relative to the largest logit; float32 sums in a different order stay far below
 _TOLERANCE = 1e-3
 #: a file that every folder of a model has
 _KIND = "config.json"
@@ -33,7 +33,7 @@ FORMATS = ("transformers", "sentence-transformers")
 
 
 class MergeError(PeftToolsError):
-    """A merged model that does not answer as the adapter does."""
+    """A merged model whose answers differ from the adapter's."""
 
     exit_code = 1
 
@@ -44,8 +44,8 @@ def merge_artifact(
     """Write a plain model that gives the adapter's answers, in float32; see `pefttools.merge`.
 
     Raises:
-        ConfigError: the method can't be merged, the format does not go with the head, or something is in the way.
-        MergeError: what was written gives other answers.
+        ConfigError: the method can't be merged, the format does not fit the head, or the output can't be replaced.
+        MergeError: the written model gives different answers.
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
@@ -63,16 +63,16 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
     method.check_mergeable()
     if format == "sentence-transformers" and manifest.task.head == "model":
         raise ConfigError(
-            "the task head is the model's own, which sentence-transformers does not open",
-            hint="Merge without --format: transformers.pipeline('text-classification', FOLDER) opens it.",
+            "the task head is the model's own, which sentence-transformers can't load",
+            hint="Merge without --format: transformers.pipeline('text-classification', FOLDER) can load it.",
         )
     if (why := manifest.task.stored("the manifest's task").why_not_merged(manifest.task.head, format)) is not None:
         raise ConfigError(f"the adapter can't be merged: {why}", hint="Use the artifact as it is.")
     tuned = load_verified(held.folder, manifest, find_base(manifest, base), variant="float32")
     if tuned.head is None and tuned.labels and reads_the_last_position(tuned.transformer):
         raise ConfigError(
-            f"transformers' own class of a {manifest.base.model_type} answers from the last position, padding too: the "
-            "merged model would give other answers for rows that are padded on the right",
+            f"transformers' own class for {manifest.base.model_type} answers from the last position, even if it is "
+            "padding: the merged model would give different answers for rows that are padded on the right",
             hint="Use the artifact as it is, or train with task.head=mean, which can be merged.",
         )
     tuned.autocast = None
@@ -105,7 +105,7 @@ def _logits(tuned: TunedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
     """Two batches of tokens from all over the vocabulary: rows of one length, and rows that are padded.
 
-    Each row ends by the end of a text, and has it nowhere else: BART's own head looks for it.
+    Each row ends with an end-of-text token, and has none elsewhere: BART's own head looks for it.
     """
     size = len(tuned.tokenizer)
     config: Any = tuned.transformer.config
@@ -131,9 +131,9 @@ def _probes(tuned: TunedModel) -> list[dict[str, torch.Tensor]]:
 
 @contextmanager
 def _untied(model: nn.Module) -> Iterator[None]:
-    """Give the language head weights of its own within, and leave them where they became others.
+    """Within it the language head has weights of its own, which it keeps if they have changed.
 
-    A change of tied weights would change the embeddings too, which the adapter never did.
+    A change of tied weights would also change the embeddings, which the adapter never did.
     """
     from pefttools.sites import transformers_models
 
@@ -185,7 +185,7 @@ def _with_pooler(plain: nn.Module, tuned: TunedModel) -> Any:
 
 
 def _check(folder: Path, tuned: TunedModel, kind: Any, wanted: list[torch.Tensor]) -> TunedModel:
-    """Open what was written by transformers alone and compare its answers; gives what was opened.
+    """Load what was written with transformers alone and compare its answers; returns the loaded model.
 
     Raises:
         MergeError: they differ.
@@ -211,16 +211,16 @@ def _compare(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
             return
         differ = f"{what} differ by {lost:.1%} of the largest"
     raise MergeError(
-        f"the merged model gives other answers than the adapter: {differ}. Nothing was written",
+        f"the merged model's answers differ from the adapter's: {differ}. Nothing was written",
         hint="Use the artifact as it is, and report this.",
     )
 
 
 def _as_sentence_transformer(folder: Path, tuned: TunedModel) -> None:
-    """Add what sentence-transformers reads: pooling, the linear layer where there is one, and what follows it.
+    """Add what sentence-transformers reads: pooling, the linear layer if there is one, and what follows it.
 
     Raises:
-        MergeError: it gives other probabilities, or other embeddings.
+        MergeError: it gives different probabilities, or different embeddings.
     """
     try:
         from sentence_transformers import SentenceTransformer

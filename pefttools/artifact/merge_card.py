@@ -1,4 +1,4 @@
-"""The card of a merged model: the lines that reproduce its answers without pefttools."""
+"""The card of a merged model: the code that reproduces its answers without pefttools."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
     lines = [
         f"# {plain(base.id)}, tuned by {plain(method.name)} for {plain(task.name)}",
         "",
-        "A plain model in float32: the adapter is folded into the weights. Written by pefttools, which compared its",
+        "A plain model in float32: the adapter is merged into the weights. Written by pefttools, which compared its",
         "answers with the adapter's.",
         "",
         "| | |",
@@ -136,7 +136,7 @@ def code(tuned: TunedModel, format: str) -> str:
 
 
 def _prompt(tuned: TunedModel) -> str:
-    """An expression that writes ``text`` as the model saw prompts in training."""
+    """An expression that formats ``text`` like the prompts in training."""
     options = tuned.spec.task.options
     if options.template == "none" or tuned.tokenizer.chat_template is None:
         system = "" if options.system is None or options.plain == "joined" else f"{options.system!r} + '\\n' + "

@@ -1,4 +1,4 @@
-"""What an adapter weighs in a pool, from its files and, as a rule, its base's configuration alone."""
+"""Size of an adapter in a pool, from its files and, as a rule, its base's configuration alone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pefttools.recipe import stored_method
 
 
 def pooled_bytes(held: Held, base: str | None = None) -> Counter[str]:
-    """Bytes by delta kind, without what many adapters of a pool share, and without the task head.
+    """Bytes by kind of delta, without what many adapters in a pool share, and without the task head.
 
     Args:
         held: the artifact.
-        base: path of the base model; None: as the manifest says. Its weights are read only where the changes are made
-            of them.
+        base: path of the base model; None for the one in the manifest. Its weights are read only if the changes are
+            computed from them.
 
     Raises:
-        BaseModelError: the base is another one, or can't be found.
-        ConfigError: its method has no deltas, so that no pool serves it.
+        BaseModelError: the base is a different one, or can't be found.
+        ConfigError: its method has no deltas, so that no pool can serve it.
     """
     manifest, entry = held.manifest, held.manifest.task
     stored = manifest.method
@@ -38,7 +38,7 @@ def pooled_bytes(held: Held, base: str | None = None) -> Counter[str]:
         with torch.device("meta"), quiet():
             built = task.build(bare, kind, entry.labels, entry.head)
             deltas = method.deltas(held.folder, built.transformer, config, built.target)
-    except (NotImplementedError, RuntimeError):  # some changes are made of the base's own numbers
+    except (NotImplementedError, RuntimeError):  # some changes are computed from the base's own weights
         built = task.build(found, kind, entry.labels, entry.head)
         deltas = method.deltas(held.folder, built.transformer, config, built.target)
     sizes: Counter[str] = Counter()
@@ -51,22 +51,22 @@ def pooled_bytes(held: Held, base: str | None = None) -> Counter[str]:
 
 
 def check_pooled_size(held: Held, limit: int, base: str | None = None) -> int:
-    """Refuse an adapter that would take more of a pool than it may.
+    """Refuse an adapter that would take more of a pool than allowed.
 
     Returns:
-        What it takes.
+        The bytes that it takes.
 
     Raises:
         BaseModelError: as `pooled_bytes`.
-        ConfigError: it takes more, or no pool serves it.
+        ConfigError: it takes more, or no pool can serve it.
     """
     sizes = pooled_bytes(held, base)
     total = sizes.total()
     if total > limit:
         kinds = ", ".join(f"{name.replace('_', ' ')} {size:,}" for name, size in sizes.most_common())
-        dense = " A dense change weighs as much as the weights that it changes." if "dense" in sizes else ""
+        dense = " A dense change is as large as the weights that it changes." if "dense" in sizes else ""
         raise ConfigError(
-            f"the adapter {held.folder} takes {total:,} bytes of a pool ({kinds}), and {limit:,} are allowed.{dense}",
-            hint="Allow more, or train by a method whose changes have a smaller form, such as one of low rank.",
+            f"the adapter {held.folder} takes {total:,} bytes of a pool ({kinds}), but {limit:,} are allowed.{dense}",
+            hint="Allow more, or train a method whose changes have a more compact form, such as a low-rank one.",
         )
     return total

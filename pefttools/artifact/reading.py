@@ -1,4 +1,4 @@
-"""Reading an artifact as it was at one moment, whatever becomes of its folder meanwhile."""
+"""Reading an artifact as it was at one moment, whatever happens to its folder meanwhile."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _TRIES, _PAUSE = 200, 0.005
 #: bytes; Ed25519 has 64
 _LARGEST_SIGNATURE = 4096
 _OPEN_FILES = Path("/proc/self/fd")
-#: whether files can be opened in an open folder; on Windows not, where an open file can't be replaced either
+#: whether files can be opened relative to an open folder; not on Windows, where open files can't be replaced either
 _IN_FOLDERS = os.open in os.supports_dir_fd
 
 
 @dataclass(frozen=True)
 class Held:
-    """An artifact whose files are held.
+    """An artifact whose files are held open, or as copies.
 
     Attributes:
-        folder: a folder with its manifest, its signature where it has one, and the files that are listed, and nothing
-            else, while it is held.
+        folder: a folder that contains, while the artifact is held, its manifest, its signature if it has one, and the
+            listed files, and nothing else.
         manifest: its manifest.
-        digest: of the manifest, and so of everything.
+        digest: digest of the manifest, and so of everything.
         raw: the manifest's bytes.
     """
 
@@ -52,21 +52,21 @@ class Held:
 
 
 class _Replaced(Exception):
-    """The folder is another one than a moment ago."""
+    """The folder is not the one that it was a moment ago."""
 
 
 @contextmanager
 def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
     """Verify an artifact, and keep exactly what was verified until the block ends.
 
-    The files are opened once, in one folder, which may be replaced or removed as soon as they are: whoever reads them
-    in the block reads those files. Where signatures are asked for they are copied first, and the copies are verified
-    and read: somebody who may write there, but not sign, could change an open file in its place. What a file is called
-    in an error is its name in `folder`.
+    The files are opened once, in one folder, which may be replaced or removed after that: whoever reads them in the
+    block reads those files. If signatures are required, the files are copied first, and the copies are verified and
+    read: somebody who may write there, but not sign, could change an open file in place. Errors name files by their
+    path in `folder`.
 
     Args:
         folder: the artifact.
-        signers: whose signature it must have; None: nobody's.
+        signers: whose signature it must have; None if none is required.
 
     Raises:
         WriteError: no space left for temporary files.
@@ -92,10 +92,10 @@ def hold(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
 
 @contextmanager
 def hold_weights(folder: Path, signers: Signers | None = None) -> Iterator[Held]:
-    """As `hold`, for whoever uses the weights: they are finite numbers.
+    """As `hold`, for those who use the weights: also checks that they are finite.
 
     Raises:
-        ArtifactError: NaN or infinite values too.
+        ArtifactError: as `hold`, or NaN or infinite values.
     """
     with hold(folder, signers) as held:
         check_finite(held.folder, held.manifest)
@@ -155,7 +155,7 @@ def _try(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) ->
 
 
 def _signature(place: Place, view: Path) -> bytes | None:
-    """Content of the signature, which is shown; None where there is none that could be one."""
+    """Content of the signature, which is put in `view`; None if there is none that could be valid."""
     try:
         with _open(place, SIGNATURE) as stream:
             info = os.fstat(stream.fileno())
@@ -168,7 +168,7 @@ def _signature(place: Place, view: Path) -> bytes | None:
 
 
 def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStack, *, copied: bool) -> str | None:
-    """Open, verify and show one file; gives what is wrong with it."""
+    """Open and verify one file and put it in `view`; returns what is wrong with it."""
     if Path(name).name != name:
         return f"{name!r} is not a plain file name"
     stream = stack.enter_context(_open(place, name))
@@ -179,19 +179,19 @@ def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStac
         return f"{name} has {info.st_size} bytes instead of {entry.size}"
     _show(stream, view / name, copied=copied)
     same = sha256_file(view / name) == entry.sha256
-    return None if same else f"{name} has another content (sha256)"
+    return None if same else f"{name} has different content (sha256)"
 
 
 def _open(place: Place, name: str) -> IO[bytes]:
     if isinstance(place, Path):
         return (place / name).open("rb")
-    # O_NONBLOCK: a pipe that lies there under a file's name must not keep its reader waiting.
+    # O_NONBLOCK: a pipe under a file's name must not keep its reader waiting.
     handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0), dir_fd=place)
     return os.fdopen(handle, "rb")
 
 
 def _show(stream: IO[bytes], path: Path, *, copied: bool = False) -> None:
-    """Let an open file, or a copy of it, be found under a path."""
+    """Make an open file, or a copy of it, available under a path."""
     if not copied and _OPEN_FILES.is_dir():
         # Linux: a name for the open file itself, which keeps its content when it is removed
         path.symlink_to(_OPEN_FILES / str(stream.fileno()))
@@ -201,10 +201,10 @@ def _show(stream: IO[bytes], path: Path, *, copied: bool = False) -> None:
 
 
 def _check_same(folder: Path, place: Place, error: OSError) -> None:
-    """Tell a file that lacks from a folder that was replaced or removed while its files were opened.
+    """Distinguish a missing file from a folder that was replaced or removed while its files were opened.
 
     Raises:
-        _Replaced: another folder has the name now, or none.
+        _Replaced: the name now belongs to another folder, or to none.
     """
     if isinstance(place, Path):
         return

@@ -1,4 +1,4 @@
-"""Writing an artifact: whole, or not at all."""
+"""Writing an artifact: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pefttools.tuned import TunedModel
 
 HEAD = "head.safetensors"
 
-#: share of its norm by which a tensor may move when it is stored as float16: bfloat16's rounding
+#: share of its norm by which a tensor may change when it is stored as float16: bfloat16's rounding
 _FLOAT16_ERROR = 2**-8
 
 _PACKAGES = ("pefttools", "torch", "transformers", "peft", "bitsandbytes", "safetensors")
@@ -40,13 +40,13 @@ def save_artifact(model: TunedModel, folder: Path, *, storage: str = "float32", 
     """Save a tuned model's adapter and head.
 
     Args:
-        model: what is saved.
-        folder: where; an artifact that stands there is replaced in one step.
+        model: the model to save.
+        folder: where to save it; an existing artifact is replaced in one step.
         storage: ``float32`` or ``float16``.
         notes: see `draft_manifest`.
 
     Raises:
-        ConfigError: the folder can't be written, or float16 would lose too much of a weight, see `to_float16`.
+        ConfigError: the folder can't be written, or float16 would lose too much of a tensor, see `to_float16`.
     """
     draft = draft_manifest(model, **notes)
     with folder_atomic(folder, over=MANIFEST) as temporary:
@@ -72,10 +72,10 @@ def draft_manifest(
     metrics: Mapping[str, dict[str, float]] | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """The manifest of a model, but for the files.
+    """The manifest of a model, except for the files.
 
     Args:
-        model: what it describes.
+        model: the model that it describes.
         training: summary of the training.
         metrics: split -> metrics.
         columns: role -> column name of the training data.
@@ -120,7 +120,7 @@ def draft_manifest(
     )
 
 
-#: what every built-in method says of its files, in PEFT's form where they are PEFT's
+#: the description that every built-in method writes of its files, in PEFT's form if they are PEFT's
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -136,13 +136,13 @@ def finalize(folder: Path, draft: Manifest, storage: str, **changes: Any) -> Man
 
 
 def to_float16(folder: Path) -> str | None:
-    """Store all tensors as float16; where that would lose too much, nothing is changed.
+    """Store all tensors as float16; if that would lose too much, nothing is changed.
 
-    A tensor may move, as a share of its norm, by what rounding to bfloat16 would cost it. Smaller values than 6e-5 are
-    rounded to steps of 6e-8 in float16, so that a tensor of small values loses more, down to nothing but zeros.
+    A tensor may change, relative to its norm, by as much as rounding to bfloat16 would change it. Values below 6e-5 are
+    rounded to steps of 6e-8 in float16, so that a tensor of small values loses more, and may become all zeros.
 
     Returns:
-        None, or what would be lost, for people.
+        None, or a message about what would be lost.
     """
     converted: dict[Path, tuple[dict[str, torch.Tensor], dict[str, str] | None]] = {}
     for file in sorted(folder.glob("*.safetensors")):

@@ -1,7 +1,7 @@
-"""Signatures: who made an artifact. Digests say that nothing was changed, not by whom it was made.
+"""Signatures: who made an artifact. Digests show that nothing was changed, but not who made it.
 
-A signature is Ed25519's over the bytes of the manifest, which has the digests of all other files. It stands beside the
-manifest; keys are PEM files. OpenSSL can check it, too:
+A signature is an Ed25519 signature of the bytes of the manifest, which has the digests of all other files. It is stored
+next to the manifest; keys are PEM files. OpenSSL can check it, too:
 
     openssl pkeyutl -verify -pubin -inkey acme.pem.pub -rawin -in pefttools.json -sigfile pefttools.json.sig
 """
@@ -19,7 +19,7 @@ from pefttools.files import write_bytes_atomic, write_new
 
 
 class UnsignedError(ArtifactError):
-    """An artifact without a signature by a key that is trusted."""
+    """An artifact without a signature by a trusted key."""
 
 
 class Signers:
@@ -39,12 +39,12 @@ class Signers:
         """Refuse an artifact that none of them has signed.
 
         Args:
-            folder: of the artifact, for the message.
+            folder: the artifact's folder, for the message.
             manifest: content of its manifest.
-            signature: content of its signature; None: it has none.
+            signature: content of its signature; None if it has none.
 
         Raises:
-            UnsignedError: no signature, or none of theirs.
+            UnsignedError: no signature, or not one of theirs.
         """
         from cryptography.exceptions import InvalidSignature
 
@@ -60,10 +60,10 @@ class Signers:
 
 
 def trusted(files: Sequence[str | Path]) -> Signers | None:
-    """Signers by their public keys; None where there are none, and anybody is trusted.
+    """Signers by their public keys; None if there are none, so that anybody is trusted.
 
     Raises:
-        ConfigError: as `Signers`; one text in the place of a list.
+        ConfigError: as `Signers`; a string instead of a list.
     """
     if isinstance(files, str):
         raise ConfigError(f"signed_by must be a list of key files, not {files!r}")
@@ -71,11 +71,11 @@ def trusted(files: Sequence[str | Path]) -> Signers | None:
 
 
 def sign(folder: Path, key: Path) -> Path:
-    """Sign an artifact, once it is verified; gives the signature's file.
+    """Sign an artifact after verifying it; returns the signature's file.
 
     Args:
         folder: the artifact.
-        key: private key, as `new_key` writes it.
+        key: private key, as written by `new_key`.
 
     Raises:
         ArtifactError: it is damaged.
@@ -89,10 +89,10 @@ def sign(folder: Path, key: Path) -> Path:
 
 
 def new_key(file: Path) -> Path:
-    """Make a private key, which its owner alone can read, and beside it the public one, whose file is given.
+    """Make a private key that only its owner can read, and the public one next to it, whose file is returned.
 
     Raises:
-        ConfigError: there is such a file already; `cryptography` is not installed.
+        ConfigError: such a file already exists; `cryptography` is not installed.
     """
     serialization = _library()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

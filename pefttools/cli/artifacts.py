@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import typer
 
-_INPUT = "A text, or the path of a picture or a sound; may be given several times. -: one per line of stdin."
+_INPUT = "A text, or the path of an image or audio file; may be repeated. Use - to read one per line from stdin."
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
@@ -65,7 +65,7 @@ def predict(
     ),
     all_scores: bool = typer.Option(False, "--scores", help="Include the score of every label."),
     on_error: Literal["stop", "skip"] = typer.Option(
-        "stop", help="What to do at an invalid row: stop, or skip (its line holds the error)."
+        "stop", help="What to do with an invalid row: stop, or skip it (its line has the error)."
     ),
     base: str | None = BASE,
     variant: str | None = VARIANT,
@@ -79,7 +79,7 @@ def predict(
     from pefttools.progress import default_reporter
 
     if bool(text) == bool(data):
-        raise ConfigError("give --text (once or more) or --data, one of them")
+        raise ConfigError("give either --text (once or more) or --data")
     if id_column is not None and data is None:
         raise ConfigError("--id names a column of --data")
     texts = None if data else [line.rstrip("\r\n") for line in sys.stdin] if text == ["-"] else text
@@ -98,9 +98,9 @@ def predict(
 def inspect(
     artifact: Path = ARTIFACT,
     as_json: bool = typer.Option(False, "--json", help="Print the manifest as JSON."),
-    norms: bool = typer.Option(False, "--norms", help="Also show how much it changes at each site; loads the base."),
+    norms: bool = typer.Option(False, "--norms", help="Also show the norm of its change at each site; loads the base."),
 ) -> None:
-    """Show what an artifact is and what it belongs to."""
+    """Show what an artifact is and which base it belongs to."""
     from pefttools.artifact.effect import warn_without_effect
     from pefttools.artifact.manifest import read_manifest
 
@@ -121,7 +121,7 @@ def inspect(
         ("base structure", manifest.base.structure),
         ("imported", manifest.imported.origin()) if manifest.imported else
         ("trained on", f"{manifest.base.variant}, computed in {manifest.precision}"),
-        ("parameters", f"{counts['trainable']:,} trained of {counts['total']:,}, {counts['head']:,} of them the head"),
+        ("parameters", f"{counts['trainable']:,} of {counts['total']:,} trained, {counts['head']:,} in the head"),
         ("size", f"{total:,} bytes, {weights:,} of weights as {manifest.storage}: "
                  f"{weights / manifest.base.size:.2%} of the base"),
         ("created", manifest.created),
@@ -176,7 +176,7 @@ def merge(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Fold an adapter into its base: a plain model for other libraries, whose answers are compared."""
+    """Merge an adapter into its base: writes a plain model for other libraries and checks that its outputs agree."""
     from pefttools import api
 
     print(api.merge(artifact, output, base=base, format=format, overwrite=overwrite))
@@ -187,12 +187,12 @@ def export(
     output: Path = typer.Option(..., "--output", help="Folder to write."),
     format: str = typer.Option("peft-lora", "--format", help="peft-lora: loads in PEFT, vLLM and others."),
     rank: int | None = typer.Option(
-        None, "--rank", min=1, help="Maximum rank; needed where the adapter is not a low-rank update itself."
+        None, "--rank", min=1, help="Maximum rank; required if the adapter is not itself a low-rank update."
     ),
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Write an adapter for other servers; says the relative error."""
+    """Write an adapter in a format that other servers load; prints the relative error."""
     from pefttools import api
 
     error = api.export(artifact, output, format=format, rank=rank, base=base, overwrite=overwrite)
@@ -200,17 +200,19 @@ def export(
 
 
 def compose(
-    artifacts: list[Path] = typer.Argument(help="Two or more artifacts of one base and task.", metavar="ARTIFACT..."),
-    weights: str = typer.Option(..., "--weights", help="One for each, e.g. 0.6,0.4."),
+    artifacts: list[Path] = typer.Argument(
+        help="Two or more artifacts of the same base and task.", metavar="ARTIFACT..."
+    ),
+    weights: str = typer.Option(..., "--weights", help="One weight per artifact, e.g. 0.6,0.4."),
     output: Path = typer.Option(..., "--output", help="Folder of the new artifact."),
     rule: str = typer.Option("sum", "--rule", help="sum, ties, dare-linear, dare-ties or magnitude-prune."),
     density: float | None = typer.Option(None, "--density", help="Share of each change that a rule keeps."),
-    seed: int = typer.Option(0, "--seed", help="Of what is dropped at random."),
+    seed: int = typer.Option(0, "--seed", help="Seed for what is dropped at random."),
     rank: int | None = typer.Option(None, "--rank", min=1, help="Maximum rank; without it the sum is exact."),
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Save the weighted sum of adapters as a new one, or what another rule makes of them."""
+    """Save the weighted sum of adapters as a new one, or combine them by another rule."""
     from pefttools import api
     from pefttools.errors import ConfigError
 
@@ -228,7 +230,7 @@ def _say_error(output: Path, error: float) -> None:
     if error == 0:
         print(f"{output}: exact")
         return
-    print(f"{output}: relative error {error:.2%} (what is left out, by its Frobenius norm, of the whole change)")
+    print(f"{output}: relative error {error:.2%} (Frobenius norm of what is left out, relative to the whole change)")
     if error > 0.1:
         print("This error is large: the result will not behave like the adapter. A higher --rank lowers it.")
 
@@ -246,7 +248,7 @@ def _columns(pairs: list[str]) -> dict[str, str]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """One line of JSON; ids of other kinds, dates say, become texts, and half of a character an escape."""
+    """One line of JSON; ids of other types (dates, for example) become strings, and lone surrogates escapes."""
     from pefttools.data.arrow_rows import is_whole
 
     line = json.dumps(entry, ensure_ascii=False, default=str)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pefttools.tasks.classes import ClassReport
 
-#: a larger matrix does not fit a terminal: only its largest mistakes are shown
+#: a larger matrix does not fit a terminal: only its most frequent mistakes are shown
 _LARGEST_MATRIX = 12
 _MISTAKES = 15
 
 
 def print_classes(report: ClassReport) -> None:
-    """Print both."""
+    """Print the scores per class and the confusion matrix, or its largest mistakes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""``pefttools push-to-hub``: an artifact without a store, on the Hugging Face hub."""
+"""``pefttools push-to-hub``: uploads an artifact to the Hugging Face hub, without a store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def push_to_hub(
     repository: str = typer.Argument(help="ORG/NAME, or ORG/NAME@BRANCH.", metavar="REPOSITORY"),
     private: bool = typer.Option(True, "--private/--public", help="Visibility of a new repository."),
 ) -> None:
-    """Upload an artifact to the Hugging Face hub; prints the commit's address."""
+    """Upload an artifact to the Hugging Face hub; prints the commit's URL."""
     from pefttools import api
 
     print(api.push_to_hub(artifact, repository, private=private))

@@ -1,4 +1,4 @@
-"""``pefttools import``: adapters that other programs trained."""
+"""``pefttools import``: adapters trained by other programs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import typer
 
 LABELS = typer.Option(
-    None, "--labels", help="Label names in the order of the head's outputs, e.g. no,yes; else from the configuration."
+    None, "--labels", help="Label names in the order of the head's outputs, e.g. no,yes; by default those configured."
 )
-TASK = typer.Option(None, "--task", help="Name of the task, where the source does not say; see `pefttools tasks`.")
+TASK = typer.Option(None, "--task", help="Name of the task, if the source does not say; see `pefttools tasks`.")
 OPTION = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of the task, e.g. max_length=256.")
 VARIANT = typer.Option("float32", "--variant", help="Number format of the base; see `pefttools variants`.")
 
@@ -25,7 +25,7 @@ def import_adapter(
     variant: str = VARIANT,
     overwrite: bool = typer.Option(False, "--overwrite", help="Overwrite an existing artifact."),
 ) -> None:
-    """Make an artifact of an adapter that another program trained."""
+    """Make an artifact from an adapter that another program trained."""
     from pefttools import api
 
     manifest = api.import_adapter(
@@ -38,18 +38,18 @@ def import_adapter(
 
 
 def label_names(given: str | None) -> list[str]:
-    """Names between commas."""
+    """Comma-separated names as a list."""
     return [name.strip() for name in given.split(",")] if given else []
 
 
 def task_choice(name: str | None, options: list[str]) -> dict[str, Any]:
-    """What a user said of the task."""
+    """The task's name and options, as far as the user gave them."""
     from pefttools.errors import ConfigError
 
-    said: dict[str, Any] = {} if name is None else {"name": name}
+    choice: dict[str, Any] = {} if name is None else {"name": name}
     for option in options:
         field, sign, value = option.partition("=")
         if not sign or not field:
             raise ConfigError(f"--set {option!r}: write it as option=value")
-        said[field] = value
-    return said
+        choice[field] = value
+    return choice

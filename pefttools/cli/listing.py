@@ -53,7 +53,7 @@ def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
 _TRAINS = {
     "adapter": "parameters of its own",
     "base": "the base's own weights",
-    "head": "the task's head alone",
+    "head": "only the task's head",
     "nothing": "nothing",
 }
 _EFFECTS = {
@@ -73,7 +73,7 @@ def _variants_of(can: Capabilities) -> list[str]:
 
 
 def _first_metric(task: type[Task[Any]]) -> str:
-    """The metric that chooses where a recipe names none, with the options that nobody has to give."""
+    """The metric that selects if a recipe names none, for the task's default options."""
     from pydantic import ValidationError
 
     try:
@@ -83,7 +83,7 @@ def _first_metric(task: type[Task[Any]]) -> str:
 
 
 def _learning_rate(method: type[Method[Any]]) -> float | str:
-    """The default, where it is one number; where it depends on the base, how large it is at most."""
+    """The default if it is one number; its maximum if it depends on the base."""
     from pefttools.methods import Method
 
     by_size = method.default_learning_rate is not Method.default_learning_rate
@@ -91,13 +91,13 @@ def _learning_rate(method: type[Method[Any]]) -> float | str:
 
 
 def variants(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the base variants: number formats of a base's weights."""
+    """List the variants: number formats of a base's weights."""
     from pefttools.bases import variants as registry
 
     def row(variant: type[BaseVariant]) -> dict[str, Any]:
         return {"summary": variant.summary, "quantized": variant.quantized}
 
-    _show("Base variants", _rows(registry, row), as_json)
+    _show("Variants", _rows(registry, row), as_json)
 
 
 def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
@@ -189,7 +189,7 @@ def _files_of_commands() -> dict[str, str]:
 
 
 def _rows(registry: Registry[Any], row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each plugin, or why it can't be had: one broken package must not hide the others."""
+    """A row for each plugin, or why it can't be loaded: one broken package must not hide the others."""
     rows: list[dict[str, Any]] = []
     for name in registry:
         try:
@@ -202,7 +202,7 @@ def _rows(registry: Registry[Any], row: Callable[[Any], dict[str, Any]]) -> list
 
 
 def _options(config: Any) -> list[str]:
-    """Options with their defaults; those that must be given, without."""
+    """Options with their defaults; required ones without."""
     found = []
     for name, field in config.model_fields.items():
         if field.is_required():

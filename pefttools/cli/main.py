@@ -23,7 +23,7 @@ DEBUG = "--debug"
 
 
 def build_app() -> typer.Typer:
-    """All commands, those of other packages too (entry points ``pefttools.commands``)."""
+    """All commands, including those of other packages (entry points ``pefttools.commands``)."""
     app = typer.Typer(
         name="pefttools",
         no_args_is_help=True,
@@ -98,8 +98,8 @@ def run() -> None:
         sys.exit(1)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         import pefttools
 
         print(f"pefttools {pefttools.__version__}")

@@ -1,4 +1,4 @@
-"""Command line options made from a pydantic model, so that neither can drift from the other."""
+"""Command line options made from a pydantic model, so that the two can't drift apart."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def with_options_of(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each field of a model, before those of its own.
 
-    The command takes the fields in `given`, a keyword argument of its own that takes any: ``def command(**given)``.
+    The command receives the fields as keyword arguments: ``def command(**given)``.
 
     Args:
-        model: whose fields become options: the description is the help, bounds hold.
-        names: field -> option, where it is not the field's name with hyphens; an environment variable stands behind a
+        model: its fields become options: their descriptions are the help, and their bounds apply.
+        names: field -> option, if it is not the field's name with hyphens; an environment variable may follow after a
             space.
         without: fields that have no option.
     """
@@ -58,7 +58,7 @@ def _parameter(name: str, field: FieldInfo, option: str) -> inspect.Parameter:
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
-    """What typer checks itself; `gt` is left to the model."""
+    """The bounds that typer checks itself; `gt` is left to the model."""
     found: dict[str, Any] = {}
     for rule in field.metadata:
         for of_model, of_typer in (("ge", "min"), ("le", "max")):

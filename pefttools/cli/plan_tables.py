@@ -27,7 +27,7 @@ def of_training(question: PlanRequest, rows: Sequence[MemoryPlan]) -> Table:
         ("optimizer", [size(row.optimizer_bytes) for row in rows]),
         ("activations", [size(row.activations_bytes) for row in rows]),
         ("training peak", [size(row.peak_bytes) for row in rows]),
-        ("  it stands at", [row.peak_at for row in rows]),
+        ("  reached in", [row.peak_at for row in rows]),
         ("between two steps", [size(row.persistent_bytes) for row in rows]),
         (f"evaluation, {shape.eval_batch_size} rows", [size(row.evaluation_bytes) for row in rows]),
     ]
@@ -38,7 +38,7 @@ def of_training(question: PlanRequest, rows: Sequence[MemoryPlan]) -> Table:
     if any(row.generation_bytes for row in rows):
         lines.append((f"generation, {shape.eval_batch_size} rows", [size(row.generation_bytes) for row in rows]))
     if question.device.gpu:
-        lines.append(("with the device's own", [size(row.total_bytes) for row in rows]))
+        lines.append(("total on the device", [size(row.total_bytes) for row in rows]))
     return _columns(title, [(row.method, row.variant) for row in rows], lines)
 
 
@@ -52,14 +52,14 @@ def of_serving(question: PlanRequest, pools: Sequence[Serving]) -> Table:
     ]
     if any(one.generation_bytes for one in pools):
         lines.append(("generating, peak", [size(one.generation_bytes) for one in pools]))
-    lines.append(("with the device's own", [size(one.total_bytes) for one in pools]))
+    lines.append(("total on the device", [size(one.total_bytes) for one in pools]))
     return _columns(title, [(one.method, one.variant) for one in pools], lines)
 
 
 def of_largest(question: PlanRequest, planned: Planned, found: Sequence[Largest]) -> Table:
     """A line per card."""
     name = f"{planned.title} on {planned.variant}"
-    table = Table(title=f"{name}: the most that one training pass takes on a card", title_justify="left")
+    table = Table(title=f"{name}: the largest training pass that fits on a card", title_justify="left")
     unit = planned.chosen_task().size_unit
     for head in ("card", question.rows, f"{unit.name} of one row"):
         table.add_column(head, justify="left" if head == "card" else "right")
@@ -70,7 +70,7 @@ def of_largest(question: PlanRequest, planned: Planned, found: Sequence[Largest]
 
 
 def print_verdict(console: Console, planned: Planned, shape: Shape, row: MemoryPlan) -> dict[str, Any]:
-    """Whether a training fits on its card, and what would; gives the same as a dictionary."""
+    """Print whether a training run fits on its card, and what would fit; returns the same as a dictionary."""
     card = planned.device
     name = f"{planned.title} on {planned.variant}"
     assert card.memory is not None
@@ -94,7 +94,7 @@ def print_verdict(console: Console, planned: Planned, shape: Shape, row: MemoryP
 
 
 def size(number: int) -> str:
-    """Bytes as people read them."""
+    """Human-readable bytes."""
     return f"{number / 2**20:,.1f} MiB" if abs(number) < 2**30 else f"{number / 2**30:,.2f} GiB"
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-#: fields of the shape of a training that have an option each
+#: fields of a training run's shape that have their own option
 _SHAPE = {
     "batch_size": typer.Option(None, "--batch-size", min=1, help="Rows per optimizer step.  [default: 32]"),
-    "length": typer.Option(None, "--length", min=1, help="Tokens per row; of sounds, 1/100 seconds.  [default: 128]"),
+    "length": typer.Option(None, "--length", min=1, help="Tokens per row; for audio, 1/100 s.  [default: 128]"),
     "accumulation": typer.Option(
-        None, "--accumulation", min=1, help="Number of parts in which a batch is computed (gradient accumulation)."
+        None, "--accumulation", min=1, help="Number of microbatches that a batch is split into (gradient accumulation)."
     ),
     "eval_batch_size": typer.Option(
         None, "--eval-batch-size", min=1, help="Batch size for evaluation and serving."
@@ -39,7 +39,7 @@ _SHAPE = {
         False, "--sharded", help="Shard weights, gradients and optimizer state over the devices (FSDP)."
     ),
 }  # fmt: skip
-_SOURCE = "Folder (config.json will do), package: reference or hub id; or a recipe (.yaml)."
+_SOURCE = "Folder (config.json is enough), package: reference or hub id; or a recipe (.yaml)."
 _VARIANTS = "Comma-separated number formats of the base.  [default: float32]"
 _FIT = "Find the largest batch and length for training, per card or on the given --gpu."
 
@@ -59,14 +59,14 @@ def plan(
     precision: str | None = _SHAPE["precision"],
     devices: int | None = _SHAPE["devices"],
     sharded: bool = _SHAPE["sharded"],
-    labels: int = typer.Option(2, "--labels", min=2, help="Number of labels, where the task has labels."),
-    gpu: str = typer.Option("cpu", "--gpu", help="Name of a card, gpu for one of no particular size, or cpu."),
+    labels: int = typer.Option(2, "--labels", min=2, help="Number of labels, if the task has labels."),
+    gpu: str = typer.Option("cpu", "--gpu", help="Name of a card, gpu for one of unspecified size, or cpu."),
     residents: int | None = typer.Option(None, "--residents", min=1, help="Also plan a pool of this many adapters."),
     fit: bool = typer.Option(False, "--fit", help=_FIT),
     overrides: list[str] = typer.Option([], "--set", help="Override a field of the recipe: field.field=value."),
     as_json: bool = typer.Option(False, "--json", help="Also print one JSON object at the end."),
 ) -> None:
-    """Predict the memory of a training; no weights are loaded.
+    """Predict the memory that a training run needs; no weights are loaded.
 
     Figures are for the CPU's kernels unless --gpu or --fit asks for a GPU's.
     """
@@ -83,7 +83,7 @@ def plan(
         variants = variants or bases
     device = find_device(gpu)
     if fit and device is CPU:
-        device = GPU  # each card of the table is asked about
+        device = GPU  # every known card is considered
     given = {
         "batch_size": batch_size, "length": length, "accumulation": accumulation, "eval_batch_size": eval_batch_size,
         "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer, "precision": precision,
@@ -104,7 +104,7 @@ def plan(
 
 
 def _show(request: PlanRequest, residents: int | None, fit: bool) -> dict[str, Any]:
-    """Print the tables that are asked for; gives their figures, for JSON."""
+    """Print the requested tables; returns their figures, for JSON."""
     from rich.console import Console
 
     from pefttools.cli import plan_tables
@@ -137,10 +137,10 @@ def _show(request: PlanRequest, residents: int | None, fit: bool) -> dict[str, A
 def _each(
     console: Console, combinations: Sequence[Planned], work: Callable[[Planned], Result]
 ) -> list[tuple[Planned, Result]]:
-    """What each combination gives; one that can't be is named, unless there is no other.
+    """The result for each combination; one that can't work is reported and left out, unless it is the only one.
 
     Raises:
-        ConfigError: none can be.
+        ConfigError: none can work.
     """
     from pefttools.errors import ConfigError
 
@@ -166,5 +166,5 @@ def _names(text: str | None, option: str) -> list[str] | None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ConfigError(f"{option} names none")
+        raise ConfigError(f"{option} is empty")
     return names

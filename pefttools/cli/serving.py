@@ -15,11 +15,11 @@ import typer
 from pefttools.cli.options import with_options_of
 from pefttools.server.settings import Settings
 
-#: open files of a server beside its connections
+#: open files of a server besides its connections
 _FILES = 256
 
 
-#: options that are not called as the field is, and variables of the environment
+#: options that are named differently from their field, and environment variables
 _OPTIONS = {
     "store": "--store PEFTTOOLS_STORE",
     "timeout_s": "--timeout",
@@ -38,11 +38,11 @@ def serve(
     audit_log: Path | None = typer.Option(
         None,
         "--audit-log",
-        help="File to which a line of JSON is added per adapter loaded, unloaded or tagged, by whom.",
+        help="File that gets a line of JSON for each adapter loaded, unloaded or tagged, with who did it.",
     ),
     **given: Any,
 ) -> None:
-    """Serve one base and the adapters of a store, requests of all of them batched together."""
+    """Serve one base and the adapters of a store; requests for all of them are batched together."""
     from pefttools.errors import ConfigError
     from pefttools.recipe import validate
 
@@ -63,9 +63,9 @@ def serve(
     _check_free(host, port)
     _check_files(settings.max_connections)
     _begin_logs(access_log, audit_log)
-    # Made here, so that a base that can't be loaded is said as any other wrong input.
+    # Created here, so that a base that can't be loaded is reported like any other wrong input.
     service = Service(settings)
-    # What stands now stays. Python would go through all of it now and then: a quarter of a second without an answer.
+    # What exists now stays. The garbage collector would go through all of it now and then, for a quarter of a second.
     gc.collect()
     gc.freeze()
     print(
@@ -80,9 +80,9 @@ def serve(
     except KeyboardInterrupt:
         pass
     finally:
-        # Not after SIGTERM, which uvicorn hands on once it has ended, and which ends the process at once.
+        # Not reached after SIGTERM: uvicorn raises it again once it has ended, and that ends the process at once.
         if not service.close(0):
-            # Python waits for its threads, and a store that hangs would keep the process for good.
+            # Python waits for its threads, and a store that hangs would keep the process alive forever.
             sys.stdout.flush()
             os._exit(1)
 
@@ -123,7 +123,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _check_files(connections: int) -> None:
-    """Let the process open as many files as there may be connections, and some more."""
+    """Let the process open a file for every allowed connection, and some more."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limit
@@ -134,8 +134,8 @@ def _check_files(connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise ConfigError(
-            f"{connections} connections need {needed} open files, and this system allows {hard}",
-            hint="Give fewer --max-connections, or raise `ulimit -Hn`.",
+            f"{connections} connections need {needed} open files, but this system allows only {hard}",
+            hint="Lower --max-connections, or raise `ulimit -Hn`.",
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -143,12 +143,12 @@ def _check_files(connections: int) -> None:
 
 def api_key(
     identity: str = typer.Argument(help="Who the key is for.", metavar="ID"),
-    file: Path = typer.Option(..., "--keys", help="File of API keys; the digest is added to it."),
+    file: Path = typer.Option(..., "--keys", help="File of API keys; the new key's digest is added to it."),
     adapters: list[str] = typer.Option([], "--adapters", help="Names or patterns that the key may use."),
     manage: list[str] = typer.Option([], "--manage", help="Names or patterns that it may use, load, unload and tag."),
     expires: datetime | None = typer.Option(None, "--expires", help="Date or time (UTC) at which it expires."),
 ) -> None:
-    """Make an API key; it is shown once, the file keeps its digest."""
+    """Make an API key; it is shown only once, and the file keeps its digest."""
     import yaml
 
     from pefttools.errors import ConfigError
@@ -156,7 +156,7 @@ def api_key(
     from pefttools.server.keys import Caller, Keys, digest, new_key
 
     if not adapters and not manage:
-        raise ConfigError("a key needs something that it may use: give --adapters or --manage, e.g. --adapters 'acme*'")
+        raise ConfigError("a key must allow the use of something: give --adapters or --manage, e.g. --adapters 'acme*'")
     callers = Keys(file).callers if file.exists() else []
     if any(one.id == identity for one in callers):
         raise ConfigError(f"{file} already has a key for {identity!r}", hint="Remove its entry first.")

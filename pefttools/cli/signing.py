@@ -9,7 +9,7 @@ import typer
 
 def sign(
     artifact: Path = typer.Argument(help="Folder of an artifact."),
-    key: Path = typer.Option(..., "--key", help="Private key, as signing-key writes it."),
+    key: Path = typer.Option(..., "--key", help="Private key, as written by signing-key."),
 ) -> None:
     """Sign an artifact; `verify` and `serve` ask for signatures with --signed-by."""
     from pefttools import api
@@ -17,7 +17,7 @@ def sign(
     print(api.sign(artifact, key))
 
 
-def signing_key(file: Path = typer.Argument(help="Where the private key goes; FILE.pub is the public one.")) -> None:
+def signing_key(file: Path = typer.Argument(help="File for the private key; the public key goes to FILE.pub.")) -> None:
     """Make a key to sign artifacts with."""
     from pefttools import api
 

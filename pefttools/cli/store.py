@@ -21,7 +21,7 @@ REFERENCE = typer.Argument(help="NAME@VERSION, NAME@TAG, or NAME for the newest 
 
 def store_app() -> typer.Typer:
     """The sub-commands."""
-    app = typer.Typer(no_args_is_help=True, help="Keep adapters as immutable versions, with tags that move.")
+    app = typer.Typer(no_args_is_help=True, help="Keep adapters as immutable versions, with tags that can move.")
     app.command("list")(list_entries)
     for command in (add, show, tag, untag, history, verify, remove, gc, push, pull):
         app.command()(command)
@@ -42,7 +42,7 @@ def add(
         False, "--probe", help="Load it on its base first and check that it gives finite outputs."
     ),
     max_pooled: str | None = typer.Option(
-        None, "--max-pooled", help="Refuse an adapter that takes more of a pool's memory, e.g. 2MiB."
+        None, "--max-pooled", help="Refuse an adapter that takes more than this of a pool's memory, e.g. 2MiB."
     ),
     labels: str | None = LABELS,
     task: str | None = TASK,
@@ -62,14 +62,14 @@ def add(
         raise ConfigError(f"{artifact} has no usable folder name", hint="Name the adapter: --name NAME.")
     if base is None:
         if labels or task or options:
-            raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base, too.")
+            raise ConfigError("--labels, --task and --set are for adapters to import", hint="Give --base as well.")
         print(Store(store).add(artifact, name or folder, tag=tag, probe=probe, max_pooled_bytes=limit))
         return
     check_name(name or folder)
     with tempfile.TemporaryDirectory() as spare:
         imported = Path(spare, name or folder)
         with warnings.catch_warnings():
-            # The store says this itself of what it is given.
+            # The store gives this warning itself.
             warnings.filterwarnings("ignore", message=".* adapter makes to its base is zero")
             api.import_adapter(artifact, base, imported, labels=label_names(labels), task=task_choice(task, options))
         print(Store(store).add(imported, name or folder, tag=tag, probe=probe, max_pooled_bytes=limit))
@@ -85,7 +85,7 @@ def _bytes(text: str) -> int:
         return int(TypeAdapter(ByteSize).validate_python(text.strip()))
     except ValidationError as error:
         raise ConfigError(
-            f"--max-pooled {text}: not a number of bytes", hint="Such as 500000, 2MB or 1.5MiB."
+            f"--max-pooled {text}: not a number of bytes", hint="Give a number such as 500000, 2MB or 1.5MiB."
         ) from error
 
 
@@ -133,7 +133,7 @@ def tag(
     opened = _open(store)
     if undo:
         back = opened.undo(reference, tag)
-        print(f"{reference}@{tag} is {'no tag any more' if back is None else f'{reference}@{back} again'}")
+        print(f"{reference}@{tag} is {'no longer a tag' if back is None else f'{reference}@{back} again'}")
         return
     name, version = opened.resolve(reference)
     opened.tag(name, version, tag)
@@ -148,11 +148,11 @@ def untag(reference: str = typer.Argument(help="NAME@TAG", metavar="NAME@TAG"), 
     if not sign:
         raise ConfigError(f"{reference!r} names no tag", hint=f"Write {name}@TAG.")
     _open(store).untag(name, tag)
-    print(f"{name} has no tag {tag} any more")
+    print(f"{name} no longer has a tag {tag}")
 
 
 def history(name: str = typer.Argument(help="The adapter.", metavar="NAME"), store: str = STORE) -> None:
-    """Who moved which tag of an adapter when."""
+    """Show who moved which tag of an adapter, and when."""
     for move in _open(store).history(name):
         before, after = ("none" if one is None else f"@{one}" for one in (move.before, move.version))
         print(f"{move.time}  {move.by}  {move.tag}: {before} -> {after}")
@@ -171,7 +171,7 @@ def verify(store: str = STORE) -> None:
 
 
 def remove(reference: str = REFERENCE, store: str = STORE) -> None:
-    """Remove a version that no tag names."""
+    """Remove a version that no tag points at."""
     print(f"removed {_open(store).remove(reference)}")
 
 
@@ -182,7 +182,7 @@ def gc(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print what would be removed."),
 ) -> None:
-    """Remove versions that no tag names, but for the newest."""
+    """Remove versions that no tag points at, except the newest."""
     found = _open(store).gc(keep=keep, dry_run=dry_run)
     for reference in found:
         print(f"{'would remove' if dry_run else 'removed'} {reference}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pefttools.training.store import Stored
 
 OVERRIDES = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field, e.g. training.learning_rate=1e-3.")
-#: of a program that was interrupted: 128 and the number of the signal
+#: exit code of an interrupted program: 128 plus the number of the signal
 INTERRUPTED = 130
 
 
@@ -67,4 +67,4 @@ def _interrupted(settings: Recipe, overwrite: bool) -> str:
     if checkpoint is None:
         return "Interrupted before the first checkpoint: nothing was kept."
     how = "--resume in place of --overwrite" if overwrite else "--resume"
-    return f"Interrupted. The same command with {how} goes on from {checkpoint}."
+    return f"Interrupted. The same command with {how} continues from {checkpoint}."

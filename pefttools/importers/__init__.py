@@ -1,4 +1,4 @@
-"""Importers: adapters that other programs trained become artifacts. See docs/importing.md."""
+"""Importers: turn adapters trained by other programs into artifacts. See docs/importing.md."""
 
 from pefttools.importers.importer import Foreign, Importer, configured_labels, importers
 

@@ -22,18 +22,18 @@ class Foreign:
     """What an importer found in a folder.
 
     Attributes:
-        method: name of the method of ours that loads it, and its options.
-        task: name of the task; None: the folder does not say.
+        method: name of the pefttools method that loads it, and its options.
+        task: name of the task; None if the folder does not say.
         head: kind of task head, as in a manifest.
-        labels: label names that the folder gives; empty: none.
-        outputs: number of outputs of the task head; None: it has none of its own, or the folder does not say.
+        labels: label names that the folder gives; empty if it gives none.
+        outputs: number of outputs of the task head; None if it has no head of its own, or the folder does not say.
         virtual: number of virtual tokens that it puts before a text.
-        trained: number of trained parameters, the head's among them.
-        in_head: number of those of the head.
+        trained: number of trained parameters, including the head's.
+        in_head: number of trained parameters in the head.
         storage: number format of the stored tensors, e.g. ``float32``.
         files: the files that were read.
-        declared_base: what the folder calls its base.
-        details: what the method's options can't say.
+        declared_base: the folder's name for its base.
+        details: what the method's options can't express.
     """
 
     method: dict[str, Any]
@@ -51,11 +51,11 @@ class Foreign:
 
 
 def configured_labels(file: Path) -> tuple[str, ...]:
-    """Label names in a transformers ``config.json``; empty where it names none.
+    """Label names in a transformers ``config.json``; empty if it names none.
 
     Raises:
         ArtifactError: damaged.
-        ConfigError: it is of a head that does not choose one label.
+        ConfigError: it describes a head that does not choose one label.
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -81,15 +81,15 @@ class Importer(ABC):
 
     @abstractmethod
     def recognizes(self, folder: Path) -> bool:
-        """Whether a folder is of this format, be it a damaged one."""
+        """Whether a folder is of this format, even if it is damaged."""
 
     @abstractmethod
     def read(self, folder: Path) -> Foreign:
-        """Look at a folder. Nothing in it is ever run.
+        """Read a folder. Nothing in it is ever executed.
 
         Raises:
             ArtifactError: a file is missing or damaged.
-            ConfigError: something that can't be represented; named.
+            ConfigError: something that can't be represented; names it.
         """
 
     @abstractmethod
@@ -97,10 +97,10 @@ class Importer(ABC):
         """Compare names and shapes with a base that is ready for the task.
 
         Returns:
-            What was read; the method's options may be said shorter, now that the base is known.
+            What was read; the method's options may be shorter, now that the base is known.
 
         Raises:
-            ArtifactError: it does not fit, or neither it nor the base holds a weight that the task needs.
+            ArtifactError: it does not fit, or neither it nor the base has a weight that the task needs.
         """
 
     @abstractmethod

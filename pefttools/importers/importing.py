@@ -36,20 +36,20 @@ def import_folder(
     variant: str = "float32",
     overwrite: bool = False,
 ) -> Manifest:
-    """Make an artifact of an adapter that another program trained.
+    """Make an artifact from an adapter that another program trained.
 
     Args:
         source: a folder, or a hub id (``ORG/NAME`` or ``ORG/NAME@REVISION``).
         base: folder, ``package:`` reference or hub id of the base model.
         output: folder to write; nothing is written unless everything fits.
-        labels: label names in the order of the head's outputs; empty: those of the source or of the base.
-        task: name of a task, or a mapping with name and options; None: what the source says.
+        labels: label names in the order of the head's outputs; if empty, those of the source or of the base.
+        task: name of a task, or a mapping with name and options; None to take what the source says.
         variant: number format of the base's weights.
-        overwrite: replace an artifact that stands there.
+        overwrite: replace an existing artifact.
 
     Raises:
         ArtifactError: the source is damaged or does not fit the base.
-        ConfigError: something in it can't be represented, or labels that don't match the head.
+        ConfigError: something in it can't be represented, or the labels don't match the head.
         BaseModelError: the base can't be found or loaded.
     """
     check_replaceable(output, MANIFEST, overwrite)
@@ -70,7 +70,7 @@ def import_folder(
         found.importer.write(found.folder, temporary)
         wrapped = _loaded(method, built, temporary, config, found, where)
         model = assemble(built, wrapped, where, kind, method, config, chosen, names, "float32", device)
-        _ask(model, found, where)
+        _check_runs(model, found, where)
         manifest = finalize(
             temporary,
             draft_manifest(model),
@@ -94,7 +94,7 @@ def _entry(source: str, found: Source, foreign: Foreign) -> ImportedEntry:
 
 
 def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -> Task[Any]:
-    """The task that the source names, or the user does."""
+    """The task that the source or the user names."""
     options: dict[str, Any] = {"name": task} if isinstance(task, str) else dict(task or {})
     name = options.pop("name", None) or foreign.task
     if name is None:
@@ -110,10 +110,10 @@ def _task(foreign: Foreign, task: str | Mapping[str, Any] | None, source: str) -
 
 
 def _longest(task: Task[Any], base: Base, built: TaskModel, virtual: int) -> Task[Any]:
-    """The task with inputs as long as the base takes, where nobody says how long they were in training.
+    """The task with inputs as long as the base takes, if it is not known how long they were in training.
 
     Raises:
-        ConfigError: a ``max_length`` that was given is more than the base takes.
+        ConfigError: the given ``max_length`` is more than the base takes.
     """
     if "max_length" in task.options.model_fields_set:
         return fit_to_base(task, base, virtual)[0]
@@ -137,7 +137,7 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
     if outputs == 1:
         raise ConfigError(
             f"{source}: its head has one output: it gives a number, not labels",
-            hint="Import it with a --task that gives numbers; `pefttools tasks` lists them.",
+            hint="Import it with a --task that predicts numbers; `pefttools tasks` lists them.",
         )
     names = tuple(given) or foreign.labels or _of_base(base, outputs)
     if not names:
@@ -158,7 +158,7 @@ def _labels(foreign: Foreign, base: Base, task: Task[Any], given: Sequence[str],
 
 
 def _of_base(base: Base, outputs: int | None) -> tuple[str, ...]:
-    """Labels that the base's configuration names itself, where their number is right."""
+    """Labels in the base's own configuration, if their number is right."""
     names = configured_labels(base.folder / "config.json")
     return names if outputs is None or len(names) == outputs else ()
 
@@ -183,7 +183,7 @@ def _loaded(
             warnings.simplefilter("ignore")
             return method.load(built.transformer, folder, config, built.target)
     except ArtifactError as error:
-        # The files lie in a temporary folder now; the user knows them by another name.
+        # The files are in a temporary folder now; the user knows them under another path.
         message = error.message.replace(str(folder), str(found.folder))
         raise ArtifactError(f"{message} (base {base.id!r})", hint=error.hint) from error
     except PeftToolsError:
@@ -194,7 +194,7 @@ def _loaded(
         ) from error
 
 
-def _ask(model: TunedModel, found: Source, base: Base) -> None:
+def _check_runs(model: TunedModel, found: Source, base: Base) -> None:
     """Run the model once: what loads but can't answer is found before anything is written."""
     task = model.spec.task
     try:

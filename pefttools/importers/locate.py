@@ -1,4 +1,4 @@
-"""From what a user writes as a foreign adapter to a folder and the importer that knows it."""
+"""From a user's reference to a foreign adapter to a folder and the importer that recognises it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Source:
 
     Attributes:
         folder: its files.
-        revision: commit of the hub, where it came from there.
+        revision: commit on the hub, if it came from there.
         importer: the importer that recognised it.
     """
 
@@ -29,10 +29,10 @@ class Source:
 
 
 def locate_source(source: str) -> Source:
-    """Find a foreign adapter; download it where it is a hub id.
+    """Find a foreign adapter; download it if it is a hub id.
 
     Raises:
-        ArtifactError: nothing there, an artifact already, or of no format that an importer knows.
+        ArtifactError: it does not exist, is an artifact already, or is not in a format that an importer knows.
     """
     folder = Path(source).expanduser()
     known = [importers.get(name)() for name in importers]

@@ -1,1 +1,1 @@
-"""Memory of a training, predicted from a model's configuration, before anything is loaded."""
+"""Memory of a training run, predicted from a model's configuration before anything is loaded."""

@@ -1,4 +1,4 @@
-"""Bytes of living tensors, by what they are for."""
+"""Bytes of live tensors, by what they are for."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from torch.utils._pytree import tree_leaves
 from pefttools.planning.mode import Mode
 
 Kind = Literal["weights", "gradients", "optimizer", "other"]
-#: growth that is worth a collection
+#: growth that is worth a garbage collection
 _GROWTH = 1.005
 KINDS: tuple[Kind, ...] = ("weights", "gradients", "optimizer", "other")
 
 
 class StorageCounter(Mode):
-    """Counts the bytes of living storages by kind, and keeps the parts of the moment with the largest sum.
+    """Counts the bytes of live storages by kind, and keeps the breakdown at the moment with the largest sum.
 
-    It sees every tensor that an operation returns and follows its storage until it dies; views share a storage and
-    count once. Works on real and on fake tensors.
+    It sees every tensor that an operation returns and tracks its storage until it is freed; views share a storage and
+    count once. Works with real and with fake tensors.
 
     Args:
         device: only tensors on devices of its type are counted.
-        where: asked at every new peak.
-        granularity: sizes count as the next multiple of it.
+        where: called at every new peak.
+        granularity: sizes are rounded up to a multiple of it.
 
     Attributes:
-        peak: bytes by kind at the moment when they were most together.
-        most: the most bytes of each kind, each at its own moment.
+        peak: bytes by kind at the moment when their sum was largest.
+        most: the maximum bytes of each kind, each at its own moment.
         collect: let Python collect cyclic garbage before a new peak is believed. Operations on fake tensors leave
             cycles that the real ones do not.
     """
@@ -53,10 +53,10 @@ class StorageCounter(Mode):
         self._references: dict[int, weakref.ref[Any]] = {}
 
     def track(self, tensor: torch.Tensor, kind: Kind, shares: int = 1) -> None:
-        """Count a tensor's storage as `kind`, also where it was counted as something else.
+        """Count a tensor's storage as `kind`, even if it was counted as something else.
 
         Args:
-            tensor: whose storage it is.
+            tensor: the tensor with the storage.
             kind: what it is for; ``other`` changes nothing that was counted before.
             shares: devices that share the storage; one share is counted from now on.
         """
@@ -66,7 +66,7 @@ class StorageCounter(Mode):
         key = id(storage)
         if kind == "other" and key in self._kinds:
             return
-        # What a fake tensor stands for it knows by itself; its device would be an operation of its own.
+        # A fake tensor knows which device it stands for; asking for its device would be an operation of its own.
         if getattr(tensor, "fake_device", storage.device).type != self.device_type:
             return
         size = -(-storage.nbytes() // (shares * self.granularity)) * self.granularity
@@ -92,10 +92,10 @@ class StorageCounter(Mode):
                 self.peak_at = self.where()
 
     def reset_peak(self) -> None:
-        """Begin anew from what lives now."""
+        """Start again from what is live now."""
         if self.collect:
             gc.collect()
-            gc.collect()  # what the first pass let go of may have held more
+            gc.collect()  # what the first pass freed may have held more
         self._clean = 0
         self.peak = self.now.copy()
         self.most = self.now.copy()
@@ -115,7 +115,7 @@ class StorageCounter(Mode):
 
 
 def weights_of(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters and buffers, with what quantized layers keep beside them."""
+    """Parameters and buffers, with what quantized layers keep along with them."""
     for tensor in (*model.parameters(), *model.buffers()):
         yield from _parts_of(tensor)
         state = getattr(tensor, "quant_state", None)
@@ -125,7 +125,7 @@ def weights_of(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _parts_of(tensor: Any) -> Iterator[torch.Tensor]:
-    """A tensor, or those that one of a class of its own is made of."""
+    """A tensor, or the inner tensors of a tensor subclass."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _parts_of(getattr(tensor, name))

@@ -1,4 +1,4 @@
-"""Running a model without numbers, and counting what lives meanwhile."""
+"""Running a model on fake tensors, and counting what is live meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pefttools.planning.gpu_int8 import GpuInt8, run_int8_as_on_a_gpu
 from pefttools.planning.gpu_kernels import GpuKernels
 from pefttools.planning.place import Place
 
-#: fake tensors on another device than this can't be differentiated by a CPU build
+#: a CPU build can't differentiate fake tensors on any other device
 DEVICE = torch.device("cpu")
 
 
@@ -31,8 +31,8 @@ class Traced:
 
     Attributes:
         peak: by kind, at the moment with the largest sum.
-        peak_at: the module that ran then.
-        persistent: by kind, after a step, gradients among them.
+        peak_at: the module that was running then.
+        persistent: by kind, after a step, including gradients.
     """
 
     peak: Counter[Kind]
@@ -42,16 +42,16 @@ class Traced:
 
 @contextmanager
 def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str) -> Iterator[StorageCounter]:
-    """A counter that knows the model's weights; within it, tensors are made without numbers.
+    """A counter that knows the model's weights; within it, new tensors are fake.
 
     Args:
         model: its tensors are fake ones of `mode`.
         mode: makes them.
         device: whose allocator is assumed.
-        title: of the model, for errors.
+        title: the model's title, for errors.
 
     Raises:
-        ConfigError: what runs within can't run without numbers.
+        ConfigError: what runs within can't run on fake tensors.
     """
     if device.gpu:
         run_int8_as_on_a_gpu(model)
@@ -61,12 +61,12 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
         counter.track(tensor, "weights")
     collecting = gc.isenabled()
     gc.disable()
-    gc.freeze()  # what is there already need not be looked at again and again
+    gc.freeze()  # what exists already need not be scanned again and again
     counter.collect = True
     try:
         with mode, place:
             yield counter
-    # Anything: code of models and methods asks for numbers, and does not expect that there are none.
+    # Anything: code of models and methods reads values, and does not expect that there are none.
     except Exception as error:
         if isinstance(error, PeftToolsError) or is_out_of_memory(error):
             raise
@@ -79,7 +79,7 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
 
 @contextmanager
 def kernels(device: Device) -> Iterator[None]:
-    """Within it operations keep and need what a device's own do."""
+    """Within it operations keep and need as much memory as on the device."""
     if device.gpu:
         with GpuKernels(device.flash), WithoutNumbers(), GpuInt8():
             yield

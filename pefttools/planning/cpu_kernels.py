@@ -1,4 +1,4 @@
-"""What the CPU's operations allocate inside and free before they return, which no dispatch shows."""
+"""What the CPU's operations allocate internally and free before they return, which dispatch does not show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POINTWISE = frozenset({_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _a
 
 
 class CpuKernels(Mode):
-    """Allocates that too.
+    """Allocates those temporaries too.
 
     A product or sum of two formats first makes a copy of the operand with the narrower one; a GPU converts on the fly.
     """

@@ -1,4 +1,4 @@
-"""Generation without numbers: a prompt is read into a cache, and the last of the new tokens is computed from it."""
+"""Generation on fake tensors: a prompt is read into a cache, and the last of the new tokens is computed from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 def read_and_continue(
     read: Callable[..., Any], step: Callable[..., Any], batch: dict[str, torch.Tensor], new_tokens: int
 ) -> None:
-    """Run what `generate` runs of a model at its two largest moments; what lies between is smaller.
+    """Run what `generate` runs of a model at the two moments that need most memory; what comes between needs less.
 
     Args:
-        read: forward of the model for a prompt.
-        step: forward of the model for one token more.
+        read: forward pass of the model for a prompt.
+        step: forward pass of the model for one more token.
         batch: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``; with ``decoder_input_ids``, what an encoder
             reads.
         new_tokens: length of the answer.
@@ -31,7 +31,7 @@ def read_and_continue(
         return
     _grow(cache, new_tokens - 2)
     last = batch["input_ids"][:, :1]
-    # As in `generate`, the last token's scores stay until the next one's are there.
+    # As in `generate`, the last token's scores are kept until the next one's are there.
     _, scores = _scores(step(input_ids=last, **{name: cache}, use_cache=True, logits_to_keep=1))
     del scores
 
@@ -39,7 +39,7 @@ def read_and_continue(
 def _write_and_continue(
     read: Callable[..., Any], step: Callable[..., Any], batch: dict[str, torch.Tensor], new_tokens: int
 ) -> None:
-    """The same of an encoder, and of a decoder that looks at its states again for each token."""
+    """The same for an encoder, and a decoder that attends to its states for each token."""
     first = batch["decoder_input_ids"][:, :1]
     output = read(**(batch | {"decoder_input_ids": first}), use_cache=True)
     states = output.encoder_last_hidden_state
@@ -55,12 +55,12 @@ def _write_and_continue(
 
 
 def _cache_name(output: Any) -> str:
-    """A state-space model keeps a state in the place of keys and values, under another name."""
+    """A state-space model keeps a state instead of keys and values, under another name."""
     return "past_key_values" if hasattr(output, "past_key_values") else "cache_params"
 
 
 def _scores(output: Any) -> tuple[Any, torch.Tensor]:
-    """The cache, and what the next tokens are chosen by: a copy in float32."""
+    """The cache, and the scores by which the next tokens are chosen: a copy in float32."""
     return getattr(output, _cache_name(output)), output.logits[:, -1].to(torch.float32, copy=True)
 
 

@@ -1,4 +1,4 @@
-"""What is assumed of a device: its allocator, its kernels, what it takes for itself."""
+"""What is assumed about a device: its allocator, its kernels, and its own overhead."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Device:
     """A device as the planner sees it.
 
     Attributes:
-        name: as it is asked for.
-        title: in full.
-        gpu: CUDA's kernels and allocator are assumed; else the CPU's own, as they are.
-        memory: bytes that the driver shows as total; None: not limited here.
-        bfloat16: fast at it; else at float16.
-        flash: it has flash attention (compute capability 8.0 or higher); else the memory-efficient kernel.
-        granularity: the allocator rounds every block up to a multiple of so many bytes.
-        workspace: bytes that matrix products keep for themselves, inside of the allocator.
-        context: bytes that the driver and the kernels take, outside of the allocator.
-        slack: share of the peak that fragmentation may cost on top.
+        name: name by which users select it.
+        title: full name.
+        gpu: whether CUDA's kernels and allocator are assumed; otherwise the CPU's own.
+        memory: total bytes that the driver reports; None for no limit.
+        bfloat16: whether it is fast in bfloat16; otherwise in float16.
+        flash: whether it has flash attention (compute capability 8.0 or higher); otherwise the memory-efficient kernel.
+        granularity: the allocator rounds every block up to a multiple of this many bytes.
+        workspace: bytes that matrix products keep for themselves, inside the allocator.
+        context: bytes that the driver and the kernels take, outside the allocator.
+        slack: share of the peak that fragmentation may add.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Device:
         """Bytes that are left for tensors."""
         return None if self.memory is None else int((self.memory - self.context - self.workspace) / (1 + self.slack))
 
-    def beside(self, tensors: int) -> int:
-        """Bytes that it takes beside tensors of so many bytes."""
+    def overhead(self, tensors: int) -> int:
+        """Bytes that it takes besides tensors of this many bytes."""
         return self.context + self.workspace + int(self.slack * tensors)
 
 
 CPU = Device("cpu", "this machine's CPU", gpu=False, granularity=1, workspace=0, context=0, slack=0.0)
-#: a GPU of no particular size
+#: a GPU of unspecified size
 GPU = Device("gpu", "a GPU of compute capability 8.0 or higher")
 
 
@@ -56,9 +56,9 @@ def gpu_of(name: str, title: str, memory: int, major: int) -> Device:
     """A GPU of a compute capability.
 
     Args:
-        name: as it is asked for.
-        title: in full.
-        memory: bytes that the driver shows as total.
+        name: name by which users select it.
+        title: full name.
+        memory: total bytes that the driver reports.
         major: the first number of the compute capability.
     """
     workspace = 32 * MIB if major in (9, 10) else 8_519_680
@@ -94,10 +94,10 @@ CARDS: dict[str, Device] = {
 
 
 def find_device(name: str) -> Device:
-    """A card by name, ``cpu``, or ``gpu`` for one of no particular size.
+    """A card by name, ``cpu``, or ``gpu`` for one of unspecified size.
 
     Raises:
-        UnknownNameError: none of this name.
+        UnknownNameError: there is none with this name.
     """
     known = {"cpu": CPU, "gpu": GPU, **CARDS}
     if name.lower() not in known:
@@ -106,13 +106,13 @@ def find_device(name: str) -> Device:
 
 
 def this_device() -> tuple[Device, int]:
-    """The device of this process, and the bytes that it has for tensors; a GPU's are what others have left free."""
+    """The device of this process, and the bytes that it has for tensors; on a GPU, those that others have left free."""
     import psutil
     import torch
 
     if not torch.cuda.is_available():
         return CPU, psutil.virtual_memory().total
-    free, total = torch.cuda.mem_get_info()  # the context is there by now
+    free, total = torch.cuda.mem_get_info()  # the context exists by now
     major, _ = torch.cuda.get_device_capability()
     device = gpu_of("gpu", torch.cuda.get_device_name(), total, major)
     return device, int((free + torch.cuda.memory_reserved() - device.workspace) / (1 + device.slack))

@@ -1,4 +1,4 @@
-"""Tensors that have shapes and no numbers."""
+"""Fake tensors: they have shapes but no values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pefttools.planning.mode import Mode
 
-#: what a module keeps apart, and what was replaced above
+#: what a module keeps separately, and what was replaced above
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
@@ -23,10 +23,10 @@ _ANY = (torch.ops.aten.any.default, torch.ops.aten.select.int, torch.ops.aten.vi
 
 
 class WithoutNumbers(Mode):
-    """Answers what can't be known without numbers with the most that it can be, and opens closed operations.
+    """Answers what can't be known without values with its maximum, and takes composite operations apart.
 
-    Every element is taken to be non-zero and a number, every other question to be answered by yes. Operations of
-    bitsandbytes that are several in one run as their parts, so that the temporaries between them are seen.
+    Every element is assumed to be non-zero and finite, and every other question is answered with yes. Composite
+    operations of bitsandbytes run as their parts, so that the temporaries between them are seen.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -50,7 +50,7 @@ class WithoutNumbers(Mode):
 
 
 def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Indices in which masks stand as the places that they choose."""
+    """Indices with masks replaced by the positions that they select."""
     found: list[torch.Tensor | None] = []
     for one in indices:
         if one is not None and one.dtype == torch.bool:
@@ -62,11 +62,11 @@ def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]
 
 
 class SharedGradients(Mode):
-    """In a backward pass: adds up a parameter's gradients in place, as autograd does with real tensors alone, where
-    the first of them is not a view.
+    """In a backward pass: adds up a parameter's gradients in place, as autograd does only with real tensors, if the
+    first of them is not a view.
 
     Args:
-        shapes: of the trained parameters.
+        shapes: shapes of the trained parameters.
     """
 
     def __init__(self, shapes: Iterable[torch.Size]) -> None:
@@ -82,7 +82,7 @@ class SharedGradients(Mode):
 
 def _grouped_mm(a: torch.Tensor, b: torch.Tensor, ends: torch.Tensor | None = None, bias: torch.Tensor | None = None,
                 dtype: torch.dtype | None = None) -> torch.Tensor:  # fmt: skip
-    """Products of experts; torch's own stand-in for it knows bfloat16 alone.
+    """Products of experts; torch's own fake version of it supports only bfloat16.
 
     Rows ``[n, k]`` by weights ``[experts, k, m]``, and, for the weights' gradients, ``[k, n]`` by rows ``[n, m]``.
     """
@@ -129,7 +129,7 @@ def to_fake(model: nn.Module, mode: FakeTensorMode, device: torch.device) -> Non
     kept: list[Any] = []  # so that no id is given twice
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in made and hasattr(tensor, "__tensor_flatten__"):  # of a class of its own, made of others
+        if id(tensor) not in made and hasattr(tensor, "__tensor_flatten__"):  # a subclass, made of other tensors
             kept.append(tensor)
             names, rest = tensor.__tensor_flatten__()
             inner = {name: fake(getattr(tensor, name)) for name in names}
@@ -144,7 +144,7 @@ def to_fake(model: nn.Module, mode: FakeTensorMode, device: torch.device) -> Non
                 parameter = nn.Parameter(empty, requires_grad=tensor.requires_grad)
                 parameter.__dict__.update({name: replaced(value) for name, value in vars(tensor).items()})
                 if type(tensor) is not nn.Parameter:
-                    # PEFT knows quantized weights by the name of their class.
+                    # PEFT recognises quantized weights by the name of their class.
                     parameter.__class__ = type(type(tensor).__name__, (type(parameter),), {})
                 empty = parameter
             made[id(tensor)] = empty

@@ -12,9 +12,9 @@ from pefttools.errors import ConfigError
 from pefttools.planning.device import Device
 from pefttools.planning.plan import MemoryPlan, Planned, Shape
 
-#: from one size that is traced to the next
+#: factor from one traced size to the next
 _STEP = 4
-#: growth above a line by less than this is none
+#: growth above a straight line by less than this factor does not count
 _TOLERANCE = 1.002
 
 
@@ -24,8 +24,8 @@ class Change:
 
     Attributes:
         text: what is changed.
-        row: what a training takes then.
-        fits: on the card in question.
+        row: what a training run needs then.
+        fits: whether that fits on the card in question.
     """
 
     text: str
@@ -34,21 +34,21 @@ class Change:
 
 
 def fits(row: MemoryPlan, card: Device) -> bool:
-    """Whether the card has as much memory; always true of a device whose memory is not known."""
+    """Whether the card has enough memory; always true for a device whose memory is not known."""
     return card.memory is None or row.total_bytes <= card.memory
 
 
 def cheapest_changes(planned: Planned, shape: Shape) -> Iterator[Change]:
-    """Changes from the cheapest on, each predicted, up to the first that fits.
+    """Changes, cheapest first, each with its prediction, up to the first that fits.
 
-    Cheap is what costs little time and changes no result: first activations that are computed again, then smaller
-    parts of a batch, then fewer bits, and less text last.
+    Cheap changes cost little time and do not alter results: first recomputed activations, then smaller parts of a
+    batch, then fewer bits, and shorter texts last.
     """
     for text, changed, its_shape in _candidates(planned, shape):
         try:
             row = changed.row(its_shape)
         except ConfigError:
-            continue  # the method does not go with it
+            continue  # the method can't be combined with it
         fit = fits(row, planned.device)
         yield Change(text, row, fit)
         if fit:
@@ -73,25 +73,25 @@ def _candidates(planned: Planned, shape: Shape) -> Iterator[tuple[str, Planned, 
         yield "these, and optimizer: paged_adamw_8bit", planned, best
     smaller = variants.get(planned.variant).smaller
     for variant in smaller:
-        yield f"these, on the base variant {variant}", replace(planned, variant=variant), best
-    # A method that does not go on the smallest, as full fine-tuning, still has its own variant.
+        yield f"these, on the variant {variant}", replace(planned, variant=variant), best
+    # A method that can't use the smallest, such as full fine-tuning, still has its own variant.
     last = [planned.variant, *smaller[-1:]]
     length = shape.length
     while length > 128:
         length //= 2
         for variant in last:
-            text = f"these, with texts of {length} tokens, on the base variant {variant}"
+            text = f"these, with texts of {length} tokens, on the variant {variant}"
             yield text, replace(planned, variant=variant), replace(best, length=length)
 
 
 @dataclass(frozen=True)
 class Largest:
-    """The most that fits on one card.
+    """The maximum that fits on one card.
 
     Attributes:
         card: the card.
-        batch_size: rows of one forward pass in training on one card, of the shape's length; 0: not even one fits.
-        length: tokens of one row; 0: not even the shortest fits.
+        batch_size: rows of one forward pass in training on one card, of the shape's length; 0 if not even one fits.
+        length: tokens of one row; 0 if not even the shortest fits.
     """
 
     card: Device
@@ -102,8 +102,8 @@ class Largest:
 def largest_that_fit(planned: Planned, shape: Shape, cards: Sequence[Device]) -> list[Largest]:
     """Largest batch at the shape's length, and longest text in a batch of one, per card.
 
-    Traced at some sizes; between two of them memory is taken to grow along a line, where a third has shown that it does
-    or that it grows ever faster.
+    Some sizes are traced; between two of them memory is assumed to grow linearly, if a third has shown that it does so
+    or grows faster and faster.
     """
     budgets = [card.usable or 0 for card in cards]
 
@@ -137,10 +137,10 @@ def _within(need: Callable[[int], int], sizes: Sequence[int], budget: int) -> in
 
 
 def _between(need: Callable[[int], int], low: int, high: int, budget: int) -> int:
-    """By lines, between ends of which one is within the budget, where memory grows as a line does or ever faster.
+    """By linear interpolation between two sizes, one of them within the budget, if memory grows linearly or faster.
 
-    Where it grows ever slower, as when a piece of the loss is full, a line's middle is less than what is needed there,
-    and the half in question is looked at in the same way.
+    If growth slows down, as when a chunk of the loss is full, the middle of the line is below what is needed there, and
+    the half in question is searched in the same way.
     """
     middle = (low + high) // 2
     if middle == low:

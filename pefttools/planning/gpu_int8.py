@@ -1,5 +1,5 @@
-"""int8 layers as a GPU runs them. A CPU trains them with whole weights in the input's format, and its operations have
-other temporaries; sizes here are those of bitsandbytes' CUDA kernels."""
+"""int8 layers as a GPU runs them. A CPU trains them with full weights in the input's format, and its operations have
+different temporaries; sizes here are those of bitsandbytes' CUDA kernels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.planning.mode import Mode
 
 
 def run_int8_as_on_a_gpu(model: nn.Module) -> None:
-    """Let the int8 layers of a model multiply in int8 in training too."""
+    """Make the int8 layers of a model multiply in int8 in training too."""
     from bitsandbytes.nn import Linear8bitLt
 
     for layer in model.modules():
@@ -23,7 +23,7 @@ def run_int8_as_on_a_gpu(model: nn.Module) -> None:
 
 
 class GpuInt8(Mode):
-    """Within it bitsandbytes' int8 operations give and need what its CUDA kernels do."""
+    """Within it bitsandbytes' int8 operations return and need as much memory as its CUDA kernels."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         chosen = _KERNELS.get(func._opname, func) if func.namespace == "bitsandbytes" else func
@@ -45,7 +45,7 @@ def _vectorwise_quant(a: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor
 def _scaled_mm(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None = None,
                dtype: torch.dtype | None = None) -> Tensor:  # fmt: skip
     product = a.new_empty((*a.shape[:-1], b.shape[0]), dtype=torch.int32)
-    out = torch.empty_like(product, dtype=torch.float16)  # the kernel knows no other; a bias is added in place
+    out = torch.empty_like(product, dtype=torch.float16)  # the kernel supports no other; a bias is added in place
     return out.to(dtype or torch.float16)
 
 

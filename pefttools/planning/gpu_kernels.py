@@ -1,6 +1,6 @@
-"""What CUDA would do where the CPU, on whose tensors a plan is traced, does otherwise.
+"""What CUDA does differently from the CPU, on whose tensors a plan is traced.
 
-Attention: the CPU takes its math kernel as soon as there is dropout. On a GPU of compute capability 8.0 or higher
+Attention: the CPU uses its math kernel as soon as there is dropout. On a GPU of compute capability 8.0 or higher
 flash attention (https://arxiv.org/abs/2205.14135) runs without a mask in 16 bit, the memory-efficient kernel
 otherwise; either keeps its inputs, its output and one float32 number per row and head, and draws dropout again in the
 backward pass.
@@ -30,7 +30,7 @@ _FLOAT32 = frozenset(
 
 
 class GpuKernels(TorchFunctionMode):
-    """Replaces, in Python's calls, what a GPU does by kernels of its own.
+    """Replaces, at the level of Python calls, what a GPU does with kernels of its own.
 
     Args:
         flash: whether it has flash attention.
@@ -68,11 +68,11 @@ def _attention(
 ) -> torch.Tensor:
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
-    # Flash attention takes values of the keys' size alone; latent attention has smaller ones.
+    # Flash attention takes only values of the keys' size; latent attention has smaller ones.
     one_size = query.shape[-1] == value.shape[-1]
     flash = has_flash and attn_mask is None and query.dtype != torch.float32 and one_size
     if enable_gqa and not flash:
-        # The memory-efficient kernel knows no groups: keys and values are repeated.
+        # The memory-efficient kernel does not support groups: keys and values are repeated.
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
@@ -102,7 +102,7 @@ class _FusedAttention(torch.autograd.Function):
         delta = torch.empty_like(scales)
         # Flash attention adds up the queries' gradients in float32; the memory-efficient kernel does so for 16 bit.
         summed = torch.empty(query.shape, dtype=torch.float32) if query.dtype != torch.float32 else None
-        # Per head of the queries; where several share a key, summed after.
+        # Per head of the queries; if several share a key, summed afterwards.
         of_heads = [torch.empty((*query.shape[:-2], *one.shape[-2:]), dtype=one.dtype) for one in (key, value)]
         shared = query.shape[-3] > key.shape[-3]
         of_keys = [torch.empty_like(one) for one in (key, value)] if shared else of_heads

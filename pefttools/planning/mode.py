@@ -1,4 +1,4 @@
-"""What sees every operation on tensors."""
+"""Modes that see every operation on tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Mode(TorchDispatchMode):
-    """A dispatch mode in whose way nothing is compiled: torch's guard against that costs more than most operations."""
+    """A dispatch mode without torch's guard against compilation inside it, which costs more than most operations."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

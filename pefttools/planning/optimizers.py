@@ -1,4 +1,4 @@
-"""Optimizers as the planner runs them: the real one where it runs without numbers, else one with the same state."""
+"""Optimizers as the planner runs them: the real one if it runs on fake tensors, else one with the same state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from pefttools.planning.device import Device
 
-#: bitsandbytes keeps smaller tensors in float32; moments share a scale by blocks of so many
+#: bitsandbytes keeps moments of smaller tensors in float32; moments share a scale in blocks of this many
 _SMALLEST, _BLOCK = 4096, 256
 
 

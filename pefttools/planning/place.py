@@ -1,4 +1,4 @@
-"""Which module runs."""
+"""Which module is running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Place:
 
     @property
     def now(self) -> str:
-        """Name of the innermost module that runs; in the backward pass of the last whose gradient came."""
+        """Name of the innermost running module; in the backward pass, of the last one whose gradient arrived."""
         return (self._inside[-1] or "loss") if self._inside else self._behind
 
     def __enter__(self) -> Place:

@@ -1,4 +1,4 @@
-"""What each combination of method and base variant would take."""
+"""Memory that each combination of method and variant of the base would need."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class MemoryPlan:
         method: its name.
         variant: number format of the base's weights.
         device: whose kernels and allocator are assumed.
-        trainable_parameters: the task head's among them.
-        weights_bytes: all parameters and buffers, trained ones too, at the training peak.
-        unquantized_bytes: of them the base's that a quantized variant does not store in few bits.
+        trainable_parameters: including those of the task head.
+        weights_bytes: all parameters and buffers, including trained ones, at the training peak.
+        unquantized_bytes: those weights of the base among them that a quantized variant does not quantize.
         gradients_bytes: at the training peak.
         optimizer_bytes: at the training peak.
         activations_bytes: activations and temporaries at the training peak.
-        persistent_bytes: what stands between two steps, until the gradients are dropped.
+        persistent_bytes: what is held between two steps, until the gradients are dropped.
         peak_bytes: training peak.
-        peak_at: module that ran at the peak.
+        peak_at: module that was running at the peak.
         evaluation_bytes: peak of a forward pass without gradients.
-        generation_bytes: peak of reading a prompt of that length into a cache and answering it; 0 where nothing is
+        generation_bytes: peak of reading a prompt of that length into a cache and answering it; 0 if nothing is
             generated.
-        beside_bytes: what the device takes beside the tensors: context, workspace, fragmentation.
+        beside_bytes: what the device takes besides the tensors: context, workspace, fragmentation.
     """
 
     method: str
@@ -71,7 +71,7 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """All that the device must have."""
+        """Total memory that the device must have."""
         return self.tensor_bytes + self.beside_bytes
 
     @property
@@ -86,7 +86,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a training.
+    """The shape of a training run.
 
     Attributes:
         batch_size: rows of one optimizer step, over all devices.
@@ -97,7 +97,7 @@ class Shape:
         gradient_checkpointing: as in a recipe.
         optimizer: as in a recipe.
         devices: number of devices that share a batch.
-        sharded: they share parameters, gradients and optimizer state too (FSDP); else each has all of them.
+        sharded: whether parameters, gradients and optimizer state are sharded over them (FSDP); otherwise each has all.
         averaged: a moving average of the trained weights is kept.
     """
 
@@ -126,23 +126,23 @@ class Shape:
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, not {self.precision!r}")
         if self.optimizer not in TRANSFORMERS_NAMES:
-            raise ConfigError(f"no optimizer {self.optimizer!r}", hint=f"Known are: {', '.join(TRANSFORMERS_NAMES)}.")
+            raise ConfigError(f"no optimizer {self.optimizer!r}", hint=f"Known: {', '.join(TRANSFORMERS_NAMES)}.")
 
     @property
     def rows(self) -> int:
-        """Of one forward pass on one device."""
+        """Rows of one forward pass on one device."""
         return self.batch_size // (self.accumulation * self.devices)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One combination, of which rows of several shapes may be asked.
+    """One combination, for which several shapes can be planned.
 
     Attributes:
         base: the base.
         task: name of a task, or a mapping with name and options.
         method: name of a method, or a mapping with name and options.
-        variant: the base variant.
+        variant: number format of the base's weights.
         labels: number of labels.
         device: whose kernels and allocator are assumed.
         objective: as in a recipe.
@@ -157,7 +157,7 @@ class Planned:
     objective: GivenObjective = ()
 
     def row(self, shape: Shape) -> MemoryPlan:
-        """What a training of this shape takes."""
+        """Memory of a training run of this shape."""
         self._check(shape)
         model = self.build(shape)
         trainable, unquantized = model.count().trainable, unquantized_bytes(model)
@@ -169,7 +169,7 @@ class Planned:
         generation = None
         if model.spec.task.generates:
             new = model.spec.task.options.max_new_tokens
-            # What a decoder writes apart takes no place of what is read.
+            # In an encoder-decoder model, what is written takes no room from what is read.
             room = self.longest - (0 if model.spec.task.encoder_decoder else new)
             generation = trace.generation(shape.eval_batch_size, max(1, min(shape.length, room)), new)
         return self._row(trainable, unquantized, training, evaluation, generation)
@@ -185,7 +185,7 @@ class Planned:
             unit = task.size_unit
             raise ConfigError(
                 f"{unit.shown(shape.length):g} {unit.name} are more than the {unit.shown(self.longest):g} that "
-                f"{self.base.id} takes"
+                f"{self.base.id} can take"
             )
 
     @property
@@ -207,7 +207,7 @@ class Planned:
 
     @property
     def longest(self) -> int:
-        """Largest size of a row."""
+        """Maximum size of a row."""
         task = self.chosen_task()
         if task.size_unit == TOKENS:
             return longest_text(self.base.configuration()) or 1 << 20
@@ -218,20 +218,20 @@ class Planned:
         """Training peak alone.
 
         Args:
-            shape: of the training.
-            lengths: tokens of each text of one forward pass, where they are not all as long as the shape says.
-            like: a batch of the forward pass, where the lengths don't tell all of it.
+            shape: shape of the training run.
+            lengths: tokens of each text of one forward pass, if they do not all have the shape's length.
+            like: a batch of the forward pass, if the lengths do not fully determine it.
         """
         trace = Trace(self.build(shape), self.device, shape.devices, shape.sharded)
         lengths = lengths or [shape.length] * self._rows(shape)
         return trace.training(lengths, shape.accumulation, shape.optimizer, like, averaged=shape.averaged).peak.total()
 
     def _rows(self, shape: Shape) -> int:
-        """Of one forward pass on one device: of a task whose loss is one of the whole batch, all of them."""
+        """Rows of one forward pass on one device: all of them, if the task's loss is one of the whole batch."""
         return shape.batch_size // shape.devices if self.chosen_task().loss_over_batch else shape.rows
 
     def outputs_bytes(self, shape: Shape) -> int:
-        """What a training keeps between steps beside `MemoryPlan.persistent_bytes`, where it holds a pass's outputs.
+        """What a training loop that holds a pass's outputs keeps between steps, besides `MemoryPlan.persistent_bytes`.
 
         pefttools does not; a script that leaves its model's outputs in a variable does.
         """
@@ -241,14 +241,14 @@ class Planned:
         """The model on the meta device.
 
         Raises:
-            ConfigError: the method needs the weights' numbers.
+            ConfigError: the method needs the weights' values.
         """
         method, given = self.chosen_method()
         task, variant, objectives = self.chosen_task(), known_variants.get(self.variant)(), self.chosen_objectives()
         method.check(given, variant, task)
         for objective in objectives:
             objective.check(method, variant, task)
-        config = method.trained(given)  # how it begins needs numbers, and takes no memory of its own
+        config = method.trained(given)  # its initialisation needs values, and takes no memory of its own
         names = [str(number) for number in range(self.labels)] if task.has_labels else []
         try:
             with torch.device("meta"), quiet():
@@ -298,7 +298,7 @@ class Planned:
             peak_at=training.peak_at,
             evaluation_bytes=evaluation.peak.total(),
             generation_bytes=generated,
-            beside_bytes=self.device.beside(largest),
+            beside_bytes=self.device.overhead(largest),
         )
 
 
@@ -308,11 +308,11 @@ def combined(
     """Each method on each variant of the base.
 
     Args:
-        base: folder (one with nothing but ``config.json`` will do), ``package:`` reference or hub id.
+        base: folder (``config.json`` is enough), ``package:`` reference or hub id.
         task: name of a task, or a mapping with name and options.
         methods: names, or mappings with name and options.
         variants: number formats of the base's weights.
-        labels: number of labels, where the task has labels.
+        labels: number of labels, if the task has labels.
         device: whose kernels and allocator are assumed.
 
     Raises:

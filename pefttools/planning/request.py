@@ -1,4 +1,4 @@
-"""From a base or a recipe, and what is said beside it, to what is to be planned."""
+"""From a base or a recipe, and options given along with it, to what is to be planned."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PlanRequest:
 
     Attributes:
         base: where the base comes from.
-        planned: each combination of method and base variant.
-        shape: of the training.
+        planned: each combination of method and variant of the base.
+        shape: shape of the training run.
         device: whose kernels and allocator are assumed.
     """
 
@@ -49,10 +49,10 @@ class PlanRequest:
 
     @property
     def cards(self) -> list[Device]:
-        """The cards of which it may be asked what fits: the device, or all known ones where it is none of them."""
+        """The cards to find the largest fit for: the device, or all known cards if it is not one of them."""
         if self.device.memory is not None:
             return [self.device]
-        # Cards before bfloat16 compute in another format than the others: they are to be asked for by name.
+        # Cards without bfloat16 compute in a different format from the others: they must be selected by name.
         return [card for card in CARDS.values() if card.bfloat16]
 
 
@@ -66,7 +66,7 @@ def resolve_request(
     shape: Mapping[str, Any],
     device: Device,
 ) -> PlanRequest:
-    """Whatever is None or missing comes from the recipe, where `source` is one, else from the defaults.
+    """A request; what is None or missing comes from the recipe if `source` is one, otherwise from the defaults.
 
     Args:
         source: a base, or the path of a recipe.
@@ -74,18 +74,18 @@ def resolve_request(
         methods: see `plan`.
         variants: see `plan`.
         labels: number of labels.
-        overrides: of fields of the recipe.
+        overrides: overrides of the recipe's fields.
         shape: fields of `Shape`.
         device: whose kernels and allocator are assumed.
 
     Raises:
-        ConfigError: a value that can't be.
+        ConfigError: an invalid value.
     """
     given = dict(shape)
     if isinstance(given.get("gradient_checkpointing"), str):
         text = given["gradient_checkpointing"]
         if text not in _CHECKPOINTING:
-            raise ConfigError(f"gradient checkpointing is false, true or selective, not {text!r}")
+            raise ConfigError(f"gradient checkpointing must be false, true or selective, not {text!r}")
         given["gradient_checkpointing"] = _CHECKPOINTING[text]
     base, objective = source, None
     if source.endswith((".yaml", ".yml")):
@@ -114,7 +114,7 @@ def resolve_request(
 
 
 def _shape_of(recipe: Recipe) -> dict[str, Any]:
-    """The fields of `Shape` that a recipe says."""
+    """The fields of `Shape` that a recipe determines."""
     training = recipe.training
     return {
         "batch_size": training.batch_size,

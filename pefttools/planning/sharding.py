@@ -1,9 +1,9 @@
-"""Parameters, gradients and optimizer state shared out among devices, as torch's ``fully_shard`` (FSDP2) does it.
+"""Parameters, gradients and optimizer state sharded over devices, as by torch's ``fully_shard`` (FSDP2).
 
-Each block of layers is gathered before it runs and let go of after it; embeddings and heads, which belong to no block,
-stay gathered from the first forward to the end of the backward pass. Besides the gathered block there stands one
-buffer: in the forward pass that of its own gathering, in the backward pass that of the block which comes next; and one
-with the gradients that were reduced last.
+Each block of layers is gathered before it runs and freed after it; embeddings and heads, which belong to no block, stay
+gathered from the first forward pass to the end of the backward pass. Besides the gathered block there is one buffer: in
+the forward pass that of its own gathering, in the backward pass that of the next block; and one with the gradients that
+were reduced last.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pefttools.sites import transformers_models
 
 
 class Sharding:
-    """What one of several devices holds of a model, followed through its passes.
+    """What one of several devices holds of a model, tracked through its passes.
 
-    Entered as a context it follows the model's modules. Tensors stay whole; they are only counted as shared out.
+    Entered as a context it follows the model's modules. Tensors stay whole; they are only counted as sharded.
 
     Args:
-        model: whose passes are followed.
+        model: the model whose passes are followed.
         devices: number of devices.
-        counter: told of what is gathered and let go of.
+        counter: counts what is gathered and freed.
 
     Raises:
         ConfigError: the model does not say what its blocks are.
@@ -78,14 +78,14 @@ class Sharding:
         gradient = parameter.grad
         assert gradient is not None
         if id(parameter) in self._reduced:
-            # The sum of earlier passes is shared out already; this pass's stands beside it.
+            # The sum of earlier passes is sharded already; this pass's gradient is held in addition.
             self._owner[id(parameter)].fresh.append(self._buffer(gradient.untyped_storage().nbytes(), "gradients"))
         else:
             self.counter.track(gradient, "gradients")
         self._owner[id(parameter)].waiting.append(parameter)
 
     def end(self) -> None:
-        """A backward pass, or an evaluation, has ended."""
+        """Called when a backward pass, or an evaluation, has ended."""
         if self._behind is not None:
             self._reduce(self._behind)
         for unit in self._units:
@@ -153,10 +153,10 @@ class _Unit:
 
     Attributes:
         parameters: all of them.
-        gathered: stands for them while they are whole.
-        gathering: a buffer that they are being gathered in.
-        waiting: those whose gradients wait to be reduced.
-        fresh: stand for gradients that are not added up yet.
+        gathered: represents them while they are whole.
+        gathering: a buffer into which they are being gathered.
+        waiting: those whose gradients are waiting to be reduced.
+        fresh: represent gradients that are not added up yet.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
@@ -167,12 +167,12 @@ class _Unit:
         self.fresh: list[torch.Tensor] = []
 
     def bytes(self, devices: int) -> int:
-        """Of all parameters, each a multiple of the number of devices long."""
+        """Bytes of all parameters, each padded to a multiple of the number of devices."""
         return sum(_padded(p, devices) for p in self.parameters)
 
 
 def _padded(tensor: torch.Tensor, devices: int) -> int:
-    """Bytes of a tensor whose first dimension is shared out evenly."""
+    """Bytes of a tensor whose first dimension is padded so that it can be split evenly."""
     if tensor.dim() == 0:
         return tensor.element_size() * devices
     rows = -(-tensor.shape[0] // devices) * devices

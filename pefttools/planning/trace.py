@@ -1,4 +1,4 @@
-"""Training, evaluation and generation steps of a tuned model, run without numbers."""
+"""Training, evaluation and generation steps of a tuned model, run on fake tensors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from pefttools.tuned import TunedModel
 
 
 class Trace:
-    """A model whose steps are run without numbers.
+    """A model whose steps are run on fake tensors.
 
     Args:
         model: built on the meta device; its tensors are replaced by fake ones.
         device: whose kernels and allocator are assumed.
         devices: number of devices that train together.
-        sharded: they share parameters, gradients and optimizer state; else each has all.
+        sharded: whether parameters, gradients and optimizer state are sharded over them; otherwise each has all.
 
     Raises:
-        ConfigError: by `training` and `evaluation`: the model can't run without numbers.
+        ConfigError: in `training` and `evaluation`: the model can't run on fake tensors.
     """
 
     def __init__(self, model: TunedModel, device: Device, devices: int = 1, sharded: bool = False) -> None:
@@ -52,13 +52,13 @@ class Trace:
         *,
         averaged: bool = False,
     ) -> Traced:
-        """A training step in the middle of a training.
+        """A training step in the middle of a training run.
 
         Args:
             lengths: tokens of each text of one forward pass.
             accumulation: forward passes of one optimizer step.
             optimizer: see `TrainingConfig`.
-            like: a batch of the same sizes, where the lengths don't tell all of them.
+            like: a batch of the same sizes, if the lengths do not fully determine them.
             averaged: a moving average of the trained weights is kept.
         """
         model = self.model.train()
@@ -66,7 +66,7 @@ class Trace:
         if not trained:
             return self.evaluation(len(lengths), max(lengths))
         with self._mode:
-            # The first step makes the optimizer's state.
+            # The first step creates the optimizer's state.
             chosen = planned_optimizer(optimizer, trained, self.device)
             for p in trained:
                 p.grad = torch.zeros_like(p)
@@ -96,7 +96,7 @@ class Trace:
             counter.reset_peak()
             with counter, kernels(self.device):
                 passes = 1 if model.spec.task.loss_over_batch else min(accumulation, 2)
-                for _ in range(passes):  # from the second pass on gradients stand beside the activations
+                for _ in range(passes):  # from the second pass on, gradients are held along with the activations
                     loss = model(**batch, targets=labels)
                     with SharedGradients(p.shape for p in trained):
                         _backward(loss)
@@ -118,7 +118,7 @@ class Trace:
         return Traced(counter.peak, counter.peak_at, persistent)
 
     def evaluation(self, rows: int, length: int) -> Traced:
-        """A forward pass as the task's evaluation runs it."""
+        """A forward pass as in the task's evaluation."""
         with self._counting() as (counter, _):
             batch = self._counted(self.model.spec.task.planned_parts(self.model, [length] * rows), counter)
             self.model.eval()
@@ -127,7 +127,7 @@ class Trace:
             return Traced(counter.peak, counter.peak_at, counter.now.copy())
 
     def outputs(self, rows: int, length: int) -> int:
-        """Bytes of what the model itself gives for a batch in training: logits, and its cache of keys and values."""
+        """Bytes of the model's own outputs for a batch in training: logits, and its cache of keys and values."""
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             batch.pop("labels", None)
@@ -137,7 +137,7 @@ class Trace:
             before = counter.now.total()
             with torch.no_grad(), counter, kernels(self.device), self.model.precision():
                 outputs = self.model.transformer(**batch)
-            counter.reset_peak()  # what it has let go of is collected
+            counter.reset_peak()  # what it has freed is collected
             size = counter.now.total() - before
             del outputs
             return size
@@ -148,7 +148,7 @@ class Trace:
             batch = self._batch(rows, length)
             batch.pop("labels")
             with counter, kernels(self.device), self.model.inference_mode(), self.model.precision():
-                # Once the prompt is read, virtual tokens are in the cache, and the model itself goes on.
+                # Once the prompt is read, virtual tokens are in the cache, and the model itself continues.
                 inner = transformers_models(self.model)[0]
                 read_and_continue(self.model.transformer, inner, batch, new_tokens)
             return Traced(counter.peak, counter.peak_at, counter.now.copy())
@@ -165,7 +165,7 @@ class Trace:
                 yield counter, sharding
 
     def _buckets(self, trained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Where the gradients of devices that each have all of them are averaged (DistributedDataParallel)."""
+        """Buffers in which devices that each have all gradients average them (DistributedDataParallel)."""
         return [torch.empty_like(p) for p in trained] if self.devices > 1 and not self.sharded else []
 
     def _training_batch(self, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -178,7 +178,7 @@ class Trace:
             )
 
     def _counted(self, batch: dict[str, torch.Tensor], counter: StorageCounter) -> dict[str, torch.Tensor]:
-        """The batch, which takes memory of its own: pixels no little."""
+        """The batch, which takes memory of its own: a good deal for pixels."""
         for tensor in batch.values():
             counter.track(tensor, "other")
         return batch
@@ -188,12 +188,12 @@ class Trace:
 
 
 def _alike(batch: Batch) -> Batch:
-    """A batch of the same sizes, whose numbers nobody reads."""
+    """A batch of the same sizes, whose values are never read."""
     return {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in batch.items()}
 
 
 def _backward(loss: torch.Tensor) -> None:
-    """As ``loss.backward()``, within which a function mode would not see layers that run again."""
+    """Like ``loss.backward()``, within which a function mode would not see layers that are recomputed."""
     graph: Any = torch.autograd.graph
     graph._engine_run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True

@@ -1,4 +1,4 @@
-"""Which adapters are resident: least recently used ones leave, those that a running call uses stay."""
+"""Which adapters are resident: least recently used ones are evicted, those that a running call uses stay."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pefttools.tasks.task import Example, Prediction
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where an adapter comes from; another one whenever a name is given anew.
+    """Where an adapter comes from; a new object whenever a name is reassigned.
 
     Attributes:
         folder: its artifact.
-        digest: of its manifest.
+        digest: digest of its manifest.
     """
 
     folder: Path
@@ -49,36 +49,36 @@ class Resident:
     pins: int = 0
 
     def prediction(self, logits: torch.Tensor | None, example: Example) -> Prediction:
-        """What the adapter's logits of a row say.
+        """The prediction from the adapter's logits for a row.
 
         Args:
             logits: see `pefttools.pool.running.fetched`.
-            example: the row's.
+            example: the encoded row.
 
         Raises:
             ArtifactError: a logit is not a number.
         """
         if logits is None:
-            raise ArtifactError(f"the adapter {self.name!r} gives no numbers (NaN or infinite) for this row")
+            raise ArtifactError(f"the adapter {self.name!r} gives non-finite values (NaN or infinite) for this row")
         task = self.prepared.task
         (found,) = task.finish([task.decode(logits, example, self.prepared.labels)])
         return found
 
     def bytes(self) -> int:
-        """What it takes outside of the stacks."""
+        """Bytes that it takes outside of the stacks."""
         return self.allocation.own_bytes + self.prepared.head.bytes()
 
 
 class AdapterCache:
     """The known adapters, and those of them that are resident.
 
-    One lock holds both together: what answers to a name is always what the name was last given.
+    One lock keeps both consistent: a name always gets the adapter that it was last assigned.
 
     Args:
         weight_slots: where weights are written.
         prepare: reads an artifact; called without the lock.
-        max_resident: most adapters at a time.
-        max_bytes: most bytes of adapter weights; None: no limit.
+        max_resident: maximum number of adapters at a time.
+        max_bytes: maximum bytes of adapter weights; None for no limit.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class AdapterCache:
         self.weight_slots = weight_slots
         self.max_resident = max_resident
         self.max_bytes = max_bytes
-        #: weights are written and removed under it
+        #: held while weights are written and removed
         self.lock = threading.RLock()
         self._prepare = prepare
         self._changed = threading.Condition(self.lock)
@@ -124,35 +124,35 @@ class AdapterCache:
             return self._bytes()
 
     def register(self, name: str, folder: Path, digest: str) -> None:
-        """Make an adapter known; a resident one of this name leaves.
+        """Make an adapter known; a resident one of this name is dropped.
 
         Args:
             name: what callers call it.
             folder: its artifact.
-            digest: of the artifact's manifest.
+            digest: digest of the artifact's manifest.
         """
         with self.lock:
             self._known[name] = Source(folder, digest)
             self._retire(name)
 
     def load(self, name: str, folder: Path) -> None:
-        """Make an adapter known and resident, in the place of another of its name."""
+        """Make an adapter known and resident, replacing another of its name."""
         prepared = self._prepare(folder)
         source = Source(folder, prepared.digest)
         with self.lock:
             self._put(name, source, prepared, wait=True, unasked=False)
 
     def ensure(self, name: str, *, wait: bool = True) -> bool:
-        """Make a known adapter resident; False where it is already.
+        """Make a known adapter resident; False if it is already.
 
         Args:
-            name: of a known adapter.
-            wait: wait for running calls to end where only their adapters could leave.
+            name: name of a known adapter.
+            wait: wait for running calls to end if only their adapters could be evicted.
 
         Raises:
             UnknownNameError: not known.
             CapacityError: it can't fit.
-            ArtifactError: it is damaged, or another artifact than when it became known.
+            ArtifactError: it is damaged, or a different artifact than when it became known.
         """
         while True:
             with self.lock:
@@ -168,15 +168,15 @@ class AdapterCache:
                 )
             with self.lock:
                 if self._put(name, source, prepared, wait=wait, unasked=True):
-                    return True  # each placing is told of once, be it evicted in the next moment
+                    return True  # each placement is reported once, even if it is evicted right away
 
     def evict(self, name: str) -> bool:
-        """Let an adapter's weights go; it stays known. False where it was not resident."""
+        """Drop an adapter's weights; it stays known. False if it was not resident."""
         with self.lock:
             return self._retire(name)
 
     def forget(self, name: str) -> None:
-        """Let an adapter go, its name too.
+        """Drop an adapter, including its name.
 
         Raises:
             UnknownNameError: not known.
@@ -188,11 +188,11 @@ class AdapterCache:
 
     @contextmanager
     def hold(self, names: Sequence[str], fetched: list[str]) -> Iterator[dict[str, Resident]]:
-        """The named adapters, which stay resident within; one that is not is fetched first.
+        """The named adapters, which stay resident within the block; one that is not is fetched first.
 
         Args:
-            names: of known adapters.
-            fetched: is told the names of those that were fetched.
+            names: names of known adapters.
+            fetched: gets the names of those that were fetched.
 
         Raises:
             UnknownNameError: not known.
@@ -226,16 +226,16 @@ class AdapterCache:
                 self._changed.notify_all()
 
     def _put(self, name: str, source: Source, prepared: PreparedAdapter, *, wait: bool, unasked: bool) -> bool:
-        """Place an adapter; False where that is no longer wanted.
+        """Place an adapter; False if that is no longer wanted.
 
-        Waiting lets go of the lock, so that everything is looked at anew after it.
+        Waiting releases the lock, so that everything is checked again after it.
 
         Args:
-            name: of the adapter.
+            name: name of the adapter.
             source: where it comes from.
             prepared: what was read there.
             wait: see `ensure`.
-            unasked: nobody gave the name this source now: if it has another one meanwhile, that one stays.
+            unasked: this call does not assign the source to the name: if it has another one by now, that one stays.
         """
         compacted = False
         while True:
@@ -247,7 +247,7 @@ class AdapterCache:
                 break
             if self._evict_one():
                 continue
-            # Among what is dropped is what this placing began, so that a second time finds no more room.
+            # What is dropped includes what this placement began, so that a second time finds no more room.
             if self.weight_slots.compact() and not compacted:
                 compacted = True
                 continue
@@ -268,7 +268,7 @@ class AdapterCache:
         return resident if resident is not None and resident.source is source else None
 
     def _retire(self, name: str) -> bool:
-        """Take a name's resident out; its weights go when no call uses them any more."""
+        """Remove a name's resident; its weights are freed when no call uses them any more."""
         old = self._by_name.pop(name, None)
         if old is not None:
             self._leaving.append(old)
@@ -294,8 +294,8 @@ class AdapterCache:
         budget = "" if self.max_bytes is None else f" and {self.max_bytes:,} bytes"
         raise CapacityError(
             f"the adapter {name!r} does not fit: the pool would have to grow by "
-            f"{self.weight_slots.needs(prepared.deltas):,} bytes, and holds {self.max_resident} adapters{budget}, or "
-            "what memory there is",
+            f"{self.weight_slots.needs(prepared.deltas):,} bytes, but it may hold {self.max_resident} adapters"
+            f"{budget}, and no more than the memory allows",
             hint="Raise max_resident or max_bytes, or use fewer adapters in one call.",
         )
 
@@ -307,7 +307,7 @@ class AdapterCache:
         return self._bytes() + self.weight_slots.needs(prepared.deltas) + prepared.head.bytes() <= self.max_bytes
 
     def _allocated(self, prepared: PreparedAdapter) -> Allocation | None:
-        """Where an adapter was written; None where the memory does not reach."""
+        """Where an adapter was written; None if there is not enough memory."""
         try:
             return self.weight_slots.allocate(prepared.deltas)
         except Exception as error:

@@ -26,13 +26,13 @@ class ServedBase:
     Attributes:
         base: where it comes from.
         variant: number format of its weights.
-        model: the transformers model; with its language head, where the base is a language model.
-        backbone: the part that gives hidden states; the same as `model` for an encoder, and of a model that hears and
-            writes the part that hears.
-        tokenizer: transformers' tokenizer; None where no text is read or written.
+        model: the transformers model; with its language head, if the base is a language model.
+        backbone: the part that gives hidden states; the same as `model` for an encoder, and the audio encoder for a
+            speech-to-text model.
+        tokenizer: transformers' tokenizer; None if no text is read or written.
         reads: what transformers calls its main input, such as ``input_ids``.
         encoder_decoder: whether an encoder reads and a decoder writes.
-        missing: parameters of the backbone that the base's files do not hold.
+        missing: parameters of the backbone that the base's files do not contain.
     """
 
     base: Base
@@ -46,12 +46,12 @@ class ServedBase:
 
     @property
     def modality(self) -> str:
-        """What it reads, as tasks say it: text, image or audio."""
+        """What it reads, in the words of tasks: text, image or audio."""
         return MODALITIES[self.reads]
 
     @property
     def gives_states(self) -> bool:
-        """Whether heads can stand on its states; else it gives texts and nothing else."""
+        """Whether heads can be put on its states; otherwise it gives only texts."""
         return not self.encoder_decoder or self.model is not self.backbone
 
     @property
@@ -74,7 +74,7 @@ class ServedBase:
         return dtype
 
     def advice(self) -> str | None:
-        """What to say where it computes in a format that its device is slow in; None: nothing."""
+        """Advice if it computes in a format in which its device is slow; None if there is nothing to say."""
         if self.device.type == "cpu":
             return unused_cards(self.device)
         fast = hardware_dtype(self.device)
@@ -85,7 +85,7 @@ class ServedBase:
         name = str(fast).removeprefix("torch.")
         return (
             f"computing in float32, in which {torch.cuda.get_device_name(self.device)} is slow: --dtype {name} "
-            "takes half of the memory"
+            "takes half the memory"
         )
 
     @cached_property
@@ -110,15 +110,15 @@ class ServedBase:
 
     @property
     def longest(self) -> int | None:
-        """Number of tokens that its positions reach."""
+        """Number of tokens for which it has positions."""
         return longest_written(self.config) if self.encoder_decoder else longest_text(self.config)
 
     def why_not_generated(self, adapter: str | None = None, *, language: bool = True) -> str | None:
-        """Why no text can be generated; None: it can.
+        """Why no text can be generated; None if it can.
 
         Args:
-            adapter: name of a row's adapter; None: the base.
-            language: whether that answers by the base's language head.
+            adapter: name of a row's adapter; None for the base.
+            language: whether that adapter answers with the base's language head.
         """
         if not self.causal and not self.encoder_decoder:
             return f"the base {self.base.id!r} is an encoder: it can't generate"
@@ -133,8 +133,8 @@ class ServedBase:
         limit = None if self.longest is None else self.longest - self.first_position
         if limit is not None and prompt + new + virtual > limit:
             raise ContextLengthError(
-                f"{prompt} tokens of prompt, {new} new ones and {virtual} virtual ones are more than the {limit} that "
-                "the base takes"
+                f"{prompt} prompt tokens, {new} new ones and {virtual} virtual ones are more than the {limit} that the "
+                "base takes"
             )
 
 
@@ -146,12 +146,12 @@ def load_served_base(
     Args:
         base: where it comes from.
         variant: number format of its weights.
-        dtype: to compute in, instead of the variant's own.
-        device: where it goes; None: it stays where it was loaded.
+        dtype: number format to compute in, instead of the variant's own.
+        device: device to move it to; None to leave it where it was loaded.
         causal: whether a base is a decoder whose configuration does not say what it is.
 
     Raises:
-        BaseModelError: an encoder-decoder model that writes no texts, one that reads pictures and texts together, or
+        BaseModelError: an encoder-decoder model that writes no texts, one that reads images and texts together, or
             one that lacks weights.
         ConfigError: a dtype for a quantized variant.
     """
@@ -162,14 +162,14 @@ def load_served_base(
     if device is not None:
         check_precision("auto", variant, device)
     if dtype is not None and kind.quantized:
-        raise ConfigError(f"dtype can't be combined with the quantized base variant {variant!r}")
+        raise ConfigError(f"dtype can't be combined with the quantized variant {variant!r}")
     config = AutoConfig.from_pretrained(base.folder)
     reads, writes = main_input(config), _writes(config)
     if reads not in MODALITIES:
         raise BaseModelError(f"a pool can't serve {base.id!r}: it reads {reads}")
     tokenizer = load_tokenizer(base) if writes or reads in TEXT else None
     auto = _auto_class(config, causal, reads)
-    # A narrower format is loaded as such: half of the memory must not need all of it to begin with.
+    # A narrower format is loaded as such: half the memory must not require all of it at first.
     narrow = dtype if dtype is not None and dtype.itemsize < torch.float32.itemsize else None
     model, missing = load_transformer(auto, base, kind, pooler=True, dtype=narrow, reads={reads})
     backbone = model
@@ -179,7 +179,7 @@ def load_served_base(
         backbone = model.get_encoder()  # type: ignore[operator]
     assert isinstance(backbone, nn.Module)
     if {"input_ids", "pixel_values"} <= set(inspect.signature(backbone.forward).parameters):
-        raise BaseModelError(f"a pool can't serve {base.id!r}: it reads pictures and texts together")
+        raise BaseModelError(f"a pool can't serve {base.id!r}: it reads images and texts together")
     lacking = [name for name in missing if not name.startswith("pooler.")]
     if lacking:
         raise BaseModelError(f"the base model {base.id!r} lacks weights that it needs: {', '.join(lacking[:3])}")
@@ -192,13 +192,13 @@ def load_served_base(
 
 
 def _writes(config: Any) -> bool:
-    """Whether it is a base with an encoder and a decoder that writes."""
+    """Whether it is an encoder-decoder base that writes texts."""
     first = str((config.architectures or ["ForConditionalGeneration"])[0])
     return bool(config.is_encoder_decoder) and first.endswith("ForConditionalGeneration")
 
 
 def _auto_class(config: Any, causal: bool, reads: str) -> Any:
-    """The auto class that a pool loads a base by."""
+    """The auto class with which a pool loads a base."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 
     names = config.architectures

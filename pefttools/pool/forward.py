@@ -1,4 +1,4 @@
-"""One forward of the base, plain or compiled."""
+"""One forward pass of the base, plain or compiled."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pefttools.errors import ConfigError
 from pefttools.pool.base import ServedBase
 from pefttools.pool.weight_slots import WeightSlots
 
-#: states ``[rows, tokens, hidden]``, logits ``[rows, tokens, vocabulary]`` of a language head, and what the base pools
-#: of its states itself ``[rows, hidden]``
+#: states ``[rows, tokens, hidden]``, logits ``[rows, tokens, vocabulary]`` of a language head, and the base's own
+#: pooling of its states ``[rows, hidden]``
 Result = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
-#: new kinds or padded sizes of adapters that may come before torch.compile gives up, with an error
+#: new kinds or padded sizes of adapters that are allowed before torch.compile gives up, with an error
 _COMPILATIONS = 64
 
 
 class Forward:
-    """Hidden states and, where asked for, the language head's logits.
+    """Hidden states and, if requested, the language head's logits.
 
     Args:
         served: the base.
         weight_slots: the adapters' weights.
-        lock: under which weights are written and removed.
-        compile: run by torch.compile.
+        lock: held while weights are written and removed.
+        compile: run with torch.compile.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Forward:
         self.weight_slots = weight_slots
         self.lock = lock
         self.compiled = compile
-        #: compile nothing more: what has no graph runs without
+        #: compile nothing more: what has no graph runs uncompiled
         self.sealed = False
         #: calls that ran without a graph since then
         self.plain = 0
@@ -67,12 +67,12 @@ class Forward:
         Returns:
             See `Result`.
         """
-        # What is not stacked is looked up row by row, which no one graph can do.
+        # What is not stacked is looked up row by row, which no single graph can do.
         if not self.compiled or self.weight_slots.routing.rows:
             return self._run(given, language)
-        # Slots and stacks go in as arguments, so that their number may change without a new compilation: tensors that
-        # are reached through a module would be taken as fixed in shape. Nothing may be written meanwhile, since the
-        # stacks are bound to what went in.
+        # Slots and stacks are passed as arguments, so that their number may change without a new compilation: tensors
+        # that are reached through a module would be treated as fixed in shape. Nothing may be written meanwhile, since
+        # the stacks are bound to what was passed.
         with self.lock:
             slots, stacks = dict(self.weight_slots.routing.slots), self.weight_slots.tensors()
             for tensor in given.values():
@@ -110,7 +110,7 @@ class Forward:
         if states is None:
             raise ConfigError(
                 f"a pool can't serve the base {self.served.base.id!r}: a {type(self.served.model).__name__} does not "
-                f"run its {type(self.served.backbone).__name__} as a whole, so that its hidden states can't be seen"
+                f"run its {type(self.served.backbone).__name__} as a whole, so its hidden states can't be read"
             )
         return states, logits, None
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Gathered:
-    """The weights of one call's rows, gathered where a site first needs them.
+    """The weights of one call's rows, gathered when a site first needs them.
 
-    Adapters stay where they are while their rows run, so that they are right until the call ends. The memory is kept
-    for the next call's: fresh pages from the system cost a CPU several times what the copy does. A card's allocator
-    keeps its memory by itself.
+    Adapters stay where they are while their rows run, so that the weights are valid until the call ends. The memory is
+    kept for the next call: on a CPU, fresh pages from the system cost several times as much as the copy. A card's
+    allocator caches memory itself.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Gathered:
         return self._found[key]
 
     def forget(self) -> None:
-        """Other rows come."""
+        """Discard what was gathered: other rows follow."""
         self._found = {}
 
     def release(self) -> None:
-        """Let go of the memory too: stacks have gone."""
+        """Release the memory too: stacks have been dropped."""
         self._found, self._room = {}, {}
 
     def _place(self, key: tuple[int, str], like: torch.Tensor, rows: int) -> torch.Tensor:
@@ -53,8 +53,8 @@ class Rows(NamedTuple):
     """The slots of a call's rows in one family.
 
     Attributes:
-        slots: of each row, ``[rows]``.
-        gathered: keeps what was gathered for them, where the same rows run again and again, token by token.
+        slots: slot of each row, ``[rows]``.
+        gathered: keeps what was gathered for them, if the same rows run again and again, token by token.
     """
 
     slots: torch.Tensor

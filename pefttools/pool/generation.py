@@ -1,4 +1,4 @@
-"""Generation with an adapter per row, by transformers' own ``generate``."""
+"""Generation with an adapter per row, using transformers' own ``generate``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class Sampling:
     """How a row's tokens are drawn; each row has a generator of its own, so that its neighbours don't matter.
 
     Attributes:
-        seed: of the row's generator.
+        seed: seed of the row's generator.
         temperature: divides the logits; above zero.
-        top_k: only the most likely tokens; 0: all.
-        top_p: only the most likely tokens that together have this probability; 1: all.
-        generator: goes on where it stands, for an answer that was begun before; None: one that begins at the seed.
+        top_k: draw from this many of the most likely tokens; 0 for all.
+        top_p: draw from the most likely tokens that together have this probability; 1 for all.
+        generator: continues from its current state, for an answer that was begun before; None for one that starts at
+            the seed.
 
     Raises:
         ConfigError: a value out of its range.
@@ -44,7 +45,7 @@ class Sampling:
             raise ConfigError("sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1")
 
     def begun(self, device: torch.device) -> Sampling:
-        """The same with a generator that begins at the seed, and then goes on from answer to answer."""
+        """The same with a generator that starts at the seed, and then keeps its state from call to call."""
         return replace(self, generator=torch.Generator(device).manual_seed(self.seed % 2**63))
 
     def warp(self, scores: torch.Tensor) -> torch.Tensor:
@@ -73,7 +74,7 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         for index, row in enumerate(rows):
             if row is not None:
                 alike.setdefault(replace(row, seed=0, generator=None), []).append(index)
-        #: rows of equal settings, which are warped together
+        #: rows with equal settings, which are warped together
         self.groups = [(settings, moved(torch.tensor(own), device)) for settings, own in alike.items()]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -102,10 +103,10 @@ class _Ends(StoppingCriteria):  # type: ignore[misc]
     """Ends each row at tokens of its own."""
 
     def __init__(self, ends: Sequence[Sequence[int]], device: torch.device) -> None:
-        # transformers pads the rows that have ended where some criterion has this
+        # transformers pads the rows that have ended if some criterion has this
         self.eos_token_id = torch.tensor(sorted(frozenset().union(*ends)))
         longest = max(map(len, ends))
-        #: ``[rows, ends]``, filled up with what is not a token
+        #: ``[rows, ends]``, padded with a value that is not a token
         self.ends = moved(torch.tensor([[*own, *[-1] * (longest - len(own))] for own in ends]), device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -131,9 +132,9 @@ def generate(
         virtual: the rows' virtual tokens.
         max_new_tokens: maximum number of new tokens, per row.
         num_beams: beams per row.
-        sampling: per row, how tokens are drawn; None, or none at all: the most likely are taken.
-        ends: per row, tokens that end it; none at all: those of the base's generation settings.
-        options: of transformers' ``generate``.
+        sampling: per row, how tokens are drawn; None, or empty, to take the most likely.
+        ends: per row, tokens that end it; empty for those of the base's generation settings.
+        options: options of transformers' ``generate``.
     """
     prompt = inputs["input_ids"].shape[1]
     settings = settings_of(served, prompt, max_new_tokens, num_beams, sampling, ends, options)
@@ -153,12 +154,12 @@ def settings_of(
     ends: Sequence[Sequence[int]],
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    """What transformers' ``generate`` must be told, where rows end and are drawn each in a way of their own.
+    """Options for transformers' ``generate``, so that each row ends and is sampled in its own way.
 
     Args:
         served: the base.
-        prompt: tokens that stand before the new ones.
-        max_new_tokens: see `generate`, as all that follow.
+        prompt: number of tokens before the new ones.
+        max_new_tokens: see `generate`, also for the following.
 
     Raises:
         ConfigError: what beam search can't be combined with.
@@ -193,7 +194,7 @@ def settings_of(
 
 @contextmanager
 def virtual_tokens(served: ServedBase, virtual: BatchVirtualTokens | None) -> Iterator[None]:
-    """Let every forward of the backbone within see the virtual tokens, and nobody their states."""
+    """Within it every forward pass of the backbone sees the virtual tokens; their states are hidden from callers."""
     backbone = served.backbone
     names = served.forward_arguments
 
@@ -218,7 +219,7 @@ def virtual_tokens(served: ServedBase, virtual: BatchVirtualTokens | None) -> It
 
 
 def token_ids(given: int | Sequence[int] | torch.Tensor | None) -> list[int]:
-    """Token ids as transformers takes them: one, several, a tensor, or none."""
+    """Token ids in any form that transformers takes: one, several, a tensor, or none."""
     if given is None:
         return []
     if isinstance(given, torch.Tensor):

@@ -1,4 +1,4 @@
-"""What a call is given, as tensors."""
+"""A call's inputs as tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pefttools.pool.base import ServedBase
 from pefttools.tasks import Task
 from pefttools.tasks.task import Example
 
-#: texts; rows as `predict` takes them; or tensors as the tokenizer gives them
+#: texts; rows as `predict` takes them; or tensors from the tokenizer
 Inputs = Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, torch.Tensor]
 
 
@@ -25,7 +25,7 @@ class Tensors:
     Args:
         served: the base, with its tokenizer.
         base_task: encodes rows without an adapter.
-        processor_of: gives what encodes a task's rows.
+        processor_of: returns the processor that encodes a task's rows.
     """
 
     def __init__(self, served: ServedBase, base_task: Task[Any], processor_of: Callable[[Task[Any]], Any]) -> None:
@@ -36,10 +36,10 @@ class Tensors:
         self._alone = threading.Lock()
 
     def prompts(self, inputs: Any, tasks: Sequence[Task[Any]]) -> dict[str, torch.Tensor]:
-        """Left-padded tokens of rows, each written by its own task.
+        """Left-padded tokens of rows, each formatted by its own task.
 
         Raises:
-            ConfigError: not as many rows as tasks.
+            ConfigError: the numbers of rows and tasks differ.
         """
         if len(inputs) != len(tasks):
             raise ConfigError(f"{len(inputs)} rows, but {len(tasks)} adapters: one is needed for each row")
@@ -52,16 +52,16 @@ class Tensors:
         """The task that encodes a row, and its processor.
 
         Raises:
-            ConfigError: a row without an adapter of a base that no task stands for.
+            ConfigError: a row without an adapter, on a base that has no task of its own.
         """
         if row is not None:
             return row.prepared.task, row.prepared.processor
         if self._of_base[0].modality != self._served.modality:
-            raise ConfigError("rows without an adapter must be tensors on this base, or belong to one")
+            raise ConfigError("on this base, rows without an adapter must be tensors")
         return self._of_base
 
     def together(self, rows: Sequence[Resident | None]) -> list[list[int]]:
-        """Places of the rows that can be read in one batch."""
+        """Indices of the rows that can be read in one batch."""
         alike: dict[Hashable, list[int]] = {}
         for index, row in enumerate(rows):
             task, processor = self.encoding(row)
@@ -73,7 +73,7 @@ class Tensors:
 
         Args:
             examples: encoded rows.
-            rows: the adapter of each; None: the base.
+            rows: the adapter of each; None for the base.
         """
         task, processor = self.encoding(rows[0])
         with self._alone:
@@ -84,25 +84,25 @@ class Tensors:
         """Texts or tensors as tensors ``[rows, tokens]`` on the model's device.
 
         Args:
-            inputs: of a call.
-            adapters: name of each row's adapter, to count them.
-            side: on which texts are padded.
+            inputs: the call's inputs.
+            adapters: name of each row's adapter, to check their number.
+            side: side on which texts are padded.
 
         Raises:
-            ConfigError: no batch, or not as many rows as adapters.
+            ConfigError: not a batch, or the numbers of rows and adapters differ.
         """
         if self._served.modality != "text" and not isinstance(inputs, Mapping):
             raise ConfigError(
-                f"the base reads {self._served.modality}: give tensors, as its processor gives them, or use predict"
+                f"the base reads {self._served.modality}: give tensors from its processor, or use predict"
             )
         if isinstance(adapters, str):
             raise ConfigError(f"adapters must be a list, one name or None for each row, not {adapters!r}")
         if isinstance(inputs, Mapping):
             batch = dict(inputs)
         elif isinstance(inputs, str) or not all(isinstance(text, str) for text in inputs):
-            raise ConfigError("inputs must be a list of texts, or tensors as the tokenizer gives them")
+            raise ConfigError("inputs must be a list of texts, or tensors from the tokenizer")
         elif not inputs:
-            raise ConfigError("an empty batch")
+            raise ConfigError("the batch is empty")
         else:
             with self._alone:
                 batch = dict(self._served.tokenizer(list(inputs), padding=True, padding_side=side, return_tensors="pt"))
@@ -115,12 +115,12 @@ class Tensors:
         if rows != len(adapters):
             raise ConfigError(f"{rows} rows, but {len(adapters)} adapters: one is needed for each row")
         if rows == 0:
-            raise ConfigError("an empty batch")
+            raise ConfigError("the batch is empty")
         if "attention_mask" not in batch and self._served.modality == "text":
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         return all_moved(batch, self._served.device)
 
 
 def are_rows(inputs: Inputs) -> bool:
-    """Whether they are rows that only their adapters can write as prompts."""
+    """Whether they are rows that only their adapters can turn into prompts."""
     return not isinstance(inputs, Mapping | str) and bool(inputs) and isinstance(inputs[0], Mapping)

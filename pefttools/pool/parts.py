@@ -1,4 +1,4 @@
-"""Predictions for rows, each by its own adapter, be they read in several parts."""
+"""Predictions for rows, each by its own adapter, even if a row is read in several parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import example_of
 from pefttools.errors import ConfigError
 from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.inputs import Tensors
 from pefttools.pool.running import Answer, Runner, fetched
 from pefttools.pool.texts import Texts
+from pefttools.predicting import example_of
 from pefttools.tasks.batches import by_size
 from pefttools.tasks.evaluation import Prediction
 from pefttools.tasks.parts import joined
@@ -28,7 +28,7 @@ def predictions(
     held: Sequence[Resident | None],
     batch_size: int,
 ) -> list[Prediction]:
-    """What each row's adapter says of it, or writes; arguments as `AdapterPool.predict` and `logits_of_rows` have them.
+    """What each row's adapter predicts or writes; arguments as in `AdapterPool.predict` and `logits_of_rows`.
 
     Raises:
         DataError: a row that its adapter can't take.
@@ -51,7 +51,7 @@ def _by_heads(
     runner: Runner, tensors: Tensors, rows: Sequence[Resident], inputs: Sequence[str | Mapping[str, Any]],
     batch_size: int,
 ) -> list[Prediction]:  # fmt: skip
-    """What the heads of each row's adapter say of it."""
+    """The prediction of each row by its adapter's head."""
     examples = [
         example_of(one, row.prepared.task, row.prepared.processor, row.prepared.labels, row.prepared.roles)
         for one, row in zip(inputs, rows, strict=True)
@@ -63,7 +63,7 @@ def _by_heads(
 def answers_of(
     runner: Runner, tensors: Tensors, examples: Sequence[Example], rows: Sequence[Resident | None]
 ) -> list[Answer]:
-    """One answer per encoded row; those that can be read in one batch are.
+    """One answer per encoded row; rows that can share a batch do.
 
     Raises:
         ConfigError: rows that can't be served.
@@ -79,14 +79,14 @@ def answers_of(
 def logits_of_rows(
     runner: Runner, tensors: Tensors, examples: Sequence[Example], rows: Sequence[Resident], batch_size: int
 ) -> list[torch.Tensor | None]:
-    """What the parts of each row say, one behind the other; None where a logit is not a number.
+    """The logits of each row's parts, concatenated; None if a logit is not finite.
 
     Args:
         runner: runs batches.
         tensors: makes them.
         examples: encoded rows.
         rows: the adapter of each.
-        batch_size: parts at a time, of any rows and adapters, of similar sizes.
+        batch_size: parts at a time, from any rows and adapters, of similar sizes.
     """
     taken = [row.prepared.task.parts(one) for row, one in zip(rows, examples, strict=True)]
     flat = [(row, part) for row, parts in zip(rows, taken, strict=True) for part in parts]

@@ -1,4 +1,4 @@
-"""What a pool of adapters takes: the pool's own code, run without numbers."""
+"""Memory of a pool of adapters: the pool's own code, run on fake tensors."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Serving:
     """Memory of a pool whose residents are all alike; sizes in bytes.
 
     Attributes:
-        method: of the adapters.
+        method: the adapters' method.
         variant: number format of the base's weights.
         device: whose kernels and allocator are assumed.
         residents: number of adapters held.
-        weights_bytes: of the base.
-        adapters_bytes: of all adapters, with free slots and heads.
-        answer_bytes: peak while a mixed batch is answered; 0 where the base does nothing but write.
-        generation_bytes: peak while a mixed batch of prompts is read and answered; 0 where nothing is generated.
-        beside_bytes: what the device takes beside the tensors.
+        weights_bytes: the base's weights.
+        adapters_bytes: all adapters, with free slots and heads.
+        answer_bytes: peak while a mixed batch is answered; 0 if the base only writes texts.
+        generation_bytes: peak while a mixed batch of prompts is read and answered; 0 if nothing is generated.
+        beside_bytes: what the device takes besides the tensors.
     """
 
     method: str
@@ -60,7 +60,7 @@ class Serving:
 
     @property
     def total_bytes(self) -> int:
-        """All that the device must have."""
+        """Total memory that the device must have."""
         return max(self.answer_bytes, self.generation_bytes) + self.beside_bytes
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
 
     Args:
         planned: method of the adapters, and their base.
-        shape: ``eval_batch_size`` rows of ``length`` tokens, each with another adapter as far as they go.
+        shape: ``eval_batch_size`` rows of ``length`` tokens, each with a different adapter as far as there are enough.
         residents: number of adapters held.
 
     Raises:
-        ConfigError: no number of residents, or a method that can't be served in a pool.
+        ConfigError: fewer than one resident, or a method that can't be served in a pool.
     """
     if residents < 1:
         raise ConfigError(f"residents must be at least 1, not {residents}")
@@ -122,12 +122,12 @@ def plan_serving(planned: Planned, shape: Shape, residents: int) -> Serving:
         adapters_bytes=weight_slots.bytes() + own,
         answer_bytes=answer + own if answer else 0,
         generation_bytes=generation,
-        beside_bytes=planned.device.beside(max(answer, generation) + own),
+        beside_bytes=planned.device.overhead(max(answer, generation) + own),
     )
 
 
 def _generated(runner: Runner, rows: Sequence[Resident], batch: dict[str, torch.Tensor], new_tokens: int) -> None:
-    """Read prompts and go on with them, or encode texts and write."""
+    """Read prompts and continue them, or encode texts and write."""
     model: Any = runner.served.model
     if not runner.served.encoder_decoder:
         with runner.reading(rows):
@@ -143,8 +143,8 @@ def _generated(runner: Runner, rows: Sequence[Resident], batch: dict[str, torch.
 def _adapter(
     planned: Planned, shape: Shape, preparer: Preparer
 ) -> tuple[PreparedAdapter, dict[str, torch.Tensor], int]:
-    """An adapter of zeros as the pool takes it, a batch for it, and how many tokens its task generates."""
-    # Its size does not depend on the base's number format, and of a quantized base nothing could be read.
+    """An adapter of zeros, prepared for the pool, a batch for it, and how many tokens its task generates."""
+    # Its size does not depend on the base's number format, and from a quantized base nothing could be read.
     model = replace(planned, variant="float32").build(shape)
     _fill(model)
     spec = model.spec
@@ -170,7 +170,7 @@ def _batch(model: TunedModel, shape: Shape) -> dict[str, torch.Tensor]:
 
 
 def _fill(model: nn.Module) -> None:
-    """Give zeros to all that is not a weight of the base: what is trained, and what methods keep beside it."""
+    """Fill with zeros all that is not a weight of the base: what is trained, and what methods keep along with it."""
 
     def filled(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.device.type == "meta":

@@ -35,22 +35,22 @@ from pefttools.tasks.unadapted import base_task
 class AdapterPool:
     """Many adapters on one base, mixed in one batch.
 
-    Adapters of different methods, ranks, lengths and label sets go together; a row gets what its adapter alone would
-    give it. Safe to use from several threads; calls run one after the other.
+    Adapters of different methods, ranks, lengths and label sets can be mixed; a row gets the result that its adapter
+    alone would give. Safe to use from several threads; calls run one after the other.
 
     Args:
         base: folder, ``package:`` reference or hub id of the base model.
         variant: number format of the base's weights.
-        max_resident: most adapters whose weights are held at a time; the least recently used leave first.
-        max_bytes: most bytes of adapter weights; None: no limit.
-        dtype: number format to compute in, where it is not the variant's own.
-        device: where the model goes; None: the accelerator, where there is one.
-        signed_by: public keys, one of which must have signed each adapter; none: anybody may have made them.
-        compile: run the base by torch.compile; see `warm_up`. Generation is not compiled.
+        max_resident: maximum number of adapters held in memory; the least recently used are evicted first.
+        max_bytes: maximum bytes of adapter weights; None for no limit.
+        dtype: number format to compute in, if not the variant's own.
+        device: device of the model; None for the accelerator, if there is one.
+        signed_by: public keys, one of which must have signed each adapter; if empty, signatures are not required.
+        compile: run the base with torch.compile; see `warm_up`. Generation is not compiled.
 
     Raises:
         BaseModelError: the base can't be loaded.
-        ConfigError: options that don't go together.
+        ConfigError: options that can't be combined.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class AdapterPool:
         self._weight_slots = WeightSlots(self.served.model, max_resident + 1)
         preparer = Preparer(self.served, trusted(signed_by))
         self._cache = AdapterCache(self._weight_slots, preparer.prepare, max_resident, max_bytes)
-        #: encodes the rows without an adapter, such as their chats
+        #: encodes rows without an adapter, such as chats
         self.base_task: Task[Any] = base_task(
             self.served.modality, encoder_decoder=self.served.encoder_decoder, base=self.served.base
         )
         self._runner = Runner(self.served, self._weight_slots, self._cache.lock, compile=compile)
         self._running = threading.Lock()
-        #: adapters that the last call had to fetch itself: others had taken their places since they were asked for
+        #: adapters that the last call had to fetch itself: they had been evicted since they were requested
         self._fetched: list[str] = []
         self._tensors = Tensors(self.served, self.base_task, preparer.processor)
         self._texts = Texts(self.served, self._runner, self._tensors)
@@ -106,21 +106,21 @@ class AdapterPool:
 
     @property
     def evictions(self) -> int:
-        """How many adapters have left to make room for others."""
+        """How many adapters have been evicted to make room for others."""
         return self._cache.evictions
 
     def register(self, name: str, artifact: str | Path, *, digest: str | None = None) -> None:
         """Make an adapter known; its weights are read when a row first asks for it.
 
-        One of the same name that is resident leaves, between two calls.
+        A resident one of the same name is dropped, between two calls.
 
         Args:
-            name: what rows call it.
-            artifact: its folder; another artifact that lies there when its weights are read is refused.
-            digest: of the manifest that the caller has read; None: of the one that is there now.
+            name: name by which rows ask for it.
+            artifact: its folder; if it holds a different artifact when the weights are read, that is refused.
+            digest: digest of the manifest that the caller has read; None for the one that is there now.
 
         Raises:
-            ArtifactError: there is no artifact.
+            ArtifactError: there is no artifact in the folder.
         """
         self._cache.register(name, Path(artifact), digest or read_digest(Path(artifact)))
 
@@ -129,48 +129,48 @@ class AdapterPool:
 
         Raises:
             ArtifactError: the artifact is damaged.
-            BaseModelError: it belongs to another base.
+            BaseModelError: it belongs to a different base.
             ConfigError: its method or task can't be served here.
             CapacityError: it does not fit.
         """
         self._cache.load(name, Path(artifact))
 
     def ensure(self, name: str, *, wait: bool = True) -> bool:
-        """Make a known adapter resident; False where it is already.
+        """Make a known adapter resident; False if it is already.
 
         Args:
-            name: of the adapter.
-            wait: wait for running calls to end where only their adapters could leave.
+            name: name of the adapter.
+            wait: wait for running calls to end if only their adapters could be evicted.
 
         Raises:
-            UnknownNameError: not known. Else as `load`.
+            UnknownNameError: not known. Otherwise as `load`.
         """
         return self._cache.ensure(name, wait=wait)
 
     def take_fetched(self) -> list[str]:
-        """Adapters that the last call had to fetch itself, which nobody has been told of."""
+        """Adapters that the last call had to fetch itself and that have not been reported yet."""
         found, self._fetched = self._fetched, []
         return found
 
     def virtual_length(self, name: str) -> int:
-        """Number of virtual tokens that an adapter puts before a text; 0 where it is not resident."""
+        """Number of virtual tokens that an adapter puts before a text; 0 if it is not resident."""
         resident = self._cache.get(name)
         return 0 if resident is None else sum(resident.allocation.lengths.values())
 
     def evict(self, name: str) -> bool:
-        """Let an adapter's weights go; it stays known. False where it was not resident."""
+        """Drop an adapter's weights; it stays known. False if it was not resident."""
         return self._cache.evict(name)
 
     def warm_up(self, *, rows: Sequence[int] = (1, 2), tokens: int = 16, pairs: bool | None = None) -> WarmUp:
-        """Compile now for all batches that the resident adapters can make up, and for nothing else later.
+        """Compile now for all batches that the resident adapters can form, and for nothing else later.
 
-        Without it a call compiles when it first meets a kind of batch, for half a minute or so each. After it, what has
-        no graph runs without one: adapters of a new kind or padded size, until the next `warm_up`.
+        Without it a call compiles when it first sees a kind of batch, for half a minute or so each. After it, what has
+        no graph runs uncompiled: adapters of a new kind or padded size, until the next `warm_up`.
 
         Args:
-            rows: sizes of the batches that are tried; one row has graphs of its own, all others share theirs.
-            tokens: their length, which the graphs do not depend on.
-            pairs: also for pairs of texts, where the tokenizer marks them; None: where an adapter was trained on them.
+            rows: batch sizes to try; a single row has its own graphs, all other sizes share theirs.
+            tokens: their length, on which the graphs do not depend.
+            pairs: also for pairs of texts, if the tokenizer marks them; None: only if an adapter was trained on them.
 
         Raises:
             ConfigError: the pool does not compile.
@@ -183,7 +183,7 @@ class AdapterPool:
         """Forget an adapter; a running call that uses it ends first.
 
         Raises:
-            UnknownNameError: there is none of this name.
+            UnknownNameError: there is none with this name.
         """
         self._cache.forget(name)
 
@@ -192,8 +192,8 @@ class AdapterPool:
         """One answer per row.
 
         Args:
-            inputs: texts, or tensors ``[rows, tokens]`` as the tokenizer gives them, padded on either side.
-            adapters: name of each row's adapter; None: the base.
+            inputs: texts, or tensors ``[rows, tokens]`` from the tokenizer, padded on either side.
+            adapters: name of each row's adapter; None for the base.
 
         Raises:
             UnknownNameError: an adapter that is not known.
@@ -213,7 +213,7 @@ class AdapterPool:
 
     @torch.no_grad()
     def answer(self, examples: Sequence[Example], adapters: Sequence[str | None]) -> list[Answer]:
-        """One answer per row that is encoded already, as `Task.encode` does it."""
+        """One answer per row that is already encoded, as by `Task.encode`."""
         with self._holding(adapters) as rows:
             return answers_of(self._runner, self._tensors, examples, rows)
 
@@ -225,11 +225,11 @@ class AdapterPool:
         all_scores: bool = False,
         batch_size: int = 64,
     ) -> list[dict[str, Any]]:
-        """What `pefttools.predict` says of each row, by the row's own adapter, whatever their tasks are.
+        """What `pefttools.predict` gives for each row, by the row's own adapter, whatever their tasks.
 
         Args:
-            inputs: texts, or paths or bytes of files where the base reads pictures or sounds; or mappings by column
-                role. Each is encoded as its adapter's task does it.
+            inputs: texts, or paths or bytes of files if the base reads images or audio; or mappings by column role.
+                Each is encoded by its adapter's task.
             adapters: name of each row's adapter.
             all_scores: see `pefttools.predict`.
             batch_size: model rows at a time, of similar sizes: a row may have several, such as windows of a long text.
@@ -255,30 +255,30 @@ class AdapterPool:
         sampling: Sampling | Sequence[Sampling | None] | None = None,
         **options: Any,
     ) -> list[str]:
-        """Continue each row with its own adapter, or write what a decoder makes of it; gives the new texts.
+        """Continue each row with its own adapter, or write an encoder-decoder model's output; returns the new texts.
 
-        Texts are continued as they are, character by character. Rows, as `pefttools.predict` takes them, are written
-        as the row's adapter saw such rows in training: by the tokenizer's chat template, with its system message.
+        Texts are continued exactly as they are. Rows, as `pefttools.predict` takes them, are formatted as in the
+        training of the row's adapter: with the tokenizer's chat template and the adapter's system message.
 
         Args:
             inputs: texts, rows (``{"prompt": ...}`` or ``{"messages": [...]}``), or left-padded tensors
                 ``[rows, tokens]``.
-            adapters: name of each row's adapter; None: the base.
-            max_new_tokens: maximum number of new tokens, for all rows alike or per row; None: 32, or of a decoder that
-                writes apart what the row's adapter was evaluated with.
-            num_beams: beams per row; None: 1, or of such a decoder the same.
-            sampling: draw tokens, for all rows alike or per row, each row by a generator of its own; None: take the
-                most likely.
-            options: of transformers' ``generate``. Tokens of ``eos_token_id`` end answers besides those of base and
-                tasks.
+            adapters: name of each row's adapter; None for the base.
+            max_new_tokens: maximum number of new tokens, one for all rows or per row; None for 32, or with an
+                encoder-decoder base for what the row's adapter was evaluated with.
+            num_beams: beams per row; None for 1, or with an encoder-decoder base as for `max_new_tokens`.
+            sampling: draw tokens, one setting for all rows or per row, each row with its own generator; None to take
+                the most likely.
+            options: options of transformers' ``generate``. Tokens in ``eos_token_id`` end answers in addition to those
+                of base and tasks.
 
         Raises:
             ConfigError: the base or an adapter is not a causal language model.
         """
         tokens, ends = self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)
         texts = [answer_text(row, self.tokenizer, own) for row, own in zip(tokens.tolist(), ends, strict=True)]
-        apart = are_rows(inputs) or self.served.encoder_decoder
-        return [text.strip() for text in texts] if apart else texts
+        stripped = are_rows(inputs) or self.served.encoder_decoder
+        return [text.strip() for text in texts] if stripped else texts
 
     @torch.no_grad()
     def generate_tokens(
@@ -323,13 +323,14 @@ class AdapterPool:
         options_of: OptionsOf | None = None,
         **options: Any,
     ) -> torch.Tensor:
-        """New tokens ``[rows, new]`` of a decoder that writes apart, for rows that are encoded already.
+        """New tokens ``[rows, new]`` of an encoder-decoder model, for rows that are already encoded.
 
         Args:
-            examples: as `Task.encode` gives them.
-            adapters: see `generate`, as all that are not named here.
-            begun: tokens of each row that were written before; none: it begins.
-            options_of: of transformers' ``generate`` for some of the rows, by their places: not all run together.
+            examples: rows from `Task.encode`.
+            adapters: see `generate`, also for all that are not listed here.
+            begun: tokens of each row that were written before; empty for a new answer.
+            options_of: options of transformers' ``generate`` for some of the rows, given their indices: not all run
+                together.
         """
         given = token_ids(options.pop("eos_token_id", None))
         with self._holding(adapters) as rows:
@@ -338,12 +339,12 @@ class AdapterPool:
             )[0]
 
     def answer_ends(self, task: Task[Any] | None) -> list[int]:
-        """Tokens that end an answer of a task on this base; without a task, of the base."""
+        """Tokens that end an answer of a task on this base; without a task, of the base itself."""
         return self._texts.ends(task)
 
     @contextmanager
     def _holding(self, adapters: Sequence[str | None]) -> Iterator[list[Resident | None]]:
-        """Alone with the model, each row with its adapter, which stays resident within."""
+        """Exclusive use of the model, each row with its adapter, which stays resident within the block."""
         names = [name for name in adapters if name is not None]
         with self._running:
             self._fetched = []

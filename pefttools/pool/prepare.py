@@ -1,4 +1,4 @@
-"""From an artifact to what a pool can place: verified, as deltas at the pool's own sites, with its head."""
+"""From an artifact to what a pool can hold: verified, as deltas at the pool's own sites, with its head."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class PreparedAdapter:
 
     Attributes:
         method: its method.
-        deltas: at sites of the pool's model.
-        head: what answers for its rows.
-        task: writes its rows as it saw them in training.
-        processor: encodes them; texts by the pool's tokenizer.
+        deltas: deltas at sites of the pool's model.
+        head: head that answers for its rows.
+        task: formats its rows as in training.
+        processor: encodes them; for texts, the pool's tokenizer.
         labels: label names of the task.
-        roles: of its training data; empty where it does not remember them.
-        digest: of the artifact's manifest.
+        roles: column roles of its training data; empty if the artifact does not record them.
+        digest: digest of the artifact's manifest.
     """
 
     method: Method[Any]
@@ -64,14 +64,14 @@ class Preparer:
 
     Args:
         served: the pool's base.
-        signers: whose signature artifacts must have; None: nobody's.
+        signers: whose signature artifacts must have; None if none is required.
     """
 
     def __init__(self, served: ServedBase, signers: Signers | None = None) -> None:
         self.served = served
         self._signers = signers
         self._names: dict[int, str] = {id(module): name for name, module in served.model.named_modules()}
-        #: the classes with a head of their own that were asked for, by the name of their auto class
+        #: the classes with a head of their own that have been needed, by the name of their auto class
         self._shells: dict[str, HeadShell] = {}
         self._fitting = Fitting(served.base)
         #: by the task's name and `processor_key`
@@ -82,7 +82,7 @@ class Preparer:
 
         Raises:
             ArtifactError: it is damaged.
-            BaseModelError: it belongs to another base.
+            BaseModelError: it belongs to a different base.
             ConfigError: its method or its task can't be served in a pool.
         """
         with hold_weights(folder, self._signers) as held:
@@ -100,11 +100,11 @@ class Preparer:
             raise ConfigError(
                 f"the task {task.name!r} can't be served in a pool of {self.served.base.id!r}: its models read "
                 f"{task.modality}, the base {self.served.modality}",
-                hint="Serve it alone, by pefttools.load.",
+                hint="Use it alone, with pefttools.load.",
             )
         if not task.servable:
             raise ConfigError(
-                f"the task {task.name!r} can't be served in a pool", hint="Serve it alone, by pefttools.load."
+                f"the task {task.name!r} can't be served in a pool", hint="Use it alone, with pefttools.load."
             )
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
@@ -112,10 +112,10 @@ class Preparer:
         return replace(self.to_deltas(held.folder, manifest.task, method, config), digest=held.digest)
 
     def to_deltas(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> PreparedAdapter:
-        """Deltas and head of what `write_weights` wrote.
+        """Deltas and head from the files that `write_weights` wrote.
 
         Args:
-            folder: where it wrote.
+            folder: folder of those files.
             entry: the task.
             method: the method.
             config: its options.
@@ -127,10 +127,10 @@ class Preparer:
         task = entry.stored(str(folder))
         labels = tuple(entry.labels)
         if not served.gives_states if not task.encoder_decoder else not served.encoder_decoder:
-            kind = "writes texts by a decoder of its own" if served.encoder_decoder else "has no decoder of its own"
+            kind = "writes texts with its own decoder" if served.encoder_decoder else "has no decoder of its own"
             raise ConfigError(
                 f"the task {entry.name!r} can't be served in a pool of {served.base.id!r}, which {kind}",
-                hint="Serve it alone, by pefttools.load.",
+                hint="Use it alone, with pefttools.load.",
             )
         # Names in the files are relative to the transformers model of the task: here, one around the pool's backbone.
         model: nn.Module
@@ -159,7 +159,7 @@ class Preparer:
         )
 
     def processor(self, task: Task[Any]) -> Any:
-        """What encodes a task's rows; adapters that are alike in this share one."""
+        """The processor for a task's rows; adapters that need the same one share it."""
         if task.modality == "text":
             return self.served.tokenizer
         key = (task.name, task.processor_key())
@@ -196,7 +196,7 @@ class Preparer:
             try:
                 model_class = named_class(getattr(transformers, task.auto_class), config)
             except BaseModelError as error:
-                raise ConfigError(f"{self.served.base.id!r} has no model for {task.name!r} of its own") from error
+                raise ConfigError(f"{self.served.base.id!r} has no model class for the task {task.name!r}") from error
             if self.served.tokenizer is not None:
                 config = type(config).from_dict(
                     {**config.to_dict(), "pad_token_id": self.served.tokenizer.pad_token_id}

@@ -1,4 +1,4 @@
-"""Which row of the running batch goes with which adapter."""
+"""Which row of the running batch uses which adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Routing:
     Attributes:
         slots: per family, the slot of each row, ``[rows]``; a family that no row needs is left out.
         virtual: the same for families of virtual tokens.
-        rows: for what is not stacked: key of an adapter -> its rows.
+        rows: key of an adapter -> its rows, for what is not stacked.
         total: number of rows.
         inputs: by name, inputs of sites that a later site's bottleneck reads.
         gathered: the rows' weights, while `keeping`.

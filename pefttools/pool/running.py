@@ -28,14 +28,14 @@ from pefttools.pool.writing import Encoded, encode, write
 
 @dataclass(frozen=True)
 class Answer:
-    """What one row gave.
+    """The result of one row.
 
     Attributes:
-        adapter: name of the row's adapter; None: the base.
-        logits: ``[outputs]`` of a head, ``[tokens, outputs]`` of one that reads tokens, ``[tokens, vocabulary]`` of a
-            language model; None where there is no head.
-        states: hidden states ``[tokens, hidden]`` where there is no head.
-        labels: names of the logits of a classifier that gives one label.
+        adapter: name of the row's adapter; None for the base.
+        logits: ``[outputs]`` of a head, ``[tokens, outputs]`` of a token-level one, ``[tokens, vocabulary]`` of a
+            language model; None if there is no head.
+        states: hidden states ``[tokens, hidden]`` if there is no head.
+        labels: names of the logits of a single-label classifier.
     """
 
     adapter: str | None
@@ -45,21 +45,21 @@ class Answer:
 
     @property
     def label(self) -> str | None:
-        """The most likely label; None where there are no labels."""
+        """The most likely label; None if there are no labels."""
         if self.logits is None or not self.labels:
             return None
         return self.labels[int(self.logits.argmax())]
 
     @property
     def score(self) -> float | None:
-        """Probability of that label; None where there are no labels."""
+        """Probability of that label; None if there are no labels."""
         if self.logits is None or not self.labels:
             return None
         return float(self.logits.double().softmax(-1).max())
 
 
 def fetched(answers: Sequence[Answer]) -> list[torch.Tensor | None]:
-    """The logits of answers by heads, in float32 on the CPU; None where one is not a number. They come together."""
+    """The logits of heads' answers, in float32 on the CPU, in one transfer; None for those with a value not finite."""
     logits = [answer.logits for answer in answers if answer.logits is not None]
     if len(logits) < len(answers):
         raise ValueError("an answer without logits")
@@ -74,13 +74,13 @@ def fetched(answers: Sequence[Answer]) -> list[torch.Tensor | None]:
 
 
 class Runner:
-    """Runs batches; one at a time, which the caller sees to.
+    """Runs batches, one at a time, which the caller ensures.
 
     Args:
         served: the base.
         weight_slots: the adapters' weights.
-        lock: under which weights are written and removed.
-        compile: run the base by torch.compile.
+        lock: held while weights are written and removed.
+        compile: run the base with torch.compile.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class Runner:
         """One answer per row.
 
         Args:
-            rows: each row's adapter; None: the base.
+            rows: each row's adapter; None for the base.
             batch: tensors ``[rows, tokens]``.
 
         Raises:
             ConfigError: rows that can't be served.
         """
         if not self.served.gives_states:
-            raise ConfigError(f"the base {self.served.base.id!r} writes texts, and has no other answer: use generate")
+            raise ConfigError(f"the base {self.served.base.id!r} only writes texts: use generate")
         for row in rows:
             if row is not None and row.prepared.head.language and not self.served.causal:
                 raise ConfigError(f"the adapter {row.name!r} writes texts: use generate or predict")
@@ -114,14 +114,14 @@ class Runner:
         return [self._answer(seen, index, row) for index, row in enumerate(rows)]
 
     def _perceived(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> BatchStates:
-        """States of pictures or sounds."""
+        """States of images or audio."""
         self._weight_slots.route([None if row is None else row.allocation for row in rows], self._run.compiled)
         with fitted(self.served, batch):
             states, _, pooled = self._run(arguments(self.served, batch), False)
         return states_of(self.served, batch, states, pooled)
 
     def _read(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> BatchStates:
-        """States of texts, and what the language head makes of them."""
+        """States of texts, and the language head's logits."""
         self._check(rows, batch)
         virtual = self._route(rows)
         language = self.served.causal and any(row is None or row.prepared.head.language for row in rows)
@@ -177,17 +177,17 @@ class Runner:
     ) -> torch.Tensor:
         """New tokens ``[rows, new]`` of a decoder, padded on the right.
 
-        Rows run together whose prefixes and beginnings are of one length, and whose beams are as many.
+        Rows run together if their prefixes and beginnings are equally long and they have equally many beams.
 
         Args:
-            rows: each row's adapter; None: the base.
+            rows: each row's adapter; None for the base.
             batch: what the encoder reads.
-            begun: tokens that the decoder begins with, per row.
+            begun: tokens that the decoder starts with, per row.
             max_new_tokens: maximum number of new tokens, per row.
             num_beams: beams, per row.
-            sampling: how tokens are drawn, per row; None: the most likely are taken.
+            sampling: how tokens are drawn, per row; None to take the most likely.
             ends: tokens that end a row, per row.
-            options: of transformers' ``generate`` for some of the rows, by their places.
+            options: options of transformers' ``generate`` for some of the rows, given their indices.
 
         Raises:
             ConfigError: rows that can't be served.
@@ -199,7 +199,7 @@ class Runner:
             alike.setdefault((prefix, len(begun[index]), num_beams[index]), []).append(index)
             if "attention_mask" in batch:
                 self.served.check_length(int(batch["attention_mask"][index].sum()), 0, sum(lengths.values()) - prefix)
-            # The last token is written, and never read.
+            # The last token is written but never read.
             self.served.check_length(0, len(begun[index]) + max_new_tokens[index] - 1, prefix)
         found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
         for (_, _, beams), own in alike.items():
@@ -222,13 +222,13 @@ class Runner:
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=pad)
 
     def encoded(self, rows: Sequence[Resident | None], batch: dict[str, torch.Tensor]) -> Encoded:
-        """What the encoder makes of a batch, for whose rows adapters are then routed."""
+        """The encoder's output for a batch; its rows' adapters are routed from then on."""
         return encode(self.served, batch, self._route(rows))
 
     def warm_up(
         self, residents: Iterable[Resident], rows: Sequence[int], tokens: int, pairs: bool | None = None
     ) -> WarmUp:
-        """Compile for batches of these adapters, and for nothing more from then on; see `AdapterPool.warm_up`."""
+        """Compile for batches of these adapters, and for nothing else from then on; see `AdapterPool.warm_up`."""
         run = self._run
         if not run.compiled:
             raise ConfigError("only a compiled pool can be warmed up", hint="Set compile=True.")
@@ -252,13 +252,13 @@ class Runner:
 
     @contextlib.contextmanager
     def reading(self, rows: Sequence[Resident | None]) -> Iterator[None]:
-        """Within it the base's forward runs with the rows' adapters, as `generate` has it run token by token."""
+        """Within it the base's forward pass runs with the rows' adapters, token by token as in `generate`."""
         with virtual_tokens(self.served, self._route(rows)), self._keeping():
             yield
 
     @contextlib.contextmanager
     def _keeping(self) -> Iterator[None]:
-        """Within it the rows that are routed stay the same, and their weights are gathered once."""
+        """Within it the routed rows stay the same, and their weights are gathered once."""
         routing = self._weight_slots.routing
         routing.gathered.forget()
         routing.keeping = True

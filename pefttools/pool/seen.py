@@ -1,4 +1,4 @@
-"""What a base that reads pictures or hears sounds is given of a batch, and which of its states are of something."""
+"""Inputs of a base that reads images or audio, and which of its states are not padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MASK = "attention_mask"
 
 
 def arguments(served: ServedBase, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Arguments of the base's forward: numbers in its format, and a mask where it takes one."""
+    """Arguments of the base's forward pass: floats in its number format, and a mask if it takes one."""
     left = set() if takes_mask(served.config) else {MASK}
     return {
         name: tensor.to(served.dtype) if tensor.is_floating_point() else tensor
@@ -26,7 +26,7 @@ def arguments(served: ServedBase, batch: dict[str, torch.Tensor]) -> dict[str, t
 
 @contextmanager
 def fitted(served: ServedBase, batch: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Within it an encoder like Whisper's takes sounds as long as those of a batch."""
+    """Within it an encoder like Whisper's takes audio of the batch's length."""
     if served.modality != "audio":
         yield
         return
@@ -37,19 +37,19 @@ def fitted(served: ServedBase, batch: dict[str, torch.Tensor]) -> Iterator[None]
 def states_of(
     served: ServedBase, batch: dict[str, torch.Tensor], states: torch.Tensor, pooled: torch.Tensor | None
 ) -> BatchStates:
-    """States of a batch as heads read them.
+    """States of a batch in the form that heads read.
 
     Args:
         served: the base.
         batch: what it read.
         states: its hidden states.
-        pooled: what it made of them itself, ``[rows, hidden]``.
+        pooled: the base's own pooling of them, ``[rows, hidden]``.
     """
     everything = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
     mask = batch.get(MASK)
     if mask is None or served.modality != "audio":
         return BatchStates(states, None, None, everything, own_pooled=pooled)
     sound = state_mask(served.backbone, mask, states)
-    # A class of transformers may look at what it was told; a head of ours always leaves padding out.
-    told = sound if takes_mask(served.config) and heads_see_mask(served.backbone) else everything
-    return BatchStates(states, None, None, told, own_pooled=pooled, pooling_mask=sound)
+    # A transformers class may use the mask that it is given; our own heads always leave out padding.
+    given = sound if takes_mask(served.config) and heads_see_mask(served.backbone) else everything
+    return BatchStates(states, None, None, given, own_pooled=pooled, pooling_mask=sound)

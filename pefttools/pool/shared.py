@@ -16,7 +16,7 @@ from pefttools.deltas.kind import DeltaKind, size_of
 
 
 class SharedTensors:
-    """By content; a tensor goes when the last adapter that uses it has gone."""
+    """Tensors by content; one is freed when the last adapter that uses it is gone."""
 
     def __init__(self) -> None:
         self._found: WeakValueDictionary[str, torch.Tensor] = WeakValueDictionary()
@@ -31,7 +31,7 @@ class SharedTensors:
         return size_of(tensor for digest, tensor in needed.items() if digest not in self._found)
 
     def put_in(self, deltas: AdapterDeltas) -> AdapterDeltas:
-        """The same adapter, with those that are held in the place of its own."""
+        """The same adapter, with its shared tensors replaced by those that are held."""
         if not any(True for _ in _shared_of(deltas)):
             return deltas
         sites = {name: SiteDelta(*map(self._held, site)) for name, site in deltas.sites.items()}
@@ -52,8 +52,8 @@ def _shared_of(deltas: AdapterDeltas) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _digest(name: str, tensor: torch.Tensor) -> str:
-    said = f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.device}".encode()
+    form = f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor.device}".encode()
     content = tensor.detach().cpu().contiguous().view(torch.uint8)
     if is_fake(content):  # in a plan all adapters are one
-        return said.decode()
-    return hashlib.sha256(said + content.numpy().tobytes()).hexdigest()
+        return form.decode()
+    return hashlib.sha256(form + content.numpy().tobytes()).hexdigest()

@@ -20,7 +20,7 @@ class Unstacked(NamedTuple):
 
     Attributes:
         part: the delta.
-        apply: from what it reads, and the module's output, to a new output.
+        apply: computes a new output from what it reads and the module's output.
     """
 
     part: DeltaKind
@@ -32,19 +32,19 @@ class Site:
 
     Args:
         name: its path in the pool's model.
-        module: the module; it stays as it is, two hooks aside.
-        routing: of the pool.
+        module: the module; it stays as it is, apart from two hooks.
+        routing: the pool's routing.
     """
 
     def __init__(self, name: str, module: nn.Module, routing: Routing) -> None:
         self.name = name
         self.module = module
         self.routing = routing
-        #: in the order in which they act; the second part of a key is another site, whose input is read
+        #: in the order in which they act; the second part of a key is another site whose input is read
         self.stacks: dict[tuple[Family, str | None], Stack] = {}
         #: by key of the adapter
         self.unstacked: dict[int, list[Unstacked]] = {}
-        #: another site reads this one's input
+        #: whether another site reads this one's input
         self.is_read = False
         module.register_forward_pre_hook(self._before)
         module.register_forward_hook(self._after)
@@ -61,7 +61,7 @@ class Site:
             if part.stacked and key not in stacks:
                 stacks[key] = Stack(family, part, capacities[family], options)
         if len(stacks) > len(self.stacks):
-            # A new dictionary, since a running call may be going through the old one.
+            # A new dictionary, since a running call may be iterating over the old one.
             self.stacks = dict(sorted(stacks.items(), key=lambda item: ORDER[item[0][0].kind]))
 
     def drop(self, family: Family) -> None:
@@ -105,12 +105,12 @@ class Site:
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not (self.stacks or self.unstacked):
             return output
-        if isinstance(output, tuple):  # of a block that returns more than its states
+        if isinstance(output, tuple):  # from a block that returns more than its states
             return (self._adapted(module, args, output[0]), *output[1:])
         return self._adapted(module, args, output)
 
     def _adapted(self, module: nn.Module, args: tuple[Any, ...], y: torch.Tensor) -> torch.Tensor:
-        x = args[0] if args else y  # blocks may be called by names; what acts there reads their output alone
+        x = args[0] if args else y  # blocks may be called with keywords; what acts there reads only their output
         if self.routing.rows and self.unstacked:
             y = self._row_by_row(x, y)
         for (family, reads), stack in self.stacks.items():
@@ -123,7 +123,7 @@ class Site:
         return y
 
     def _read(self, kind: type[DeltaKind], reads: str | None, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """What a delta reads, of this module's input and output or of another site's input."""
+        """What a delta reads: this module's input or output, or another site's input."""
         if reads is not None:
             return self.routing.inputs[reads]
         return y if kind.reads_output else x
@@ -143,6 +143,6 @@ class Site:
     def _mixed_up(self, y: torch.Tensor) -> ConfigError:
         return ConfigError(
             f"the module {self.name} sees {y.shape[0]} rows of a batch of {self.routing.total}: "
-            "rows can't be matched with adapters there, so an adapter that acts at it can't be served in a pool",
-            hint="Serve it alone, by pefttools.load, or merge it.",
+            "rows can't be matched with adapters there, so an adapter that acts on it can't be served in a pool",
+            hint="Use it alone, with pefttools.load, or merge it.",
         )

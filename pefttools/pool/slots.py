@@ -9,7 +9,7 @@ class Slots:
     """Numbers from 1; slot 0 belongs to the base.
 
     Args:
-        limit: never more slots than this, the base's among them.
+        limit: maximum number of slots, including the base's.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,7 +1,7 @@
-"""Stacked weights of many adapters: at one site, one family of deltas, a slot per adapter.
+"""Stacked weights of many adapters: one family of deltas at one site, with a slot per adapter.
 
-Slot 0 is the base: it does nothing. A row of a batch says by its slot which weights it gets. Tensors are plain
-attributes, not module buffers: torch.compile then takes their first dimension as one that may change.
+Slot 0 is the base: it does nothing. A batch row's slot determines which weights it gets. Tensors are plain attributes,
+not module buffers: torch.compile then treats their first dimension as one that may change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Stack:
     """Weights of one family at one site.
 
     Args:
-        family: which deltas stand in it.
+        family: which deltas it holds.
         example: one of them, for its shapes.
         capacity: number of slots.
         options: number format and device.
@@ -56,11 +56,11 @@ class Stack:
         return next(iter(self.tensors.values())).shape[0]
 
     def grow(self, capacity: int) -> None:
-        """Make room for more adapters; what stands keeps its slots."""
+        """Make room for more adapters; existing ones keep their slots."""
         for name, old in self.tensors.items():
             new = old.new_full((capacity, *old.shape[1:]), self.kind.neutral)
             new[: len(old)] = old
-            # Replaced in one step: a call that is running reads the old or the new, and its slots are in both.
+            # Replaced in one step: a running call reads the old or the new, and its slots are in both.
             self.tensors[name] = new
 
     def clear(self, slot: int) -> None:
@@ -76,7 +76,7 @@ class Stack:
             target[tuple(slice(0, size) for size in value.shape)] = value
 
     def apply(self, x: torch.Tensor, y: torch.Tensor, rows: Rows, module: nn.Module) -> torch.Tensor:
-        """What passes through the site, with each row's own delta; see `DeltaKind.apply`.
+        """What passes through the site, with each row's own delta applied; see `DeltaKind.apply`.
 
         Args:
             x: what the delta reads, ``[rows, ..., in]``.

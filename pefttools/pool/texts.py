@@ -1,4 +1,4 @@
-"""Texts from rows whose adapters are resident: continued by a decoder, or written by one beside an encoder."""
+"""Texts from rows whose adapters are resident: continued by a decoder, or written by an encoder-decoder model."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import example_of
 from pefttools.errors import ConfigError
 from pefttools.pool.adapter_cache import Resident
 from pefttools.pool.base import ServedBase
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
 from pefttools.pool.running import Runner
+from pefttools.predicting import example_of
 from pefttools.tasks import Task
 from pefttools.tasks.batches import by_size
 from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
 from pefttools.tasks.task import Example
 
-#: new tokens of a text that is continued, where the caller does not say
+#: new tokens of a text that is continued, if the caller does not say
 _NEW_TOKENS = 32
-#: options of ``generate`` for some of the rows, by their places
+#: options of ``generate`` for some of the rows, given their indices
 OptionsOf = Callable[[Sequence[int]], dict[str, Any]]
 
 
@@ -31,7 +31,7 @@ class Texts:
     Args:
         served: the base.
         runner: runs it.
-        tensors: makes batches of what is given.
+        tensors: makes batches of inputs.
     """
 
     def __init__(self, served: ServedBase, runner: Runner, tensors: Tensors) -> None:
@@ -40,7 +40,7 @@ class Texts:
         self._tensors = tensors
 
     def ends(self, task: Task[Any] | None) -> list[int]:
-        """Tokens that end an answer of a task; without a task, of the base."""
+        """Tokens that end an answer of a task; without a task, of the base itself."""
         own = [] if task is None else task.answer_ends(self._tensors.processor_of(task))
         return sorted({*own, *end_tokens(self._served.model)})
 
@@ -49,7 +49,7 @@ class Texts:
         num_beams: int | None, sampling: Any, given: Sequence[int], options: dict[str, Any],
     ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
         """New tokens ``[rows, new]`` after prompts, and per row the tokens that end it; see `AdapterPool.generate`."""
-        if are_rows(inputs):  # only the rows' adapters can write it
+        if are_rows(inputs):  # only the rows' adapters can format them
             inputs = self._tensors.prompts(inputs, [self._task(row) for row in rows])
         batch = self._tensors.of(inputs, adapters, "left")
         ends = [sorted({*given, *self.ends(None if row is None else row.prepared.task)}) for row in rows]
@@ -61,14 +61,14 @@ class Texts:
         return tokens, ends
 
     def encoded(self, rows: Sequence[Resident | None], inputs: Any) -> list[Example]:
-        """What an encoder reads of texts, files or rows, each encoded by its adapter's task.
+        """An encoder's inputs for texts, files or rows, each encoded by its adapter's task.
 
         Raises:
-            ConfigError: something else, or not as many as adapters.
+            ConfigError: something else, or not one per adapter.
             DataError: a row that its adapter can't take.
         """
         if isinstance(inputs, Mapping | str) or len(inputs) != len(rows):
-            raise ConfigError("inputs must be a list of texts or rows, as many as adapters")
+            raise ConfigError("inputs must be a list of texts or rows, one for each adapter")
         return [
             example_of(one, *self._tensors.encoding(row), (), () if row is None else row.prepared.roles)
             for one, row in zip(inputs, rows, strict=True)
@@ -77,7 +77,7 @@ class Texts:
     def predicted(
         self, rows: Sequence[Resident | None], inputs: Sequence[Any], batch_size: int
     ) -> list[TextPrediction]:
-        """What each row's adapter writes of it, as it was evaluated; arguments as `AdapterPool.predict` has them."""
+        """What each row's adapter writes, as in its evaluation; arguments as in `AdapterPool.predict`."""
         examples = self.encoded(rows, inputs)
         sizes = [self._task(row).size(example) for row, example in zip(rows, examples, strict=True)]
         found: dict[int, TextPrediction] = {}
@@ -95,17 +95,17 @@ class Texts:
         num_beams: int | None, sampling: Any, given: Sequence[int], options: OptionsOf,
         begun: Sequence[Sequence[int]] = (),
     ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
-        """New tokens ``[rows, new]`` of a decoder that writes apart from what its encoder reads.
+        """New tokens ``[rows, new]`` of an encoder-decoder model.
 
         Args:
-            rows: each row's adapter; None: the base.
+            rows: each row's adapter; None for the base.
             examples: encoded rows.
-            max_new_tokens: for all rows alike or per row; None: what each adapter was evaluated with.
+            max_new_tokens: one for all rows or per row; None for what each adapter was evaluated with.
             num_beams: the same.
-            sampling: for all rows alike or per row.
+            sampling: one for all rows or per row.
             given: tokens that end a row, besides those of base and task.
-            options: of transformers' ``generate``.
-            begun: tokens of each row that were written before; none: it begins.
+            options: options of transformers' ``generate``.
+            begun: tokens of each row that were written before; empty for a new answer.
         """
         tasks = [self._task(row) for row in rows]
         lengths = per_row("max_new_tokens", max_new_tokens, len(rows))
@@ -136,7 +136,7 @@ class Texts:
         return torch.nn.utils.rnn.pad_sequence(rows_of_tokens, batch_first=True, padding_value=pad), ends
 
     def _task(self, row: Resident | None) -> Any:
-        """Who encodes a row."""
+        """The task that encodes a row."""
         task, _ = self._tensors.encoding(row)
         named = None if row is None else row.name
         if (why := self._served.why_not_generated(named, language=task.generates)) is not None:
@@ -145,15 +145,15 @@ class Texts:
 
 
 def _of_places(options: OptionsOf, own: Sequence[int], chosen: Sequence[int]) -> dict[str, Any]:
-    """Options of rows by their places among some of the rows."""
+    """Options of rows, given their indices among some of the rows."""
     return options([own[index] for index in chosen])
 
 
 def per_row(name: str, given: Any, rows: int) -> list[Any]:
-    """One value per row, of one for all or one for each.
+    """One value per row, from one for all or one for each.
 
     Raises:
-        ConfigError: another number of them.
+        ConfigError: their number is not that of the rows.
     """
     if isinstance(given, Sequence):
         if len(given) != rows:

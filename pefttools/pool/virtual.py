@@ -1,6 +1,6 @@
 """Virtual tokens of a mixed batch: prefixes (extra keys and values) and prompts (extra embeddings), of any lengths.
 
-Both stand before the text, padded on the left, so that a row sees ``[prefix][prompt][text]`` with its own padding
+Both come before the text, padded on the left, so that a row sees ``[prefix][prompt][text]`` with its own padding
 masked. A row with n virtual tokens has its text at the positions n, n + 1, ..., which is what it was trained with.
 """
 
@@ -24,8 +24,8 @@ class BatchVirtualTokens:
     """The virtual tokens of a batch's rows.
 
     Attributes:
-        keys_values: per layer, keys and values ``[rows, heads, prefix, head size]``; None: no row has a prefix.
-        embeddings: ``[rows, prompt, hidden]``; None: no row has a prompt.
+        keys_values: per layer, keys and values ``[rows, heads, prefix, head size]``; None if no row has a prefix.
+        embeddings: ``[rows, prompt, hidden]``; None if no row has a prompt.
         mask: which of them are real, ``[rows, prefix + prompt]``.
     """
 
@@ -44,7 +44,7 @@ class BatchVirtualTokens:
         return self.mask.shape[1] - self.prompt_length
 
     def repeat(self, times: int) -> BatchVirtualTokens:
-        """Each row `times` times, as beams are."""
+        """Each row `times` times, in the order of beams."""
 
         def more(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.repeat_interleave(times, 0)
@@ -59,7 +59,7 @@ class BatchVirtualTokens:
 def gather(
     weight_slots: WeightSlots, rows: Sequence[Allocation | None], served: ServedBase
 ) -> BatchVirtualTokens | None:
-    """The virtual tokens of rows that are routed; None where no row has any."""
+    """The virtual tokens of the routed rows; None if no row has any."""
     prefix, prefix_mask = _gathered(Prefix, weight_slots, rows)
     prompt, prompt_mask = _gathered(Prompt, weight_slots, rows)
     masks = [mask for mask in (prefix_mask, prompt_mask) if mask is not None]
@@ -87,19 +87,19 @@ def _gathered(
         for family, slots in weight_slots.routing.virtual.items()
         if family.kind == kind.name and family in needed
     ]
-    # Slot 0 is zeros: a row has states in one of the parts at most.
+    # Slot 0 is zeros: a row has states in at most one of the parts.
     states = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
     mask = (torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]).long()
     return states, moved(mask, states.device)
 
 
 def inject(served: ServedBase, virtual: BatchVirtualTokens | None, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for the model's forward, with the virtual tokens in them and with explicit positions.
+    """Arguments for the model's forward pass, with the virtual tokens and with explicit positions.
 
     Args:
         served: the base.
-        virtual: of the batch's rows.
-        inputs: as the model would take them without virtual tokens; a cache says how far the text has come.
+        virtual: virtual tokens of the batch's rows.
+        inputs: as the model would take them without virtual tokens; a cache tells how much of the text has been read.
 
     Raises:
         ConfigError: text and virtual tokens together are longer than the model can take.
@@ -110,7 +110,7 @@ def inject(served: ServedBase, virtual: BatchVirtualTokens | None, inputs: dict[
     cache = inputs.get("past_key_values")
     done = 0 if cache is None else cache.get_seq_length()
     if mask is None:
-        # transformers leaves out a mask of ones; the virtual tokens, which the cache holds too, have their own below.
+        # transformers omits a mask of ones; the virtual tokens, which are also in the cache, get their own below.
         text = done - (virtual.mask.shape[1] if virtual is not None and done else 0)
         mask = ids.new_ones(ids.shape[0], text + ids.shape[1])
     if virtual is not None:
@@ -131,7 +131,7 @@ def inject(served: ServedBase, virtual: BatchVirtualTokens | None, inputs: dict[
     if served.longest is not None:
         if done == 0:
             _check_length(served, mask, virtual)
-        # Rows that have ended go on being counted while their neighbours are generated.
+        # Positions of rows that have ended keep increasing while other rows are generated.
         positions = positions.clamp(max=served.longest - 1)
     inputs["position_ids"] = positions
     return inputs
@@ -141,14 +141,14 @@ def _check_length(served: ServedBase, mask: torch.Tensor, virtual: BatchVirtualT
     longest, limit = mask.shape[1] + served.first_position, served.longest
     if limit is not None and longest > limit and (most := int(mask.sum(1).max()) + served.first_position) > limit:
         raise ConfigError(
-            f"{most - served.first_position} tokens{'' if virtual is None else ', virtual ones among them,'} are more "
+            f"{most - served.first_position} tokens{'' if virtual is None else ', including virtual ones,'} are more "
             f"than the {limit - served.first_position} that the base takes",
             hint="Shorten the text.",
         )
 
 
 def _first(served: ServedBase, virtual: BatchVirtualTokens, inputs: dict[str, Any], cache: Any) -> dict[str, Any]:
-    """What changes where the text begins: the cache is filled, the prompt's embeddings are put before the text's."""
+    """What changes at the start of the text: the cache is filled, the prompt's embeddings go before the text's."""
     from transformers import DynamicCache
 
     changes: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Virtual tokens of many adapters: per padded length, a slot per adapter."""
+"""Virtual tokens of many adapters: for each padded length, a slot per adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class VirtualStack:
     """Virtual tokens of one family, ``[slots, ..., length, size]``, padded with zeros on the left.
 
     Args:
-        family: which virtual tokens stand in it.
+        family: which virtual tokens it holds.
         example: some of them, for their shape.
         capacity: number of slots.
         options: number format and device.
@@ -35,7 +35,7 @@ class VirtualStack:
         return self.tensor.numel() * self.tensor.element_size()
 
     def grow(self, capacity: int) -> None:
-        """Make room for more adapters; what stands keeps its slots."""
+        """Make room for more adapters; existing ones keep their slots."""
         new = self.tensor.new_zeros((capacity, *self.tensor.shape[1:]))
         new[: len(self.tensor)] = self.tensor
         self.tensor = new

@@ -1,4 +1,4 @@
-"""Batches that stand for all that the resident adapters can make up, to compile for them ahead of time."""
+"""Batches that represent all those that the resident adapters can form, to compile for them ahead of time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class WarmUp:
     """What `AdapterPool.warm_up` did.
 
     Attributes:
-        graphs: number of graphs that torch.compile made for them.
-        seconds: that it took.
+        graphs: number of graphs that torch.compile made.
+        seconds: how long it took.
     """
 
     graphs: int
@@ -25,8 +25,9 @@ class WarmUp:
 def typical_batches(residents: Iterable[Resident], causal: bool, rows: Sequence[int]) -> list[list[str | None]]:
     """Names of the rows' adapters, per batch.
 
-    What decides which graph runs is which kinds of virtual tokens a batch has, whether the language head runs, and
-    whether there is one row or more. Which adapters there are beside decides nothing: all of them are in every graph.
+    Which graph runs depends on the kinds of virtual tokens in a batch, on whether the language head runs, and on
+    whether there is one row or more. It does not depend on which other adapters there are: all of them are in every
+    graph.
 
     Args:
         residents: the adapters.
@@ -41,8 +42,8 @@ def typical_batches(residents: Iterable[Resident], causal: bool, rows: Sequence[
     for size in range(1, min(3, len(groups)) + 1):  # two kinds of virtual tokens, and the language head
         for some in combinations(groups, size):
             kinds, language = frozenset().union(*(kinds for kinds, _ in some)), any(head for _, head in some)
-            for asked in rows:
-                count = asked if asked == 1 else max(asked, size)  # more rows than one share their graphs
+            for wanted in rows:
+                count = wanted if wanted == 1 else max(wanted, size)  # all sizes above one share their graphs
                 if count >= size:
                     names = [groups[group] for group in some]
                     batches.setdefault(

@@ -26,9 +26,9 @@ class Allocation:
     """Where an adapter's weights are.
 
     Attributes:
-        key: unlike any other adapter's.
+        key: unique among all adapters.
         slots: its slot in each of its families.
-        unstacked: names of the sites that hold something of it outside of the stacks.
+        unstacked: names of the sites that hold a part of it outside of the stacks.
         lengths: number of its virtual tokens, by kind (prefix, prompt).
         own_bytes: size of what is not in the stacks.
     """
@@ -46,7 +46,7 @@ class WeightSlots:
 
     Args:
         model: the pool's model.
-        limit: number of slots of a family, the base's among them.
+        limit: maximum number of slots of a family, including the base's.
     """
 
     model: nn.Module
@@ -59,12 +59,12 @@ class WeightSlots:
     _last: int = 0
 
     def __post_init__(self) -> None:
-        # The hidden states' own: what more bits could hold is lost where it is added to them.
+        # That of the hidden states: more bits would be lost when added to them.
         dtype: torch.dtype = self.model.dtype  # type: ignore[assignment]
         self.options = TensorOptions(dtype, next(self.model.parameters()).device)
-        # Hooks stand everywhere from the beginning, so that a compiled model need not change when an adapter comes.
+        # Hooks are everywhere from the beginning, so that a compiled model need not change when an adapter is added.
         for name, module in self.model.named_modules():
-            # Adapters stand at layers, and at whole blocks, which are numbered.
+            # Adapters act on layers, and on whole blocks, which are numbered.
             if name and (module._parameters or name.rpartition(".")[2].isdigit()):
                 self.sites[name] = Site(name, module, self.routing)
 
@@ -78,7 +78,7 @@ class WeightSlots:
         return [tensor for stack in self._stacks() for tensor in stack.tensors.values()]
 
     def bind(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Put what `tensors` gave in its place."""
+        """Put tensors in the order of `tensors` back in place."""
         start = 0
         for stack in self._stacks():
             names = list(stack.tensors)
@@ -100,7 +100,7 @@ class WeightSlots:
         return total
 
     def _missing_numbers(self, family: Family, deltas: AdapterDeltas) -> int:
-        """How many numbers a slot has in the stacks of a family that an adapter needs and that are not there yet."""
+        """Number of values in a slot of those stacks of a family that an adapter needs and that do not exist yet."""
         for tokens in deltas.virtual:
             if tokens.family() == family:
                 return math.prod(slot_shape(family, tokens))
@@ -118,7 +118,7 @@ class WeightSlots:
         """Copy an adapter's weights into slots.
 
         Raises:
-            ArtifactError: they have other shapes than the model's modules.
+            ArtifactError: their shapes do not match the model's modules.
         """
         self._last += 1
         deltas = self._shared.put_in(deltas)
@@ -146,7 +146,7 @@ class WeightSlots:
                 self.sites[name].forget(allocation.key)
 
     def compact(self) -> bool:
-        """Drop the stacks of families that nobody uses; False where there are none."""
+        """Drop the stacks of families that no adapter uses; False if there are none."""
         empty = [family for family, slots in self.slots.items() if slots.empty]
         for family in empty:
             del self.slots[family]
@@ -158,11 +158,11 @@ class WeightSlots:
         return bool(empty)
 
     def route(self, rows: Sequence[Allocation | None], every_family: bool = False) -> None:
-        """Say which row of the coming call goes with which adapter.
+        """Set which row of the next call uses which adapter.
 
         Args:
-            rows: per row, its adapter; None: the base.
-            every_family: also those that no row needs, so that a compiled model sees the same ones in every call.
+            rows: per row, its adapter; None for the base.
+            every_family: include families that no row needs, so that a compiled model sees the same ones in every call.
         """
         self.routing.clear()
         self.routing.total = len(rows)
@@ -195,12 +195,12 @@ class WeightSlots:
             self.virtual[family].write(allocation.slots[family], tokens)
 
     def _take(self, family: Family) -> int:
-        """A free slot of a family, which grows where it has none."""
+        """A free slot of a family, which grows if it has none."""
         slots = self.slots.setdefault(family, Slots(self.limit))
         if slots.full:
             for stack in self._of(family):
                 stack.grow(slots.next_capacity())
-            slots.grow()  # last: there is never a slot without a place
+            slots.grow()  # last, so that there is never a slot without storage
         return slots.take()
 
     def _of(self, family: Family) -> Iterator[Stack | VirtualStack]:

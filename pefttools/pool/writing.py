@@ -1,7 +1,7 @@
-"""Encoder-decoder bases: what is read is encoded once, and answers are written with an adapter per row.
+"""Encoder-decoder bases: inputs are encoded once, and answers are written with an adapter per row.
 
-Every row of a batch has as many tokens of a prefix, since a decoder counts its positions from the number of states that
-it finds in its cache. Prompts stand before the text that the encoder reads, each row beginning at its first position.
+Every row of a batch has equally many prefix tokens, since a decoder counts its positions from the number of states in
+its cache. Prompts come before the text that the encoder reads, each row beginning at its first position.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pefttools.pool.virtual import BatchVirtualTokens
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder made of a batch.
+    """An encoder's output for a batch.
 
     Attributes:
-        states: ``[rows, tokens, hidden]``, virtual tokens among them.
+        states: ``[rows, tokens, hidden]``, including virtual tokens.
         mask: which of them are real, ``[rows, tokens]``.
-        virtual: of the batch's rows, prefixes all of one length.
+        virtual: virtual tokens of the batch's rows, with prefixes all of one length.
     """
 
     states: torch.Tensor
@@ -44,7 +44,7 @@ def encode(served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVir
     Args:
         served: the base.
         batch: what it reads, padded on the right.
-        virtual: of the batch's rows; their prompts are put before the texts.
+        virtual: virtual tokens of the batch's rows; their prompts are put before the texts.
     """
     encoder: Any = served.model.get_encoder()  # type: ignore[operator]
     if virtual is not None and virtual.embeddings is not None:
@@ -68,13 +68,13 @@ def write(
     ends: Sequence[Sequence[int]] = (),
     **options: Any,
 ) -> torch.Tensor:
-    """New tokens ``[rows, new]``; the rows' adapters must be routed, each as often as it has beams.
+    """New tokens ``[rows, new]``; the rows' adapters must be routed, each repeated for its beams.
 
     Args:
         served: the base.
-        seen: what the encoder made of the rows.
-        begun: tokens that the decoder begins with, ``[rows, begun]``.
-        max_new_tokens: see `generate`, as all that follow.
+        seen: the encoder's output for the rows.
+        begun: tokens that the decoder starts with, ``[rows, begun]``.
+        max_new_tokens: see `generate`, also for the following.
     """
     from transformers import GenerationMixin
     from transformers.modeling_outputs import BaseModelOutput
@@ -84,7 +84,7 @@ def write(
     if virtual is not None and num_beams > 1:
         virtual = virtual.repeat(num_beams)
     with decoder_prefixed(served, virtual):
-        # Some classes, such as Whisper's, have a generate of their own, which takes no states.
+        # Some classes, such as Whisper's, have their own generate, which takes no states.
         tokens = GenerationMixin.generate(
             served.model,
             encoder_outputs=BaseModelOutput(last_hidden_state=seen.states),
@@ -102,7 +102,7 @@ def _encoder_prefixed(served: ServedBase, virtual: BatchVirtualTokens | None) ->
         yield
         return
     handles = []
-    # The decoder's follow behind.
+    # The decoder's come after them.
     for module, pair in zip(attentions(served.model)["encoder"], virtual.keys_values, strict=False):
         hook = partial(_before, torch.stack(pair))
         handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
@@ -122,7 +122,7 @@ def _before(
 
 @contextmanager
 def decoder_prefixed(served: ServedBase, virtual: BatchVirtualTokens | None) -> Iterator[None]:
-    """Within it the decoder finds the rows' prefixes in its cache, where it begins with an empty one."""
+    """Within it the decoder finds the rows' prefixes in its cache, if it starts with an empty one."""
     if virtual is None or virtual.keys_values is None:
         yield
         return
@@ -143,7 +143,7 @@ def decoder_prefixed(served: ServedBase, virtual: BatchVirtualTokens | None) -> 
 def _with_prompts(
     served: ServedBase, batch: dict[str, torch.Tensor], virtual: BatchVirtualTokens
 ) -> dict[str, torch.Tensor]:
-    """Each row's prompt and its text, one behind the other, padded on the right."""
+    """Each row's prompt followed by its text, padded on the right."""
     assert virtual.embeddings is not None
     texts = served.model.get_input_embeddings()(batch["input_ids"])  # type: ignore[operator]
     prompts = virtual.mask[:, virtual.prefix_length :].sum(1).tolist()

@@ -1,4 +1,4 @@
-"""Which adapter a request goes to, and what its rows get."""
+"""Which adapter a request goes to, and the results of its rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pefttools.tasks.task import Example, Prediction
 
 
 class UnsuitedError(PeftToolsError):
-    """A model that there is, but that can't do what it is asked: HTTP 404, as OpenAI says it."""
+    """A model that exists but can't do what is asked of it: HTTP 404, as in OpenAI's API."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Chosen:
     """The version of an adapter that a request goes to; it stays the same for the whole request.
 
     Attributes:
-        name: in the pool, ``acme@3``; None: the base.
-        manifest: of the adapter.
-        owner: whose turn it takes: the caller's, or the adapter's where callers have no keys.
+        name: in the pool, ``acme@3``; None for the base.
+        manifest: the adapter's manifest.
+        owner: whose turn it takes: the caller's, or the adapter's if callers have no keys.
     """
 
     name: str | None
@@ -39,13 +39,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Answered:
-    """What one row of a request got.
+    """The result of one row of a request.
 
     Attributes:
-        example: its tokens; None where there is an error.
+        example: its tokens; None if there is an error.
         error: why the row could not be taken.
-        cut_from: its length, where it was cut: in tokens, or in seconds of a sound.
-        prediction: what the adapter says.
+        cut_from: its full length, if it was truncated: in tokens, or in seconds for audio.
+        prediction: what the adapter predicts.
     """
 
     example: Example | None = None
@@ -55,7 +55,7 @@ class Answered:
 
     @classmethod
     def of(cls, example: Example | DataError, task: Task[Any]) -> Answered:
-        """A row that waits for its prediction, or has an error."""
+        """A row that is yet to be predicted, or has an error."""
         if isinstance(example, DataError):
             return cls(error=example.message)
         return cls(example, cut_from=task.size_unit.shown(int(example["length"])) if is_cut(example, task) else None)

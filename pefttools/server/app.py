@@ -40,7 +40,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
 
     Args:
         settings: what is served.
-        service: one that is there already; it is not closed in the end.
+        service: an existing service; it is not closed at the end.
     """
 
     @contextlib.asynccontextmanager
@@ -52,7 +52,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
 
     shown: dict[str, Any] = {} if settings.docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}
     app = FastAPI(title="pefttools", version=pefttools.__version__, lifespan=life, **shown)
-    bearer = [Security(HTTPBearer(auto_error=False))]  # for the documents; routes look at keys themselves
+    bearer = [Security(HTTPBearer(auto_error=False))]  # for the API's documentation; routes check keys themselves
     app.include_router(watched)
     app.include_router(figures, dependencies=bearer if settings.metrics == "managers" else [])
     app.include_router(router, dependencies=bearer if settings.keys else [])
@@ -64,14 +64,14 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     plain = app.openapi
 
     def limited() -> dict[str, Any]:
-        """The document, with what this server's settings allow."""
+        """The OpenAPI document, with the limits of this server's settings."""
         document = plain()
         limit_schemas(document["components"]["schemas"], settings)
         return document
 
     app.openapi = limited  # type: ignore[method-assign]
     app.add_middleware(_BodyLimit, owner=app, seconds=settings.body_s)
-    app.add_middleware(_Measured, owner=app)  # the outermost: it sees every answer
+    app.add_middleware(_Measured, owner=app)  # outermost: it sees every response
     return app
 
 
@@ -99,14 +99,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _field(error: Any) -> str:
-    """Where and what; of alternatives that were all tried, only the field."""
+    """Where and what; if all alternatives of a field failed, only the field."""
     where = [
         str(part) for part in error["loc"][1:] if not any(sign in str(part) for sign in "[(") and "-" not in str(part)
     ]
     if error["type"] == "missing" and where:
         return f"{'.'.join(where[:-1]) or 'the request'} needs {where[-1]}"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(where)}: {said}" if where else said if said != error["msg"] else f"body: {said}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message}" if where else message if message != error["msg"] else f"body: {message}"
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -130,8 +130,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 class _Measured:
     """Counts requests, their status and their time, gives each an id, and writes a line of the access log.
 
-    The line is JSON, by the logger ``pefttools.access``: id, method, route, status, seconds, caller. A route and not a
-    path, and no text of a request: a log is read by others than the callers.
+    The line is JSON, from the logger ``pefttools.access``: id, method, route, status, seconds, caller. It has the route
+    rather than the path, and no text of a request: others than the callers read a log.
     """
 
     def __init__(self, app: ASGIApp, owner: FastAPI) -> None:
@@ -169,11 +169,11 @@ class _Measured:
 
 
 class _TooLargeError(Exception):
-    """A body that is larger than may be."""
+    """A body that is larger than allowed."""
 
 
 class _BodyLimit:
-    """Refuses a request body that is too large, also one whose length was not said before, or that does not come."""
+    """Refuses a request body that is too large, even one of unknown length, or that does not arrive in time."""
 
     def __init__(self, app: ASGIApp, owner: FastAPI, seconds: float) -> None:
         self.app = app
@@ -195,12 +195,12 @@ class _BodyLimit:
         if length.isdigit() and int(length) > self.limit:
             await self._refuse(scope, receive, send)
             return
-        # Read here, whole, so that an oversized body is refused before anybody looks at a part of it.
+        # Read completely here, so that an oversized body is refused before any part of it is parsed.
         try:
             async with asyncio.timeout(self.seconds):
                 body = await self._read(receive)
         except TimeoutError:
-            error = error_body(f"the body did not come within {self.seconds:g} s", "timeout", 408)
+            error = error_body(f"the body did not arrive within {self.seconds:g} s", "timeout", 408)
             await JSONResponse(error, 408, {"Connection": "close"})(scope, receive, send)
             return
         except _TooLargeError:
@@ -220,7 +220,7 @@ class _BodyLimit:
         await self.app(scope, again, send)
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body; None where its sender has gone."""
+        """The whole body; None if the client has disconnected."""
         parts: list[bytes] = []
         size = 0
         while True:

@@ -1,4 +1,4 @@
-"""Who changed what is served: a line of JSON per change, by the logger ``pefttools.audit``."""
+"""Who changed what is served: a line of JSON per change, from the logger ``pefttools.audit``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def note(action: Literal["load", "unload", "tag"], adapter: str, by: str, tag: s
         action: what was done.
         adapter: full name of the version, ``acme@3``.
         by: id of the caller's key.
-        tag: that points at the version from now on.
+        tag: tag that now points at the version.
     """
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -1,4 +1,4 @@
-"""Rows of different requests that run together."""
+"""Batching: rows of different requests run together."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pefttools.errors import PeftToolsError
 from pefttools.server.fair import Turns
 from pefttools.server.pace import Pace
 
-#: seconds that a batch whose rows were dropped has to notice
+#: seconds that a running batch has to notice that its rows were dropped
 _LAST = 1.0
 
 
 class QueueFullError(PeftToolsError):
-    """More rows wait than may: HTTP 429."""
+    """More rows are waiting than allowed: HTTP 429."""
 
 
 class ClosedError(PeftToolsError):
@@ -34,13 +34,13 @@ class WaitingRow:
 
     Attributes:
         kind: rows of one kind run together.
-        adapter: name of its adapter in the pool; None: the base.
+        adapter: name of its adapter in the pool; None for the base.
         work: what the runner needs to know.
-        owner: who asked; owners have turns.
+        owner: who asked; owners take turns.
         size: how much work it is, compared to others.
-        cancelled: nobody waits any more.
+        cancelled: nobody is waiting for it any more.
         goes_on: it was begun in an earlier batch.
-        bulk: its owner asks for half a batch and more; see `Pace`.
+        bulk: its owner asks for more than half a batch; see `Pace`.
     """
 
     kind: str
@@ -57,11 +57,11 @@ class WaitingRow:
 
     @property
     def cost(self) -> float:
-        """What its owner's turn is charged for it: nothing once more, where it goes on."""
+        """What its owner's turn is charged for it: nothing if it continues from an earlier batch."""
         return 0.0 if self.goes_on else self.size
 
     def finish(self, result: Any) -> None:
-        """Hand the answer, or an exception, to whoever waits."""
+        """Hand the answer, or an exception, to whoever is waiting."""
 
         def settle() -> None:
             if self.future.done():
@@ -80,12 +80,12 @@ class Batcher:
 
     Args:
         run: takes the rows of one batch and finishes each.
-        max_batch: most rows of a batch.
-        max_adapters: most different adapters in a batch.
+        max_batch: maximum number of rows in a batch.
+        max_adapters: maximum number of different adapters in a batch.
         max_wait: seconds that the first row of a batch waits for others.
-        max_queue: most rows of one owner that wait.
-        max_run: seconds after which a batch that can go on later gives way to those who wait.
-        whole: kinds whose batches can't: where others wait, those of bulk work are kept short by `Pace`.
+        max_queue: maximum number of waiting rows of one owner.
+        max_run: seconds after which a batch that can be resumed later gives way to waiting rows.
+        whole: kinds whose batches can't be resumed; while others wait, `Pace` keeps their bulk batches short.
     """
 
     def __init__(
@@ -122,18 +122,18 @@ class Batcher:
         return len(self._rows)
 
     def beat(self) -> None:
-        """Say that the batch which runs is getting on."""
+        """Note that the running batch is making progress."""
         if self._running_since is not None:
             self._running_since = time.monotonic()
 
     def gives_way(self, seconds: float, rows: int) -> bool:
-        """Whether the batch that runs should stop here and be queued again, for those who wait.
+        """Whether the running batch should stop here and be queued again, for the sake of waiting rows.
 
-        They are others than those whose rows run, or there is room for them among these.
+        Those belong to owners with no row in the batch, or the batch has room for them.
 
         Args:
-            seconds: for which it has got on, beside what it has to do anew each time.
-            rows: that go on.
+            seconds: how long it has made progress, without the work that is repeated each time it resumes.
+            rows: number of rows that are not finished.
         """
         if seconds <= self._max_run:
             return False
@@ -144,7 +144,7 @@ class Batcher:
         )
 
     def again(self, rows: Sequence[WaitingRow]) -> None:
-        """Queue rows of the batch that runs once more, behind those who wait; their work is counted already."""
+        """Queue rows of the running batch again, behind those that wait; their work is counted already."""
         for row in rows:
             row.goes_on = True
         with self._changed:
@@ -152,7 +152,7 @@ class Batcher:
 
     @property
     def stalled(self) -> float:
-        """Seconds for which the batch that runs has shown no sign of life; infinity where nobody runs batches."""
+        """Seconds without a sign of life from the running batch; infinity if the thread that runs batches has died."""
         since = self._running_since
         if not self._thread.is_alive():
             return math.inf
@@ -165,13 +165,13 @@ class Batcher:
 
         Args:
             kind: rows of one kind run together.
-            adapter: name of their adapter in the pool; None: the base.
-            works: what the runner needs to know of each.
+            adapter: name of their adapter in the pool; None for the base.
+            works: what the runner needs to know about each.
             owner: who asks.
-            costs: how much work each is; none at all: all alike.
+            costs: how much work each is; if empty, all are equal.
 
         Raises:
-            QueueFullError: too many wait.
+            QueueFullError: too many rows are waiting.
             ClosedError: the server is stopping.
         """
         loop = asyncio.get_running_loop()
@@ -190,10 +190,10 @@ class Batcher:
         return rows
 
     def close(self, seconds: float) -> bool:
-        """Take nothing new, run what waits, and end the thread; gives whether it has ended.
+        """Accept nothing new, run what is waiting, and end the thread; returns whether it has ended.
 
         Args:
-            seconds: time for what waits; then it is dropped, and generation ends at its next token.
+            seconds: time for what is waiting; after that it is dropped, and generation ends at its next token.
         """
         with self._changed:
             self._closed = True
@@ -275,12 +275,12 @@ class Batcher:
         return batch
 
     def _mark_bulk(self, rows: Sequence[WaitingRow]) -> None:
-        """Note whose rows are bulk work, by those that wait and those that ran last: there may be more to come."""
+        """Mark rows as bulk work by their owner's waiting rows and those of the last batch: more may follow."""
         counts = Counter(row.owner for row in (*rows, *self._last) if not row.goes_on)
         for row in rows:
             row.bulk = row.bulk or (row.kind in self._paces and counts[row.owner] > self._max_batch // 2)
 
 
 def _padded(rows: Sequence[WaitingRow]) -> float:
-    """Work of rows that run together, each as long as the longest."""
+    """Work of rows that run together, each padded to the longest."""
     return len(rows) * max(row.size for row in rows)

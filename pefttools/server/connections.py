@@ -1,4 +1,4 @@
-"""Connections: how many there may be, and how long one that does nothing is kept."""
+"""Connections: how many there may be, and how long an idle one is kept."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pefttools.server.settings import Settings
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP over one connection that can't be held for nothing.
+    """HTTP over one connection that can't be kept open for nothing.
 
-    uvicorn itself waits for the rest of a request's head, and for a caller to read, as long as it takes.
+    uvicorn itself waits without limit for the rest of a request's head, and for a caller to read.
 
     Args:
-        most: connections; one more is told so, and closed.
-        head_s: seconds in which a request's head must have come.
-        read_s: seconds for which a caller may leave an answer unread.
-        options: of uvicorn's.
+        most: maximum number of connections; any more are refused with 503 and closed.
+        head_s: seconds within which a request's head must arrive.
+        read_s: seconds for which a caller may leave a response unread.
+        options: uvicorn's own options.
     """
 
     def __init__(self, *, most: int, head_s: float, read_s: float, **options: Any) -> None:
@@ -36,9 +36,9 @@ class BoundedProtocol(H11Protocol):
         self._unread = _Timer(self.loop, read_s)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, or refuse to."""
+        """Start, or refuse the connection."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # told as soon as anything is left unread
+        transport.set_write_buffer_limits(high=0)  # notified as soon as anything is left unread
         if len(self.connections) > self._most:
             body = json.dumps(error_body("too many connections; try again later", "too_many", 503)).encode()
             head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n" \
@@ -49,7 +49,7 @@ class BoundedProtocol(H11Protocol):
         self._head.start(transport.close)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take what arrived."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._head.stop()
@@ -57,7 +57,7 @@ class BoundedProtocol(H11Protocol):
             self._head.start(self.transport.close)
 
     def pause_writing(self) -> None:
-        """The caller does not read as fast as it is written to."""
+        """The caller reads more slowly than we write."""
         super().pause_writing()
         self._unread.start(self.transport.abort)
 
@@ -67,7 +67,7 @@ class BoundedProtocol(H11Protocol):
         self._unread.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Stop the timers."""
         self._head.stop()
         self._unread.stop()
         super().connection_lost(exc)
@@ -95,11 +95,11 @@ def listening(app: FastAPI, settings: Settings, host: str, port: int, **options:
     """How uvicorn serves the application.
 
     Args:
-        app: as `create_app` gives it.
+        app: the application from `create_app`.
         settings: its limits.
         host: address to listen on.
-        port: to listen on; 0: any that is free.
-        options: further ones of uvicorn's.
+        port: port to listen on; 0 for any free one.
+        options: further options of uvicorn.
     """
     http: Any = partial(
         BoundedProtocol, most=settings.max_connections, head_s=settings.body_s, read_s=settings.timeout_s

@@ -1,4 +1,4 @@
-"""Embeddings, as OpenAI's clients ask for them."""
+"""Embeddings, as OpenAI's clients request them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pefttools.asking import encoded
 from pefttools.data import Table
 from pefttools.errors import ContextLengthError, DataError
+from pefttools.predicting import encoded
 from pefttools.server.answers import Answered, Chosen, UnsuitedError
 from pefttools.server.schemas import Input, Model, OpenAIRequest
 from pefttools.server.service import Service
@@ -25,7 +25,7 @@ Tokens = Annotated[list[Token], Field(min_length=1, max_length=100_000)]
 
 
 class EmbeddingRequest(OpenAIRequest):
-    """Texts to embed, all with one adapter; or their tokens, as the base's tokenizer gives them."""
+    """Texts to embed, all with one adapter; or their token ids from the base's tokenizer."""
 
     idle = frozenset({"user"})
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"dimensions": ()}
@@ -33,7 +33,7 @@ class EmbeddingRequest(OpenAIRequest):
     model: Model
     input: Input | Annotated[list[Input], Field(min_length=1)] | Tokens | Annotated[list[Tokens], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: of the numbers as float32, the low byte first"
+        "float", description="base64: the numbers as little-endian float32, in base64"
     )
 
     def inputs(self) -> list[str | list[int]]:
@@ -46,21 +46,21 @@ class EmbeddingRequest(OpenAIRequest):
 async def embed(
     service: Service, chosen: Chosen, inputs: Sequence[str | Sequence[int]], gone: Gone | None = None
 ) -> list[Answered]:
-    """The embedding of each text, which is never cut, or of each list of tokens.
+    """The embedding of each text, which is never truncated, or of each list of tokens.
 
     Raises:
-        UnsuitedError: an adapter that embeds nothing.
+        UnsuitedError: an adapter that does not embed.
         DataError: an empty text, or a token that the base does not have.
-        ContextLengthError: more tokens than the adapter takes. Else as `Service.predict`.
+        ContextLengthError: more tokens than the adapter takes. Otherwise as `Service.predict`.
     """
     task = chosen.task()
     if task is None or not task.embeds:
-        raise UnsuitedError(f"the model {chosen.name or service.settings.name!r} gives no embeddings")
+        raise UnsuitedError(f"the model {chosen.name or service.settings.name!r} does not produce embeddings")
     texts = [one for one in inputs if isinstance(one, str)]
     if texts:
         role = task.main_role()
         table = Table("the request", [{role: one} for one in texts], {role: "input"}, range(1, len(texts) + 1))
-        rows: Any = await service.beside.tokens(
+        rows: Any = await service.background.tokens(
             lambda tokenizer: encoded(table, task, tokenizer, (), "stop"), sum(map(len, texts))
         )
     else:
@@ -72,7 +72,7 @@ async def embed(
 
 def _of_tokens(tokens: Sequence[Any], index: int, known: int) -> Example:
     if unknown := [one for one in tokens if one >= known]:
-        raise DataError(f"input {index}: there is no token {unknown[0]}; the base has {known:,}")
+        raise DataError(f"input {index}: there is no token {unknown[0]}; the base has {known:,} tokens")
     return {"input_ids": list(tokens), "attention_mask": [1] * len(tokens), "length": len(tokens)}
 
 
@@ -80,13 +80,13 @@ def _check_length(example: Example, index: int, task: Task[Any]) -> None:
     limit = task.longest_input
     if limit is not None and example["length"] > limit:
         raise ContextLengthError(
-            f"input {index} has {example['length']:,} tokens, and this model takes {limit:,} at most",
-            hint="Embed it in parts.",
+            f"input {index} has {example['length']:,} tokens, but this model takes at most {limit:,}",
+            hint="Split it and embed the parts.",
         )
 
 
 def written(numbers: array[float], encoding: Literal["float", "base64"]) -> list[float] | str:
-    """An embedding as it goes out."""
+    """An embedding in the requested encoding."""
     if encoding == "float":
         return numbers.tolist()
     if sys.byteorder == "big":

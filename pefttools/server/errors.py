@@ -1,4 +1,4 @@
-"""Errors as requests get them: status, code and a message that tells nothing of the server's files."""
+"""Errors as requests receive them: status, code and a message that reveals nothing about the server's files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pefttools.server.waiting import GoneError, TooLongError
 from pefttools.store.names import BadNameError, NameTakenError
 from pefttools.store.reach import StoreError
 
-#: an absolute path of more than one name, or what is left of a file system's URL
+#: an absolute path of more than one component, or what is left of a file system's URL
 _PATH = re.compile(r"(?<![\w.:/])(?:\w+:/)?/(?:[^\s/'\",;()]+/)+(?P<name>[^\s/'\",;:()]*)")
 _IN_STORE = re.compile(r".*/adapters/")
 #: the first that fits; any other `PeftToolsError` is wrong input
@@ -55,14 +55,14 @@ def error_body(message: str, code: str, status: int) -> dict[str, Any]:
 
 
 def error_response(error: PeftToolsError) -> tuple[int, dict[str, Any]]:
-    """Status and body for an error, which tells nothing of the server's files."""
+    """Status and body for an error, which reveal nothing about the server's files."""
     status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
-    if isinstance(error, StoreError):  # what a file system says of itself is for the server's operators
-        return status, error_body("the store of adapters can't be used now", code, status)
+    if isinstance(error, StoreError):  # a file system's own messages are for the server's operators
+        return status, error_body("the adapter store is currently unavailable", code, status)
     text = error.message if error.hint is None else f"{error.message.rstrip('.')}. {error.hint}"
     return status, error_body(without_paths(text), code, status)
 
 
 def without_paths(text: str) -> str:
-    """A message with the last names of paths, and of a store's what is inside of it: the rest is nobody's business."""
+    """A message with only the last component of each path; for paths in a store, the part inside the store."""
     return _PATH.sub(lambda found: _IN_STORE.sub("", found[0]) if "/adapters/" in found[0] else found["name"], text)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 
-class Asked(Protocol):
-    """What waits.
+class Waiting(Protocol):
+    """A row that waits.
 
     Attributes:
         owner: who asked.
@@ -21,14 +21,14 @@ class Asked(Protocol):
         ...
 
 
-RowT = TypeVar("RowT", bound=Asked)
+RowT = TypeVar("RowT", bound=Waiting)
 
 
 class Turns:
-    """Gives owners their turns: whoever asks for little does not wait for whoever asks for much.
+    """Gives owners their turns: those who ask for little do not wait for those who ask for much.
 
-    Each owner has a virtual time that grows by the work of its rows; the owner whose time is least is next. One who
-    asks after a pause begins at the time of those that are served, and has saved nothing up.
+    Each owner has a virtual time that grows by the work of its rows; the owner with the smallest time is next. One that
+    asks after a pause starts at the time of those being served, and has saved nothing up.
     """
 
     def __init__(self) -> None:
@@ -39,18 +39,18 @@ class Turns:
         """The rows of the next turns.
 
         Args:
-            rows: that wait, in the order in which they came.
-            most: how many are wanted.
-            fits: whether a row can go with those that were taken before it; asked right before it is taken.
+            rows: waiting rows, in order of arrival.
+            most: maximum number to take.
+            fits: whether a row can go with those that were taken before it; called right before it is taken.
         """
         waiting: dict[str, list[RowT]] = {}
         for row in rows:
             waiting.setdefault(row.owner, []).append(row)
-        # Nobody is remembered who has nothing to wait for.
+        # Owners with nothing to wait for are forgotten.
         self._times = {owner: time for owner, time in self._times.items() if owner in waiting or time > self._now}
         taken: list[RowT] = []
         while len(taken) < most and waiting:
-            owner = min(waiting, key=self._time)  # of equals the one that came first
+            owner = min(waiting, key=self._time)  # in a tie, the one that came first
             index = next((place for place, row in enumerate(waiting[owner]) if fits(row)), None)
             if index is None:
                 del waiting[owner]

@@ -1,4 +1,4 @@
-"""One generated answer: its tokens as they come, its text, and when it ends."""
+"""One generated answer: its tokens as they arrive, its text, and when it ends."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _INCOMPLETE = "\ufffd"
 
 @dataclass
 class Generation:
-    """An answer in the making.
+    """An answer that is being generated.
 
     Attributes:
-        prompt: token ids; of a decoder that writes apart, those that its encoder reads.
+        prompt: token ids; for an encoder-decoder model, those that the encoder reads.
         max_tokens: maximum number of new tokens.
         ends: tokens at which it ends.
         stop: texts at which it ends; they are not part of the answer.
-        sampling: how tokens are drawn; None: the most likely.
+        sampling: how tokens are drawn; None for the most likely.
         on_text: called with each new piece of text, from the thread that generates.
-        on_first: called when the first token has come, once.
-        example: what an encoder reads, where a decoder writes apart.
-        tokens: what has come so far.
-        reason: why it ended: ``stop`` or ``length``; None while it goes on.
-        failed: whether the model gave no numbers for the next token.
+        on_first: called once, when the first token arrives.
+        example: what the encoder of an encoder-decoder model reads.
+        tokens: what has been generated so far.
+        reason: why it ended: ``stop`` or ``length``; None while it continues.
+        failed: whether the model's logits for the next token were not finite.
     """
 
     prompt: Sequence[int]
@@ -52,19 +52,19 @@ class Generation:
     _drawn: Sampling | None = None
 
     def restart(self) -> None:
-        """Begin anew, after a try that failed; what was handed on already is not handed on again."""
+        """Start again after a failed attempt; text that was passed on already is not passed on again."""
         self.tokens.clear()
         self.text, self.reason, self.failed = "", None, False
         self._drawn = None
 
     def drawing(self, device: torch.device) -> Sampling | None:
-        """How its tokens are drawn; an answer that goes on goes on drawing where it was."""
+        """How its tokens are drawn; a resumed answer continues drawing where it stopped."""
         if self._drawn is None and self.sampling is not None:
             self._drawn = self.sampling.begun(device)
         return self._drawn
 
     def push(self, token: int, tokenizer: Any) -> bool:
-        """Take the next token; True where the answer has ended."""
+        """Take the next token; True if the answer has ended."""
         if self.reason is not None:
             return True
         if self.on_first is not None:
@@ -84,12 +84,12 @@ class Generation:
         return self.reason is not None
 
     def _send(self) -> None:
-        """Hand on the text that can't change any more."""
+        """Pass on the text that can't change any more."""
         safe = len(self.text)
         if self.reason is None:
             if self.text.endswith(_INCOMPLETE):
                 return
-            # The end of the text may be the beginning of a stop.
+            # The end of the text may be the beginning of a stop string.
             for stop in self.stop:
                 for size in range(min(len(stop) - 1, len(self.text)), 0, -1):
                     if self.text.endswith(stop[:size]):
@@ -101,17 +101,17 @@ class Generation:
 
 
 class Numbers(LogitsProcessor):  # type: ignore[misc]
-    """Notes the rows whose logits are not numbers, and lets the others go on.
+    """Notes the rows whose logits are not finite, and lets the others continue.
 
     Attributes:
-        bad: which rows they were at the last token, ``[rows]``, None before the first; left on the device, from where
+        bad: which rows those were at the last token, ``[rows]``, None before the first; left on the device, from where
             `Control` fetches them with the tokens.
     """
 
     bad: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # The largest alone: a token may be forbidden by minus infinity.
+        # Only the largest is checked: a token may be forbidden by minus infinity.
         self.bad = ~scores.max(-1).values.isfinite()
         return scores.masked_fill(self.bad[:, None], 0.0)
 
@@ -121,11 +121,11 @@ class Control(StoppingCriteria):  # type: ignore[misc]
 
     Args:
         rows: the answers, in the order of the batch.
-        cancelled: per row, whether nobody waits for it any more.
-        ended: per row, called once its answer has ended, while others go on.
-        tokenizer: of the base.
-        gives_way: called with every token and the number of answers that go on: whether all shall stop here, and go
-            on later.
+        cancelled: per row, whether nobody is waiting for it any more.
+        ended: per row, called once its answer has ended, while others continue.
+        tokenizer: the base's tokenizer.
+        gives_way: called at every token with the number of unfinished answers: whether all should stop here, and
+            continue later.
         numbers: notes the rows that failed.
     """
 
@@ -147,11 +147,11 @@ class Control(StoppingCriteria):  # type: ignore[misc]
         self.numbers = numbers
 
     def going_on(self, rows: Sequence[T]) -> list[T]:
-        """Those of the rows, in the order of the batch, whose answers are to go on."""
+        """Those of the rows, in the order of the batch, whose answers are to be continued."""
         return [row for row, goes_on in zip(rows, self.open, strict=True) if goes_on]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        # The one thing that the processor must wait for with every token.
+        # The one thing that the CPU must wait for at every token.
         last, bad = input_ids[:, -1], self.numbers.bad
         news = torch.stack([last, torch.zeros_like(last) if bad is None else bad.to(last.dtype)]).tolist()
         for index, (token, failed) in enumerate(zip(*news, strict=True)):

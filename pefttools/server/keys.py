@@ -17,13 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pefttools.errors import ConfigError, PeftToolsError
 
-#: seconds between two looks at the key file
+#: seconds between two checks of the key file
 _LOOK = 1.0
 _log = logging.getLogger(__name__)
 
 
 class UnauthorizedError(PeftToolsError):
-    """No key, or one that nobody has: HTTP 401."""
+    """No key, or an unknown one: HTTP 401."""
 
 
 class ForbiddenError(PeftToolsError):
@@ -42,7 +42,7 @@ class Caller(BaseModel):
     expires: datetime | None = None
 
     def expired(self) -> bool:
-        """Whether the key's time is over; one without a time zone is meant in UTC."""
+        """Whether the key has expired; a time without a time zone is in UTC."""
         if self.expires is None:
             return False
         end = self.expires if self.expires.tzinfo else self.expires.replace(tzinfo=UTC)
@@ -57,16 +57,16 @@ class Caller(BaseModel):
         return any(fnmatchcase(name, pattern) for pattern in self.manage)
 
 
-#: who calls where there is no key file
+#: the caller if there is no key file
 EVERYBODY = Caller(id="everybody", sha256="0" * 64, adapters=("*",), manage=("*",))
 
 
 class Keys:
-    """The callers of a key file, which is read again when it changes: a key that is taken out is refused from then on.
+    """The callers of a key file, which is read again when it changes: a key that is removed is refused from then on.
 
     Args:
-        file: YAML, a list of entries: id, sha256, adapters, manage (patterns of names), expires (a date or time); None:
-            no keys are needed.
+        file: YAML, a list of entries: id, sha256, adapters, manage (patterns of names), expires (a date or time); None
+            if no keys are needed.
 
     Raises:
         ConfigError: it can't be read, or an entry is wrong.
@@ -85,7 +85,7 @@ class Keys:
             self.callers = _read(file)
 
     def _refresh(self) -> None:
-        """Look at the file, at most once a second. While it can't be read, what was known last holds."""
+        """Check the file, at most once a second. While it can't be read, the last known entries apply."""
         if self._file is None or time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
@@ -98,10 +98,10 @@ class Keys:
             _log.error("the key file was not read again: %s", error)
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who calls with this ``Authorization`` header.
+        """The caller with this ``Authorization`` header.
 
         Raises:
-            UnauthorizedError: nobody known.
+            UnauthorizedError: no known caller.
         """
         if not self.needed:
             return EVERYBODY
@@ -109,11 +109,11 @@ class Keys:
         scheme, _, key = (authorization or "").partition(" ")
         given = digest(key)
         found = None
-        for one in self.callers:  # all of them, so that the time tells nothing
+        for one in self.callers:  # all of them, so that the timing reveals nothing
             if hmac.compare_digest(one.sha256, given):
                 found = one
         if found is None or scheme.lower() != "bearer" or not key:
-            raise UnauthorizedError("a valid API key is needed", hint="Authorization: Bearer KEY")
+            raise UnauthorizedError("a valid API key is required", hint="Authorization: Bearer KEY")
         if found.expired():
             raise UnauthorizedError("this API key has expired")
         return found
@@ -133,12 +133,12 @@ def _read(file: Path) -> list[Caller]:
     for name in ("id", "sha256"):
         counts = Counter(getattr(one, name) for one in callers)
         if twice := [value for value, count in counts.items() if count > 1]:
-            raise ConfigError(f"the key file {file} has two entries of the {name} {twice[0]!r}")
+            raise ConfigError(f"the key file {file} has two entries with the {name} {twice[0]!r}")
     return callers
 
 
 def digest(key: str) -> str:
-    """What stands in the file for a key. Keys are long and random, so that a plain digest can't be guessed."""
+    """What the file holds for a key. Keys are long and random, so that a plain digest can't be reversed by guessing."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

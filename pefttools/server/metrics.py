@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metrics:
             "pefttools_queue_seconds", "Time that a row waits for its batch.", buckets=_SECONDS, registry=self.registry
         )
         self.first = Histogram(
-            "pefttools_first_token_seconds", "Time from a row's coming to its first token.", buckets=_SECONDS,
+            "pefttools_first_token_seconds", "Time from a row's arrival to its first token.", buckets=_SECONDS,
             registry=self.registry,
         )  # fmt: skip
         self.errors = Counter("pefttools_errors_total", "Errors by code.", ["code"], registry=self.registry)
@@ -42,15 +42,15 @@ class Metrics:
         held: Callable[[], int],
         evicted: Callable[[], int],
     ) -> None:
-        """Read these whenever the figures are asked for."""
+        """Read these whenever the metrics are requested."""
         for name, text, read in (
-            ("pefttools_waiting_rows", "Rows that wait.", waiting),
+            ("pefttools_waiting_rows", "Rows that are waiting.", waiting),
             ("pefttools_resident_adapters", "Adapters in memory.", resident),
             ("pefttools_adapter_bytes", "Bytes of adapter weights in memory.", held),
-            ("pefttools_evicted_adapters", "Adapters that left to make room, since the start.", evicted),
+            ("pefttools_evicted_adapters", "Adapters evicted to make room, since the start.", evicted),
         ):
             Gauge(name, text, registry=self.registry).set_function(read)
 
     def text(self) -> bytes:
-        """The exposition format."""
+        """The metrics in Prometheus's text format."""
         return generate_latest(self.registry)

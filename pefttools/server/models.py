@@ -1,4 +1,4 @@
-"""Models that requests name: versions of the store, ready in the pool."""
+"""Models that requests name: versions from the store, made ready in the pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pefttools.errors import ArtifactError, CapacityError, UnknownNameError
 from pefttools.pool import AdapterPool
 from pefttools.server.answers import Chosen
 from pefttools.server.audit import note
-from pefttools.server.beside import Beside
+from pefttools.server.background import Background
 from pefttools.server.keys import Caller, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
 from pefttools.server.settings import Settings
@@ -19,27 +19,27 @@ from pefttools.store import Store, check_name
 
 
 class Models:
-    """What callers may use, by the names that they give.
+    """What callers may use, by the names that requests give.
 
     Args:
-        settings: of the server.
+        settings: the server's settings.
         pool: where versions are made ready.
         store: where they come from.
-        keys: of the callers.
-        metrics: told of loads.
-        beside: reads the store.
+        keys: the callers' keys.
+        metrics: counts loads.
+        background: reads the store.
     """
 
     def __init__(
-        self, settings: Settings, pool: AdapterPool, store: Store, keys: Keys, metrics: Metrics, beside: Beside
+        self, settings: Settings, pool: AdapterPool, store: Store, keys: Keys, metrics: Metrics, background: Background
     ) -> None:
         self.settings = settings
         self.pool = pool
         self.store = store
         self.keys = keys
         self.metrics = metrics
-        self.beside = beside
-        #: of versions that were asked for; a version never changes
+        self.background = background
+        #: manifests of versions that were requested; a version never changes
         self._manifests: dict[str, Manifest] = {}
         self._registering = threading.Lock()
 
@@ -48,10 +48,10 @@ class Models:
         return [name for name in self.store.names() if caller.may_use(name)]
 
     async def choose(self, model: str, caller: Caller, *, manage: bool = False) -> Chosen:
-        """The version that a request's model name means now, ready to be used.
+        """The version that a request's model name currently means, ready to be used.
 
         Raises:
-            ForbiddenError: the caller may not.
+            ForbiddenError: the caller is not allowed to.
             UnknownNameError: no such adapter, version or tag.
             ArtifactError, BaseModelError, ConfigError: it can't be served.
         """
@@ -60,10 +60,10 @@ class Models:
         name = model.partition("@")[0]
         check_name(name)
         self.allow(caller, name, manage=manage)
-        return await self.beside.files(self._ready, model, caller)
+        return await self.background.files(self._ready, model, caller)
 
     def allow(self, caller: Caller, name: str, *, manage: bool = False) -> None:
-        """Refuse what a caller may not do; before it is looked up, so that nobody learns what there is.
+        """Refuse what a caller may not do, before it is looked up, so that nobody learns what exists.
 
         Raises:
             ForbiddenError: not allowed.
@@ -72,10 +72,10 @@ class Models:
             raise ForbiddenError(f"this key may not {'manage' if manage else 'use'} the adapter {name!r}")
 
     def load(self, reference: str, caller: Caller) -> str:
-        """Make a version resident; gives its full name.
+        """Make a version resident; returns its full name.
 
         Raises:
-            CapacityError: there is no room for it. Else as `choose`.
+            CapacityError: there is no room for it. Otherwise as `choose`.
         """
         full = str(self._ready(reference, caller).name)
         if self.pool.ensure(full):
@@ -94,7 +94,7 @@ class Models:
         note("tag", full, caller.id, tag)
 
     def unload(self, name: str, caller: Caller) -> list[str]:
-        """Let the weights of all versions of an adapter go; gives their names."""
+        """Unload the weights of all versions of an adapter; returns their names."""
         self._resolve(name, caller)
         gone = [one for one in self.pool.resident if one.partition("@")[0] == name and self.pool.evict(one)]
         for one in gone:
@@ -102,7 +102,7 @@ class Models:
         return gone
 
     def _resolve(self, reference: str, caller: Caller) -> str:
-        """Full name of the version that a reference means now; names that the caller may not use are not told."""
+        """Full name of the version that a reference currently means; reveals no names that the caller may not use."""
         try:
             return "@".join(map(str, self.store.resolve(reference)))
         except UnknownNameError:
@@ -117,12 +117,12 @@ class Models:
         try:
             manifest = self._made_ready(full, caller)
         except ArtifactError:
-            self._resolve(full, caller)  # removed meanwhile, it is unknown and not damaged
+            self._resolve(full, caller)  # if it was removed meanwhile, it is unknown rather than damaged
             raise
         return Chosen(full, manifest, self._owner(caller, full.partition("@")[0]))
 
     def _made_ready(self, full: str, caller: Caller) -> Manifest:
-        """Register and load a version; gives its manifest."""
+        """Register and load a version; returns its manifest."""
         manifest = self._manifests.get(full)
         if manifest is None:
             folder = self.store.get(full, verified=False)  # the pool verifies what it reads
@@ -132,7 +132,7 @@ class Models:
                     self.pool.register(full, folder, digest=digest)
                     self._manifests[full] = manifest
         try:
-            # Ahead of its batch, beside the one that runs. Where nothing can leave now, its batch will see to it.
+            # Ahead of its batch, while another one runs. If nothing can be evicted now, its own batch will load it.
             if self.pool.ensure(full, wait=False):
                 self.loaded(full, caller.id)
         except UnsignedError:

@@ -1,4 +1,4 @@
-"""How much bulk work runs in one batch while other callers are about."""
+"""How much bulk work runs in one batch while other callers are active."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 import statistics
 from collections import deque
 
-#: seconds for which a caller who asked for a little may ask again
+#: seconds for which a caller with a small request counts as active
 _ABOUT = 5.0
-#: batches whose median time counts; some are slow for reasons of their own
+#: number of batches whose median time is used; single ones may be slow for other reasons
 _KEPT = 9
 
 
 class Pace:
-    """Bulk work is what one caller asks for that fills half a batch and more. It shares no batch with others' rows.
+    """Bulk work is what one caller asks for that fills more than half a batch. It shares no batch with others' rows.
 
-    Who asks for a little meanwhile waits for a batch of bulk work to end, but not for others to run with. So that this
-    about doubles his time, and no more, such a batch takes no longer than one and a half times his own and twice what
-    he would wait for others. That is so from the second batch on after others have come, and for as long as equal work
-    takes equal time.
+    A caller with a small request in the meantime waits for a batch of bulk work to end, but not for other rows to run
+    with. So that this about doubles the caller's time, and no more, a bulk batch takes no longer than one and a half
+    times a small batch plus twice the time that rows wait for others. That holds from the second batch on after others
+    have come, and as long as equal work takes equal time.
 
     Args:
         wait: seconds that rows wait for others.
@@ -31,10 +31,10 @@ class Pace:
         self._seen = -_ABOUT
 
     def budget(self, now: float) -> float:
-        """Bulk work that may run together, in the units of `ran`; infinity where nobody else is about.
+        """Bulk work that may run together, in the units of `ran`; infinity if nobody else is active.
 
         Args:
-            now: seconds, of any clock.
+            now: seconds, on any clock.
         """
         if not self._few or not self._each or now - self._seen > _ABOUT:
             return math.inf
@@ -46,7 +46,7 @@ class Pace:
         Args:
             bulk: whether it was bulk work.
             work: how much, padding included.
-            seconds: that it ran.
+            seconds: how long it ran.
             now: when it ended.
         """
         if bulk:

@@ -1,7 +1,7 @@
-"""The same server on Ray Serve: replicas over processes or machines, adapters multiplexed over them.
+"""The same server on Ray Serve: replicas in several processes or machines, with adapters multiplexed over them.
 
-A router reads a request's model and hands the request, as it came, to a replica that holds the adapter already, or to
-any where none does. A replica is the HTTP application itself, with a pool of its own.
+A router reads a request's model and passes the request unchanged to a replica that already holds the adapter, or to any
+replica if none does. A replica is the HTTP application itself, with a pool of its own.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Replica:
         self.app.state.service = self.service
 
     async def hold(self, model: str) -> str:
-        """Tells Ray that this replica has the adapter; the pool loads it when it is asked."""
+        """Tells Ray that this replica has the adapter; the pool loads it when it is requested."""
         return model
 
     async def call(self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
                    ) -> AsyncIterator[Start | bytes]:  # fmt: skip
-        """Run a request through the application: status and headers first, then the body as it comes."""
+        """Run a request through the application: status and headers first, then the body as it is produced."""
         model = serve.get_multiplexed_model_id()
         if model:
             await self.hold(model)
@@ -55,7 +55,7 @@ class Replica:
         async def receive() -> dict[str, Any]:
             nonlocal given
             if given:
-                await asyncio.Event().wait()  # the caller is there until this call is cancelled
+                await asyncio.Event().wait()  # the caller is connected until this call is cancelled
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
@@ -111,7 +111,7 @@ def build(settings: Settings, *, replicas: int = 2, cpus: float = 1.0, gpus: flo
         cpus: CPUs of each.
         gpus: GPUs of each.
     """
-    # The decorators are put on here: on the classes themselves they would hide them from type checkers.
+    # The decorators are applied here: on the classes themselves they would hide those from type checkers.
     multiplexed = serve.multiplexed(max_num_models_per_replica=settings.max_resident)
 
     class Multiplexed(Replica):
@@ -126,12 +126,12 @@ def build(settings: Settings, *, replicas: int = 2, cpus: float = 1.0, gpus: flo
 
 
 def _model(request: Request, body: bytes) -> str:
-    """Name of the adapter that a request is about; empty where there is none."""
+    """Name of the adapter that a request is about; empty if there is none."""
     if request.url.path.startswith("/v1/adapters/"):
         return request.url.path.rpartition("/")[2]
     try:
-        asked = json.loads(body)
+        content = json.loads(body)
     except ValueError:
         return ""
-    model = asked.get("model") if isinstance(asked, dict) else None
+    model = content.get("model") if isinstance(content, dict) else None
     return model.partition("@")[0] if isinstance(model, str) else ""

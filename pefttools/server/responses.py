@@ -1,4 +1,4 @@
-"""Answers, as they go out over HTTP: what the OpenAPI document says of them. Those that OpenAI has follow its own."""
+"""HTTP responses, as the OpenAPI document describes them. Those that exist in OpenAI's API follow it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ErrorDetail(_Answer):
 
 
 class Error(_Answer):
-    """What is sent in the place of an answer."""
+    """What is sent instead of an answer."""
 
     error: ErrorDetail
 
@@ -34,7 +34,7 @@ class Health(_Answer):
 
 
 class Ready(_Answer):
-    """Whether requests are answered; why not."""
+    """Whether requests are answered, and if not, why."""
 
     status: str
 
@@ -103,14 +103,14 @@ class Piece(_Answer):
 
 
 class RowPrediction(_Answer):
-    """What the adapter says of one row; scores only where they were asked for and its task has them.
+    """What the adapter predicts for one row; scores only if they were requested and its task has them.
 
     Attributes:
         choice: number of the prediction among the row's choices, from 0.
-        start: its first character in the row's context; missing where it is no piece of it.
-        end: the character behind it.
-        candidates: further pieces of the context, the best first.
-        no_answer: score of there being no answer.
+        start: its first character in the row's context; missing if it is not a part of it.
+        end: the character after it.
+        candidates: further pieces of the context, best first.
+        no_answer: score for there being no answer.
     """
 
     index: int
@@ -170,7 +170,7 @@ class ChatCompletion(_Answer):
 
 
 class TextChoice(_Answer):
-    """How a text goes on."""
+    """A text's continuation."""
 
     index: int
     text: str
@@ -179,7 +179,7 @@ class TextChoice(_Answer):
 
 
 class Completion(_Answer):
-    """How texts go on, in their order."""
+    """Continuations of texts, in their order."""
 
     id: str
     object: Literal["text_completion"]
@@ -190,7 +190,7 @@ class Completion(_Answer):
 
 
 class Embedding(_Answer):
-    """One text's embedding: numbers, or base64 of them as float32, the low byte first."""
+    """One text's embedding: numbers, or base64 of them as little-endian float32."""
 
     object: Literal["embedding"]
     index: int
@@ -214,54 +214,54 @@ class Embeddings(_Answer):
 
 
 class HeardUsage(_Answer):
-    """How long a sound was heard."""
+    """How many seconds of audio were read."""
 
     type: Literal["duration"]
     seconds: int
 
 
 class Transcript(_Answer):
-    """What is said in a sound."""
+    """What is said in an audio file."""
 
     text: str
     usage: HeardUsage
 
 
 class Loaded(_Answer):
-    """The version that stands ready, and the tag that points at it now."""
+    """The version that is ready, and the tag that now points at it."""
 
     model: str
     tag: str | None
 
 
 class Unloaded(_Answer):
-    """The versions whose weights were let go."""
+    """The versions whose weights were unloaded."""
 
     unloaded: list[str]
 
 
 _ERRORS = {
-    400: "a request that can't be answered",
+    400: "an invalid request",
     401: "no valid key",
     403: "a key that may not do this",
     404: "no such model, version or tag",
-    408: "the body did not come in time",
+    408: "the body did not arrive in time",
     409: "an adapter of another base",
     413: "a request that is too large",
-    422: "an adapter that is damaged, or gives no numbers",
-    429: "more texts of this caller wait than may; try again later",
-    500: "a fault of the server",
+    422: "an adapter that is damaged, or with non-finite outputs",
+    429: "too many texts of this caller are waiting; try again later",
+    500: "an error in the server",
     503: "no room, a store that can't be read, or the server is stopping",
     504: "it took too long",
 }
 
 
 def documented(answer: type[BaseModel], *, stream: bool = False) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer.
+    """Responses that a route may give.
 
     Args:
-        answer: where all went well.
-        stream: events, too, for who asks for them.
+        answer: the response on success.
+        stream: also events, if requested.
     """
     well: dict[str, Any] = {"model": answer}
     if stream:
@@ -272,5 +272,5 @@ def documented(answer: type[BaseModel], *, stream: bool = False) -> dict[int | s
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors that a route may answer."""
+    """Errors that a route may respond with."""
     return {status: {"model": Error, "description": _ERRORS[status]} for status in statuses}

@@ -1,4 +1,4 @@
-"""What can be asked over HTTP."""
+"""The HTTP routes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from pefttools.server.transcribing import TranscriptionRequest, events, transcri
 from pefttools.store import check_name
 from pefttools.tasks.task import Example
 
-#: new tokens where a request does not say how many, as OpenAI's completions have it
+#: new tokens if a request does not say how many, as in OpenAI's completions
 _DEFAULT_TOKENS = 16
 
-#: asked by whoever watches the server, without a key
+#: for whoever monitors the server, without a key
 watched = APIRouter()
-#: figures of all callers
+#: metrics of all callers
 figures = APIRouter()
-#: what callers ask
+#: routes for callers
 router = APIRouter()
 
 Name = Annotated[str, Path(max_length=300)]
@@ -70,13 +70,13 @@ CallerHere = Annotated[Caller, Depends(_caller)]
 
 @watched.get("/health", responses={200: {"model": Health}})
 async def health(service: ServiceHere) -> dict[str, Any]:
-    """Whether the server is up. Asks nothing that could keep it waiting."""
+    """Whether the server is up. Depends on nothing that could keep it waiting."""
     return {"status": "ok", "base": service.pool.served.base.id}
 
 
 @watched.get("/ready", responses={200: {"model": Ready}, 503: {"model": Ready, "description": "not now"}})
 async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
-    """Whether requests are answered: 503 where the batches have stopped, or the server is stopping."""
+    """Whether requests are answered: 503 if the batches have stalled, or the server is stopping."""
     why = service.not_ready()
     if why is not None:
         response.status_code = 503
@@ -86,21 +86,21 @@ async def ready(service: ServiceHere, response: Response) -> dict[str, Any]:
 
 @figures.get("/metrics", response_class=PlainTextResponse, responses=errors(401, 403, 503, 504))
 async def metrics(request: Request, service: ServiceHere) -> Response:
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
     service.allow_metrics(request.headers.get("authorization"))
-    return Response(await service.beside.files(service.metrics.text), media_type="text/plain; version=0.0.4")
+    return Response(await service.background.files(service.metrics.text), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models", responses=documented(ModelList))
 async def models(service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
     """The base and the adapters that the caller may use."""
-    names = await service.beside.files(service.models.names, caller)
+    names = await service.background.files(service.models.names, caller)
     return {"object": "list", "data": [_model(name) for name in (service.settings.name, *names)]}
 
 
 @router.get("/v1/models/{name}", responses=documented(ModelAnswer))
 async def model(name: Name, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """One of them."""
+    """One model that the caller may use."""
     chosen = await service.models.choose(name, caller)
     return _model(chosen.name or name)
 
@@ -117,14 +117,14 @@ async def classify(request: ClassifyRequest, http: Request, service: ServiceHere
         if one.error is not None:
             data.append({"index": index, "error": {"message": one.error}})
             continue
-        said = one.as_dict(all_scores=True)
-        data.append({"index": index, "label": said.pop("prediction"), **said})
+        fields = one.as_dict(all_scores=True)
+        data.append({"index": index, "label": fields.pop("prediction"), **fields})
     return {"object": "list", "model": chosen.name, "data": data}
 
 
 @router.post("/v1/predict", responses=documented(Predictions))
 async def predict(request: PredictRequest, http: Request, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """What an adapter says of texts, pictures or sounds: labels, tags, numbers, spans, or texts made of them."""
+    """An adapter's predictions for texts, images or audio: labels, tags, numbers, spans, or generated texts."""
     chosen = await service.models.choose(request.model, caller)
     task = chosen.task()
     given = request.input if isinstance(request.input, list) else [request.input]
@@ -181,7 +181,7 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
 
 @router.post("/v1/completions", responses=documented(Completion, stream=True))
 async def completions(request: CompletionRequest, http: Request, service: ServiceHere, caller: CallerHere) -> Any:
-    """Go on with texts; or, of a base with an encoder and a decoder, write what becomes of them."""
+    """Continue texts; or, with an encoder-decoder base, generate texts from them."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     chosen = await service.models.choose(request.model, caller)
     service.suited.check_texts()
@@ -214,7 +214,7 @@ async def transcribe(
     service: ServiceHere,
     caller: CallerHere,
 ) -> Any:
-    """Write down what is said in a sound."""
+    """Transcribe an audio file."""
     chosen = await service.models.choose(request.model, caller)
     generation = await transcription(service, chosen, request)
     if request.stream:
@@ -230,27 +230,29 @@ async def transcribe(
 async def load(
     name: Name, service: ServiceHere, caller: CallerHere, request: AdapterRequest | None = None
 ) -> dict[str, Any]:
-    """Make a version of an adapter resident; where a tag is given, point it there once the version stands ready."""
+    """Make a version of an adapter resident; if a tag is given, point it at the version once that is ready."""
     check_name(name)
     service.models.allow(caller, name, manage=True)
-    asked = request or AdapterRequest()
-    full = await service.beside.files(service.models.load, f"{name}@{asked.version}" if asked.version else name, caller)
-    if asked.tag is not None:
-        await service.beside.files(service.models.tag, full, asked.tag, caller)
-    return {"model": full, "tag": asked.tag}
+    given = request or AdapterRequest()
+    full = await service.background.files(
+        service.models.load, f"{name}@{given.version}" if given.version else name, caller
+    )
+    if given.tag is not None:
+        await service.background.files(service.models.tag, full, given.tag, caller)
+    return {"model": full, "tag": given.tag}
 
 
 @router.delete("/v1/adapters/{name}", responses=documented(Unloaded))
 async def unload(name: Name, service: ServiceHere, caller: CallerHere) -> dict[str, Any]:
-    """Let the weights of an adapter go; the store keeps it, and the next request brings it back."""
+    """Unload an adapter's weights; the store keeps it, and the next request loads it again."""
     check_name(name)
     service.models.allow(caller, name, manage=True)
-    return {"unloaded": await service.beside.files(service.models.unload, name, caller)}
+    return {"unloaded": await service.background.files(service.models.unload, name, caller)}
 
 
 def _limit(inputs: int, service: Service) -> None:
     if inputs > service.settings.max_inputs:
-        raise ConfigError(f"at most {service.settings.max_inputs} texts are taken in one request, not {inputs}")
+        raise ConfigError(f"a request may have at most {service.settings.max_inputs} texts, not {inputs}")
 
 
 def _generation(
@@ -262,7 +264,7 @@ def _generation(
     example: Example | None = None,
 ) -> Generation:
     if tokens > service.settings.max_tokens:
-        raise ConfigError(f"at most {service.settings.max_tokens} new tokens may be asked for, not {tokens}")
+        raise ConfigError(f"a request may ask for at most {service.settings.max_tokens} new tokens, not {tokens}")
     drawn = sampling(request.temperature, request.top_p, request.top_k, request.seed)
     read = example if service.pool.served.encoder_decoder else None
     return Generation(prompt, tokens, ends, request.stops(), drawn, example=read)

@@ -21,13 +21,13 @@ ANSWER, GENERATE = "answer", "generate"
 
 
 class BatchRunner:
-    """Runs rows of one kind; a row that fails takes no other row with it.
+    """Runs rows of one kind; a row that fails does not make others fail.
 
     Args:
         pool: runs them.
-        metrics: told of batches and tokens.
-        batcher: gives the batcher whose batches are run, which is made after its runner.
-        loaded: told of rows whose adapters had to be loaded.
+        metrics: counts batches and tokens.
+        batcher: returns the batcher whose batches are run, which is created after its runner.
+        loaded: called with rows whose adapters had to be loaded.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class BatchRunner:
                 good[0].finish(error)
                 return
         finally:
-            self._tell_of_fetched(good)
+            self._report_fetched(good)
         # Out here the error is gone, and with it the tensors that its traceback holds.
         for row in good:
             if isinstance(row.work, Generation):
                 if row.work.reason is not None:
-                    continue  # it had ended, and was handed out
+                    continue  # it had ended, and was delivered
                 row.work.restart()
             self([row])
 
-    def _tell_of_fetched(self, rows: Sequence[WaitingRow]) -> None:
-        """Adapters that left between the look for them above and their call."""
+    def _report_fetched(self, rows: Sequence[WaitingRow]) -> None:
+        """Report adapters that were evicted between the check above and their call."""
         by_adapter = {row.adapter: row for row in rows}
         for name in self._pool.take_fetched():
             if name in by_adapter:
@@ -96,11 +96,11 @@ class BatchRunner:
         self._metrics.tokens.inc(sum(len(one.tokens) for one in works) - before)
         self._batcher().again([row for row in rows if row in open_rows])
         for row in rows:
-            if row not in open_rows:  # those that failed, or that nobody waits for any more
+            if row not in open_rows:  # those that failed, or that nobody is waiting for any more
                 row.finish(_no_numbers(row) if row.work.failed else row.work)
 
     def _continued(self, rows: Sequence[WaitingRow]) -> list[WaitingRow]:
-        """Go on with prompts; gives the rows that are to go on later."""
+        """Continue prompts; returns the rows that are to be continued later."""
         works: list[Generation] = [row.work for row in rows]
         prompts = [{"input_ids": [*one.prompt, *one.tokens]} for one in works]
         inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
@@ -111,7 +111,7 @@ class BatchRunner:
         return control.going_on(rows)
 
     def _written(self, rows: Sequence[WaitingRow]) -> list[WaitingRow]:
-        """The same of a decoder that writes apart; rows that have come equally far run together."""
+        """The same for encoder-decoder models; rows with equally many tokens so far run together."""
         works: list[Generation] = [row.work for row in rows]
         going_on: list[Callable[[], list[WaitingRow]]] = []
 
@@ -129,7 +129,7 @@ class BatchRunner:
         return [row for some in going_on for row in some()]
 
     def _controlled(self, rows: Sequence[WaitingRow], gives_way: Slice) -> tuple[Control, dict[str, Any]]:
-        """What watches over rows that run together, and how ``generate`` is told of it."""
+        """The control of rows that run together, and the options that pass it to ``generate``."""
         numbers = Numbers()
         control = Control(
             [row.work for row in rows],
@@ -150,10 +150,10 @@ class BatchRunner:
 
 
 class Slice:
-    """Says, token by token, whether a batch gives way to those who wait.
+    """Decides, token by token, whether a batch gives way to waiting rows.
 
-    What it has read is read anew when it goes on. So it runs for as long as reading took, at least, and giving way
-    costs half of the throughput at most.
+    What it has read is read again when it resumes. So it runs for at least as long as reading took, and giving way
+    costs at most half of the throughput.
     """
 
     def __init__(self, batcher: Batcher) -> None:
@@ -162,7 +162,7 @@ class Slice:
         self._read: float | None = None
 
     def __call__(self, rows: int) -> bool:
-        """With every token, and the number of answers that go on."""
+        """Called at every token, with the number of unfinished answers."""
         self._batcher.beat()
         now = time.monotonic()
         if self._read is None:
@@ -182,4 +182,4 @@ def _of_works(works: Sequence[Generation], device: torch.device) -> dict[str, An
 
 def _no_numbers(row: WaitingRow) -> ArtifactError:
     named = "the base" if row.adapter is None else f"the adapter {row.adapter!r}"
-    return ArtifactError(f"{named} gives no numbers (NaN or infinite) for this row")
+    return ArtifactError(f"{named} gives non-finite values (NaN or infinite) for this row")

@@ -1,4 +1,4 @@
-"""Requests, as they come over HTTP. Answers follow OpenAI's."""
+"""HTTP requests. Those that exist in OpenAI's API follow it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-#: may be empty: then it is this text's error, not the request's
+#: may be empty: that is an error of this text, not of the request
 Input = Annotated[str, Field(max_length=200_000)]
 
 
 #: a tag, or a version's number
 Version = Annotated[str, Field(pattern=f"^{PATTERN}$")]
-#: not a number alone
+#: not just a number
 Tag = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$", max_length=128)]
 
 
@@ -51,7 +51,7 @@ class ClassifyRequest(_Request):
         | PairInput
     )
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="what to do at a text that can't be classified: stop, or skip (it gets an error)"
+        "stop", description="what to do with a text that can't be classified: stop, or skip it (it gets an error)"
     )
 
     @field_validator("input", mode="before")
@@ -64,29 +64,29 @@ class ClassifyRequest(_Request):
 
 #: a cell of a row: a text, or a list of words or choices
 Cell = Input | Annotated[list[Annotated[str, Field(max_length=20_000)]], Field(max_length=10_000)]
-#: cells by column role, as the adapter's task calls them
+#: cells by column role, as named by the adapter's task
 RowInput = Annotated[dict[Annotated[str, Field(max_length=64)], Cell | FileInput], Field(min_length=1, max_length=16)]
 
 
 class PredictRequest(_Request):
-    """Rows for an adapter of any task with a head, or of one that writes of a whole text or sound."""
+    """Rows for an adapter of any task with a head, or of one that generates a text from a whole text or audio file."""
 
     model: Model
     input: Input | RowInput | Annotated[list[Input | RowInput], Field(min_length=1)]
     scores: bool = Field(
-        False, description="with the probability of every label or choice, of each word's tag, or with further answers"
+        False, description="include the probability of every label or choice, of each word's tag, or further answers"
     )
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="what to do at a row that can't be used: stop, or skip (it gets an error)"
+        "stop", description="what to do with a row that can't be used: stop, or skip it (it gets an error)"
     )
 
 
 class OpenAIRequest(_Request):
-    """What OpenAI's clients send: options without effect are taken, and those with an effect are honoured or refused.
+    """What OpenAI's clients send: options without effect are accepted, those with an effect are honoured or refused.
 
     Attributes:
-        idle: fields that change no answer, whatever they say.
-        neutral: fields that are not supported -> the values by which they change nothing, beside null.
+        idle: fields that change no answer, whatever their value.
+        neutral: fields that are not supported -> the values with which they change nothing, besides null.
     """
 
     idle: ClassVar[frozenset[str]] = frozenset()
@@ -111,12 +111,14 @@ class OpenAIRequest(_Request):
                     raise ValueError(f"{name} is not supported here; leave it out")
             else:
                 near = difflib.get_close_matches(str(name), [*cls.model_fields, *cls.idle, *cls.neutral], n=1)
-                raise ValueError(f"there is no option {str(name)[:60]!r}" + (f"; is it {near[0]!r}?" if near else ""))
+                raise ValueError(
+                    f"there is no option {str(name)[:60]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
         return kept
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """With what is taken though it has no effect, so that the document forbids nothing that is taken."""
+        """Includes what is accepted without effect, so that the document forbids nothing that is accepted."""
         reference = handler(schema)
         found = handler.resolve_ref_schema(reference)
         required = found.get("required", ())
@@ -126,7 +128,7 @@ class OpenAIRequest(_Request):
         }
         idle = {name: {"description": "changes nothing"} for name in sorted(cls.idle)}
         neutral = {
-            name: {"enum": [*values, None], "description": "not supported, but for these values"}
+            name: {"enum": [*values, None], "description": "not supported, except these values"}
             for name, values in sorted(cls.neutral.items())
         }
         found["properties"] = own | idle | neutral
@@ -141,7 +143,7 @@ class TextPart(_Request):
 
 
 Content = Input | Annotated[list[TextPart], Field(max_length=1000)]
-#: what answers have, which clients send back as they came
+#: fields of answers, which clients send back as received
 _OF_ANSWERS: dict[str, tuple[Any, ...]] = {
     "refusal": ("",), "annotations": ([],), "audio": (), "tool_calls": ([],), "function_call": (),
 }  # fmt: skip
@@ -154,7 +156,7 @@ class _Message(OpenAIRequest):
     name: str | None = None
 
     def text(self) -> str:
-        """Its content, whose parts are joined as they stand."""
+        """Its content, with its parts joined as they are."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
@@ -165,7 +167,7 @@ class Message(_Message):
 
 
 class AssistantMessage(_Message):
-    """An answer of the model, sent back; it may say nothing."""
+    """An answer of the model, sent back; it may be empty."""
 
     role: Literal["assistant"]
     content: Content = ""
@@ -209,7 +211,7 @@ _NEUTRAL_IN_CHATS: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
-    "parallel_tool_calls": (True, False),  # of the tools, which there are none of
+    "parallel_tool_calls": (True, False),  # about tools, of which there are none
     "prediction": (),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
@@ -226,7 +228,7 @@ class _Generate(OpenAIRequest):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=100)
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=-1, description="sample from this many most likely tokens; 0 or -1: from all")
+    top_k: int = Field(0, ge=-1, description="sample from this many of the most likely tokens; 0 or -1 for all")
     n: Literal[1] = 1
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
@@ -242,7 +244,7 @@ class _Generate(OpenAIRequest):
 
 
 class ChatRequest(_Generate):
-    """A chat that waits for its next answer."""
+    """A chat to answer."""
 
     idle = _IDLE
     neutral = _NEUTRAL | _NEUTRAL_IN_CHATS
@@ -254,7 +256,7 @@ class ChatRequest(_Generate):
 
 
 class CompletionRequest(_Generate):
-    """Texts to go on with."""
+    """Texts to continue."""
 
     idle = _IDLE
     neutral = _NEUTRAL | {"best_of": (1,), "echo": (False,), "logprobs": (), "suffix": ("",)}
@@ -281,7 +283,7 @@ def limit_schemas(schemas: dict[str, Any], settings: Settings) -> None:
 
 
 def _alternatives(schema: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Of a schema and its alternatives those of a type."""
+    """Those of a schema and its alternatives that have a given type."""
     found = [schema] if schema.get("type") == kind else []
     return found + [one for part in schema.get("anyOf", ()) for one in _alternatives(part, kind)]
 
@@ -289,5 +291,5 @@ def _alternatives(schema: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 class AdapterRequest(_Request):
     """Which version of an adapter to make resident, and a tag to point at it."""
 
-    version: Version | None = Field(None, description="number or tag; none: the newest")
+    version: Version | None = Field(None, description="number or tag; by default the newest")
     tag: Tag | None = Field(None, description="point this tag at the version")

@@ -1,4 +1,4 @@
-"""What the server does, without HTTP: names become versions, rows run together, answers come back."""
+"""What the server does, without HTTP: resolves names to versions, batches rows and returns answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from pefttools.asking import OnError, encoded, example_of, row_by_row
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.pool import AdapterPool
+from pefttools.predicting import OnError, encoded, example_of, row_by_row
 from pefttools.recipe import stored_method
 from pefttools.server.answers import Answered, Chosen, UnsuitedError
+from pefttools.server.background import Background
 from pefttools.server.batching import Batcher, WaitingRow
-from pefttools.server.beside import Beside
 from pefttools.server.generating import Generation
 from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
 from pefttools.server.metrics import Metrics
@@ -54,7 +54,7 @@ class Service:
         if settings.name in self.store.names():
             raise ConfigError(
                 f"the store has an adapter {settings.name!r}, which is what requests call the base model",
-                hint="Give the base another name: --name NAME.",
+                hint="Give the base model another name: --name NAME.",
             )
         self.pool = AdapterPool(
             settings.base,
@@ -66,8 +66,8 @@ class Service:
         )
         self.suited = Suited(self.pool)
         self.metrics = Metrics()
-        self.beside = Beside(self.pool.tokenizer, settings.timeout_s)
-        self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.beside)
+        self.background = Background(self.pool.tokenizer, settings.timeout_s)
+        self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.background)
         self._batcher = Batcher(
             BatchRunner(self.pool, self.metrics, lambda: self._batcher, self._loaded),
             max_batch=settings.max_batch,
@@ -82,24 +82,24 @@ class Service:
         )
 
     def close(self, seconds: float = 5.0) -> bool:
-        """Take nothing new and finish what waits; gives whether all threads have ended.
+        """Accept nothing new and finish what is waiting; returns whether all threads have ended.
 
         Args:
-            seconds: time for what waits; then it is dropped.
+            seconds: time for what is waiting; after that it is dropped.
         """
-        self.beside.closed = True
+        self.background.closed = True
         ended = self._batcher.close(seconds)
-        return self.beside.close() and ended
+        return self.background.close() and ended
 
     def not_ready(self) -> str | None:
-        """Why no requests are answered now; None: they are."""
-        if self.beside.closed:
+        """Why no requests are answered now; None if they are."""
+        if self.background.closed:
             return "stopping"
         stalled = self._batcher.stalled
-        return None if stalled < self.settings.stall_s else "the batches do not get on"
+        return None if stalled < self.settings.stall_s else "the batches make no progress"
 
     def allow_metrics(self, authorization: str | None) -> None:
-        """Refuse who may not read the figures, which tell of all callers.
+        """Refuse callers who may not read the metrics, which cover all callers.
 
         Raises:
             UnauthorizedError: no known key.
@@ -114,18 +114,18 @@ class Service:
     async def predict(
         self, chosen: Chosen, rows: Sequence[Mapping[str, Any]], on_error: OnError, gone: Gone | None = None
     ) -> list[Answered]:
-        """What an adapter says of rows.
+        """An adapter's predictions for rows.
 
         Args:
             chosen: the adapter.
             rows: cells by column role.
-            on_error: what becomes of a row that can't be taken.
-            gone: whether the caller has hung up.
+            on_error: what to do with a row that can't be used.
+            gone: whether the caller has disconnected.
 
         Raises:
-            GoneError: nobody waits any more.
-            DataError: a row that can't be taken, where ``on_error`` is "stop".
-            UnsuitedError: an adapter that writes texts, or was trained on other rows.
+            GoneError: nobody is waiting any more.
+            DataError: a row that can't be used, if ``on_error`` is "stop".
+            UnsuitedError: an adapter that writes texts, or was trained on rows of another form.
         """
         task = chosen.task()
         if task is None or (task.generates and not task.encoder_decoder):
@@ -135,7 +135,8 @@ class Service:
         roles = {role: role for row in rows for role in row if role in task.inputs()}
         if unknown := sorted({role for row in rows for role in row} - roles.keys()):
             raise UnsuitedError(
-                f"the task {task.name!r} reads no {unknown[0]!r}", hint=f"It reads: {', '.join(sorted(task.inputs()))}."
+                f"the task {task.name!r} does not read {unknown[0]!r}",
+                hint=f"It reads: {', '.join(sorted(task.inputs()))}.",
             )
         entry = chosen.manifest.method
         method, _ = stored_method(
@@ -150,16 +151,16 @@ class Service:
             raise UnsuitedError(error.message, hint=error.hint) from error
         table = Table("the request", [dict(row) for row in rows], roles, range(1, len(rows) + 1))
         if task.files_in():  # which are decoded, and need no tokenizer
-            examples = await self.beside.files(_with_files, table, task, on_error)
+            examples = await self.background.files(_with_files, table, task, on_error)
         else:
-            examples = await self.beside.tokens(
+            examples = await self.background.tokens(
                 lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
                 sum(len(str(cell)) for row in rows for cell in row.values()),
             )
         return await self.answered(chosen, [Answered.of(one, task) for one in examples], gone)
 
     async def answered(self, chosen: Chosen, found: Sequence[Answered], gone: Gone | None = None) -> list[Answered]:
-        """Rows with their predictions; those with an error stay as they are. Arguments and errors as `predict`."""
+        """Rows with their predictions; those with an error stay as they are. Arguments and errors as in `predict`."""
         task = chosen.task()
         assert task is not None and chosen.manifest is not None
         good = [one.example for one in found if one.example is not None]
@@ -169,38 +170,38 @@ class Service:
     async def _decoded(
         self, chosen: Chosen, task: Task[Any], examples: Sequence[Example], gone: Gone | None
     ) -> list[Prediction]:
-        """What the model says of encoded rows."""
+        """The model's predictions for encoded rows."""
         assert chosen.manifest is not None
         if task.encoder_decoder:
             self.suited.check_writing(chosen)
             most = min(task.options.max_new_tokens, self.settings.max_tokens)
             ends = self.ends(chosen, chat=False)
-            asked = [Generation(one.get("input_ids", ()), most, ends, example=one) for one in examples]
-            return [TextPrediction(one.text.strip()) for one in await self.generate(chosen, asked, gone)]
+            begun = [Generation(one.get("input_ids", ()), most, ends, example=one) for one in examples]
+            return [TextPrediction(one.text.strip()) for one in await self.generate(chosen, begun, gone)]
         if not examples:
             return []
         size = sum(task.sizes(examples))
-        parts = await self.beside.tokens(lambda _: task.in_parts(examples), size)
+        parts = await self.background.tokens(lambda _: task.in_parts(examples), size)
         if len(parts) > self.settings.max_queue:
             raise ConfigError(
-                f"the model reads these rows in {len(parts):,} parts, such as windows of a long text; at most "
-                f"{self.settings.max_queue:,} are taken in one request",
-                hint="Ask for fewer rows, or shorter ones, at a time.",
+                f"the model reads these rows in {len(parts):,} parts, such as windows of a long text; a "
+                f"request may have at most {self.settings.max_queue:,}",
+                hint="Send fewer or shorter rows at a time.",
             )
         logits = await answers(self._answered(chosen, parts), self.settings.timeout_s, gone)
         labels = chosen.manifest.task.labels
         whole = [torch.cat(one) if len(one) > 1 else one[0] for one in parts.regrouped(logits)]
-        return await self.beside.tokens(
+        return await self.background.tokens(
             lambda _: [task.decode(one, example, labels) for one, example in zip(whole, examples, strict=True)], size
         )
 
     async def classify(
         self, chosen: Chosen, rows: Sequence[dict[str, str]], on_error: OnError, gone: Gone | None = None
     ) -> list[Answered]:
-        """As `predict`, of an adapter that gives one label per row.
+        """As `predict`, for an adapter that gives one label per row.
 
         Raises:
-            UnsuitedError: it is not a classifier. Else as `predict`.
+            UnsuitedError: it is not a classifier. Otherwise as `predict`.
         """
         task = chosen.task()
         if task is None or not task.one_label:
@@ -219,12 +220,12 @@ class Service:
         return generations
 
     def stream(self, chosen: Chosen, generations: Sequence[Generation]) -> AsyncIterator[tuple[int, str | None]]:
-        """Queue answers; gives numbers of answers and pieces of their texts as they come, at the end of each None.
+        """Queue answers; yields the number of an answer with each piece of its text, and with None at its end.
 
         Answers that nobody reads any more are ended.
 
         Raises:
-            QueueFullError: too many wait; raised here, before anything was answered.
+            QueueFullError: too many rows are waiting; raised here, before anything was answered.
         """
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[tuple[int, str | None]] = asyncio.Queue()
@@ -234,19 +235,19 @@ class Service:
         for index, row in enumerate(rows):
             row.future.add_done_callback(partial(_ended, queue, index))
         stream = pieces(rows, queue, self.settings.timeout_s)
-        for row in rows:  # also where nobody ever begins to read
+        for row in rows:  # even if nobody ever starts to read
             weakref.finalize(stream, setattr, row, "cancelled", True)
         return stream
 
     async def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Tokens of a chat, written as the adapter saw chats in training and never cut.
+        """Tokens of a chat, formatted as in the adapter's training and never truncated.
 
         Raises:
             DataError: the chat can't be written.
         """
         task = chosen.task() or self.pool.base_task
         try:
-            return await self.beside.tokens(
+            return await self.background.tokens(
                 lambda tokenizer: task.prompt_ids({"messages": list(messages)}, tokenizer),
                 sum(len(one["content"]) for one in messages),
             )
@@ -254,7 +255,7 @@ class Service:
             raise DataError(error.message, hint=error.hint) from error
 
     async def examples(self, chosen: Chosen, texts: Sequence[str]) -> list[Example]:
-        """Texts that are to be gone on with, or those that an encoder reads: as its adapter saw them in training.
+        """Texts to continue, or those that an encoder reads, encoded as in the adapter's training.
 
         Raises:
             DataError: an empty text.
@@ -266,10 +267,10 @@ class Service:
                 return [example_of(text, task, tokenizer, (), ()) for text in texts]
             return [{"input_ids": list(tokenizer(text)["input_ids"])} for text in texts]
 
-        return await self.beside.tokens(work, sum(map(len, texts)))
+        return await self.background.tokens(work, sum(map(len, texts)))
 
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
-        """Tokens that end an answer: the base's own, and those that the adapter, or a chat, ends by."""
+        """Tokens that end an answer: the base's own, and those that end the adapter's answers or a chat's."""
         task = chosen.task() or (self.pool.base_task if chat else None)
         return frozenset(self.pool.answer_ends(task))
 

@@ -21,7 +21,7 @@ class Settings(BaseModel):
     dtype: Dtype | None = Field(
         None, description="number format to compute in, if not the variant's own; bfloat16 is fast on most cards"
     )
-    name: str = Field("base", description="what requests call the base model without an adapter")
+    name: str = Field("base", description="name that requests use for the base model without an adapter")
     max_resident: int = Field(64, ge=1, description="maximum number of adapters in memory")
     max_bytes: int | None = Field(None, ge=1, description="maximum bytes of adapter weights in memory; none: no limit")
     max_batch: int = Field(32, ge=1, description="maximum number of rows that run together")
@@ -44,7 +44,7 @@ class Settings(BaseModel):
         1_000_000, ge=1, description="maximum size of a request; larger ones are refused with 413"
     )
     max_file_bytes: int = Field(
-        25_000_000, ge=1, description="the same where the base reads pictures or sounds, which come with the request"
+        25_000_000, ge=1, description="the same for a base that reads images or audio, which are sent with the request"
     )
     max_inputs: int = Field(256, ge=1, description="maximum number of texts in one request")
     max_tokens: int = Field(1024, ge=1, description="maximum number of new tokens that a request may ask for")

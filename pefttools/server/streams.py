@@ -1,4 +1,4 @@
-"""Answers of OpenAI's completions as they go out, whole or piece by piece."""
+"""Responses in the form of OpenAI's completions, whole or streamed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pefttools.server.generating import Generation
 
 
 def beginning(kind: str, model: str) -> dict[str, Any]:
-    """What every answer begins with."""
+    """Fields that every response begins with."""
     prefix = "cmpl" if kind == "text_completion" else "chatcmpl"
     return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
 
@@ -31,7 +31,7 @@ def tokens_used(generations: list[Generation]) -> dict[str, int]:
 async def chat_chunks(
     pieces: AsyncIterator[tuple[int, str | None]], generation: Generation, head: dict[str, Any], with_usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
-    """A chat's answer as it comes."""
+    """A chat's answer as it is generated."""
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
@@ -46,7 +46,7 @@ async def chat_chunks(
 async def text_chunks(
     pieces: AsyncIterator[tuple[int, str | None]], generations: list[Generation], head: dict[str, Any], with_usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
-    """Texts as they come, in turns."""
+    """Texts as they are generated, interleaved."""
     async for index, piece in pieces:
         reason = generations[index].reason if piece is None else None
         yield {**head, "choices": [{"index": index, "text": piece or "", "logprobs": None, "finish_reason": reason}]}
@@ -55,14 +55,14 @@ async def text_chunks(
 
 
 def stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    """Events for a client; an error that comes late is the last of them."""
+    """Events for a client; an error that occurs late is the last of them."""
 
     async def lines() -> AsyncIterator[str]:
         try:
             async for chunk in chunks:
                 yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
         except PeftToolsError as error:
-            # The status went out long ago: the error comes as the last event.
+            # The status was sent long ago: the error is the last event.
             yield f"data: {json.dumps(error_response(error)[1])}\n\n"
             return
         yield "data: [DONE]\n\n"

@@ -1,4 +1,4 @@
-"""What a model can be asked for."""
+"""What a model can be asked to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Suited:
         self._pool = pool
 
     def check_texts(self) -> None:
-        """Refuse texts where the base reads none.
+        """Refuse texts if the base does not read them.
 
         Raises:
             UnsuitedError: it reads something else.
@@ -28,33 +28,33 @@ class Suited:
         if self._pool.served.modality != "text":
             raise UnsuitedError(
                 f"the base {self._pool.served.base.id!r} reads {self._pool.served.modality}, not texts",
-                hint="Ask /v1/predict, or /v1/audio/transcriptions for what is said.",
+                hint="Use /v1/predict, or /v1/audio/transcriptions for transcripts.",
             )
 
     def check_writing(self, chosen: Chosen, *, chat: bool = False) -> None:
-        """Refuse models that write no texts, or answer no chats.
+        """Refuse models that don't write texts, or don't answer chats.
 
         Raises:
-            UnsuitedError: an encoder, or a classifier; of chats, a decoder that writes apart from what is read.
+            UnsuitedError: an encoder, or a classifier; for chats, an encoder-decoder model.
         """
         task = chosen.task()
         if chat and self._pool.served.encoder_decoder:
             raise UnsuitedError(
-                f"the base {self._pool.served.base.id!r} reads a text and writes another: it answers no chats",
-                hint="Ask /v1/completions or /v1/predict.",
+                f"the base {self._pool.served.base.id!r} reads a text and writes another: it does not answer chats",
+                hint="Use /v1/completions or /v1/predict.",
             )
         why = self._pool.served.why_not_generated(chosen.name, language=task is None or task.generates)
         if why is not None:
             raise UnsuitedError(why)
         if task is not None and getattr(task.options, "beams", 1) > 1:
             raise UnsuitedError(
-                f"the adapter {chosen.name!r} was evaluated with task.beams={task.options.beams}; this server writes "
-                "one token after the other, without beams",
-                hint="Ask it by pefttools.predict.",
+                f"the adapter {chosen.name!r} was evaluated with task.beams={task.options.beams}; this server "
+                "generates without beam search",
+                hint="Use pefttools.predict instead.",
             )
 
     def check_prompt(self, chosen: Chosen, prompt: Sequence[int], max_tokens: int) -> None:
-        """Refuse what can't be gone on with.
+        """Refuse what can't be continued.
 
         Raises:
             DataError: an empty prompt.
@@ -63,7 +63,7 @@ class Suited:
         if not prompt:
             raise DataError("the prompt is empty")
         virtual = 0 if chosen.name is None else self._pool.virtual_length(chosen.name)
-        apart = self._pool.served.encoder_decoder
-        self._pool.served.check_length(len(prompt), 0 if apart else max_tokens, virtual)
-        if apart:
+        encoder_decoder = self._pool.served.encoder_decoder
+        self._pool.served.check_length(len(prompt), 0 if encoder_decoder else max_tokens, virtual)
+        if encoder_decoder:
             self._pool.served.check_length(0, max_tokens, 0)

@@ -1,4 +1,4 @@
-"""Transcripts of sounds, as OpenAI's clients ask for them."""
+"""Transcripts of audio, as OpenAI's clients request them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 from fastapi import UploadFile
 from pydantic import Field
 
-from pefttools.asking import encoded
 from pefttools.data import Table
 from pefttools.errors import ContextLengthError, DataError
+from pefttools.predicting import encoded
 from pefttools.server.answers import Chosen, UnsuitedError
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.schemas import Model, OpenAIRequest
@@ -20,7 +20,7 @@ from pefttools.tasks.size_unit import SECONDS
 
 
 class TranscriptionRequest(OpenAIRequest):
-    """A sound whose words are to be written down."""
+    """An audio file to transcribe."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "chunking_strategy": (), "include[]": (), "known_speaker_names[]": (), "known_speaker_references[]": (),
@@ -29,19 +29,19 @@ class TranscriptionRequest(OpenAIRequest):
 
     file: UploadFile = Field(description="wav, flac, ogg or mp3")
     model: Model
-    language: str | None = Field(None, description="only that which the model writes anyway")
+    language: str | None = Field(None, description="only the one that the model writes anyway")
     response_format: Literal["json", "text"] = "json"
-    temperature: float = Field(0.0, ge=0, le=1, description="0: the most likely token each time")
+    temperature: float = Field(0.0, ge=0, le=1, description="0 to always take the most likely token")
     stream: bool = False
 
 
 async def transcription(service: Service, chosen: Chosen, request: TranscriptionRequest) -> Generation:
-    """A transcript that is still to be written.
+    """A transcript that is yet to be generated.
 
     Raises:
-        UnsuitedError: a model that hears nothing, or writes another language.
-        DataError: the file is no sound.
-        ContextLengthError: it is longer than the model takes: nothing is cut.
+        UnsuitedError: a model that does not read audio, or writes another language.
+        DataError: the file is not audio.
+        ContextLengthError: it is longer than the model takes; nothing is truncated.
     """
     task = chosen.task() or service.pool.base_task
     if task.modality != "audio" or not task.encoder_decoder:
@@ -51,12 +51,12 @@ async def transcription(service: Service, chosen: Chosen, request: Transcription
     content = await request.file.read()
     role = task.main_role()
     table = Table("the request", [{role: content}], {role: "file"}, [1])
-    (example,) = await service.beside.files(lambda: encoded(table, task, None, (), "stop"))
+    (example,) = await service.background.files(lambda: encoded(table, task, None, (), "stop"))
     assert not isinstance(example, DataError)
     limit = task.options.max_seconds
     if example["length"] > round(limit * task.size_unit.parts):
         raise ContextLengthError(
-            f"the sound has {task.size_unit.shown(example['length']):g} seconds, and this model takes {limit:g}",
+            f"the audio is {task.size_unit.shown(example['length']):g} s long, but this model takes {limit:g} s",
             hint="Send it in parts.",
         )
     tokens = min(task.options.max_new_tokens, service.settings.max_tokens)
@@ -74,11 +74,11 @@ def _check_language(language: str | None, task: Any, service: Service) -> None:
     code, wanted = (TO_LANGUAGE_CODE.get((one or "").lower(), (one or "").lower()) for one in (own, language))
     if code != wanted:
         writes = "any language" if own is None else own
-        raise UnsuitedError(f"language can't be chosen here: this model writes {writes}", hint="Leave language out.")
+        raise UnsuitedError(f"the language can't be chosen: this model writes {writes}", hint="Leave language out.")
 
 
 def usage(generation: Generation) -> dict[str, Any]:
-    """What was heard, as OpenAI bills it: whole seconds."""
+    """How much audio was read, as OpenAI bills it: in whole seconds."""
     assert generation.example is not None
     return {"type": "duration", "seconds": math.ceil(generation.example["length"] / SECONDS.parts)}
 
@@ -86,7 +86,7 @@ def usage(generation: Generation) -> dict[str, Any]:
 async def events(
     pieces: AsyncIterator[tuple[int, str | None]], generation: Generation
 ) -> AsyncIterator[dict[str, Any]]:
-    """A transcript as it comes."""
+    """A transcript as it is generated."""
     first = True
     async for _, piece in pieces:
         if piece is None:

@@ -1,4 +1,4 @@
-"""Pictures and sounds that come with a request. Their bytes come with it: no path and no address is looked up."""
+"""Images and audio sent with a request. Their bytes are part of it: no path and no URL is looked up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.errors import DataError
 
 
 class FileInput(BaseModel):
-    """A picture or a sound: the bytes of a file, in base64."""
+    """An image or audio file: its bytes, in base64."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,20 +24,20 @@ class FileInput(BaseModel):
         """The file's bytes.
 
         Raises:
-            DataError: it is no base64.
+            DataError: it is not base64.
         """
         try:
             return base64.b64decode(self.base64, validate=True)
-        except ValueError as error:  # of letters that are no ASCII it is not binascii's own
+        except ValueError as error:  # for non-ASCII letters it is not binascii's own error
             raise DataError(f"not valid base64: {error}") from error
 
 
 def check_files(rows: Sequence[Mapping[str, Any]], roles: Collection[str]) -> None:
-    """Refuse rows with files where none belong, or with something else where they do, such as a path.
+    """Refuse rows with files where none belong, or with something else, such as a path, where a file belongs.
 
     Args:
         rows: cells by column role.
-        roles: those that hold files.
+        roles: those that are files.
 
     Raises:
         DataError: names row and role.
@@ -53,7 +53,7 @@ def decoded(table: Table) -> Table:
     """The same rows with the bytes of their files.
 
     Raises:
-        DataError: no base64; names row and column.
+        DataError: not base64; names row and column.
     """
     rows = []
     for index, row in enumerate(table.rows):

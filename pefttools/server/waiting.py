@@ -1,4 +1,4 @@
-"""Waiting for rows that run in a batch: until they are answered, it takes too long, or the caller has gone."""
+"""Waiting for rows that run in a batch: until they are answered, it takes too long, or the caller disconnects."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from pefttools.errors import PeftToolsError
 from pefttools.server.batching import WaitingRow
 
-#: whether a caller has hung up
+#: whether a caller has disconnected
 Gone = Callable[[], Awaitable[bool]]
-#: seconds between two looks whether a caller has hung up
+#: seconds between two checks whether a caller has disconnected
 _LISTEN = 0.25
 
 
@@ -22,11 +22,11 @@ class TooLongError(PeftToolsError):
 
 
 class GoneError(PeftToolsError):
-    """The caller has hung up: nobody reads the answer."""
+    """The caller has disconnected: nobody reads the answer."""
 
 
 def too_long(seconds: float) -> TooLongError:
-    """What to raise after so many seconds."""
+    """The error to raise after so many seconds."""
     return TooLongError(f"the request took longer than {seconds:g} s")
 
 
@@ -34,14 +34,14 @@ async def answers(rows: Sequence[WaitingRow], seconds: float, gone: Gone | None)
     """Results of rows; whoever stops waiting cancels them.
 
     Args:
-        rows: that were queued.
-        seconds: longest time.
-        gone: whether the caller has hung up; None: nobody can know.
+        rows: rows that were queued.
+        seconds: maximum time.
+        gone: whether the caller has disconnected; None if that can't be known.
 
     Raises:
         TooLongError: it took longer.
-        GoneError: the caller has hung up.
-        Exception: what a row ended with.
+        GoneError: the caller has disconnected.
+        Exception: the error that a row ended with.
     """
     waiting: set[asyncio.Future[Any]] = {row.future for row in rows}
     for future in waiting:
@@ -49,12 +49,12 @@ async def answers(rows: Sequence[WaitingRow], seconds: float, gone: Gone | None)
     try:
         async with asyncio.timeout(seconds):
             while waiting:
-                # Asked now and then only: a task that listens beside every request would slow all of them.
+                # Checked only now and then: a task that listens alongside every request would slow all of them.
                 done, waiting = await asyncio.wait(waiting, timeout=_LISTEN, return_when=asyncio.FIRST_EXCEPTION)
                 for one in done:
                     one.result()  # raises
                 if waiting and gone is not None and await gone():
-                    raise GoneError("the caller has gone")
+                    raise GoneError("the caller has disconnected")
             return [row.future.result() for row in rows]
     except TimeoutError as error:
         raise too_long(seconds) from error
@@ -66,7 +66,7 @@ async def answers(rows: Sequence[WaitingRow], seconds: float, gone: Gone | None)
 async def pieces(
     rows: Sequence[WaitingRow], queue: asyncio.Queue[tuple[int, str | None]], seconds: float
 ) -> AsyncIterator[tuple[int, str | None]]:
-    """Numbers of rows and pieces of their texts as they come, None at the end of each; errors as `answers`."""
+    """The number of a row with each piece of its text, and with None at its end; errors as in `answers`."""
     for row in rows:
         row.future.add_done_callback(_seen)
     waiting = len(rows)
@@ -86,6 +86,6 @@ async def pieces(
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
-    """Of several rows that fail one is told of; asyncio would complain of each of the others."""
+    """Mark an error as seen: of several failed rows one is reported; asyncio would complain about the others."""
     if not future.cancelled():
         future.exception()

@@ -22,12 +22,12 @@ from pefttools.store.reach import StoreError
 REMOVED = ".removed"
 _CLAIM = "claim"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
-#: seconds after which what a killed writer left may be removed
+#: seconds after which leftovers of a killed writer may be removed
 _STALE = 3600.0
 
 
 def version_number(text: str) -> int | None:
-    """A version as it is written, and not otherwise: no leading zeros, no digits of other scripts."""
+    """A version number in its only valid form: no leading zeros, no digits of other scripts; None for anything else."""
     return int(text) if _VERSION.fullmatch(text) else None
 
 
@@ -48,7 +48,7 @@ class StoreFiles(ABC):
         return posixpath.join(self.root, name, *parts)
 
     def ls(self, folder: str) -> list[str]:
-        """Names in a folder; none where it does not exist."""
+        """Names in a folder; none if it does not exist."""
         self.fs.invalidate_cache()
         try:
             return [posixpath.basename(path.rstrip("/")) for path in self.fs.ls(folder, detail=False)]
@@ -56,7 +56,7 @@ class StoreFiles(ABC):
             return []
 
     def versions(self, name: str) -> list[int]:
-        """Numbers of whole versions, oldest first."""
+        """Numbers of complete versions, oldest first."""
         listed = self._numbers(name)
         while True:
             whole = [number for number in listed if self.is_whole(name, number)]
@@ -75,17 +75,17 @@ class StoreFiles(ABC):
         return bool(self.fs.exists(self.path(name, "versions", str(version), MANIFEST)))
 
     def next_version(self, name: str) -> int:
-        """A number that no version has or had, and at which nothing else lies."""
+        """A number that no version has or had, and that nothing else uses."""
         numbers = [version_number(one.removesuffix(REMOVED)) for one in self.ls(self.path(name, "versions"))]
         return max((number for number in numbers if number is not None), default=0) + 1
 
     def forget(self, name: str, version: int) -> bool:
-        """Drop a copy that this machine keeps of a version; False where it keeps none."""
+        """Drop this machine's copy of a version; False if it keeps none."""
         return False
 
     @abstractmethod
     def add(self, artifact: Path, name: str) -> int:
-        """Copy an artifact in, as a version that appears whole; gives its number."""
+        """Copy an artifact in, as a version that appears only when complete; returns its number."""
 
     @abstractmethod
     def folder(self, name: str, version: int) -> Path:
@@ -93,7 +93,7 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def remove(self, name: str, version: int) -> None:
-        """Remove a version, at first from sight; its number is marked as used."""
+        """Remove a version, hiding it first; its number is marked as used."""
 
     @abstractmethod
     def sweep(self, name: str) -> None:
@@ -105,13 +105,13 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def locked(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        """Alone among those that move tags or remove versions of an adapter, where the file system can lock."""
+        """Exclusive right to move tags or remove versions of an adapter, if the file system can lock."""
 
 
 class LocalFiles(StoreFiles):
     """On a local disk: a version is renamed into place."""
 
-    # Every request of a server asks what a name means: fsspec would take most of that time.
+    # Every request to a server looks up a name: fsspec would take most of that time.
     def ls(self, folder: str) -> list[str]:
         try:
             return [path.name for path in Path(folder).iterdir()]
@@ -156,7 +156,7 @@ class LocalFiles(StoreFiles):
 
 
 class RemoteFiles(StoreFiles):
-    """Elsewhere: a number is claimed first, and the manifest, written last, makes a version whole."""
+    """Elsewhere: a number is claimed first, and the manifest, written last, completes a version."""
 
     def add(self, artifact: Path, name: str) -> int:
         mark = secrets.token_hex(16).encode()
@@ -176,7 +176,7 @@ class RemoteFiles(StoreFiles):
         return version
 
     def folder(self, name: str, version: int) -> Path:
-        # A version never changes, so that a copy under its manifest's digest is right for ever.
+        # A version never changes, so that a copy under its manifest's digest stays valid forever.
         remote, manifest, target = self._copy(name, version)
         if not target.is_dir():
             with folder_atomic(target) as folder:
@@ -186,7 +186,7 @@ class RemoteFiles(StoreFiles):
                     if Path(file).name == file:
                         self.fs.get_file(posixpath.join(remote, file), str(folder / file))
                 verify_files(folder, read_manifest(folder))
-        # Each time: it may come later, or be another's, and other stores have the same artifact.
+        # Each time: a signature may be added or replaced later, and other stores may have the same artifact.
         try:
             write_bytes_atomic(target / SIGNATURE, self.fs.cat_file(posixpath.join(remote, SIGNATURE)))
         except FileNotFoundError:

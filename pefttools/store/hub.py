@@ -12,7 +12,7 @@ _REFERENCE = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 class HubError(PeftToolsError):
-    """The hub could not be reached, or said no."""
+    """The hub could not be reached, or refused the request."""
 
     exit_code = 1
 
@@ -21,7 +21,7 @@ def repository(reference: str) -> tuple[str, str | None]:
     """Repository and revision of ``hub:ORG/NAME[@REVISION]``.
 
     Raises:
-        ConfigError: written otherwise.
+        ConfigError: the reference does not have this form.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -32,11 +32,11 @@ def repository(reference: str) -> tuple[str, str | None]:
 
 
 def push(artifact: Path, target: str, *, private: bool = True) -> str:
-    """Upload a verified artifact in one commit; gives the commit's address.
+    """Upload a verified artifact in one commit; returns the commit's URL.
 
     Raises:
-        ConfigError: no place on the hub.
-        HubError: it could not be reached, or said no.
+        ConfigError: not a repository on the hub.
+        HubError: the hub could not be reached, or refused the request.
     """
     from huggingface_hub import HfApi
 
@@ -54,17 +54,17 @@ def push(artifact: Path, target: str, *, private: bool = True) -> str:
                 commit_message=f"pefttools adapter: {manifest.method.name} on {manifest.base.id}",
             )
         except Exception as error:
-            raise _told(error, repo) from error
+            raise _hub_error(error, repo) from error
     return str(done.commit_url)
 
 
 def pull(source: str) -> Path:
-    """Download an artifact and verify it; gives a folder in the hub's cache.
+    """Download an artifact and verify it; returns a folder in the hub's cache.
 
     Raises:
-        ConfigError: no place on the hub.
-        HubError: it could not be reached, or has no such repository.
-        ArtifactError: what came is not an artifact, or damaged.
+        ConfigError: not a repository on the hub.
+        HubError: the hub could not be reached, or has no such repository.
+        ArtifactError: the download is not an artifact, or is damaged.
     """
     from huggingface_hub import snapshot_download
 
@@ -72,12 +72,12 @@ def pull(source: str) -> Path:
     try:
         folder = Path(snapshot_download(repo, revision=revision))
     except Exception as error:
-        raise _told(error, repo) from error
+        raise _hub_error(error, repo) from error
     with hold(folder):
         return folder
 
 
-def _told(error: Exception, repo: str) -> HubError:
+def _hub_error(error: Exception, repo: str) -> HubError:
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     if isinstance(error, RepositoryNotFoundError):

@@ -27,9 +27,9 @@ def collect(store: Store, files: StoreFiles, keep: int, dry_run: bool) -> list[s
     for name in store.names():
         with files.locked(name):
             if damaged := store.damaged_tags(name):
-                # Nobody knows which version they have named.
-                said = f"nothing of {name} is removed: its tag {', '.join(damaged)} is damaged; set it again"
-                warnings.warn(said, stacklevel=3)
+                # Nobody knows which version they pointed at.
+                message = f"nothing of {name} is removed: its tag {', '.join(damaged)} is damaged; set it again"
+                warnings.warn(message, stacklevel=3)
                 continue
             versions = store.versions(name)
             wanted = {*store.tags(name).values(), *versions[max(0, len(versions) - keep) :]}

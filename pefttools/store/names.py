@@ -17,7 +17,7 @@ class BadNameError(ConfigError):
 
 
 class NameTakenError(ConfigError):
-    """A name that is too much like one that there is."""
+    """A name that is too similar to an existing one."""
 
 
 def is_name(text: str) -> bool:
@@ -29,12 +29,12 @@ def check_name(name: str) -> None:
     """Refuse what is not an adapter name.
 
     Raises:
-        BadNameError: other signs than letters, digits, dot, dash and underscore, or too long.
+        BadNameError: characters other than letters, digits, dot, dash and underscore, or too long.
     """
     if not is_name(name):
         raise BadNameError(
             f"{short(name)!r} is not an adapter name",
-            hint="Letters, digits, '.', '_' and '-'; a letter or digit first.",
+            hint="Use letters, digits, '.', '_' and '-', with a letter or digit first.",
         )
 
 
@@ -42,17 +42,17 @@ def check_tag(tag: str) -> None:
     """Refuse what is not a tag.
 
     Raises:
-        BadNameError: as `check_name`, or a number, which is a version.
+        BadNameError: as `check_name`, or the tag is a number, which is a version.
     """
     if not is_name(tag) or tag.isdecimal():
         raise BadNameError(
             f"{short(tag)!r} is not a tag",
-            hint="Letters, digits, '.', '_' and '-', and not a number, which is a version.",
+            hint="Use letters, digits, '.', '_' and '-', but not just a number, which is a version.",
         )
 
 
 def check_case(name: str, others: Iterable[str]) -> None:
-    """Refuse a second name that would be the same one on a disk that knows no case.
+    """Refuse a second name that would be the same on a case-insensitive file system.
 
     Raises:
         NameTakenError: names the other.
@@ -60,10 +60,11 @@ def check_case(name: str, others: Iterable[str]) -> None:
     for other in others:
         if other != name and other.casefold() == name.casefold():
             raise NameTakenError(
-                f"{name!r} differs from {other!r} only in upper and lower case", hint=f"Write {other!r}, or another."
+                f"{name!r} differs from {other!r} only in upper and lower case",
+                hint=f"Use {other!r}, or a different name.",
             )
 
 
 def short(reference: str) -> str:
-    """A reference for a message, however long it is."""
+    """A reference for a message, truncated if it is long."""
     return reference if len(reference) <= 200 else f"{reference[:200]}..."

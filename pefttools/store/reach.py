@@ -1,4 +1,4 @@
-"""A file system whose failures are told as the store's."""
+"""A file system whose failures are reported as the store's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pefttools.errors import PeftToolsError
 
-#: what the store itself asks for and understands
+#: errors that the store itself expects and handles
 _ANSWERS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
@@ -18,11 +18,11 @@ class StoreError(PeftToolsError):
 
 
 class Reached:
-    """An fsspec file system; what goes wrong in it is a `StoreError`, whatever its package raises.
+    """An fsspec file system; any failure in it is a `StoreError`, whatever its package raises.
 
     Args:
         fs: the file system.
-        url: of the store.
+        url: the store's URL.
     """
 
     def __init__(self, fs: Any, url: str) -> None:
@@ -35,16 +35,16 @@ class Reached:
             return found
 
         @functools.wraps(found)
-        def told(*args: Any, **options: Any) -> Any:
+        def translated(*args: Any, **options: Any) -> Any:
             try:
                 return found(*args, **options)
             except (*_ANSWERS, PeftToolsError):
                 raise
             except Exception as error:
-                said = " ".join(str(error).split())[:300]
+                summary = " ".join(str(error).split())[:300]
                 raise StoreError(
-                    f"the store {self._url} can't be used: {said or type(error).__name__}",
-                    hint="Check the address, the network and your rights there.",
+                    f"the store {self._url} can't be used: {summary or type(error).__name__}",
+                    hint="Check the URL, the network and your permissions there.",
                 ) from error
 
-        return told
+        return translated

@@ -1,14 +1,14 @@
-"""A store of adapters: immutable versions (``acme@3``) and tags that move (``acme@prod``), on any fsspec file system.
+"""A store of adapters: immutable versions (``acme@3``) and movable tags (``acme@prod``), on any fsspec file system.
 
 ::
 
     adapters/acme/versions/3/...        an artifact, as it was added; never changed
-    adapters/acme/versions/2.removed    its number is never given again
+    adapters/acme/versions/2.removed    its number is never reused
     adapters/acme/tags/prod             "3"
     adapters/acme/history/...           who moved which tag when
 
-A version stands or does not. On a local disk its folder is renamed into place; elsewhere its manifest, which is written
-last, makes it whole.
+A version is there completely or not at all. On a local disk its folder is renamed into place; elsewhere its manifest,
+which is written last, completes it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Entry:
     """One version.
 
     Attributes:
-        name: of the adapter.
+        name: name of the adapter.
         version: its number, from 1.
-        tags: names that point at it now.
-        manifest: of its artifact.
+        tags: names that currently point at it.
+        manifest: its artifact's manifest.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Store:
 
     Args:
         url: a folder, or an fsspec URL such as ``s3://bucket/adapters``.
-        options: of the file system, as fsspec takes them.
+        options: options of the file system, as fsspec takes them.
     """
 
     def __init__(self, url: str | Path, **options: Any) -> None:
@@ -77,11 +77,11 @@ class Store:
         self._tags = Tags(self._files)
 
     def exists(self) -> bool:
-        """Whether there is a store, be it an empty one."""
+        """Whether there is a store, even an empty one."""
         return bool(self._files.fs.isdir(self._files.root))
 
     def check_exists(self) -> None:
-        """Refuse a place where there is no store.
+        """Refuse a location where there is no store.
 
         Raises:
             ConfigError: there is none.
@@ -103,22 +103,22 @@ class Store:
 
         Args:
             artifact: folder of a saved adapter; verified before and after.
-            name: of the adapter.
+            name: name of the adapter.
             tag: point this tag at the new version.
-            by: who does it; None: the user of this machine.
-            probe: load it on its base first, and let it answer a text.
-            max_pooled_bytes: most bytes that it may take of a pool's memory; None: any number.
+            by: who does it; None for the user of this machine.
+            probe: load it on its base first, and check that it gives finite outputs.
+            max_pooled_bytes: maximum bytes that it may take of a pool's memory; None for no limit.
 
         Raises:
             ArtifactError: the artifact is damaged, or does not answer.
             BaseModelError: its base can't be found, for the probe or the size.
-            ConfigError: it would take more of a pool; a name that is none, or a store that can't be written.
+            ConfigError: it would take more of a pool; an invalid name, or a store that can't be written.
         """
         check_name(name)
         check_case(name, self._files.ls(self._files.root))
         if tag is not None:
             self._tags.check(name, tag)
-        with hold_weights(Path(artifact)) as held:  # what the manifest does not list stays out
+        with hold_weights(Path(artifact)) as held:  # what the manifest does not list is left out
             warn_without_effect(held.folder, held.manifest, artifact)
             if probe:
                 from pefttools.artifact.probe import check_answers  # which loads torch and more
@@ -130,14 +130,14 @@ class Store:
                 check_pooled_size(held, max_pooled_bytes)
             if tag is None:
                 return Entry(name, self._files.add(held.folder, name), (), held.manifest)
-            # Locked, so that nobody removes the version before its tag stands.
+            # Locked, so that nobody removes the version before its tag is set.
             with self._files.locked(name):
                 version = self._files.add(held.folder, name)
                 self._tags.point(name, tag, version, by)
         return Entry(name, version, (tag,), held.manifest)
 
     def get(self, reference: str, *, verified: bool = True) -> Path:
-        """Folder of a version, verified; from elsewhere it is copied to the cache first.
+        """Folder of a version, verified; a remote one is copied to the cache first.
 
         Args:
             reference: ``acme@3``, ``acme@prod``, or ``acme`` for the newest version.
@@ -154,7 +154,7 @@ class Store:
 
     @contextmanager
     def hold(self, reference: str) -> Iterator[Held]:
-        """A verified version that can be read to its end, also where somebody removes it meanwhile.
+        """A verified version that can be read to its end, even if somebody removes it meanwhile.
 
         Raises:
             UnknownNameError: no such adapter, version or tag.
@@ -164,7 +164,7 @@ class Store:
             yield self._looked_up(reference, lambda *one: self._held(stack, *one)[1])
 
     def _looked_up(self, reference: str, read: Callable[[str, int], _T]) -> _T:
-        """What `read` gives for the version that a reference means, looked up anew where it was removed meanwhile."""
+        """The result of `read` for the version that a reference means, looked up again if it was removed meanwhile."""
         while True:
             name, version = self.resolve(reference)
             try:
@@ -184,7 +184,7 @@ class Store:
         return folder, stack.enter_context(hold(folder))
 
     def resolve(self, reference: str) -> tuple[str, int]:
-        """Name and number of the version that a reference means now.
+        """Name and number of the version that a reference currently means.
 
         Raises:
             UnknownNameError: no such adapter, version or tag.
@@ -219,11 +219,11 @@ class Store:
         return self._tags.read_all(name)[0]
 
     def damaged_tags(self, name: str) -> list[str]:
-        """Tags whose files name no version."""
+        """Tags whose files do not contain a version."""
         return self._tags.read_all(name)[1]
 
     def show(self, reference: str) -> Entry:
-        """One version with its manifest and tags; its other files are not looked at."""
+        """One version with its manifest and tags; its other files are not checked."""
         return self._looked_up(reference, self._entry)
 
     def _entry(self, name: str, version: int) -> Entry:
@@ -234,14 +234,14 @@ class Store:
         """Point a tag at a version; it moves there if it pointed elsewhere.
 
         Args:
-            name: of the adapter.
-            version: which.
+            name: name of the adapter.
+            version: number of the version.
             tag: the tag.
-            by: who does it; None: the user of this machine.
+            by: who does it; None for the user of this machine.
 
         Raises:
             UnknownNameError: no such version.
-            ConfigError: a tag that is not a name, or a number.
+            ConfigError: a tag that is not a valid name, or is a number.
         """
         self._tags.check(name, tag)
         self.resolve(f"{name}@{version}")
@@ -250,10 +250,10 @@ class Store:
             self._tags.point(name, tag, version, by)
 
     def undo(self, name: str, tag: str, *, by: str | None = None) -> int | None:
-        """Take a tag's last move back; gives the version that it names again, None where there was no such tag.
+        """Undo a tag's last move; returns the version that it points at again, None if there was no such tag before.
 
         Raises:
-            UnknownNameError: it was never moved, or what it named is gone.
+            UnknownNameError: it was never moved, or the version that it pointed at is gone.
         """
         check_name(name)
         with self._files.locked(name):
@@ -264,7 +264,7 @@ class Store:
         return version
 
     def history(self, name: str) -> list[Moved]:
-        """Who moved which tag of an adapter when, oldest first."""
+        """Who moved which tag of an adapter and when, oldest first."""
         check_name(name)
         return self._tags.history(name)
 
@@ -277,10 +277,10 @@ class Store:
             self._tags.point(name, tag, None, by)
 
     def remove(self, reference: str) -> Entry:
-        """Remove a version for good; its number is never given again.
+        """Remove a version for good; its number is never reused.
 
         Raises:
-            ConfigError: a tag names it, or the reference names no version.
+            ConfigError: a tag points at it, or the reference names no version.
         """
         if "@" not in reference:
             raise ConfigError(f"{reference!r} names no version", hint=f"Write {reference}@NUMBER.")
@@ -289,8 +289,8 @@ class Store:
             entry = self.show(f"{name}@{version}")
             if damaged := self.damaged_tags(name):
                 raise ConfigError(
-                    f"{entry} may be what a damaged tag of {name} names: {', '.join(damaged)}",
-                    hint="Set it again first.",
+                    f"a damaged tag of {name} may point at {entry}: {', '.join(damaged)}",
+                    hint="Set the tag again first.",
                 )
             if entry.tags:
                 raise ConfigError(f"{entry} is tagged {', '.join(entry.tags)}", hint="Move or remove the tag first.")
@@ -298,7 +298,7 @@ class Store:
         return entry
 
     def gc(self, *, keep: int = 1, dry_run: bool = False) -> list[str]:
-        """Remove versions that no tag names, but for the newest ones, and what killed writers left.
+        """Remove versions that no tag points at, except the newest ones, and leftovers of killed writers.
 
         Args:
             keep: number of newest versions of each adapter to keep, tagged or not.
@@ -312,5 +312,5 @@ class Store:
         return collect(self, self._files, keep, dry_run)
 
     def verify(self) -> dict[str, str]:
-        """Check every file of every version; gives what is damaged, by ``name@version``."""
+        """Check every file of every version; returns what is damaged, by ``name@version``."""
         return damages(self)

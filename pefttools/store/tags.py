@@ -1,4 +1,4 @@
-"""Tags of a store's adapters, and who moved them when."""
+"""Tags of a store's adapters, and who moved them and when."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Moved:
         time: when, UTC.
         by: who: the user of the machine, or the key of a server.
         tag: its name.
-        before: the version that it named; None: none.
-        version: the version that it names from then on; None: none.
+        before: the version that it pointed at; None if there was none.
+        version: the version that it points at from then on; None if it was removed.
     """
 
     time: str
@@ -41,7 +41,7 @@ class Tags:
     """Tags, one small file each, and a file per move that is never changed.
 
     Args:
-        files: of the store.
+        files: the store's files.
     """
 
     def __init__(self, files: StoreFiles) -> None:
@@ -52,10 +52,10 @@ class Tags:
         return [tag for tag in self._files.ls(self._files.path(adapter, _TAGS)) if is_name(tag)]
 
     def read(self, adapter: str, tag: str) -> int | None:
-        """The version that a tag names; None where there is no such tag.
+        """The version that a tag points at; None if there is no such tag.
 
         Raises:
-            ArtifactError: its file names no version.
+            ArtifactError: its file does not contain a version.
         """
         try:
             content: bytes = self._files.fs.cat_file(self._files.path(adapter, _TAGS, tag))
@@ -86,7 +86,7 @@ class Tags:
         """Refuse what can't be a tag of an adapter.
 
         Raises:
-            ConfigError: no name, a number, or one that differs from another tag in case alone.
+            ConfigError: not a valid name, a number, or one that differs from another tag only in case.
         """
         check_tag(tag)
         check_case(tag, self.names(adapter))
@@ -97,8 +97,8 @@ class Tags:
         Args:
             adapter: its name.
             tag: the tag.
-            version: which; None: the tag is removed.
-            by: who does it; None: the user of this machine.
+            version: number of the version; None to remove the tag.
+            by: who does it; None for the user of this machine.
         """
         try:
             before = self.read(adapter, tag)
@@ -106,7 +106,7 @@ class Tags:
             before = None
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         move = Moved(now, by or _user(), tag, before, version)
-        # Said before it is done: a move that nobody knows of is worse than one that did not come about.
+        # Logged before it is done: an unlogged move is worse than a logged one that did not happen.
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
         self._files.write(self._files.path(adapter, _HISTORY, name), json.dumps(asdict(move)))
         path = self._files.path(adapter, _TAGS, tag)
@@ -127,11 +127,11 @@ class Tags:
         return [move for move in found if tag is None or move.tag == tag]
 
     def before(self, adapter: str, tag: str) -> int | None:
-        """The version that a tag named before its last move; None: there was no such tag.
+        """The version that a tag pointed at before its last move; None if there was no such tag.
 
         Raises:
             UnknownNameError: it was never moved.
-            ConfigError: since that move it has become another than it says.
+            ConfigError: it no longer points at the version of that move.
         """
         moves = self.history(adapter, tag)
         if not moves:

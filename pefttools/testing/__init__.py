@@ -1,4 +1,4 @@
-"""The contracts as functions: what a plugin of your own must hold, to be called from its tests.
+"""The contracts as functions: what a plugin of your own must satisfy, to be called from its tests.
 
 Example:
     A task of your own, on a base and rows of your own; a method, and a number format::

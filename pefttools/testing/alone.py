@@ -1,4 +1,4 @@
-"""What one adapter must give in every way that it can be run."""
+"""What a single adapter must give in every way in which it can be run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PICKLES = {".bin", ".pkl", ".pt", ".pth"}
 
 
 def check_loaded(subject: Subject) -> Outcome:
-    """A saved adapter answers as the trained one, and is no pickle."""
+    """A saved adapter gives the trained one's answers, and contains no pickle."""
     pickles = [file.name for file in subject.artifact.iterdir() if file.suffix in _PICKLES]
     assert not pickles, f"a pickle was written: {', '.join(pickles)}"
     assert_alike("a loaded artifact", subject.answers(subject.artifact, subject.rows), subject.trained, subject.model)
@@ -32,20 +32,20 @@ def check_loaded(subject: Subject) -> Outcome:
 
 
 def check_merged(subject: Subject) -> Outcome:
-    """`pefttools.merge` compares the logits itself, and refuses to write others."""
+    """`pefttools.merge` compares the logits itself, and refuses to write a model with different ones."""
     merged = subject.folder / "merged"
     try:
         pefttools.merge(subject.artifact, merged)
     except PeftToolsError as error:
-        assert "can't be merged" in str(error), f"refused, and not by name: {error}"
-        assert not merged.exists(), "something was written all the same"
+        assert "can't be merged" in str(error), f"refused, but the error does not name it: {error}"
+        assert not merged.exists(), "something was written nevertheless"
         return Outcome("refused", str(error))
     assert (merged / "config.json").is_file()
     return WORKS
 
 
 def check_dequantized(subject: Subject) -> Outcome:
-    """What it does on a quantized base is what it does on the weights that the base's bits stand for."""
+    """On a quantized base it does the same as on the dequantized weights."""
     if not subject.model.spec.variant.quantized:
         return Outcome("not tried", "the base is not quantized")
     plain = pefttools.load(subject.artifact, variant="float32")
@@ -59,16 +59,16 @@ def check_dequantized(subject: Subject) -> Outcome:
             weight = dense_weight(module)
             layer: Any = plain.transformer.get_submodule(name)
             layer.weight.copy_(weight.T if isinstance(layer, Conv1D) else weight)
-    # Some formats round activations too, by about as much as this. What takes packed bits for numbers is far beyond.
+    # Some formats round activations too, by about as much as this. Mistaking packed bits for values is far beyond it.
     limit = _OF_BITS * max(1.0, float((subject.trained - subject.before).abs().max()))
     off = float((logits_of(plain, subject.examples) - subject.trained).abs().max())
     if not off <= limit:
-        raise DifferenceError(f"on the base's dequantized weights the adapter gives other logits: off by {off:.2e}")
+        raise DifferenceError(f"on the base's dequantized weights the adapter gives different logits: off by {off:.2e}")
     return WORKS
 
 
 def check_recomputed(subject: Subject) -> Outcome:
-    """Gradients are the same where activations are computed again in the backward pass."""
+    """Gradients are the same if activations are recomputed in the backward pass."""
     model = subject.model
     spec = model.spec
     if spec.method.capabilities.trains == "nothing":
@@ -94,7 +94,7 @@ def rebuilt(subject: Subject, checkpointing: bool | Literal["selective"] = False
     """The method on a fresh base, untrained.
 
     Raises:
-        ConfigError: it does not go with gradient checkpointing.
+        ConfigError: it can't be combined with gradient checkpointing.
     """
     spec = subject.model.spec
     return build(
@@ -104,7 +104,7 @@ def rebuilt(subject: Subject, checkpointing: bool | Literal["selective"] = False
 
 
 def gradients_of(model: TunedModel, examples: Sequence[Example], *, dropout: bool = True) -> dict[str, torch.Tensor]:
-    """Of one batch, by the name of the parameter; no zero of a fresh adapter hides those behind it."""
+    """Gradients of one batch by parameter name; zeros of a fresh adapter, which hide others, are replaced."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not parameter.any():
             generator = torch.Generator(parameter.device).manual_seed(len(name))
@@ -113,12 +113,12 @@ def gradients_of(model: TunedModel, examples: Sequence[Example], *, dropout: boo
 
 
 def gradients_on(model: TunedModel, batch: Batch, *, dropout: bool = True) -> dict[str, torch.Tensor]:
-    """The same of a batch that is collated already."""
+    """The same for a batch that is already collated."""
     given = dict(batch)
     labels = given.pop("labels")
     model.train(dropout)
     model.zero_grad()
-    torch.manual_seed(0)  # dropout must fall alike where a layer is run again
+    torch.manual_seed(0)  # dropout must be the same when a layer is recomputed
     model(**given, targets=labels).backward()
     found = {name: p.grad.detach().float() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -128,14 +128,14 @@ def gradients_on(model: TunedModel, batch: Batch, *, dropout: bool = True) -> di
 def assert_same_gradients(
     what: str, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], model: TunedModel
 ) -> None:
-    """Of the same parameters, but for the order of sums and the rounding of the model's number format.
+    """Gradients are of the same parameters and equal, up to summation order and rounding of the model's number format.
 
     Raises:
         DifferenceError: they are not.
     """
     if found.keys() != wanted.keys():
         raise DifferenceError(f"{what} changes what gets a gradient: {sorted(found.keys() ^ wanted.keys())[:3]}")
-    # Where sums cancel, what is left is rounding, as large as the terms.
+    # If sums cancel, what is left is rounding error, relative to the terms.
     floor = max([1e-2, *(0.1 * float(gradient.abs().max()) for gradient in wanted.values())])
     for name, gradient in wanted.items():
         off, largest = float((found[name] - gradient).abs().max()), float(gradient.abs().max())

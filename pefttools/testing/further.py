@@ -1,4 +1,4 @@
-"""What a method does beside its promises: packed rows, plans, exports, compiled models. Each works or says why not."""
+"""What a method does besides its promises: packed rows, plans, exports, compiled models. Each works or says why not."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pefttools.testing.alone import assert_same_gradients, gradients_of, gradien
 from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of
 from pefttools.tuned import TunedModel
 
-#: a rank that no site of a tiny model reaches, so that any change of weights is exact
+#: a rank that no site of a tiny model reaches, so that the export of any change of weights is exact
 _FULL_RANK = 4096
-#: share of what was left out, below which an export is exact
+#: share that may be left out of an export that counts as exact
 _EXACT = 1e-4
-#: share by which the bytes of weights may differ from what was planned
+#: share by which the bytes of weights may differ from the plan
 _OF_PLAN = 0.02
 
 
 def check_packed(subject: Subject) -> Outcome:
-    """Several texts in one row give the gradients that they give in rows of their own."""
+    """Several texts in one row give the same gradients as in separate rows."""
     model = subject.model
     task = model.spec.task
     if not task.packs(model):
@@ -40,7 +40,7 @@ def check_packed(subject: Subject) -> Outcome:
 
 
 def check_planned(subject: Subject) -> Outcome:
-    """A plan from the base's configuration counts the parameters that are trained, and the bytes of all."""
+    """A plan from the base's configuration gives the right number of trained parameters and bytes of weights."""
     model = subject.model
     task = model.spec.task
     longest = max(task.size(one) for one in subject.examples)
@@ -56,14 +56,14 @@ def check_planned(subject: Subject) -> Outcome:
     # Tensors that share a storage count once.
     stored = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in weights_of(model)}.values())
     if row.trainable_parameters != trained:
-        raise DifferenceError(f"a plan counts {row.trainable_parameters} trained parameters of {trained}")
+        raise DifferenceError(f"a plan counts {row.trainable_parameters} trained parameters, but there are {trained}")
     if abs(row.weights_bytes - stored) > _OF_PLAN * stored:
-        raise DifferenceError(f"a plan counts {row.weights_bytes} bytes of weights of {stored}")
+        raise DifferenceError(f"a plan counts {row.weights_bytes} bytes of weights, but there are {stored}")
     return WORKS
 
 
 def check_exported(subject: Subject) -> Outcome:
-    """What is exported as a plain LoRA, PEFT alone runs alike."""
+    """An export as a plain LoRA gives the same results in PEFT alone."""
     model = subject.model
     spec = model.spec
     if spec.variant.quantized:
@@ -72,7 +72,7 @@ def check_exported(subject: Subject) -> Outcome:
     try:
         error = pefttools.export(subject.artifact, folder, rank=_FULL_RANK)
     except PeftToolsError as refusal:
-        assert not folder.exists(), "something was written all the same"
+        assert not folder.exists(), "something was written nevertheless"
         return Outcome("refused", str(refusal))
     if error > _EXACT:
         raise DifferenceError(f"an export of full rank leaves out {error:.2e}")
@@ -86,7 +86,7 @@ def check_exported(subject: Subject) -> Outcome:
 
 
 def check_compiled(subject: Subject) -> Outcome:
-    """`torch.compile` changes no gradient. Dropout is off: what is compiled draws other random numbers."""
+    """`torch.compile` changes no gradient. Dropout is off: compiled code draws different random numbers."""
     if subject.model.spec.method.capabilities.trains == "nothing":
         return Outcome("not tried", "it trains nothing")
     again = rebuilt(subject)

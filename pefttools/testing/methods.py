@@ -23,7 +23,7 @@ from pefttools.testing.writing import check_written
 from pefttools.tuned import TunedModel, check_combination
 
 Check = Callable[[Subject], Outcome]
-#: what every method must hold on every base and variant, or refuse by name
+#: what every method must satisfy on every base and variant, or refuse with an error that names it
 PROMISES: dict[str, Check] = {
     "loaded": check_loaded,
     "merged": check_merged,
@@ -44,28 +44,28 @@ def check_method(
     labels: Sequence[str] = ("a", "b", "c"),
     variant: str | None = None,
 ) -> TunedModel | None:
-    """Hold a method against its contract, on one base and for one task.
+    """Check a method against its contract, on one base and for one task.
 
     It declares itself; trains nothing but its own parameters and the task's head, with an effect; is saved without
-    pickles and loaded with equal logits. It is merged with equal logits, served in a pool as it answers alone, trained
-    with equal gradients by gradient checkpointing, and generates alike beside padding, or each of these is refused by
-    name.
+    pickles and loaded with equal logits. It is merged with equal logits, answers in a pool as it does alone, is trained
+    with equal gradients under gradient checkpointing, and generates the same with padding; or each of these is refused
+    with an error that names it.
 
     Args:
         method: its name, or a mapping with name and options.
-        base: of a model that it can be put on; a tiny one will do.
-        folder: an empty one, for artifacts.
-        task: that it is trained for; None: the default.
-        rows: by column role, of different lengths; None: short texts.
-        labels: label names, where the task has labels.
-        variant: of the base; None: the default.
+        base: path of a base model that it can be used on; a tiny one is enough.
+        folder: an empty folder, for artifacts.
+        task: task that it is trained for; None for the default.
+        rows: rows by column role, of different lengths; None for short texts.
+        labels: label names, if the task has labels.
+        variant: variant of the base; None for the default.
 
     Returns:
-        What was trained, for checks of your own; None where the method refuses the combination before loading.
+        The trained model, for checks of your own; None if the method refuses the combination before loading.
 
     Raises:
         AssertionError: says what does not hold.
-        PeftToolsError: something that a user would be told, e.g. that the method does not fit the base.
+        PeftToolsError: an error that users would see, e.g. that the method does not fit the base.
     """
     chosen_task = choose_task(dict(task) if isinstance(task, Mapping) else task or tasks.default())
     names = labels if chosen_task.has_labels else ()
@@ -94,16 +94,16 @@ def trained_subject(
     variant: str | None = None,
     answers: Callable[[Path, Rows], torch.Tensor] = answers_of,
 ) -> Subject:
-    """Put a method on a base, train it for a few steps and save it. Parameters as of `check_method`.
+    """Put a method on a base, train it for a few steps and save it. Parameters as in `check_method`.
 
     Args:
         method: the method.
         base: the base.
-        folder: an empty one.
-        task: that it is trained for.
-        rows: to train on.
-        labels: label names; none where the task has no labels.
-        variant: of the base.
+        folder: an empty folder.
+        task: task that it is trained for.
+        rows: rows to train on.
+        labels: label names; empty if the task has no labels.
+        variant: variant of the base.
         answers: loads an artifact and answers rows.
 
     Raises:
@@ -121,22 +121,24 @@ def trained_subject(
         artifact = folder / "artifact"
         pefttools.save(model, artifact)
     except PeftToolsError as error:
-        raise AssertionError(f"it was put on the base, and then ended in: {error}") from error
+        raise AssertionError(f"it was put on the base, but then failed with: {error}") from error
     return Subject(
         model, base, method, task or tasks.default(), folder, artifact, rows, examples, before, trained, answers
     )
 
 
 def check_declarations(method: Method[Any]) -> None:
-    """What a method says of itself."""
+    """What a method declares about itself."""
     assert method.name and method.summary and not method.summary.endswith("."), "a name and a summary, no full stop"
     can = method.capabilities
-    assert method.learning_rate > 0 or can.trains == "nothing", "a learning rate where a recipe names none"
+    assert method.learning_rate > 0 or can.trains == "nothing", "it needs a learning rate for recipes that give none"
     overridden = type(method).deltas is not Method.deltas
-    assert overridden or not can.deltas, "it says that it has deltas, and has no deltas()"
-    assert type(method).merge is not Method.merge or not can.mergeable, "its effect is one of weights, without merge()"
+    assert overridden or not can.deltas, "it declares deltas, but has no deltas()"
+    assert type(method).merge is not Method.merge or not can.mergeable, (
+        "it declares an effect on weights, but has no merge()"
+    )
     if can.effect == "virtual_tokens":
-        assert type(method).virtual_tokens is not Method.virtual_tokens, "the planner must know how many tokens it puts"
+        assert type(method).virtual_tokens is not Method.virtual_tokens, "the planner must know how many tokens it adds"
 
 
 def _check_refused(
@@ -147,4 +149,4 @@ def _check_refused(
     except ConfigError as error:
         assert str(error) == str(refusal), f"refused for another reason: {error}"
     else:
-        raise AssertionError("the method refuses the combination, and was wrapped all the same")
+        raise AssertionError("the method refuses the combination, but was wrapped nevertheless")

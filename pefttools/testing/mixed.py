@@ -1,4 +1,4 @@
-"""A row of a pool is what its adapter alone gives it."""
+"""A row of a pool gets what its adapter alone gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, 
 
 
 def check_mixed(subject: Subject) -> Outcome:
-    """In a pool, among rows of the base or of another adapter, each row is what the adapter alone gives it."""
+    """In a pool, among rows of the base or of another adapter, each row gets what the adapter alone gives."""
     model = subject.model
     spec = model.spec
     try:
@@ -27,7 +27,7 @@ def check_mixed(subject: Subject) -> Outcome:
     except PeftToolsError as error:
         by_name = "can't be served" in str(error) or "can't be pooled" in str(error)
         assert not spec.method.capabilities.deltas or by_name, error
-        assert spec.method.name in str(error) or spec.task.name in str(error), f"not refused by name: {error}"
+        assert spec.method.name in str(error) or spec.task.name in str(error), f"the error does not name it: {error}"
         return Outcome("refused", str(error))
     pool.load("other", subject.artifact)
     try:
@@ -42,19 +42,19 @@ def _among_others(pool: pefttools.AdapterPool, subject: Subject) -> Outcome:
     if spec.task.encoder_decoder:
         _check_written(pool, subject)
         return WORKS
-    asked = [{name: value for name, value in one.items() if name != "labels"} for one in subject.examples]
-    answers = _pooled(pool, asked)
+    unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in subject.examples]
+    answers = _pooled(pool, unlabelled)
     if spec.variant.quantized:
-        # A pool computes in the number format that the hardware is fast in: what it gives alone is another number.
-        order = list(range(len(asked)))[::-1]
-        again = _pooled(pool, [asked[index] for index in order])
+        # A pool computes in the number format in which the hardware is fast: the adapter alone gives other values.
+        order = list(range(len(unlabelled)))[::-1]
+        again = _pooled(pool, [unlabelled[index] for index in order])
         limit = 1e-6 if spec.method.virtual_tokens(spec.config) else 0.0
         for index, other in zip(order, again, strict=True):
             off = float((answers[index] - other).abs().max())
             if not off <= limit:
                 raise DifferenceError(f"a row of a pool depends on its neighbours: off by {off:.2e}")
         return WORKS
-    for one, answer in zip(asked, answers, strict=True):
+    for one, answer in zip(unlabelled, answers, strict=True):
         alone = logits_of(model, [one])
         assert_alike("a row of a pool", answer, alone if answer.ndim == 2 else alone[0], model)
     return WORKS
@@ -62,22 +62,22 @@ def _among_others(pool: pefttools.AdapterPool, subject: Subject) -> Outcome:
 
 def _pooled(pool: pefttools.AdapterPool, examples: Sequence[Example]) -> list[torch.Tensor]:
     """Logits of the adapter ``one`` for each example, among rows of the base, or of another adapter of its kind."""
-    beside = None if pool.served.modality == "text" else "other"
-    answers = pool.answer([one for one in examples for _ in range(2)], ["one", beside] * len(examples))[::2]
+    neighbour = None if pool.served.modality == "text" else "other"
+    answers = pool.answer([one for one in examples for _ in range(2)], ["one", neighbour] * len(examples))[::2]
     found = [answer.logits.float().cpu() for answer in answers if answer.logits is not None]
     assert len(found) == len(examples), "a row of a pool has no logits"
     return found
 
 
 def _check_written(pool: pefttools.AdapterPool, subject: Subject) -> None:
-    """A row of a pool is written as the adapter alone writes it, whatever stands beside it."""
+    """For a row of a pool the adapter writes what it writes alone, whatever the row's neighbours."""
     model, examples = subject.model, subject.examples
     task: Any = model.spec.task
     names: list[str | None] = ["one", None] * len(examples)
     doubled = [one for one in examples for _ in range(2)]
     mixed = pool.write_tokens(doubled, names, max_new_tokens=5, min_new_tokens=5)[::2].tolist()
     for example, row in zip(examples, mixed, strict=True):
-        # Where numbers are rounded so far, words that are as good as equal change places.
+        # With such coarse rounding, words that are almost equally likely may change places.
         if number_format(model) != torch.float32:
             alone = pool.write_tokens([example], ["one"], max_new_tokens=5, min_new_tokens=5)
         else:

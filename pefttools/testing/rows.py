@@ -1,4 +1,4 @@
-"""Rows to try a plugin on, where a test brings none."""
+"""Rows to try a plugin on, if a test brings none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def table_of_rows(rows: Sequence[Mapping[str, Any]], task: Task[Any]) -> Table:
 
 
 def encoded_rows(model: TunedModel, rows: Sequence[Mapping[str, Any]] | None) -> list[Example]:
-    """Labelled examples; without rows, of short texts."""
+    """Labelled examples; without rows, from short texts."""
     task = model.spec.task
     if rows is None:
         rows = [_row(task, text, index, model.labels) for index, text in enumerate(TEXTS)]
@@ -29,7 +29,7 @@ def encoded_rows(model: TunedModel, rows: Sequence[Mapping[str, Any]] | None) ->
 
 def _row(task: Task[Any], text: str, index: int, labels: Sequence[str]) -> dict[str, Any]:
     if task.generates:
-        # By the names that every such task has for what is read and what is written.
+        # By the roles that every such task has for what is read and what is written.
         written = next(role for role, one in task.roles.items() if not one.is_input)
         return {task.main_role(): text, written: "an answer"}
     return {task.main_role(): text, "label": labels[index % len(labels)]}

@@ -1,4 +1,4 @@
-"""A few steps of training, and what must hold in them."""
+"""A few training steps, and what must hold in them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def train_a_little(model: TunedModel, examples: Sequence[Example], steps: int = 
     """A few large steps, so that every part of the state is far from its start.
 
     Args:
-        model: to be trained.
-        examples: one batch, for every step the same.
-        steps: their number.
+        model: the model to train.
+        examples: one batch, the same for every step.
+        steps: number of steps.
         rate: the learning rate.
     """
     method = model.spec.method
@@ -25,7 +25,7 @@ def train_a_little(model: TunedModel, examples: Sequence[Example], steps: int = 
         return
     trained = [p for p in model.parameters() if p.requires_grad]
     if method.capabilities.trains == "head":
-        assert model.count().trainable == model.count().head, "it says that it trains the head alone"
+        assert model.count().trainable == model.count().head, "it declares that it trains only the head"
     if method.capabilities.trains != "base":
         assert {p.dtype for p in trained} <= {torch.float32, torch.float64}, "what is trained must be float32"
     batch = model.spec.task.collate(examples, model.processor)

@@ -1,4 +1,4 @@
-"""What is held against a contract, and how two results are compared."""
+"""What is checked against a contract, and how two results are compared."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pefttools.tuned import TunedModel
 
 Choice = str | Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]] | None
-#: of the largest logit; sums of float32 in another order stay far below, and of bfloat16 about there
+#: relative to the largest logit; float32 sums in a different order stay far below, and bfloat16 sums about there
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 class DifferenceError(AssertionError):
-    """Two results that must be alike are not, and nothing said so: the worst that a method can do."""
+    """Two results that must be equal are not, and nothing reported it: the worst that a method can do."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a check that did not fail.
+    """The outcome of a check that did not fail.
 
     Attributes:
-        status: ``works``; ``refused``: by name, before anything was written or answered; ``not tried``: there is
-            nothing to try.
+        status: ``works``; ``refused``: with an error that names it, before anything was written or answered; ``not
+            tried``: there is nothing to try.
         why: the refusal, or why nothing was tried.
     """
 
@@ -52,17 +52,17 @@ class Subject:
     """A method that was trained and saved, to be checked.
 
     Attributes:
-        model: the trained one.
+        model: the trained model.
         base: the base's name, as it was given.
         method: the method, as it was given.
         task: the task, as it was given.
         folder: for what checks write.
         artifact: where it was saved.
-        rows: that it was trained on; None: short texts.
+        rows: rows that it was trained on; None for short texts.
         examples: the encoded rows.
         before: logits before training.
-        trained: logits after it.
-        answers: loads an artifact and answers rows; another one may do so in another process.
+        trained: logits after training.
+        answers: loads an artifact and answers rows; may be replaced by one that does so in another process.
     """
 
     model: TunedModel
@@ -79,7 +79,7 @@ class Subject:
 
 
 def logits_of(model: TunedModel, examples: Sequence[Example]) -> torch.Tensor:
-    """Logits without those of padding, float32 on the CPU."""
+    """Logits without those of padding, in float32 on the CPU."""
     batch = model.spec.task.collate(examples, model.processor)
     found = model.run_batch({name: value for name, value in batch.items() if name != "labels"}).float().cpu()
     if found.ndim < 3:
@@ -90,7 +90,7 @@ def logits_of(model: TunedModel, examples: Sequence[Example]) -> torch.Tensor:
 
 
 def assert_alike(what: str, found: torch.Tensor, wanted: torch.Tensor, model: TunedModel) -> None:
-    """Logits are the same but for the rounding of the model's number format.
+    """Logits are the same up to the rounding of the model's number format.
 
     Raises:
         DifferenceError: they are not.
@@ -104,7 +104,7 @@ def assert_alike(what: str, found: torch.Tensor, wanted: torch.Tensor, model: Tu
 
 
 def tolerance(model: TunedModel) -> float:
-    """How far sums in another order may lie apart, as a share of the largest number."""
+    """How far sums in a different order may differ, relative to the largest value."""
     return _TOLERANCE.get(number_format(model), 1e-4)
 
 
@@ -117,5 +117,5 @@ def same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def number_format(model: TunedModel) -> Any:
-    """Number format of the base's hidden states; None: of a quantized base, its own."""
+    """Number format of the base's hidden states; None for a quantized base, which has its own."""
     return None if model.spec.variant.quantized else next(model.transformer.parameters()).dtype

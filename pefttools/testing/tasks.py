@@ -20,7 +20,7 @@ from pefttools.training.store import Stored
 from pefttools.tuned import TunedModel
 
 Choice = str | Mapping[str, Any]
-#: of the largest logit; sums of float32 in another order stay far below
+#: relative to the largest logit; float32 sums in a different order stay far below
 _TOLERANCE = 1e-4
 
 
@@ -33,26 +33,26 @@ def check_task(
     method: Choice | None = None,
     variant: str = "float32",
 ) -> Stored:
-    """Hold a task against its contract.
+    """Check a task against its contract.
 
-    It declares itself, refuses rows without input, trains, gives a row the same whether it stands in a padded batch or
-    alone, is saved and loaded with equal predictions, is measured by numbers that its rows account for, is predicted
-    without labels, is planned, and is served in a pool beside another adapter.
+    It declares itself, refuses rows without input, trains, gives a row the same result in a padded batch as alone, is
+    saved and loaded with equal predictions, has metrics that follow from its rows' values, predicts without labels, can
+    be planned, and is served in a pool alongside another adapter.
 
     Args:
         task: its name, or a mapping with name and options.
-        base: of a model that it can be trained on; a tiny one will do.
+        base: path of a base model that it can be trained on; a tiny one is enough.
         rows: at least 12, by column role; some must be longer than others.
-        folder: an empty one, for an artifact.
-        method: that it is trained by; None: the default.
-        variant: of the base.
+        folder: an empty folder, for an artifact.
+        method: method that it is trained with; None for the default.
+        variant: variant of the base.
 
     Returns:
-        What was trained, for checks of your own.
+        The trained model, for checks of your own.
 
     Raises:
         AssertionError: says what does not hold.
-        PeftToolsError: something that a user would be told.
+        PeftToolsError: an error that users would see.
     """
     chosen = choose_task(task if isinstance(task, str) else dict(task))
     check_declarations(chosen)
@@ -83,18 +83,22 @@ def check_task(
 
 
 def check_declarations(task: Task[Any]) -> None:
-    """What a task says of itself."""
-    assert task.name and task.summary and not task.summary.endswith("."), "a name and a summary, without a full stop"
+    """What a task declares about itself."""
+    assert task.name and task.summary and not task.summary.endswith("."), (
+        "it needs a name and a summary, without a full stop"
+    )
     assert task.inputs(), "no role is an input"
-    assert task.main_role() in task.inputs(), "the first role must be what a prediction reads"
-    assert task.self_supervised or task.inputs() < set(task.roles), "no role is what is to be predicted"
+    assert task.main_role() in task.inputs(), "the first role must be an input"
+    assert task.self_supervised or task.inputs() < set(task.roles), "no role is to be predicted"
     names = [metric.name for metric in task.metrics]
-    assert names and len(names) == len(set(names)), f"metrics must have names of their own: {names}"
-    assert task.metrics[0].measure.higher_is_better is not None, "it must be known which way the first metric is better"
+    assert names and len(names) == len(set(names)), f"metrics must have distinct names: {names}"
+    assert task.metrics[0].measure.higher_is_better is not None, (
+        "it must be known whether higher or lower is better for the first metric"
+    )
 
 
 def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
-    """A row's logits do not depend on its neighbours; losses add up over a step's batches, or are said not to."""
+    """A row's logits do not depend on its neighbours; a step's losses add up, unless declared otherwise."""
     task = model.spec.task
     sizes = task.sizes(examples)
     short, long = sizes.index(min(sizes)), sizes.index(max(sizes))
@@ -120,10 +124,10 @@ def check_batches(model: TunedModel, examples: Sequence[Example]) -> None:
 
 
 def _check_parts(model: TunedModel, examples: Sequence[Example]) -> None:
-    """A loss of the whole batch is the same by any divisor, and in any number of parts, gradients too."""
+    """A loss of the whole batch and its gradients are the same for any divisor and any number of parts."""
     whole = _loss(model, examples, None)
     assert math.isclose(whole, _loss(model, examples, 3), rel_tol=1e-4), (
-        "a loss of the whole batch is a mean over its rows, whatever num_items_in_batch says"
+        "a loss of the whole batch must be a mean over its rows, whatever num_items_in_batch is"
     )
     learned = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     frozen = [p for p in learned.values() if not p.requires_grad]
@@ -150,7 +154,7 @@ def _check_parts(model: TunedModel, examples: Sequence[Example]) -> None:
         assert (first is None) == (second is None), name
         if first is not None and second is not None:
             limit = _TOLERANCE * max(1e-3, float(first.abs().max()))
-            assert float((first - second).abs().max()) <= limit, f"the gradient of {name} is another one in parts"
+            assert float((first - second).abs().max()) <= limit, f"the gradient of {name} is different in parts"
 
 
 def _count(task: Task[Any], examples: Sequence[Example], model: TunedModel) -> int:
@@ -165,7 +169,7 @@ def _loss(model: TunedModel, examples: Sequence[Example], items: int | None) -> 
 
 
 def check_measures(model: TunedModel, examples: Sequence[Example]) -> None:
-    """Every metric is a finite number or says that it is none, and is the mean of its rows' numbers."""
+    """Every metric is finite or declares that it is not, and is the mean of its rows' values."""
     found = model.spec.task.evaluate(model, examples, batch_size=4)
     for metric in found.measured:
         value = found.metrics[metric.name]
@@ -183,7 +187,7 @@ def check_measures(model: TunedModel, examples: Sequence[Example]) -> None:
 
 
 def _check_refusals(task: Task[Any], rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
-    """A row without what is read is refused by its place."""
+    """A row without an input is refused with an error that names its place."""
     for role in task.inputs() & rows[0].keys():
         spoiled = [dict(row) for row in rows[:3]]
         spoiled[1][role] = None
@@ -192,15 +196,15 @@ def _check_refusals(task: Task[Any], rows: Sequence[Mapping[str, Any]], labels: 
         except DataError as error:
             assert "row 2" in str(error) and role in str(error), f"the error names neither row nor column: {error}"
         else:
-            raise AssertionError(f"a row whose {role!r} is empty was taken")
+            raise AssertionError(f"a row whose {role!r} is empty was accepted")
 
 
 def _check_predictions(model: TunedModel, artifact: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A loaded artifact says what the trained model does, without labels too."""
+    """A loaded artifact predicts what the trained model does, also without labels."""
     task = model.spec.task
-    asked = [{role: row[role] for role in task.inputs() & row.keys()} for row in rows]
-    before, after = pefttools.predict(model, asked), pefttools.predict(artifact, asked)
-    assert before == after, "a loaded artifact gives other predictions"
+    inputs = [{role: row[role] for role in task.inputs() & row.keys()} for row in rows]
+    before, after = pefttools.predict(model, inputs), pefttools.predict(artifact, inputs)
+    assert before == after, "a loaded artifact gives different predictions"
     assert all("prediction" in one for one in after) and len(after) == len(rows)
 
 
@@ -213,7 +217,7 @@ def _check_plan(recipe: Mapping[str, Any], base: str) -> None:
 
 
 def _check_pool(base: str, variant: str, artifact: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A pool says what the artifact alone says, or refuses it by name."""
+    """A pool predicts what the artifact alone does, or refuses it with an error that names it."""
     try:
         pool = pefttools.AdapterPool(base, variant=variant)
     except BaseModelError:
@@ -226,12 +230,12 @@ def _check_pool(base: str, variant: str, artifact: Path, rows: Sequence[Mapping[
         return
     pool.load("other", artifact)
     roles = pefttools.load(artifact).spec.task.inputs()
-    asked = [{role: row[role] for role in roles & row.keys()} for row in rows]
-    alone = pefttools.predict(artifact, asked)
+    inputs = [{role: row[role] for role in roles & row.keys()} for row in rows]
+    alone = pefttools.predict(artifact, inputs)
     with torch.no_grad():
-        mixed = pool.predict(asked, ["one" if n % 2 else "other" for n in range(len(asked))])
+        mixed = pool.predict(inputs, ["one" if n % 2 else "other" for n in range(len(inputs))])
     for one, other in zip(alone, mixed, strict=True):
-        assert _alike(one["prediction"], other["prediction"]), f"a pool says {other} where the adapter alone says {one}"
+        assert _alike(one["prediction"], other["prediction"]), f"a pool predicts {other}, but the adapter alone {one}"
 
 
 def _alike(one: Any, other: Any) -> bool:

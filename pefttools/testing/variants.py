@@ -1,4 +1,4 @@
-"""The contract of a base variant."""
+"""The contract of a variant of the base."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ Choice = str | Mapping[str, Any]
 def check_variant(
     variant: str, *, base: str, folder: Path, task: Choice | None = None, method: Choice | None = None
 ) -> TunedModel:
-    """Hold a base variant against its contract.
+    """Check a variant of the base against its contract.
 
-    It declares itself; is loaded frozen, as large as it is planned; gives a row the same bits whatever stands beside
-    it; keeps its weights when it is run in another precision; lets an adapter be trained, saved, loaded and pooled; and
-    is refused by methods that train the base's own weights, where it is quantized.
+    It declares itself; is loaded frozen, and as large as planned; gives a row bit-identical results whatever its
+    neighbours; keeps its weights when it is run in another precision; lets an adapter be trained, saved, loaded and
+    pooled; and, if it is quantized, is refused by methods that train the base's own weights.
 
     Args:
         variant: its name.
-        base: of a model; a tiny one will do.
-        folder: an empty one, for artifacts.
-        task: that an adapter is trained for; None: the default.
-        method: that it is trained by; None: the default.
+        base: path of a base model; a tiny one is enough.
+        folder: an empty folder, for artifacts.
+        task: task that an adapter is trained for; None for the default.
+        method: method that it is trained with; None for the default.
 
     Returns:
-        What was trained, for checks of your own.
+        The trained model, for checks of your own.
 
     Raises:
         AssertionError: says what does not hold.
-        PeftToolsError: something that a user would be told.
+        PeftToolsError: an error that users would see.
     """
     kind = variants.get(variant)
-    assert kind.name == variant, f"it is registered as {variant!r} and calls itself {kind.name!r}"
-    assert kind.summary and not kind.summary.endswith("."), "a summary, without a full stop"
+    assert kind.name == variant, f"it is registered as {variant!r} but calls itself {kind.name!r}"
+    assert kind.summary and not kind.summary.endswith("."), "it needs a summary, without a full stop"
     assert set(kind.smaller) <= set(variants.names()), f"`smaller` names unknown variants: {kind.smaller}"
     chosen = choose_task(dict(task) if isinstance(task, Mapping) else task or tasks.default())
     labels = ["a", "b", "c"] if chosen.has_labels else []
@@ -61,12 +61,12 @@ def check_variant(
     _check_drift(model)
     _check_base_training(base, task, labels, variant)
     trained = check_method(method, base=base, folder=folder, task=task, variant=variant)
-    assert trained is not None, f"the method {method!r} does not go with it: name one that does"
+    assert trained is not None, f"the method {method!r} can't be combined with it: name one that can"
     return trained
 
 
 def _check_weights(model: TunedModel, base: str, labels: list[str]) -> None:
-    """Frozen, but for the adapter; and as large as the variant's stand-in, which plans go by."""
+    """Frozen, except for the adapter; and as large as the variant's stand-in, which plans use."""
     spec = model.spec
     kind = spec.variant
     built = spec.task.build(spec.base, type(kind)(kind.device), labels)
@@ -78,7 +78,7 @@ def _check_weights(model: TunedModel, base: str, labels: list[str]) -> None:
         assert "can't be planned" in str(error), error
         return
     loaded, wanted = _bytes(built.transformer), _bytes(planned)
-    assert abs(loaded - wanted) <= 0.02 * loaded, f"{loaded} bytes are loaded where {wanted} are planned"
+    assert abs(loaded - wanted) <= 0.02 * loaded, f"{loaded} bytes are loaded, but {wanted} were planned"
 
 
 def _bytes(model: nn.Module) -> int:
@@ -107,13 +107,13 @@ def _check_drift(model: TunedModel) -> None:
 
 
 def _check_base_training(base: str, task: Choice | None, labels: list[str], variant: str) -> None:
-    """Methods that train the base's own weights are refused where these are quantized."""
+    """Methods that train the base's own weights are refused if these are quantized."""
     for name in methods:
         if methods.get(name).capabilities.trains != "base" or not variants.get(variant).quantized:
             continue
         try:
             pefttools.wrap(base, name, task=task, labels=labels, variant=variant)
         except PeftToolsError as error:
-            assert variant in str(error), f"refused, and not by name: {error}"
+            assert variant in str(error), f"refused, but the error does not name the variant: {error}"
         else:
             raise AssertionError(f"the method {name!r} trains weights that are quantized")

@@ -1,4 +1,4 @@
-"""What is generated does not depend on padding."""
+"""Generated text must not depend on padding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.tuned import TunedModel
 
 
 def check_written(subject: Subject) -> Outcome:
-    """Beside others a model writes what it writes alone; or the method refuses padding by name."""
+    """In a batch a model writes what it writes alone; or the method refuses padding with an error."""
     task = subject.model.spec.task
     if not task.generates:
         return Outcome("not tried", "the task generates nothing")
@@ -36,7 +36,7 @@ def _after_padding(model: TunedModel, prompts: Sequence[dict[str, Any]]) -> Outc
     except ConfigError as error:
         assert not can, error
         return Outcome("refused", str(error))
-    assert can, "it says that it can't generate beside padding"
+    assert can, "it declares that it can't generate with padding"
     for row, prompt in zip(together, prompts, strict=True):
         (alone,) = answer([prompt])
         if row != alone and not _tied(model, prompt["input_ids"], row, alone):
@@ -45,7 +45,7 @@ def _after_padding(model: TunedModel, prompts: Sequence[dict[str, Any]]) -> Outc
 
 
 def _tied(model: TunedModel, prompt: Sequence[int], one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two continuations part where both tokens are as likely, but for rounding."""
+    """Whether two continuations diverge where both tokens are equally likely, up to rounding."""
     at = next(index for index, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
     ids = torch.tensor([[*prompt, *one[:at]]])
     logits = model.run_batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)})[0, -1].float()
@@ -54,7 +54,7 @@ def _tied(model: TunedModel, prompt: Sequence[int], one: Sequence[int], other: S
 
 
 def _by_decoder(model: TunedModel, examples: Sequence[Example]) -> Outcome:
-    """It writes what is most likely after what it has written so far."""
+    """It writes the most likely token after what it has written so far."""
     task: Any = model.spec.task
     options: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5}
     together = task.written(model, examples, **options)
@@ -63,7 +63,7 @@ def _by_decoder(model: TunedModel, examples: Sequence[Example]) -> Outcome:
         if row != alone:
             raise DifferenceError("padding changes what is written")
         logits = model.run([{**example, "labels": row}])[0]
-        logits[:, task.answer_ends(model.processor)] = -torch.inf  # as the least number of tokens asks for
+        logits[:, task.answer_ends(model.processor)] = -torch.inf  # as the minimum number of tokens requires
         if logits.argmax(-1).tolist() != row:
             raise DifferenceError("what is written is not what is most likely")
     return WORKS

@@ -71,7 +71,7 @@ def test_eva_begins_at_the_principal_directions_of_the_inputs(tiny_bert: str, tm
 
 
 def test_directions_that_are_not_there_are_refused(tiny_bert: str) -> None:
-    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+    with pytest.warns(UserWarning, match="is initialised from the training rows"):
         model = pefttools.wrap(tiny_bert, "lora", labels=LABELS, precision="float32", start="eva", r=16)
     batch = dict(model.tokenizer(["short"], return_tensors="pt"))
     with pytest.raises(ConfigError, match="fewer than 16 directions"):
@@ -157,7 +157,7 @@ def test_olora_needs_a_float_base(tiny_bert: str) -> None:
 
 
 def _started(base: str, start: str, **options: Any) -> Any:
-    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+    with pytest.warns(UserWarning, match="is initialised from the training rows"):
         model = pefttools.wrap(base, "lora", task=MEAN, labels=LABELS, precision="float32", start=start, **options)
     targets = torch.tensor([n % 2 for n in range(40)])
     model.spec.method.prepare(
@@ -247,7 +247,7 @@ def test_a_training_that_goes_on_knows_what_was_taken_off(start: str, tiny_bert:
     method = model.spec.method
     state = {name: tensor.clone() for name, tensor in method.training_state(model.transformer).items()}
     trained = {name: p.detach().clone() for name, p in model.transformer.named_parameters() if p.requires_grad}
-    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+    with pytest.warns(UserWarning, match="is initialised from the training rows"):
         again = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, precision="float32", start=start, r=4)
     with torch.no_grad():
         for name, value in trained.items():
@@ -300,7 +300,7 @@ def test_ranks_above_what_a_layer_has_begin_as_usual(tiny_bert: str) -> None:
 
 
 def test_layers_that_no_row_passes_begin_at_zero(tiny_bert: str, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="starts from the rows that are trained on"):
+    with pytest.warns(UserWarning, match="is initialised from the training rows"):
         model = pefttools.wrap(tiny_bert, "lora", task=MEAN, labels=LABELS, precision="float32", start="corda", r=4)
     first = model.transformer.get_base_model().encoder.layer[0]
     model.spec.method.prepare(model.transformer, model.spec.config, [lambda: first(torch.randn(2, 5, 64))])

@@ -170,7 +170,7 @@ def test_what_does_not_go_together(methods: list[Any], said: str, variant: str, 
 
 
 def test_options_of_several_stand_with_each(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match="r: of several methods each has its options in its own mapping"):
+    with pytest.raises(ConfigError, match="r: with several methods, each takes its options in its own mapping"):
         pefttools.wrap(tiny_bert, ["ln_tuning", "lora"], labels=LABELS, r=4)
 
 

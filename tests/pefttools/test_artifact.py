@@ -91,7 +91,7 @@ def test_a_base_of_the_same_shape_with_other_weights_is_refused(artifact: Path, 
     name = sorted(state)[0]
     state[name] = state[name] + 1e-3
     save_file(state, other / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BaseModelError, match="same structure with other weights") as caught:
+    with pytest.raises(BaseModelError, match="same structure with different weights") as caught:
         pefttools.load(artifact, base=str(other))
     assert str(other) in caught.value.message and tiny_bert in caught.value.message
     moved = shutil.copytree(tiny_bert, tmp_path / "moved")
@@ -249,6 +249,6 @@ def test_weights_of_another_shape_are_an_error_of_the_artifact(tiny_bert: str, t
     files = read_manifest(tmp_path / "artifact").model_dump()["files"]
     _rewrite(tmp_path / "artifact", files={**files, file.name: entry})
     with pytest.raises(
-        ArtifactError, match=r"what the method .prompt. has stored does not fit the base .*size mismatch"
+        ArtifactError, match=r"the stored state of the method .prompt. does not fit the base .*size mismatch"
     ):
         pefttools.load(tmp_path / "artifact")

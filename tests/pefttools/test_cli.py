@@ -59,7 +59,7 @@ def _recipe(folder: Path, base: str, intents: dict[str, str], **changes: Any) ->
     ("override", "expected"),
     [
         ("method=lorra", ["unknown method 'lorra'", "'lora'"]),
-        ("method.rank=4", ["rank: no such field", "known are"]),
+        ("method.rank=4", ["rank: no such field", "known fields"]),
         ("training.learning_rte=1", ["learning_rte", "did you mean learning_rate"]),
         ("training.epochs=-1", ["training.epochs", "greater than 0"]),
         ("method.targets=[qwery]", ["lora.targets", "'qwery' matches no linear layer", "query"]),

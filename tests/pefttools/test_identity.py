@@ -64,11 +64,11 @@ def saved(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 @pytest.mark.parametrize(("edit", "named"), [
-    (_config(hidden_act="relu"), "another configuration: hidden_act"),
-    (_config(layer_norm_eps=1e-3), "another configuration: layer_norm_eps"),
-    (_config(pad_token_id=7, hidden_act="relu"), "another configuration: hidden_act, pad_token_id"),
-    (_swap_words, "another tokenizer"),
-    (_lower_case_off, "another tokenizer"),
+    (_config(hidden_act="relu"), "a different configuration: hidden_act"),
+    (_config(layer_norm_eps=1e-3), "a different configuration: layer_norm_eps"),
+    (_config(pad_token_id=7, hidden_act="relu"), "a different configuration: hidden_act, pad_token_id"),
+    (_swap_words, "a different tokenizer"),
+    (_lower_case_off, "a different tokenizer"),
 ])  # fmt: skip
 def test_a_base_that_would_answer_otherwise_is_refused(
     edit: Edit, named: str, saved: tuple[Path, Path], tmp_path: Path
@@ -125,7 +125,7 @@ def test_a_weight_that_is_changed_with_size_and_time_kept_is_noticed(
         stream.write(b"\1\2\3\4")
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    with pytest.raises(BaseModelError, match="other weights"):
+    with pytest.raises(BaseModelError, match="different weights"):
         pefttools.load(adapter, base=str(copy))
 
 
@@ -139,7 +139,7 @@ def test_a_known_digest_is_read_again_on_request(
     true = weights_fingerprint(base)
     (entry,) = (tmp_path / "digests").iterdir()
     entry.write_text(entry.read_text().replace(true, "0" * 64))
-    with pytest.raises(BaseModelError, match="other weights, 000000000000"):
+    with pytest.raises(BaseModelError, match="different weights, 000000000000"):
         pefttools.verify(adapter, base=str(base))
     pefttools.verify(adapter, base=str(base), rehash=True)
 
@@ -176,7 +176,7 @@ def test_artifacts_of_earlier_versions_load_and_say_what_is_not_compared(
     write_manifest(old, manifest.model_copy(update={
         "schema_version": "1.1", "base": manifest.base.model_copy(update={"config": None, "tokenizer": None}),
     }))  # fmt: skip
-    with pytest.warns(UserWarning, match="schema 1.1 does not say which configuration and tokenizer"):
+    with pytest.warns(UserWarning, match="schema 1.1 does not record the configuration and tokenizer"):
         pefttools.load(old, base=str(base))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

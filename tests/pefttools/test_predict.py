@@ -138,7 +138,7 @@ def test_an_artifact_remembers_the_columns_of_its_data(artifact: Path, tmp_path:
 
 
 def test_scores_of_a_task_without_labels(tiny_llama: str) -> None:
-    with pytest.raises(ConfigError, match="the task 'causal-lm' has no labels that could be scored"):
+    with pytest.raises(ConfigError, match="the task 'causal-lm' has no labels to score"):
         pefttools.predict(pefttools.wrap(tiny_llama, "lora", task="causal-lm"), ["a"], all_scores=True)
 
 

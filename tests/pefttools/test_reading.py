@@ -118,7 +118,7 @@ def test_without_names_for_open_files_they_are_copied(
     folder = tmp_path / "damaged"
     shutil.copytree(two[0], folder)
     (folder / "head.safetensors").write_bytes(b"\0" * (folder / "head.safetensors").stat().st_size)
-    with pytest.raises(ArtifactError, match=r"head\.safetensors has another content"), hold(folder):
+    with pytest.raises(ArtifactError, match=r"head\.safetensors has different content"), hold(folder):
         pass
 
 

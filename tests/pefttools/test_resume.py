@@ -284,7 +284,7 @@ def test_ctrl_c_names_resume(tmp_path: Path, tiny_bert: str, intents: dict[str, 
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "The same command with --resume goes on from" in said and "Traceback" not in said
+    assert "The same command with --resume continues from" in said and "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_what_was_cut_and_what_each_class_got_is_said(tiny_bert: str, intents: d
     assert cut["test"]["rows"] == 80 and 0 < cut["test"]["cut"] < 80 and cut["test"]["longest"] > 12
     (line,) = [line for line in lines if line.startswith("test: ")]
     assert line.startswith(f"test: {cut['test']['cut']} of 80 rows (") and f"has {cut['test']['longest']}" in line
-    assert f"| test rows cut | {cut['test']['cut']} of 80" in (tmp_path / "a" / "README.md").read_text()
+    assert f"| test rows truncated | {cut['test']['cut']} of 80" in (tmp_path / "a" / "README.md").read_text()
     found = json.loads((tmp_path / "a" / "classes.json").read_text())
     assert set(found) == {"validation", "test"}
     references = [entry["reference"] for entry in stored.test.entries()]

@@ -169,7 +169,7 @@ def test_a_head_with_one_output_is_a_regression(tiny_bert: str, tmp_path: Path) 
     folder = make(kind, tiny_bert, tmp_path / "peft", outputs=1)
     with pytest.raises(ConfigError, match="it gives a number, not labels") as caught:
         pefttools.import_adapter(folder, tiny_bert, tmp_path / "one", labels=["a"])
-    assert "--task that gives numbers" in (caught.value.hint or "")
+    assert "--task that predicts numbers" in (caught.value.hint or "")
     pefttools.import_adapter(folder, tiny_bert, tmp_path / "one", task="regression")
     (found,) = pefttools.predict(tmp_path / "one", ["one two three"])
     model = peft.PeftModel.from_pretrained(plain(tiny_bert, "SEQ_CLS", outputs=1), str(folder)).eval()

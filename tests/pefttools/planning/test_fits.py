@@ -68,7 +68,7 @@ def test_the_largest_batch_fits_where_memory_grows_ever_slower(tiny_llama: str) 
 def test_what_is_usable_fits() -> None:
     for card in CARDS.values():
         assert card.usable is not None and card.memory is not None
-        assert card.usable + card.beside(card.usable) <= card.memory
+        assert card.usable + card.overhead(card.usable) <= card.memory
 
 
 def test_devices_share_a_batch(tiny_llama: str) -> None:

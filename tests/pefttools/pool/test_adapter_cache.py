@@ -204,7 +204,7 @@ def test_virtual_tokens_shorten_the_longest_text(tiny_gpt2: str, artifact: Make)
     pool.load("prefix", artifact(tiny_gpt2, "lm", "prefix", 0))
     ids = torch.full((2, 124), 2000)
     assert len(pool({"input_ids": ids}, [None, None])) == 2
-    with pytest.raises(ConfigError, match="129 tokens, virtual ones among them, are more than the 128"):
+    with pytest.raises(ConfigError, match="129 tokens, including virtual ones, are more than the 128"):
         pool({"input_ids": ids}, ["prefix", None])
     assert len(pool({"input_ids": ids[:, :123]}, ["prefix", None])) == 2
 

@@ -53,7 +53,7 @@ def test_an_adapter_without_numbers_answers_nothing_and_harms_nobody(
         ))  # fmt: skip
     for name, answer in answers:
         assert answer.status_code == (200 if name == "acme" else 422), answer.text
-    assert "gives no numbers" in answers[1][1].json()["error"]["message"]
+    assert "gives non-finite values" in answers[1][1].json()["error"]["message"]
 
 
 def test_of_rows_that_fail_together_nothing_is_left_over(
@@ -87,7 +87,7 @@ def test_generation_without_numbers_ends_for_that_row_alone(
             if name == "acme":
                 assert answer.json()["choices"][0]["text"] == alone
             else:
-                assert answer.status_code == 422 and "gives no numbers" in answer.text
+                assert answer.status_code == 422 and "gives non-finite values" in answer.text
 
 
 def test_a_version_number_of_thousands_of_digits_is_unknown(
@@ -181,7 +181,7 @@ def test_health_and_readiness(
                 times.append(time.perf_counter() - begin)
             assert statistics.median(times) < 0.05
             not_ready = httpx.get(f"{server.url}/ready")
-            assert not_ready.status_code == 503 and not_ready.json() == {"status": "the batches do not get on"}
+            assert not_ready.status_code == 503 and not_ready.json() == {"status": "the batches make no progress"}
         finally:
             free.set()
         assert all(one.result().status_code == 200 for one in hanging)
@@ -270,6 +270,6 @@ def test_a_store_lets_an_adapter_answer_before_it_takes_it(
     bad = _overflowing(good, tmp_path / "bad")
     store = Store(tmp_path / "store")
     assert store.add(good, "good", probe=True).version == 1
-    with pytest.raises(ArtifactError, match=r"bad gives no numbers"):
+    with pytest.raises(ArtifactError, match=r"bad gives non-finite values"):
         store.add(bad, "bad", probe=True)
     assert store.names() == ["good"]

@@ -77,7 +77,7 @@ def test_the_official_client(serve: Serve, adapters: dict[str, list[Path]], tiny
 
     bad = openai.BadRequestError
     refused(bad, "dimensions is not supported here; leave it out", dimensions=8)
-    refused(bad, r"input 1 has 23 tokens, and this model takes 16 at most", input=["one", "two " * 21])
+    refused(bad, r"input 1 has 23 tokens, but this model takes at most 16", input=["one", "two " * 21])
     refused(bad, "input 0 has 17 tokens", input=[101] * 17)
     refused(bad, r"there is no token 99999; the base has 30,522", input=[101, 99999])
     refused(bad, "at most 4 texts", input=["one"] * 5)

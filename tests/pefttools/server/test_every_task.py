@@ -130,7 +130,7 @@ def test_over_http(adapters: dict[str, Path], tiny_bert: str, serve: Any) -> Non
     assert len(post("/v1/predict", json=tags).json()["data"][0]["prediction"]) == 3
     assert post("/v1/classify", json={"model": "regression", "input": "x"}).status_code == 404
     wrong = post("/v1/predict", json={"model": "regression", "input": {"words": ["a"]}})
-    assert wrong.status_code == 404 and "reads no 'words'" in wrong.json()["error"]["message"]
+    assert wrong.status_code == 404 and "does not read 'words'" in wrong.json()["error"]["message"]
     bad = post("/v1/predict", json={"model": "regression", "input": ["fine", " "], "on_error": "skip"}).json()["data"]
     assert "prediction" in bad[0] and "expected text" in bad[1]["error"]["message"]
     assert post("/v1/predict", json={"model": "regression", "input": ["fine", " "]}).status_code == 400

@@ -86,7 +86,7 @@ def test_what_is_no_picture(serve: Serve, of_pictures: dict[str, list[Path]], ti
         ),
         ({"image": {"base64": "bm8gcGljdHVyZQ=="}}, "the bytes are not a picture in a known format"),
         ({"image": {"base64": "bm8=", "path": "/etc/passwd"}}, "Extra inputs are not permitted|no option|extra"),
-        ({"text": "a text"}, "reads no 'text'"),
+        ({"text": "a text"}, "does not read 'text'"),
         ({"text": {"base64": "bm8="}}, "row 1: text must be a text"),
     ]
     for given, said in cases:
@@ -159,7 +159,7 @@ def test_what_is_not_written_down(serve: Serve, of_sounds: dict[str, list[Path]]
     server = serve(tiny_whisper, of_sounds)
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"file": b"no sound"}, 400, "the bytes are not a sound in a known format"),
-        ({"file": _wave(0.4)}, 400, "the sound has 0.4 seconds, and this model takes 0.3"),
+        ({"file": _wave(0.4)}, 400, "the audio is 0.4 s long, but this model takes 0.3 s"),
         ({"file": _wave(0.2)[:60]}, 400, "is cut short"),
         ({"model": "commands"}, 404, "the model 'commands@1' can't transcribe"),
         ({"model": "nobody"}, 404, "nobody"),
@@ -167,7 +167,7 @@ def test_what_is_not_written_down(serve: Serve, of_sounds: dict[str, list[Path]]
         ({"language": "de"}, 404, "language can't be chosen here"),
         ({"file": b""}, 400, "the file is empty"),
         ({"prompt": "a style"}, 400, "prompt is not supported here"),
-        ({"temprature": 0.5}, 400, "is it 'temperature'"),
+        ({"temprature": 0.5}, 400, "did you mean 'temperature'"),
     ]
     for given, status, said in cases:
         asked = {"model": "lora", "file": _wave(0.2), **given}

@@ -373,7 +373,7 @@ def test_a_long_chat_is_not_cut(serve: Serve, tiny_llama: str, writers: Artifact
 
 def test_a_chat_that_the_template_refuses(serve: Serve, tiny_llama: str, writers: Artifacts) -> None:
     server = serve(tiny_llama, {"acme": [writers(1)]})
-    server.service.beside.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    server.service.background.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     ask = {"model": "acme", "messages": [{"role": "user", "content": "x"}]}
     status, message = _error(server.http.post("/v1/chat/completions", json=ask))
     assert (status, "roles must alternate" in message) == (400, True)

@@ -81,9 +81,9 @@ def test_keys_expire(tmp_path: Path) -> None:
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two entries of the id 'acme'"):
+    with pytest.raises(ConfigError, match="two entries with the id 'acme'"):
         Keys(_write(tmp_path / "a.yaml", _entry("acme"), _entry("acme", sha256="0" * 64)))
-    with pytest.raises(ConfigError, match="two entries of the sha256"):
+    with pytest.raises(ConfigError, match="two entries with the sha256"):
         Keys(_write(tmp_path / "b.yaml", _entry("acme"), {**_entry("acme"), "id": "other"}))
 
 

@@ -143,7 +143,7 @@ def test_the_table_of_options_is_what_is_found(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("temprature", "there is no option 'temprature'; is it 'temperature'?"),
+    ("temprature", "there is no option 'temprature'; did you mean 'temperature'?"),
     ("max_new_tokens", "there is no option 'max_new_tokens'"),
     ("x" * 500, "there is no option 'xxx"),
 ])  # fmt: skip

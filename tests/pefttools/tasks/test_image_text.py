@@ -168,7 +168,7 @@ def test_options_that_can_not_be(tiny_clip: str, tiny_bert: str) -> None:
         pefttools.wrap(tiny_clip, "lora", task={**PROMPTED, "prompt": "very " * 40 + "{label}"}, labels=LABELS)
     with pytest.raises(BaseModelError, match=r"is a bert; transformers has no AutoModelForZeroShotImageClassification"):
         pefttools.wrap(tiny_bert, "lora", task=PROMPTED, labels=LABELS)
-    with pytest.raises(BaseModelError, match=r"a pool can't serve .*: it reads pictures and texts together"):
+    with pytest.raises(BaseModelError, match=r"a pool can't serve .*: it reads images and texts together"):
         pefttools.AdapterPool(tiny_clip)
 
 

@@ -153,7 +153,7 @@ def test_other_tasks_are_refused_by_name(tiny_bart: str, adapters: dict[str, Pat
     pool = pefttools.AdapterPool(tiny_bart)
     with pytest.raises(ConfigError, match=r"'sequence-classification' can't be served in a pool of .*writes texts"):
         pool.load("labels", tmp_path / "labels")
-    with pytest.raises(ConfigError, match="has no other answer: use generate"):
+    with pytest.raises(ConfigError, match="only writes texts: use generate"):
         pool(["a text"], [None])
 
 
@@ -178,7 +178,7 @@ def test_a_server_writes_texts(serve: Any, adapters: dict[str, Path], tiny_bart:
     chat = server.http.post(
         "/v1/chat/completions", json={"model": "lora", "messages": [{"role": "user", "content": "a"}]}
     )
-    assert chat.status_code == 404 and "answers no chats" in chat.text
+    assert chat.status_code == 404 and "does not answer chats" in chat.text
     beams = server.http.post("/v1/predict", json={"model": "bitfit", "input": "a"})
     assert beams.status_code == 404 and "task.beams=2" in beams.text
 

@@ -84,9 +84,9 @@ class WritesPickles(Lora):
 @pytest.mark.parametrize(
     ("plugin", "said"),
     [
-        (TrainsMore, "says that it trains the head alone"),
+        (TrainsMore, "declares that it trains only the head"),
         (ForgetsItsState, "a loaded artifact is off by"),
-        (MergesNothing, "gives other answers than the adapter"),
+        (MergesNothing, "answers differ from the adapter"),
         (DoublesItsDeltas, "a row of a pool is off by"),
         (WritesPickles, "a pickle was written"),
     ],

@@ -64,8 +64,8 @@ class Twice(SequenceClassification):
         (Padded, "padding changes a row's logits"),
         (Mean, "losses of parts don't add up"),
         (Bounds, "out of its bounds"),
-        (Lax, "is empty was taken"),
-        (Twice, "names of their own"),
+        (Lax, "is empty was accepted"),
+        (Twice, "distinct names"),
     ],
 )
 def test_a_broken_task_is_found_out(broken: Any, problem: str, tiny_bert: str, tmp_path: Path) -> None:

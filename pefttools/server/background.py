@@ -1,4 +1,4 @@
-"""Work beside the event loop: reading files, and turning long texts into tokens."""
+"""Work outside the event loop: reading files, and turning long texts into tokens."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _T = TypeVar("_T")
 _SHORT = 5_000
 
 
-class Beside:
+class Background:
     """Threads of a server.
 
     Args:
-        tokenizer: of the base; fast ones take no second caller while they are set up, so that the loop and the thread
-            have copies of their own.
-        seconds: longest time that anybody waits for work.
+        tokenizer: the base's tokenizer; a fast one can't be called from two threads while it is being configured, so
+            that the loop and the thread each have a copy.
+        seconds: maximum time to wait for a piece of work.
     """
 
     def __init__(self, tokenizer: Any, seconds: float) -> None:
@@ -35,27 +35,27 @@ class Beside:
         self.closed = False
 
     def close(self) -> bool:
-        """Take nothing new; gives whether all threads are free."""
+        """Accept nothing new; returns whether all threads are free."""
         self.closed = True
         for threads in (self._files, self._tokenizing):
             threads.shutdown(wait=False, cancel_futures=True)
         return not self._begun
 
     async def files(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        """What `work` gives, which reads files.
+        """The result of `work`, which reads files.
 
         Raises:
-            TooLongError: it took longer; it goes on, but nobody waits for it.
+            TooLongError: it took too long; it keeps running, but nobody waits for it.
             ClosedError: the server is stopping.
         """
         return await self._run(self._files, work, *arguments)
 
     async def tokens(self, work: Callable[[Any], _T], characters: int) -> _T:
-        """What `work` gives for a tokenizer; raises as `files`.
+        """The result of `work` for a tokenizer; raises as `files`.
 
         Args:
             work: turns texts into tokens.
-            characters: of all texts together; a few are not worth a thread.
+            characters: number in all texts together; a few are not worth a thread.
         """
         if characters <= _SHORT:
             return work(self.tokenizer)

@@ -1,4 +1,4 @@
-"""Predictions for rows, of which some may be no good."""
+"""Predictions for rows, some of which may be invalid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pefttools.tasks.task import Example
 from pefttools.tuned import TunedModel
 
 OnError = Literal["stop", "skip"]
-#: role of a column that is handed on
+#: role of a column that is passed through
 ID = "id"
 
 
@@ -23,7 +23,7 @@ def table_of(inputs: Sequence[str | Mapping[str, Any]], task: Task[Any]) -> Tabl
     """Texts, or mappings by column role, as a table of what the task reads.
 
     Raises:
-        ConfigError: something else.
+        ConfigError: a single text instead of a list.
     """
     if isinstance(inputs, str):
         raise ConfigError("give a list of texts, not one text")
@@ -36,14 +36,14 @@ def table_of(inputs: Sequence[str | Mapping[str, Any]], task: Task[Any]) -> Tabl
 def example_of(
     row: str | Mapping[str, Any], task: Task[Any], processor: Any, labels: Sequence[str], trained: Collection[str]
 ) -> Example:
-    """One row that waits for a prediction, checked and encoded.
+    """One row to predict, checked and encoded.
 
     Args:
         row: a text, or a mapping by column role.
-        task: of the model.
-        processor: of the base.
+        task: the model's task.
+        processor: the base's processor.
         labels: label names.
-        trained: roles of the training data; empty where it is not known.
+        trained: roles of the training data; empty if they are not known.
 
     Raises:
         DataError: the model can't take it.
@@ -61,17 +61,17 @@ def predict(
     """One prediction per row; see `pefttools.predict`.
 
     Raises:
-        DataError: a row that is no good, where ``on_error`` is "stop".
+        DataError: an invalid row, if ``on_error`` is "stop".
     """
     task = model.spec.task
     for note in table.notes:
         reporter.event(note)
     if all_scores and not (model.labels or task.ranks):
-        raise ConfigError(f"the task {task.name!r} has no labels that could be scored")
-    asked = without_answers(table, task)
-    task.check_roles(asked.columns, model.spec.columns)
+        raise ConfigError(f"the task {task.name!r} has no labels to score")
+    unlabelled = without_answers(table, task)
+    task.check_roles(unlabelled.columns, model.spec.columns)
 
-    examples = encoded(asked, task, model.processor, model.labels, on_error)
+    examples = encoded(unlabelled, task, model.processor, model.labels, on_error)
     good = [one for one in examples if not isinstance(one, DataError)]
     with reporter.step("predicting", "rows") as advance:
         answers = iter(task.finish(task.predict(model, good, batch_size=batch_size, progress=advance)))
@@ -94,7 +94,7 @@ def predict(
 def encoded(
     table: Table, task: Task[Any], processor: Any, labels: Sequence[str], on_error: OnError
 ) -> Sequence[Example | DataError]:
-    """Checked rows as examples that wait for a prediction; with "skip", the error of each row that is no good."""
+    """Checked and encoded rows to predict; with "skip", an invalid row's error in its place."""
 
     def encode(part: Table) -> list[Example]:
         task.check(part, labels, labelled=False)
@@ -104,9 +104,9 @@ def encoded(
 
 
 def row_by_row(work: Callable[[Table], list[Example]], table: Table) -> list[Example | DataError]:
-    """Results of a function of tables, one per row, and the error of each row that it refuses.
+    """Results of a function of tables, one per row, with the error of each row that it refuses.
 
-    The table is halved where it is refused, so that a few bad rows cost little among many good ones.
+    A refused table is halved, so that a few bad rows cost little among many good ones.
     """
     try:
         return list(work(table))
@@ -119,7 +119,7 @@ def row_by_row(work: Callable[[Table], list[Example]], table: Table) -> list[Exa
 
 
 def without_answers(table: Table, task: Task[Any]) -> Table:
-    """A table with nothing but what a prediction may see."""
+    """A table with only those columns that a prediction may see."""
     visible = {role: name for role, name in table.columns.items() if role in task.inputs()}
     rows = [{role: row[role] for role in visible if role in row} for row in table.rows]
     return replace(table, rows=rows, columns=visible, notes=())
