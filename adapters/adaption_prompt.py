@@ -33,7 +33,7 @@ class AdaptionPrompt(PeftMethod[AdaptionPromptOptions]):
     """Prompts behind a gate."""
 
     name = "adaption_prompt"
-    summary = "prompts in each layer's attention, behind a gate"
+    summary = "prompts in each layer's attention, with a gate"
     paper = "https://arxiv.org/abs/2303.16199"
     config = AdaptionPromptOptions
     capabilities = Capabilities(effect="modules", modalities=frozenset({"text"}))

@@ -34,7 +34,7 @@ class FullFineTuning(OwnMethod[FullConfig]):
     """Trains all parameters, by default as float32 master weights (mixed precision is the task of autocast)."""
 
     name = "full"
-    summary = "every weight of the base; the yardstick"
+    summary = "every weight of the base; the reference point"
     config = FullConfig
     capabilities = Capabilities(trains="base", effect="weights")
     learning_rate = 1e-4

@@ -36,7 +36,7 @@ class IA3(PeftMethod[IA3Config]):
     """Learned factors, all one at the start."""
 
     name = "ia3"
-    summary = "learned factors on keys, values and feed-forward"
+    summary = "learned scaling factors on keys, values and feed-forward"
     paper = "https://arxiv.org/abs/2205.05638"
     config = IA3Config
     capabilities = Capabilities(effect="weights", deltas=True)

@@ -33,7 +33,7 @@ class CPT(_Unavailable):
     """Context-aware prompt tuning, https://arxiv.org/abs/2410.17222."""
 
     name = "cpt"
-    summary = "virtual tokens that begin as examples of the task"
+    summary = "virtual tokens initialized from examples of the task"
     paper = "https://arxiv.org/abs/2410.17222"
     why_not = (
         "it starts from worked examples, token by token with the part that each plays, and weighs the loss by them"
@@ -62,7 +62,7 @@ class Shadow(_Unavailable):
     """ShadowPEFT, https://arxiv.org/abs/2604.19254."""
 
     name = "shadow"
-    summary = "a small network beside the base that corrects the states of its layers"
+    summary = "a small side network that corrects the states of the base's layers"
     paper = "https://arxiv.org/abs/2604.19254"
     why_not = "PEFT 0.21 can't run it on the models of transformers 5: a layer is given a pair where it takes states"
 

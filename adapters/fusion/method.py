@@ -38,7 +38,7 @@ class AdapterFusion(OwnMethod[FusionOptions]):
     """A trained combination of saved bottleneck adapters."""
 
     name = "fusion"
-    summary = "saved bottleneck adapters, combined by an attention that is trained"
+    summary = "saved bottleneck adapters, combined by a trained attention"
     paper = "https://arxiv.org/abs/2005.00247"
     config = FusionOptions
     capabilities = Capabilities(deltas=True)

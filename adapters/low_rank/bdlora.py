@@ -33,7 +33,7 @@ class BDLora(LoraRelative[BDLoraOptions]):
     """Low-rank updates with block-diagonal factors."""
 
     name = "bdlora"
-    summary = "low-rank updates with block-diagonal factors, for servers that split layers over cards"
+    summary = "low-rank updates with block-diagonal factors, for servers that shard layers across GPUs"
     paper = "https://arxiv.org/abs/2510.23346"
     config = BDLoraOptions
     own_options = frozenset({"blocks"})

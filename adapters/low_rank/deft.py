@@ -28,7 +28,7 @@ class Deft(PeftWeights[DeftOptions]):
     """Projections of weights with content injected."""
 
     name = "deft"
-    summary = "a subspace of the weight replaced"
+    summary = "a replaced subspace of the weight"
     paper = "https://github.com/MAXNORM8650/DEFT"
     config = DeftOptions
     learning_rate = 2e-3

@@ -25,7 +25,7 @@ class DeLora(PeftWeights[DeLoraOptions]):
     """Normalised low-rank updates with a trained bound."""
 
     name = "delora"
-    summary = "low-rank updates, direction and strength apart"
+    summary = "low-rank updates, with direction and strength decoupled"
     paper = "https://arxiv.org/abs/2503.18225"
     config = DeLoraOptions
     learning_rate = 5e-3

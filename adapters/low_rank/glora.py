@@ -23,7 +23,7 @@ class GLora(PeftWeights[GLoraOptions]):
     """Generalized low-rank updates of weights and biases."""
 
     name = "glora"
-    summary = "low-rank updates of the weight, by it and beside it, and of the bias"
+    summary = "low-rank updates of the weight, multiplicative and additive, and of the bias"
     paper = "https://arxiv.org/abs/2306.07967"
     config = GLoraOptions
     learning_rate = 1e-3

@@ -1,4 +1,4 @@
-"""BEFT: a bias on the values of the attention, and nothing else.
+"""BEFT: a bias on the attention's values, and nothing else.
 
 BEFT: Bias-Efficient Fine-Tuning of Language Models in Low-Data Regimes, https://arxiv.org/abs/2509.15974
 
@@ -36,7 +36,7 @@ class BEFT(PeftWeights[BEFTOptions]):
     """Biases on values."""
 
     name = "beft"
-    summary = "a bias on the values of the attention"
+    summary = "a bias on the attention's values"
     paper = "https://arxiv.org/abs/2509.15974"
     config = BEFTOptions
     learning_rate = 1e-2
