@@ -223,7 +223,7 @@ def test_declarations_are_held_against_what_was_seen() -> None:
     found = contradictions(ProbeTable({}, (_cell("lora", merged="refused"), _cell("prefix", merged="works"))))
     assert found == [
         "lora declares that it can be merged, but it was refused on every model where another method was",
-        "prefix declares that it can't be merged, but was",
+        "prefix declares that it can't be merged, but it was",
     ]
     # A model on which nothing can be merged says nothing of a method.
     assert not contradictions(ProbeTable({}, (_cell("lora", merged="refused"), _cell("ia3", merged="refused"))))
