@@ -152,7 +152,7 @@ def test_loftq_needs_four_bits(tiny_bert: str) -> None:
 
 
 def test_olora_needs_a_float_base(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used on the base variant 'nf4'"):
+    with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used on the variant 'nf4'"):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, variant="nf4", start="olora")
 
 
@@ -237,7 +237,7 @@ def test_lora_ga_begins_along_the_gradient(tiny_bert: str) -> None:
 
 
 def test_too_few_directions_of_a_gradient_are_refused(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match="takes two directions for each of r=40"):
+    with pytest.raises(ConfigError, match="needs two directions for each of r=40"):
         _started(tiny_bert, "lora-ga", r=40)
 
 
