@@ -34,8 +34,8 @@ class PeftMethod(Method[ConfigT]):
     state_prefix: ClassVar[str] = "base_model.model."
     #: PEFT's name of the adapter within the model; a different one if several are put on one base
     adapter: str = "default"
-    #: the names of the others
-    beside: tuple[str, ...] = ()
+    #: names of the other adapters on the same base
+    siblings: tuple[str, ...] = ()
 
     @abstractmethod
     def peft_config(self, model: nn.Module, config: ConfigT, target: Target) -> Any:
@@ -103,9 +103,9 @@ class PeftMethod(Method[ConfigT]):
 
         PEFT confuses layers of all its methods with those of the one that is asked for.
         """
-        if not self.beside:
+        if not self.siblings:
             return None
-        others = tuple(f".{name}." for name in self.beside)
+        others = tuple(f".{name}." for name in self.siblings)
         return {key: t for key, t in model.state_dict().items() if not any(other in f"{key}." for other in others)}
 
     def stored_config(self, model: nn.Module, folder: Path) -> Any:

@@ -1,9 +1,9 @@
-"""GLoRA: changes of a weight and of a bias, of several forms at once.
+"""GLoRA: changes of a weight and of a bias, in several forms at once.
 
 Chavan et al.: One-for-All: Generalized LoRA, https://arxiv.org/abs/2306.07967
 
     W' = W + W A + B          A, B low rank
-    b' = b + b D + E + W C    C low rank, D, E numbers
+    b' = b + b D + E + W C    C low rank, D, E scalars
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OSF: the directions of a weight that matter least are trained, the others are frozen.
+"""OSF: the least important directions of a weight are trained, the others are frozen.
 
 Sculpting Subspaces: Constrained Full Fine-Tuning in LLMs for Continual Learning,
 https://arxiv.org/abs/2504.07097
