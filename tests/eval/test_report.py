@@ -94,7 +94,7 @@ def test_with_one_seed_no_method_is_called_better_or_worse(tmp_path: Path) -> No
     said = findings(data)
     assert any(text.startswith(f"The one trained model of {EVIL}") or "The one trained model" in text for text in said)
     assert not any(re.search(r"^\S+ is (better|worse) than", text) for text in said)
-    assert any("No method is called better or worse" in text for text in said)
+    assert any("do not show that a method is better or worse" in text for text in said)
     for row in data.rows:
         assert row.verdict not in ("better", "worse", "equal")
     for name, text in _everywhere(tmp_path).items():
@@ -190,7 +190,7 @@ def test_runs_on_other_test_rows_are_not_paired(tmp_path: Path) -> None:
     change(tmp_path, "lora-seed0", data={"test": "2" * 64})
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
     assert lora.against is None and lora.verdict == "not compared"
-    said = "lora, seed 0, 1: measured on other rows than full, and not paired."
+    said = "lora, seed 0, 1: measured on other rows than full, so not paired."
     assert said in findings(load_report(tmp_path))
 
 
@@ -230,7 +230,7 @@ def test_an_average_over_rare_classes_is_warned_of(tmp_path: Path) -> None:
             change(tmp_path, run.name, primary_metric=metric, measures={metric: measure}, fewest_rows=fewest)
             write_row_values(tmp_path / RUNS / run.name, metric, np.linspace(0, 1, 200))
         said = findings(load_report(tmp_path))
-        assert any(f"the rarest has {fewest} rows" in text for text in said) == warned, metric
+        assert any(f"the rarest class has {fewest} rows" in text for text in said) == warned, metric
 
 
 def test_without_numbers_of_the_rows_nothing_is_compared(tmp_path: Path) -> None:
