@@ -213,8 +213,7 @@ class PeftWeights(PeftMethod[OptionsT]):
         return None if self.rank_option is None else int(options[self.rank_option])
 
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
-        """A layer's effect, in delta kinds that are smaller than the change of its weight; empty if it has no such
-        form.
+        """A layer's effect, in delta kinds smaller than the change of its weight; empty if it has no such form.
 
         The caller checks whether they do the same as the layer.
 

@@ -91,9 +91,8 @@ def choose(
 ) -> Advice:
     """Which method to start with: what fits on the GPU, ranked by what stored comparisons have shown.
 
-    Nothing is guessed: a method that the comparison has not tried comes last, without a score. Scores come from a
-        single
-    comparison, as scores of different comparisons can't be compared: from your own, if one is of this task, otherwise
+    Nothing is guessed: a method that the comparison has not tried comes last, without a score. Scores come from one
+    comparison, as those of different comparisons can't be compared: from your own, if one is of this task, otherwise
     from the one with the most methods.
 
     Args:

@@ -34,8 +34,7 @@ def choose(
 ) -> None:
     """Which method to start with: what fits on the GPU, ranked by what stored comparisons have shown.
 
-    Nothing is guessed: each score comes with its comparison and its uncertainty, and untried methods are marked as
-        such.
+    Nothing is guessed: each score comes with its comparison and its uncertainty, and untried methods are marked.
     """
     from rich.console import Console
 

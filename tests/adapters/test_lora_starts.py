@@ -146,7 +146,7 @@ def test_loftq_gives_back_what_four_bits_round_off(variant: str, tiny_bert: str,
 
 def test_loftq_needs_four_bits(tiny_bert: str) -> None:
     with pytest.raises(
-        ConfigError, match="what the 4 bits of the base variants nf4 and hqq round off, and the base is float32"
+        ConfigError, match="the quantization error of the 4-bit variants nf4 and hqq, but the variant is float32"
     ):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, start="loftq")
 
