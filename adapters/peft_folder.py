@@ -38,8 +38,8 @@ class PeftFolder:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """What was trained, by name in the transformers model."""
-        beside = set(self.of_base)
-        return {self._plain(name): t for name, t in self.stored.items() if name not in beside and not is_copy(name)}
+        untrained = set(self.of_base)
+        return {self._plain(name): t for name, t in self.stored.items() if name not in untrained and not is_copy(name)}
 
     @cached_property
     def whole(self) -> list[str]:

@@ -44,7 +44,7 @@ class Run:
 
     Attributes:
         name: of the run.
-        method: the same with pefttools; None: there is none.
+        method: the same with pefttools; None if there is none.
         trained: number of trained parameters.
         allocated: bytes, averaged over steps 751 to 1000.
         left_out: why there is no such method here.
