@@ -1,4 +1,4 @@
-"""LLaMA-Adapter: prompts that the attention of each layer looks at, through a gate that is closed at the start.
+"""LLaMA-Adapter: prompts that each layer attends to, through a gate that is closed at the start.
 
 Zhang et al.: LLaMA-Adapter: Efficient Fine-tuning of Language Models with Zero-init Attention,
 https://arxiv.org/abs/2303.16199
@@ -26,14 +26,14 @@ class AdaptionPromptOptions(MethodConfig):
     """Options of LLaMA-Adapter."""
 
     length: int = Field(10, ge=1, description="number of prompts in each layer")
-    layers: int | None = Field(None, ge=1, description="how many of the last layers get prompts; none: all")
+    layers: int | None = Field(None, ge=1, description="how many of the last layers get prompts; default: all")
 
 
 class AdaptionPrompt(PeftMethod[AdaptionPromptOptions]):
     """Prompts behind a gate."""
 
     name = "adaption_prompt"
-    summary = "prompts in each layer's attention, behind a gate"
+    summary = "prompts in each layer's attention, with a gate"
     paper = "https://arxiv.org/abs/2303.16199"
     config = AdaptionPromptOptions
     capabilities = Capabilities(effect="modules", modalities=frozenset({"text"}))
@@ -53,6 +53,6 @@ class AdaptionPrompt(PeftMethod[AdaptionPromptOptions]):
         kind = transformers_models(model)[0].config.model_type
         if kind not in TRANSFORMERS_MODEL_CONFIG:
             raise ConfigError(
-                f"the method 'adaption_prompt' can't be used on a {kind}: PEFT knows the attention of others alone",
+                f"the method 'adaption_prompt' can't be used on a {kind}: PEFT does not support its attention",
                 hint=f"It can be used on: {', '.join(sorted(TRANSFORMERS_MODEL_CONFIG))}.",
             )

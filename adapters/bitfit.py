@@ -6,8 +6,8 @@ A bias ``b`` becomes ``b + delta`` with a trained ``delta`` that starts at zero:
 
     x ──► W x + (b + delta) ──► y
 
-The delta, not the bias, is trained, so that the base stays as it is whatever format its weights have. Whoever reads the
-bias of the module reads the sum: its own forward, or a fused kernel that is given the bias, as Mamba's are.
+The delta, not the bias, is trained, so that the base stays unchanged whatever format its weights have. Anything that
+reads the module's bias gets the sum: its own forward, or a fused kernel that is given the bias, such as Mamba's.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 SUFFIX = "_delta"
 #: ``bias``, or XLNet's ``r_w_bias``, Mamba's ``dt_bias``, the ``gate_up_proj_bias`` of experts
 _BIAS = re.compile(r"(?:.*_)?bias")
-#: these only choose which experts a token goes to, or act on the segments of a text, as XLNet's ``r_s_bias``: what
-#: never gets a gradient is not trained
+#: these only choose which experts a token goes to, or act on the segments of a text (XLNet's ``r_s_bias``): biases that
+#: never get a gradient are not trained
 _IDLE = re.compile(r".*(?:correction|expert)_bias|r_s_bias")
 
 
@@ -66,7 +66,7 @@ class BitFit(OwnMethod[BitFitConfig]):
             chosen = [name for name, _ in model.named_modules()]
         heads = tuple(f"{name}." for name in target.head_modules)
         modules = [model.get_submodule(name) for name in chosen if not f"{name}.".startswith(heads)]
-        # A bias that two modules share is read where the layer is, not in what holds the layer.
+        # A bias that two modules share is read in the layer itself, not in the module that contains the layer.
         modules.sort(key=lambda module: next(module.children(), None) is not None)
         seen: set[int] = set()
         for module in modules:
@@ -107,8 +107,8 @@ class BitFit(OwnMethod[BitFitConfig]):
             site, _, name = full.rpartition(".")
             if name != f"bias{SUFFIX}" or not _adds_its_bias(model, site):
                 raise ConfigError(
-                    f"bitfit: {full.removesuffix(SUFFIX)} is not simply added to a layer's output: the adapter has no "
-                    "delta form: it can't be pooled, exported or composed",
+                    f"bitfit: {full.removesuffix(SUFFIX)} is not simply added to a layer's output, so the adapter has "
+                    "no delta form: it can't be pooled, exported or composed",
                     hint="Serve it alone, merge it, or train with bitfit.targets that leave this module out.",
                 )
             found[site] = SiteDelta(Bias(delta))
@@ -122,7 +122,7 @@ def _biases(module: nn.Module) -> Iterator[str]:
 
 
 def _tune(module: nn.Module, names: list[str]) -> None:
-    """Give a module a delta per bias, and let its biases read as their sums."""
+    """Give a module a delta per bias, and make its biases return their sums."""
     import torch
     from torch import nn
 
@@ -131,7 +131,7 @@ def _tune(module: nn.Module, names: list[str]) -> None:
         delta = nn.Parameter(torch.zeros(bias.shape, dtype=torch.float32, device=bias.device))
         module.register_parameter(name + SUFFIX, delta)
     kind = type(module)
-    # A class of its own, since properties belong to classes. The base's parameters keep their places and names.
+    # A separate class, since properties belong to classes. The base's parameters keep their places and names.
     sums = {name: _sum(name) for name in names}
     module.__class__ = type(kind.__name__, (kind,), {**sums, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
@@ -148,7 +148,7 @@ def _sum(name: str) -> property:
 
 
 def _adds_its_bias(model: nn.Module, site: str) -> bool:
-    """Whether a bias of this module acts as a summand on what its forward returns."""
+    """Whether a bias of this module is simply added to the output of its forward."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -156,7 +156,7 @@ def _adds_its_bias(model: nn.Module, site: str) -> bool:
 
     if not isinstance(model.get_submodule(site), (nn.Linear, Conv1D, nn.LayerNorm, *CONVOLUTIONS)):
         return False
-    # Where the module around it takes the bias itself, for a fused kernel, no forward runs that a summand could follow.
+    # If the parent module reads the bias directly, for a fused kernel, no forward runs whose output could be changed.
     parent, _, child = site.rpartition(".")
     return not _reads(type(model.get_submodule(parent)), child, "bias")
 

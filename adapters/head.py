@@ -1,4 +1,4 @@
-"""Head only: the base stays frozen, the task head alone is trained (linear probing)."""
+"""Head only: the base stays frozen, and only the task head is trained (linear probing)."""
 
 from __future__ import annotations
 

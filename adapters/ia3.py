@@ -36,7 +36,7 @@ class IA3(PeftMethod[IA3Config]):
     """Learned factors, all one at the start."""
 
     name = "ia3"
-    summary = "learned factors on keys, values and feed-forward"
+    summary = "learned scaling factors on keys, values and feed-forward"
     paper = "https://arxiv.org/abs/2205.05638"
     config = IA3Config
     capabilities = Capabilities(effect="weights", deltas=True)
@@ -57,7 +57,7 @@ class IA3(PeftMethod[IA3Config]):
             if outside:
                 raise TargetError(f"ia3.feed_forward names {outside[0]!r}, which ia3.targets does not match")
         elif config.feed_forward:
-            raise TargetError("ia3.feed_forward without ia3.targets", hint="Name both, or neither.")
+            raise TargetError("ia3.feed_forward without ia3.targets", hint="Set both, or neither.")
         else:
             parts = block_parts(model)
             feed_forward = modules_at(model, parts.feed_forward_output)
@@ -74,7 +74,7 @@ class IA3(PeftMethod[IA3Config]):
 
         sites = {}
         for name, scale in state.items():
-            # PEFT keeps factors on inputs as [1, in] and those on outputs as [out, 1].
+            # PEFT stores factors on inputs as [1, in] and those on outputs as [out, 1].
             on_input = scale.shape[0] == 1
             factor = scale.flatten()
             site = name.removesuffix(".ia3_l")

@@ -1,11 +1,11 @@
-"""LoftQ: a LoRA that begins by making up for what a quantized base has rounded off.
+"""LoftQ: a LoRA initialized to compensate for the quantization error of the base.
 
 Li et al.: LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models, https://arxiv.org/abs/2310.08659
 
     W - Q(W) = U S V^T,    (alpha / r) B A = U_r S_r V_r^T
 
-The paper then rounds what is left of W again, and so on. Here the base is shared by many adapters and stays as it is:
-one step, after which the model is as near to the original as a rank of r allows.
+The paper then quantizes the rest of W again, and so on. Here the base is shared by many adapters and stays unchanged:
+one step, after which the model is as close to the original as a rank of r allows.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .lora_starts import put_in
 if TYPE_CHECKING:
     from torch import nn
 
-#: share of a weight that 4 bits round off at most
+#: maximum relative quantization error of a weight in 4 bits
 _OF_WEIGHT = 0.3
 
 
 def start_from_rounding(model: nn.Module, adapter: str) -> None:
-    """Set A and B to the best approximation of what quantization took from each weight.
+    """Set A and B to the best approximation of each weight's quantization error.
 
-    The original model is read once more, in its stored format, and let go of.
+    The original model is read once more, in its stored format, and freed afterwards.
 
     Args:
         model: wrapped by PEFT, on a quantized base.
@@ -55,14 +55,14 @@ def start_from_rounding(model: nn.Module, adapter: str) -> None:
         ) from error
     for name, layer in base.named_modules():
         if not isinstance(layer, LoraLayer) or not is_packed(layer.get_base_layer().weight):
-            continue  # of what is not quantized nothing was rounded off
+            continue  # not quantized: no error
         quantized = dense_weight(layer.get_base_layer()).float()
         weight = dense_weight(original.get_submodule(name)).to(quantized)
         rounded_off = weight - quantized
         if float(rounded_off.norm()) > _OF_WEIGHT * float(weight.norm()):
             raise ConfigError(
-                f"lora.start=loftq: the original weights of {name} were not found in {folder!r}: what is there is not "
-                "what was quantized",
+                f"lora.start=loftq: the original weights of {name} were not found in {folder!r}: the weights there are "
+                "not those that were quantized",
                 hint="Use another start.",
             )
         u, s, vh = torch.linalg.svd(rounded_off, full_matrices=False)

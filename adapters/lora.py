@@ -2,11 +2,11 @@
 
 LoRA     y = W x + (alpha / r) B A x             https://arxiv.org/abs/2106.09685
 rsLoRA   alpha / sqrt(r) instead of alpha / r    https://arxiv.org/abs/2312.03732
-DoRA     magnitude and direction apart           https://arxiv.org/abs/2402.09353
+DoRA     magnitude and direction decoupled       https://arxiv.org/abs/2402.09353
 LoRA+    B learns faster than A                  https://arxiv.org/abs/2402.12354
-LoRA-FA  A stays as it is                        https://arxiv.org/abs/2308.03303
+LoRA-FA  A is frozen                             https://arxiv.org/abs/2308.03303
 
-Where A and B begin: `lora_starts`.
+Initialization of A and B: `lora_starts`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from pefttools.deltas import AdapterDeltas, SiteDelta
 
-#: before the names of factors that were taken off the base, in a checkpoint
+#: prefix of the names of factors that were subtracted from the base, in a checkpoint
 _TAKEN = "taken off "
 _A, _B, _BIAS, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector"
 
@@ -69,17 +69,15 @@ class LoraConfig(MethodConfig):
     dora: bool = Field(False, description="weight-decomposed LoRA: train magnitude and direction separately")
     lean: bool = Field(True, description="save memory in the backward pass; off: PEFT's own layers")
     start: Start = Field(
-        "zero", description="where the factors begin; olora, pissa, corda and lora-ga need float32, loftq nf4 or hqq"
+        "zero", description="initialization; olora, pissa, corda and lora-ga need float32, loftq nf4 or hqq"
     )
     pissa: bool = Field(False, description="the same as start=pissa")
     b_rate: float = Field(1.0, gt=0, description="learning rate of B as a multiple of A's (LoRA+: 16)")
-    frozen_a: bool = Field(
-        False, description="train B alone, with gradients as if the whole update were free (LoRA-FA)"
-    )
+    frozen_a: bool = Field(False, description="train only B, with gradients as if the whole update were free (LoRA-FA)")
 
     @property
     def begin_at(self) -> Start:
-        """Where the factors begin."""
+        """How the factors are initialized."""
         return "pissa" if self.pissa else self.start
 
 
@@ -111,23 +109,23 @@ class Lora(PeftMethod[LoraConfig]):
         refuse_pairs_of_options({"lora.experts": config.experts, begun: start != "zero"})
         if start == "loftq" and variant.name not in OF_FOUR_BITS:
             raise ConfigError(
-                f"{begun} makes up for what the 4 bits of the base variants {' and '.join(OF_FOUR_BITS)} round off, "
-                f"and the base is {variant.name}",
+                f"{begun} compensates for the quantization error of the 4-bit variants {' and '.join(OF_FOUR_BITS)}, "
+                f"but the variant is {variant.name}",
                 hint="Use one of them, or another start.",
             )
         if start in RESIDUAL and variant.name != "float32":
             raise ConfigError(
-                f"{begun} can't be used on the base variant {variant.name!r}: it rewrites the base's weights",
+                f"{begun} can't be used on the variant {variant.name!r}: it rewrites the base's weights",
                 hint=f"Use the variant float32, or another start: on {' and '.join(OF_FOUR_BITS)}, loftq.",
             )
         if config.dora and variant.quantized and variant.name != "nf4":
             raise ConfigError(
-                f"lora.dora can't be used on the base variant {variant.name!r}: PEFT misreads its norms",
+                f"lora.dora can't be used on the variant {variant.name!r}: PEFT misreads its norms",
                 hint="Use the variant nf4, or leave dora off.",
             )
 
     def trained(self, config: LoraConfig) -> LoraConfig:
-        # What is frozen by a start is so ever after.
+        # What an initialization freezes stays frozen.
         return config.model_copy(update={"start": "mica" if config.begin_at == "mica" else "zero", "pissa": False})
 
     def decays_to(self, model: nn.Module, config: LoraConfig, name: str) -> float | None:
@@ -218,13 +216,13 @@ class Lora(PeftMethod[LoraConfig]):
         say_as_update(model, folder)
 
     def training_state(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        # What is frozen and random stands in no checkpoint of what is trained, nor what rows have shown.
+        # A checkpoint of trained parameters contains neither frozen random factors nor those read from rows.
         frozen = {n: p.detach() for n, p in model.named_parameters() if ".lora_" in n and not p.requires_grad}
         return frozen | {f"{_TAKEN}{key}": tensor for key, tensor in taken_off(model).items()}
 
     def restore_training_state(self, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
         taken = {key.removeprefix(_TAKEN): value for key, value in state.items() if key.startswith(_TAKEN)}
-        if taken and not taken_off(model):  # what comes of the base alone was taken off it by `wrap`
+        if taken and not taken_off(model):  # what is computed from the base alone was already subtracted by `wrap`
             take_off(model, self.adapter, taken)
         frozen = {name: value for name, value in state.items() if not name.startswith(_TAKEN)}
         for name, value in frozen.items():
@@ -238,7 +236,7 @@ class Lora(PeftMethod[LoraConfig]):
 
         if options.get("target_parameters"):
             raise ConfigError(
-                "an adapter of fused experts can't be served beside other adapters",
+                "an adapter of fused experts can't be served alongside other adapters",
                 hint="Load it alone (load_artifact), or train with lora.experts=false.",
             )
         sites = {
@@ -261,7 +259,7 @@ class Lora(PeftMethod[LoraConfig]):
 
 
 def _trained_bias(name: str, bias: torch.Tensor, model: nn.Module) -> tuple[str, torch.Tensor]:
-    """Site of a bias that PEFT trained itself (``bias="all"`` or ``"lora_only"``), and how it changed."""
+    """Site of a bias that PEFT trained directly (``bias="all"`` or ``"lora_only"``), and how it changed."""
     site = name.removesuffix(".bias").removesuffix(".base_layer")
     try:
         own = model.get_submodule(site).get_parameter("bias")
@@ -273,7 +271,7 @@ def _trained_bias(name: str, bias: torch.Tensor, model: nn.Module) -> tuple[str,
 
 
 def _scale(options: dict[str, Any], site: str, rank: int) -> float:
-    """What the product of B and A is multiplied by; alpha may differ by module."""
+    """The scale of the product of B and A; alpha may differ by module."""
     from peft.utils.other import get_pattern_key
 
     alphas = options.get("alpha_pattern") or {}
@@ -289,7 +287,7 @@ def _site(state: dict[str, torch.Tensor], name: str, options: dict[str, Any], mo
 
     scale = _scale(options, name, state[name + _A].shape[0])
     low_rank = LowRank(state[name + _A], state[name + _B] * scale)
-    # Composed adapters have it, where one of their parts changes biases.
+    # Composed adapters have it if one of their parts changes biases.
     bias = Bias(state[name + _BIAS] * scale) if name + _BIAS in state else None
     magnitude = state.get(name + _MAGNITUDE)
     if magnitude is None:

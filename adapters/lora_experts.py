@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Exact(str):
-    """A target that PEFT takes at its word.
+    """A target that PEFT takes literally.
 
-    PEFT takes ``gate_proj``, ``up_proj`` and ``down_proj`` of many mixtures for names of an older transformers, where
-    each expert had layers of these names. It then leaves the linear layers that are called so today (shared experts,
-    dense layers), and adapts the routed experts in their place. It looks for such names by their end.
+    PEFT interprets ``gate_proj``, ``up_proj`` and ``down_proj`` of many mixtures as names of an older transformers,
+    where each expert had layers with these names. It then ignores the linear layers that have these names today (shared
+    experts, dense layers), and adapts the routed experts instead. It recognizes such names by their end.
     """
 
     __slots__ = ()
@@ -27,15 +27,15 @@ class Exact(str):
 
 
 def exact(targets: Iterable[str]) -> list[str]:
-    """Targets of which PEFT takes those that were written by this package, which have dots in them, at their word."""
+    """Targets, of which PEFT takes those written by this package (they contain dots) literally."""
     return [Exact(target) if "." in target else target for target in targets]
 
 
 class _Ordered(str):
-    """A parameter's name that stands, among others, at its place in the model.
+    """A parameter's name that sorts by its place in the model.
 
-    PEFT wraps several parameters of one module one around the other: in the module's order, but where they are stored
-    in few bits in the order of their names. What was trained on one base would not fit the other.
+    PEFT nests the wrappers of several parameters of one module: in the module's order, but in the order of their names
+    if they are quantized. An adapter trained on one base would not fit the other.
     """
 
     __slots__ = ("place",)
@@ -50,7 +50,7 @@ def in_order(names: Iterable[str], model: nn.Module) -> list[str]:
 
     Args:
         names: full names or ends of them.
-        model: its fused weights are meant.
+        model: the model whose fused weights the names refer to.
     """
     from pefttools.sites import fused_weights
 
@@ -79,13 +79,13 @@ def experts_of(model: nn.Module) -> list[str]:
     if not listed:
         raise TargetError(
             "lora.experts: the model has no fused experts",
-            hint="Experts that are linear layers of their own are among lora.targets; leave lora.experts off.",
+            hint="Experts that are separate linear layers are among lora.targets; leave lora.experts off.",
         )
     return in_order(listed, model)
 
 
 def packed_experts(model: nn.Module) -> list[Any]:
-    """PEFT's wrappers of experts whose weights are stored in few bits."""
+    """PEFT's wrappers of experts whose weights are quantized."""
     from peft.tuners.lora.layer import ParamWrapper
     from torch.nn.utils.parametrize import is_parametrized
 
@@ -94,10 +94,10 @@ def packed_experts(model: nn.Module) -> list[Any]:
 
 
 def take_back_updates(model: nn.Module) -> None:
-    """Let PEFT's wrappers of packed experts take their update off the weight after each pass.
+    """Make PEFT's wrappers of packed experts remove their update from the weight after each pass.
 
     PEFT 0.21 leaves it there, so that the next pass adds a second one: among several parametrizations it looks for
-    another class than the one that it has put there.
+    a different class from the one that it has added.
     """
     for wrapper in packed_experts(model):
         wrapper._remove_parametrizations = types.MethodType(_remove_last, wrapper)

@@ -1,9 +1,9 @@
-"""LoRA's forward and backward pass, keeping what the gradients need and no more.
+"""LoRA's forward and backward pass, keeping only what the gradients need.
 
-Autograd over PEFT's modules keeps, per layer, a float32 copy of the input where the base computes in another format,
-the input after dropout with its noise, and under autocast a copy of the weight; it scales and adds in passes of their
-own. Here one function keeps the input as it came (which layers that read the same input share), one byte per element
-where there is dropout, and the product with A; the update is added to the base's output by the product itself.
+Autograd over PEFT's modules keeps, per layer, a float32 copy of the input if the base computes in another format,
+the input after dropout with its noise, and under autocast a copy of the weight; it scales and adds in separate
+passes. Here one function keeps the original input (shared by layers that read the same input), one byte per element
+if there is dropout, and the product with A; the update is accumulated into the base's output by the matrix product.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pefttools.bases.unquantized import is_packed
 
 
 def keep_less(model: nn.Module) -> None:
-    """Let PEFT's LoRA layers on linear layers train by the functions of this file.
+    """Make PEFT's LoRA layers on linear layers train with the functions of this file.
 
-    Layers that do something else, as DoRA's or merged ones, go on as PEFT has them; so does what needs no gradients.
+    Layers that do something else, such as DoRA's or merged ones, keep PEFT's code, as does everything without
+    gradients.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -68,7 +69,7 @@ class _Linear(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             out = linear(_rows(x, own), weight.to(own), None if bias is None else bias.to(own))
             _add_update(ctx, out, x, a, b, scale, rate, cast)
-        ctx.weight = weight  # frozen: nobody will change it
+        ctx.weight = weight  # frozen: nothing will change it
         # Not a view to autograd: some models change a layer's output in place.
         shaped: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
         return shaped
@@ -83,14 +84,14 @@ class _Linear(torch.autograd.Function):
 
 
 class _Update(torch.autograd.Function):
-    """``base + scale B A dropout(x)``, for a base that is anything."""
+    """``base + scale B A dropout(x)``, for any base."""
 
     @staticmethod
     def forward(
         ctx: Any, base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rate: float, cast: torch.dtype | None
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            out = base.clone()  # it may be a view, which autograd does not let be changed
+            out = base.clone()  # it may be a view, which autograd does not allow to be changed
             _add_update(ctx, out.view(-1, out.shape[-1]), x, a, b, scale, rate, cast)
         return out
 
@@ -123,7 +124,7 @@ def _add_update(
 def _gradients(
     ctx: Any, outer: Tensor, of_x: Tensor | None, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of A and B, where wanted; that of the input is added to ``of_x``."""
+    """Gradients of A and B, if wanted; that of the input is added to ``of_x``."""
     x, mask, low, a, b = ctx.saved_tensors
     of_low = outer.to(ctx.own) @ b.to(ctx.own)
     of_low *= ctx.scale

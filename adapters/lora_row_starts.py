@@ -1,10 +1,10 @@
-"""Where LoRA's factors begin, read from the rows that are trained on.
+"""Initializations of LoRA's factors that are computed from the training rows.
 
 EVA      A = the principal directions of a layer's inputs
 CorDA    W C = U S V^T,  B A = U_r S_r V_r^T C^-1     C: covariance of the inputs
 LoRA-GA  G = U S V^T,    A ~ V_1..r^T,  B ~ U_r+1..2r  G: gradient of W
 
-What CorDA and LoRA-GA begin with is taken off the base, so that the model answers as before.
+The initial update of CorDA and LoRA-GA is subtracted from the base, so that the model's answers do not change.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 #: batches that are read
 _BATCHES = 16
-#: LoRA-GA's gamma: how small the factors are, beside the size of the layer
+#: LoRA-GA's gamma: how small the factors are, relative to the size of the layer
 _GAMMA = 16
 #: share of the mean variance that is added to every direction, so that a covariance can be inverted
 _DAMPING = 0.01
 
 
 def start_from_rows(model: nn.Module, adapter: str, start: Start, passes: Iterable[Pass]) -> None:
-    """Set A, or A and B, by what a few batches show. Padding is among what is read; every layer has the same rank.
+    """Set A, or A and B, from a few batches. Padding is read too; every layer has the same rank.
 
     Args:
         model: wrapped by PEFT.
         adapter: PEFT's name of the adapter.
-        start: one of those that are read from rows.
+        start: one of those that are computed from rows.
         passes: over training batches.
 
     Raises:
@@ -63,7 +63,7 @@ def start_from_rows(model: nn.Module, adapter: str, start: Start, passes: Iterab
             put_in(first, second, a, b)
         taken[f"{name}.lora_A.weight"], taken[f"{name}.lora_B.weight"] = a.detach(), b.detach()
     if start != "eva":
-        for name in layers.keys() - found.keys():  # no row came by: nothing is taken off, and it begins at zero
+        for name in layers.keys() - found.keys():  # no row passed through: nothing is subtracted, it starts at zero
             a, b = layers[name].lora_A[adapter].weight, layers[name].lora_B[adapter].weight
             taken[f"{name}.lora_A.weight"], taken[f"{name}.lora_B.weight"] = torch.zeros_like(a), torch.zeros_like(b)
         take_off(model, adapter, taken)
@@ -88,7 +88,7 @@ def _corda(
     import torch
 
     size = len(covariance)
-    # Of mean 1 on the diagonal: the product of A and B does not depend on it, their balance does.
+    # Scaled to a mean of 1 on the diagonal: the product of A and B does not depend on this, but their balance does.
     covariance = covariance * (size / float(covariance.diagonal().sum()))
     covariance = covariance + _DAMPING * torch.eye(size, dtype=covariance.dtype, device=covariance.device)
     u, s, vh = torch.linalg.svd(weight.double() @ covariance, full_matrices=False)
@@ -103,7 +103,7 @@ def _ga(gradient: torch.Tensor, rank: int, name: str) -> tuple[torch.Tensor, tor
 
     if 2 * rank > min(gradient.shape):
         raise ConfigError(
-            f"lora.start=lora-ga takes two directions for each of r={rank}, and {name} has {min(gradient.shape)}",
+            f"lora.start=lora-ga needs two directions for each of r={rank}, but {name} has {min(gradient.shape)}",
             hint="Choose a smaller r.",
         )
     u, _, vh = torch.linalg.svd(gradient, full_matrices=False)
@@ -118,7 +118,7 @@ def _weight(layer: LoraLayer) -> torch.Tensor:
 
 
 def _covariances(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterable[Pass]) -> dict[str, torch.Tensor]:
-    """Of the layers' inputs, ``[inputs, inputs]``, not divided by how many there are."""
+    """Covariances of the layers' inputs, ``[inputs, inputs]``, not divided by their number."""
     import torch
 
     sums: dict[str, torch.Tensor] = {}
@@ -142,7 +142,7 @@ def _covariances(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterabl
 
 
 def _gradients(model: nn.Module, layers: dict[str, LoraLayer], passes: Iterable[Pass]) -> dict[str, torch.Tensor]:
-    """Of the loss by the layers' weights, ``[outputs, inputs]``, summed over batches; no ``.grad`` is touched."""
+    """Gradients of the loss by layers' weights, ``[outputs, inputs]``, summed over batches; ``.grad`` is left alone."""
     import torch
 
     sums: dict[str, torch.Tensor] = {}

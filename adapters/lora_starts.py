@@ -1,19 +1,19 @@
-"""Where LoRA's factors begin.
+"""Initializations of LoRA's factors.
 
 zero         A random, B zero                                     https://arxiv.org/abs/2106.09685
 gaussian     A from a normal distribution, B zero                 as in diffusion models
 orthogonal   A and B orthogonal to each other, both not zero      https://hf.co/blog/datta0/orthogonal-lora
-olora        the QR decomposition of W, taken off the base        https://arxiv.org/abs/2406.01775
-pissa        W's principal components, taken off the base         https://arxiv.org/abs/2404.02948
+olora        the QR decomposition of W, subtracted from the base  https://arxiv.org/abs/2406.01775
+pissa        W's principal components, subtracted from the base   https://arxiv.org/abs/2404.02948
 eva          A the principal directions of a layer's inputs       https://arxiv.org/abs/2410.07170
-corda        W's principal components as the inputs weigh them,   https://arxiv.org/abs/2406.05223
-             taken off the base
-lora-ga      the principal directions of W's gradient, taken off  https://arxiv.org/abs/2407.05000
-             the base
-loftq        what the base's 4 bits have rounded off W            https://arxiv.org/abs/2310.08659
+corda        W's principal components weighted by the inputs,     https://arxiv.org/abs/2406.05223
+             subtracted from the base
+lora-ga      the principal directions of W's gradient,            https://arxiv.org/abs/2407.05000
+             subtracted from the base
+loftq        the error of quantizing W to 4 bits                  https://arxiv.org/abs/2310.08659
 mica         B the directions of W's smallest components, frozen  https://arxiv.org/abs/2604.01694
 
-EVA, CorDA and LoRA-GA are read from the rows that are trained on: `lora_row_starts`.
+EVA, CorDA and LoRA-GA are computed from the training rows: `lora_row_starts`.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 Start = Literal["zero", "gaussian", "orthogonal", "olora", "pissa", "eva", "corda", "lora-ga", "loftq", "mica"]
-#: taken off the base's weights, so that what is trained is more than a change of the base
+#: subtracted from the base's weights, so that the factors are more than a change of the base
 RESIDUAL: tuple[Start, ...] = ("olora", "pissa", "corda", "lora-ga")
-#: read from the rows that are trained on
+#: computed from the training rows
 FROM_DATA: tuple[Start, ...] = ("eva", "corda", "lora-ga")
-#: not to be decayed: what these begin with is a part of the base
+#: not to be decayed: their initial factors are a part of the base
 OF_BASE: tuple[Start, ...] = (*RESIDUAL, "loftq")
-#: variants whose rounding is worth making up for
+#: variants whose quantization error is worth compensating for
 OF_FOUR_BITS = ("nf4", "hqq")
-#: where a wrapped model keeps the factors that were taken off the base
+#: attribute of a wrapped model with the factors that were subtracted from the base
 _INITIAL = "initial_factors"
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def of_peft(start: Start) -> Any:
-    """PEFT's ``init_lora_weights``. What is read from rows begins as zero, and is set by `start_from_rows`."""
+    """PEFT's ``init_lora_weights``. Those computed from rows start as zero, and are set by `start_from_rows`."""
     return True if start in ("zero", "loftq", "mica", *FROM_DATA) else start
 
 
 def freeze_minor_directions(model: nn.Module, adapter: str) -> None:
-    """MiCA: B the directions of the weight's smallest components, which stay; A, which is trained, zero."""
+    """MiCA: B is the directions of the weight's smallest components, and frozen; A is zero, and trained."""
     import torch
     from peft.tuners.lora import LoraLayer
 
@@ -68,7 +68,7 @@ def freeze_minor_directions(model: nn.Module, adapter: str) -> None:
         weight = dense_weight(layer.get_base_layer()).float()
         if len(a) > min(weight.shape):
             raise ConfigError(
-                f"lora.start=mica: {name} has {min(weight.shape)} components, and r is {len(a)}",
+                f"lora.start=mica: {name} has {min(weight.shape)} components, but r is {len(a)}",
                 hint="Choose a smaller r.",
             )
         with torch.no_grad():
@@ -77,7 +77,7 @@ def freeze_minor_directions(model: nn.Module, adapter: str) -> None:
 
 
 def free_gradients(model: nn.Module) -> None:
-    """LoRA-FA: freeze A, and let B's gradient be the one whose update comes nearest to that of the whole weight.
+    """LoRA-FA: freeze A, and make B's gradient the one whose update comes nearest to that of the full weight.
 
     ``g_B <- (r / alpha)^2 g_B (A A^T)^-1``
     """
@@ -95,25 +95,25 @@ def free_gradients(model: nn.Module) -> None:
             inner = torch.linalg.inv((a @ a.T).double() + 1e-8 * torch.eye(len(a), device=a.device))
             nearest = (inner / float(layer.scaling[name]) ** 2).to(a.dtype)
             weight: Any = layer.lora_B[name].weight
-            # A start that is read from data comes after the random one.
+            # An initialization computed from data follows the random one.
             for handle in weight.__dict__.pop("nearest", []):
                 handle.remove()
             weight.nearest = [weight.register_hook(partial(torch.matmul, other=nearest))]
 
 
 def remember_start(model: nn.Module, adapter: str) -> None:
-    """Keep the factors that were taken off the base, to say what was trained as an update of the original base."""
+    """Keep the factors that were subtracted from the base, to express the result as an update of the original base."""
     initial = {key: tensor.detach().cpu().clone() for key, tensor in _factors(model, adapter).items()}
     object.__setattr__(model, _INITIAL, initial)
 
 
 def taken_off(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The factors that were taken off the base, by PEFT's names; none where nothing was."""
+    """The factors that were subtracted from the base, by PEFT's names; empty if there are none."""
     return dict(getattr(model, _INITIAL, {}))
 
 
 def put_in(first: torch.Tensor, second: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Put factors into A and B; where they have fewer directions than the rank, the others begin as LoRA's own do."""
+    """Put factors into A and B; if they have fewer directions than the rank, the others start as in plain LoRA."""
     import torch
 
     with torch.no_grad():
@@ -123,12 +123,12 @@ def put_in(first: torch.Tensor, second: torch.Tensor, a: torch.Tensor, b: torch.
 
 
 def take_off(model: nn.Module, adapter: str, factors: dict[str, torch.Tensor]) -> None:
-    """Take factors off the base's weights, and remember them as what the training began with.
+    """Subtract factors from the base's weights, and remember them as the start of the training.
 
     Args:
         model: wrapped by PEFT; its base is stored in floating point.
         adapter: PEFT's name of the adapter.
-        factors: as of `taken_off`.
+        factors: as returned by `taken_off`.
     """
     import torch
     from peft.tuners.lora import LoraLayer
@@ -145,7 +145,7 @@ def take_off(model: nn.Module, adapter: str, factors: dict[str, torch.Tensor]) -
 
 
 def say_as_update(model: nn.Module, folder: Path) -> None:
-    """Turn the files of what was taken off the base into a plain LoRA of rank 2r on the original base.
+    """Turn the saved files of such an adapter into a plain LoRA of rank 2r on the original base.
 
     ``B A - B0 A0 = [B, -B0] [A; A0]``
     """
@@ -169,7 +169,7 @@ def say_as_update(model: nn.Module, folder: Path) -> None:
 
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
-    # The scale of the update must stay alpha / r (or alpha / sqrt(r)) of the rank that was trained.
+    # The scale of the update must stay alpha / r (or alpha / sqrt(r)) with the rank that was trained.
     config["lora_alpha"] *= 2**0.5 if config["use_rslora"] else 2
     config["r"] *= 2
     config["init_lora_weights"] = True

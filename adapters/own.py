@@ -1,4 +1,4 @@
-"""What the methods that PEFT lacks have in common: their state is the parameters that they train, by name."""
+"""The base class of the methods that PEFT lacks: their state is the parameters that they train, by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 class OwnMethod(Method[ConfigT]):
     """A method whose state is parameters, by name: those that require gradients after `wrap`, unless it says more."""
 
-    #: names of parameters that files of 0.1.0 lack, as a regular expression: they stay as `wrap` makes them
+    #: names of parameters that files of 0.1.0 lack, as a regular expression: they keep the values set by `wrap`
     added_later: ClassVar[str] = r"(?!)"
 
     def stored(self, model: nn.Module) -> dict[str, nn.Parameter]:
@@ -46,12 +46,12 @@ class OwnMethod(Method[ConfigT]):
 
         written = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("pefttools_method")
         if written != self.name:
-            raise ArtifactError(f"{folder / CONFIG} holds the method {written!r}, not {self.name!r}")
-        others = {id(p) for p in model.parameters() if p.requires_grad}  # of methods that were put on before
+            raise ArtifactError(f"{folder / CONFIG} is of the method {written!r}, not {self.name!r}")
+        others = {id(p) for p in model.parameters() if p.requires_grad}  # of methods that were applied before
         wrapped = self.wrap(model, config, target)
         state = load_file(folder / WEIGHTS)
         trained = {name: p for name, p in self.stored(wrapped).items() if id(p) not in others}
-        if self.capabilities.trains == "base":  # of which 0.1.0 trained what transformers' class keeps as it is, too
+        if self.capabilities.trains == "base":  # 0.1.0 also trained what transformers' class never trains
             trained |= {name: p for name, p in wrapped.named_parameters() if name in state}
         missing = sorted(name for name in trained.keys() - state.keys() if not re.search(self.added_later, name))[:5]
         unknown = sorted(state.keys() - trained.keys())[:5]
@@ -66,7 +66,7 @@ class OwnMethod(Method[ConfigT]):
                 if parameter.shape != state[name].shape:
                     raise ArtifactError(
                         f"{folder / WEIGHTS}: {name} has shape {tuple(state[name].shape)}, "
-                        f"the model wants {tuple(parameter.shape)}"
+                        f"the model needs {tuple(parameter.shape)}"
                     )
                 parameter.copy_(state[name])
         return wrapped
@@ -80,10 +80,10 @@ class OwnMethod(Method[ConfigT]):
         return AdapterDeltas({**self.site_deltas(rest, model, config), **heads})
 
     def site_deltas(self, state: dict[str, Tensor], model: nn.Module, config: ConfigT) -> dict[str, SiteDelta]:
-        """What the trained parameters, heads aside, do at each site. Here: there are none.
+        """The effect of the trained parameters, heads aside, at each site. Here: none.
 
         Raises:
-            ArtifactError: a parameter that means nothing.
+            ArtifactError: an unknown parameter.
         """
         if state:
             raise ArtifactError(f"the method {self.name!r} does not know the parameter {next(iter(state))!r}")

@@ -1,6 +1,6 @@
 """Fine-tuning of chosen modules: the last blocks, or any that are named, with all their weights.
 
-Between a head alone and full fine-tuning. What is stored are the chosen modules, whole.
+In between training only a head and full fine-tuning. The chosen modules are stored in full.
 
     block 1 ... block n-1          frozen
     block n, head                  trained
@@ -31,15 +31,15 @@ _BLOCK = re.compile(r"(?P<stack>.*?)\.(?P<number>\d+)")
 class PartialOptions(MethodConfig):
     """Options of fine-tuning of chosen modules."""
 
-    last: int = Field(1, ge=1, description="how many of the last blocks are trained, where no targets are named")
+    last: int = Field(1, ge=1, description="how many of the last blocks are trained, if no targets are given")
     targets: list[str] = Field(
         default_factory=list,
-        description="modules to train whole: names, ends of names or globs; empty: the last blocks",
+        description="modules to train in full: names, ends of names or globs; empty: the last blocks",
     )
 
 
 class PartialFineTuning(OwnMethod[PartialOptions]):
-    """Trains chosen modules whole."""
+    """Trains chosen modules in full."""
 
     name = "partial"
     summary = "all weights of chosen modules, by default of the last block"
@@ -81,8 +81,8 @@ def chosen_modules(model: nn.Module, config: PartialOptions) -> list[str]:
             stacks.setdefault(match["stack"], []).append(name)
     sizes = {stack: sum(map(partial(_size, model), names)) for stack, names in stacks.items()}
     if not sizes or not max(sizes.values()):
-        raise TargetError("partial: this model has no blocks that could be told apart", hint="Name partial.targets.")
-    # Of an encoder and a decoder both; of a mixture of experts the stack of blocks, not that of experts inside.
+        raise TargetError("partial: no blocks can be identified in this model", hint="Set partial.targets.")
+    # For an encoder-decoder model both stacks; for a mixture of experts the stack of blocks, not that of its experts.
     largest = max(sizes.values())
     inner = {stack for stack in sizes if any(stack.startswith(f"{other}.") for other in sizes)}
     chosen = [stack for stack, size in sizes.items() if size * 3 > largest and stack not in inner]

@@ -1,4 +1,4 @@
-"""One bridge to all methods of the PEFT library: a method says only which PEFT configuration its options mean."""
+"""A bridge to all methods of the PEFT library: a method only maps its options to a PEFT configuration."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class PeftMethod(Method[ConfigT]):
     """A method that PEFT trains; its files are PEFT's own, so that ``PeftModel.from_pretrained`` reads them."""
 
     library = "peft"
-    #: what PEFT writes before the names of the transformers model's parameters
+    #: PEFT's prefix to the names of the transformers model's parameters
     state_prefix: ClassVar[str] = "base_model.model."
-    #: PEFT's name of the adapter within the model; another where several are put on one base
+    #: PEFT's name of the adapter within the model; a different one if several are put on one base
     adapter: str = "default"
-    #: the names of the others
-    beside: tuple[str, ...] = ()
+    #: names of the other adapters on the same base
+    siblings: tuple[str, ...] = ()
 
     @abstractmethod
     def peft_config(self, model: nn.Module, config: ConfigT, target: Target) -> Any:
@@ -57,7 +57,7 @@ class PeftMethod(Method[ConfigT]):
         return wrapped
 
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
-        # "auto" would ask a hub whether the vocabulary has grown; pefttools never grows it.
+        # "auto" would query a hub to find out whether the vocabulary has grown; pefttools never grows it.
         model.save_pretrained(  # type: ignore[operator]
             str(folder), save_embedding_layers=False, state_dict=self._state(model)
         )
@@ -77,7 +77,7 @@ class PeftMethod(Method[ConfigT]):
         from safetensors import safe_open
 
         with _without_noise():
-            # PEFT only warns of keys that fit nothing; here that is an error, below.
+            # PEFT only warns about keys that match nothing; here that is an error, below.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             wrapped: nn.Module = peft.PeftModel.from_pretrained(
                 model, str(folder), adapter_name=self.adapter, config=self.stored_config(model, folder)
@@ -93,19 +93,19 @@ class PeftMethod(Method[ConfigT]):
         if stored != expected:
             unlike = sorted(name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name))
             raise ArtifactError(
-                f"{folder / WEIGHTS} does not fit the model: {len(unlike)} tensors are missing, unknown or of another "
-                f"shape, e.g. {', '.join(unlike[:3])}"
+                f"{folder / WEIGHTS} does not fit the model: {len(unlike)} tensors are missing, unknown or have the "
+                f"wrong shape, e.g. {', '.join(unlike[:3])}"
             )
         return wrapped
 
     def _state(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """What PEFT is to look for its tensors in; None: the whole model.
+        """The state in which PEFT looks for its tensors; None for that of the whole model.
 
-        PEFT takes layers of all its methods for those of the one that is asked for.
+        PEFT confuses layers of all its methods with those of the one that is asked for.
         """
-        if not self.beside:
+        if not self.siblings:
             return None
-        others = tuple(f".{name}." for name in self.beside)
+        others = tuple(f".{name}." for name in self.siblings)
         return {key: t for key, t in model.state_dict().items() if not any(other in f"{key}." for other in others)}
 
     def stored_config(self, model: nn.Module, folder: Path) -> Any:
@@ -130,7 +130,7 @@ class PeftMethod(Method[ConfigT]):
         return replace(found, sites={**found.sites, **heads})
 
     def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
-        """What PEFT's tensors mean.
+        """The delta form of PEFT's tensors.
 
         Args:
             state: by name, as in the transformers model: ``encoder.layer.0....lora_A.weight``.
@@ -138,9 +138,9 @@ class PeftMethod(Method[ConfigT]):
             model: the base.
 
         Raises:
-            ConfigError: the method does not say it, though it has deltas.
+            ConfigError: the method declares deltas, but does not define them.
         """
-        raise ConfigError(f"the method {self.name!r} says that it has deltas, but has no state_deltas")
+        raise ConfigError(f"the method {self.name!r} declares deltas, but has no state_deltas")
 
     def merge(self, model: nn.Module) -> nn.Module:
         self.check_mergeable()
@@ -150,7 +150,7 @@ class PeftMethod(Method[ConfigT]):
 
 
 def _unrounded(model: nn.Module, state: dict[str, Tensor], file: Any) -> None:
-    """Take anew, in float32 as they were trained, what PEFT has rounded to the number format of a base in 16 bits.
+    """Read again, in float32 as trained, the tensors that PEFT has rounded to the number format of a 16-bit base.
 
     Args:
         model: wrapped and loaded by PEFT.
@@ -170,7 +170,7 @@ def _unrounded(model: nn.Module, state: dict[str, Tensor], file: Any) -> None:
 
 @contextmanager
 def _without_noise() -> Iterator[None]:
-    """Leave out what PEFT warns of and nobody could act on."""
+    """Suppress warnings of PEFT that nobody could act on."""
     with warnings.catch_warnings():
         for message in (
             "Failed to load the CUDA extension", "Setting boft_n_butterfly_factor", "Unsupported layer type",
@@ -181,16 +181,16 @@ def _without_noise() -> Iterator[None]:
 
 
 def is_copy(name: str) -> bool:
-    """Whether a tensor is one that PEFT stores beside the head's own and never reads (with ``bias="all"``)."""
+    """Whether a tensor is one that PEFT stores in addition to the head's own and never reads (with ``bias="all"``)."""
     return ".original_module." in name or ".modules_to_save." in name
 
 
 def saved_whole(names: Iterable[str], ends: Iterable[str]) -> list[str]:
-    """Modules that were trained whole.
+    """Modules that were trained in full.
 
     Args:
         names: of tensors, as in the transformers model.
-        ends: PEFT's ``modules_to_save``: a module is meant whose name ends so.
+        ends: PEFT's ``modules_to_save``: ends of module names.
     """
     wanted = tuple(ends)
     found: dict[str, None] = {}
@@ -204,9 +204,9 @@ def saved_whole(names: Iterable[str], ends: Iterable[str]) -> list[str]:
 
 
 def _keep_trained_heads(model: nn.Module) -> None:
-    """Put the modules that were trained whole in the place of PEFT's wrappers around them.
+    """Replace PEFT's wrappers around modules that were trained in full by those modules.
 
-    IA3's unloading takes such a wrapper for one linear layer.
+    IA3's unloading mistakes such a wrapper for a linear layer.
     """
     from peft.utils import ModulesToSaveWrapper
 

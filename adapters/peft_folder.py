@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLED = "adapter_model.bin"
-#: modules that PEFT saves whole with every classifier, named in the configuration or not
+#: modules that PEFT saves in full with every classifier, named in the configuration or not
 HEADS = ("classifier", "score")
 
 
@@ -38,19 +38,19 @@ class PeftFolder:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """What was trained, by name in the transformers model."""
-        beside = set(self.of_base)
-        return {self._plain(name): t for name, t in self.stored.items() if name not in beside and not is_copy(name)}
+        untrained = set(self.of_base)
+        return {self._plain(name): t for name, t in self.stored.items() if name not in untrained and not is_copy(name)}
 
     @cached_property
     def whole(self) -> list[str]:
-        """Names of trained tensors that stand in place of the model's own."""
+        """Names of trained tensors that replace the model's own."""
         return [name for name in self.tensors if not _of_method(name)]
 
     @cached_property
     def of_base(self) -> dict[str, str]:
-        """Names in the file -> in the transformers model, of tensors that nobody trained.
+        """Names in the file -> in the transformers model, of tensors that were not trained.
 
-        PEFT stores whole embeddings, where one of them is adapted or where it took the vocabulary for a changed one.
+        PEFT stores full embeddings if one of them is adapted or if it assumed that the vocabulary was changed.
         """
         heads = HEADS if self.config.get("task_type") == "SEQ_CLS" else ()
         ends = (*(self.config.get("modules_to_save") or ()), *heads)
@@ -78,7 +78,7 @@ def read_folder(folder: Path) -> PeftFolder:
     """Read a PEFT folder.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or holds something else than finite numbers.
+        ArtifactError: a file is missing or damaged, or contains numbers that are not finite.
     """
     import torch
 
@@ -89,10 +89,10 @@ def read_folder(folder: Path) -> PeftFolder:
     stored = _pickled(file) if file.name == PICKLED else _safetensors(file)
     broken = sorted(name for name, t in stored.items() if t.is_floating_point() and not torch.isfinite(t).all())
     if broken:
-        raise ArtifactError(f"{file}: the tensor {broken[0]} holds numbers that are not finite")
+        raise ArtifactError(f"{file}: the tensor {broken[0]} has values that are not finite")
     found = PeftFolder(config, file, stored)
     if not found.tensors:
-        raise ArtifactError(f"{file} holds no tensors of an adapter")
+        raise ArtifactError(f"{file} contains no tensors of an adapter")
     return found
 
 
@@ -122,7 +122,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _pickled(file: Path) -> dict[str, Tensor]:
-    """Tensors of a pickle, of which nothing but tensors is built."""
+    """Tensors of a pickle, from which nothing but tensors is loaded."""
     import pickle
 
     import torch
@@ -131,7 +131,7 @@ def _pickled(file: Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtifactError(
-            f"{file} holds more than tensors: loading it could run arbitrary code",
+            f"{file} contains more than tensors: loading it could run arbitrary code",
             hint="Don't load it. Ask for the adapter as safetensors.",
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -139,7 +139,7 @@ def _pickled(file: Path) -> dict[str, Tensor]:
             f"{file} is damaged: {str(error).splitlines()[0] if str(error) else repr(error)}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ArtifactError(f"{file} holds something other than named tensors")
+        raise ArtifactError(f"{file} contains something other than named tensors")
     return state
 
 

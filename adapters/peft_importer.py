@@ -1,6 +1,6 @@
-"""Importing what ``PeftModel.save_pretrained`` wrote: ``adapter_config.json`` and the weights beside it.
+"""Importing what ``PeftModel.save_pretrained`` wrote: ``adapter_config.json`` and the weights next to it.
 
-The configuration and a safetensors file are taken over byte for byte, so that PEFT itself goes on reading them.
+The configuration and a safetensors file are copied byte for byte, so that PEFT itself can still read them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pefttools.bases import Base
     from pefttools.tasks import TaskModel
 
-#: a configuration of the model, which some programs put beside the adapter
+#: a configuration of the model, which some programs put next to the adapter
 _MODEL_CONFIG = "config.json"
-#: the parameter of a head that gives its outputs, the likelier first
+#: the parameter of a head that computes its outputs, the likelier first
 _OUTPUTS = ("classifier.out_proj.weight", "classifier.weight", "score.weight")
 
 
@@ -50,7 +50,7 @@ class PeftImporter(Importer):
         if kind is not None and kind not in TASKS:
             raise ConfigError(
                 f"{folder} was trained for PEFT's task type {kind!r}, which has no task here",
-                hint=f"These have one: {', '.join(TASKS)}.",
+                hint=f"Supported task types: {', '.join(TASKS)}.",
             )
         model_config = folder / _MODEL_CONFIG
         head = [name for name in found.whole if kind == "SEQ_CLS" and not _in_block(name)]
@@ -87,33 +87,33 @@ class PeftImporter(Importer):
         other = sorted(name for name, shape in wanted.items() if shape != shapes[name])
         if other:
             raise ArtifactError(
-                f"{misfit}: {len(other)} of its {len(shapes)} tensors have another shape, "
-                f"e.g. {other[0]} {shapes[other[0]]} where the base wants {wanted[other[0]]}",
+                f"{misfit}: {len(other)} of its {len(shapes)} tensors have the wrong shape, "
+                f"e.g. {other[0]} {shapes[other[0]]} where the base needs {wanted[other[0]]}",
                 hint=hint,
             )
         changed = _changed(found, built.transformer)
         if changed:
             raise ArtifactError(
-                f"{misfit}: it holds {changed[0]} whole, with other numbers than the base's, and its configuration "
-                "does not name it among modules_to_save",
+                f"{misfit}: it contains all of {changed[0]}, with other values than the base's, but its configuration "
+                "does not list it in modules_to_save",
                 hint=f"Embeddings of a changed vocabulary can't be imported. {hint}",
             )
         if _has_another_head(built, base):
             raise ArtifactError(
-                f"{folder} has a head of {foreign.outputs} outputs, but the base {base.id!r} has a head of another "
+                f"{folder} has a head with {foreign.outputs} outputs, but the base {base.id!r} has a head of another "
                 "size",
                 hint="Give the base as it was before it was fine-tuned.",
             )
         lacking = _lacking(shapes, built, base)
         if lacking:
             raise ArtifactError(
-                f"neither {folder} nor the base {base.id!r} holds {lacking[0]}, which the task's head needs: "
+                f"neither {folder} nor the base {base.id!r} contains {lacking[0]}, which the task's head needs: "
                 "PEFT would initialise it at random",
                 hint="Train it with the adapter (modules_to_save), or give a base that has it.",
             )
         for option, name in _without_effect(found):
             warnings.warn(
-                f"{folder}: {option} names {name!r}, and nothing of that name was trained: it has no effect",
+                f"{folder}: {option} names {name!r}, but nothing of that name was trained: it has no effect",
                 stacklevel=2,
             )
         return replace(foreign, method=_shorter(foreign.method, built.transformer))
@@ -131,7 +131,7 @@ class PeftImporter(Importer):
 
 
 def _shorter(method: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The same options with ends of names, where they mean the same modules."""
+    """The same options with ends of names, as long as they match the same modules."""
     from pefttools.sites import ends
 
     lists = {key: ends(names, model) for key, names in method.items() if key in ("targets", "feed_forward")}
@@ -151,7 +151,7 @@ def _in_block(name: str) -> bool:
 
 
 def _wanted(name: str, shape: tuple[int, ...], config: dict[str, Any], model: nn.Module) -> tuple[int, ...] | None:
-    """The shape that the base asks of a tensor; None: it has no such module."""
+    """The shape that the base requires of a tensor; None if it has no such module."""
     from pefttools.sites import input_size, is_linear, output_size
 
     if name == "prompt_embeddings":
@@ -179,7 +179,7 @@ def _wanted(name: str, shape: tuple[int, ...], config: dict[str, Any], model: nn
 
 
 def _virtual_shape(config: dict[str, Any], model: Any) -> tuple[int, ...]:
-    """What virtual tokens must be like: embeddings, or the keys and values of all layers."""
+    """The shape of virtual tokens: embeddings, or the keys and values of all layers."""
     length = int(config["num_virtual_tokens"])
     if config["peft_type"] != "PREFIX_TUNING":
         return (length, int(model.get_input_embeddings().weight.shape[1]))
@@ -190,7 +190,7 @@ def _virtual_shape(config: dict[str, Any], model: Any) -> tuple[int, ...]:
 
 
 def _changed(found: PeftFolder, model: nn.Module) -> list[str]:
-    """Whole weights that are left out although they are not the base's own."""
+    """Full weights that would be left out although they differ from the base's."""
     import torch
 
     changed = []
@@ -206,7 +206,7 @@ def _changed(found: PeftFolder, model: nn.Module) -> list[str]:
 
 
 def _without_effect(found: PeftFolder) -> list[tuple[str, str]]:
-    """Options of the configuration that mean no trained module, which PEFT passes over in silence."""
+    """Options of the configuration that match no trained module, which PEFT silently ignores."""
     from peft.utils.other import get_pattern_key
 
     sites = [name.partition(".lora_A.")[0] for name in found.tensors if ".lora_A." in name]
@@ -222,7 +222,7 @@ def _without_effect(found: PeftFolder) -> list[tuple[str, str]]:
 
 
 def _has_another_head(built: TaskModel, base: Base) -> bool:
-    """Whether the base's files hold the task head in another shape."""
+    """Whether the base's files contain the task head in another shape."""
     from pefttools.bases.fingerprint import safetensors_header, weight_files
 
     held = {name: one for file in weight_files(base.folder) for name, one in safetensors_header(file).items()}
@@ -236,7 +236,7 @@ def _has_another_head(built: TaskModel, base: Base) -> bool:
 
 
 def _lacking(shapes: Shapes, built: TaskModel, base: Base) -> list[str]:
-    """Parameters of the task head that nobody holds."""
+    """Parameters of the task head that are in neither of them."""
     from pefttools.bases.fingerprint import safetensors_header, weight_files
 
     held = {name for file in weight_files(base.folder) for name in safetensors_header(file)} | set(shapes)

@@ -1,4 +1,4 @@
-"""What a foreign PEFT configuration means in options of ours, and what of it can't be represented."""
+"""Translating a foreign PEFT configuration to our options, and what can't be represented."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 #: PEFT's task type -> task
 TASKS = {"CAUSAL_LM": "causal-lm", "SEQ_CLS": "sequence-classification"}
 
-#: options of LoRA that change what it computes in a way that our deltas have no word for
+#: options of LoRA that change what it computes in a way that our deltas can't express
 _LORA_BEYOND = {
     "layer_replication": "layers that occur twice",
     "trainable_token_indices": "trained embeddings of single tokens",
@@ -29,18 +29,18 @@ _LORA_BEYOND = {
     "megatron_config": "Megatron's layers",
     "ensure_weight_tying": "updates of tied embeddings",
 }
-#: beginnings of LoRA that leave the base's weights as they are
+#: initializations of LoRA that leave the base's weights unchanged
 _LORA_PLAIN_STARTS = (None, True, False, "true", "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """A PEFT configuration in our words.
+    """A PEFT configuration in our terms.
 
     Attributes:
         method: name and options of the method.
         virtual: number of virtual tokens.
-        details: what the options can't say.
+        details: what the options can't express.
     """
 
     method: dict[str, Any]
@@ -57,12 +57,13 @@ def meaning_of(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning
         where: the folder, for messages.
 
     Raises:
-        ConfigError: a type of adapter or an option that can't be represented; named.
+        ConfigError: a type of adapter or an option that can't be represented; the error names it.
     """
     kind = config.get("peft_type")
     if kind not in _READERS:
         raise ConfigError(
-            f"{where}: adapters of PEFT's type {kind!r} can't be imported", hint=f"These can: {', '.join(_READERS)}."
+            f"{where}: adapters of PEFT's type {kind!r} can't be imported",
+            hint=f"Supported types: {', '.join(_READERS)}.",
         )
     _refuse_newer_options(config, where)
     return _READERS[kind](config, shapes, where)
@@ -85,7 +86,7 @@ def _lora(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning:
             raise ConfigError(f"{where}: updates of convolutions can't be imported ({name})")
     sites = _sites(shapes, ".lora_A.weight")
     if not sites:
-        raise ConfigError(f"{where} holds no LoRA weights")
+        raise ConfigError(f"{where} contains no LoRA weights")
     details = {
         name: config[name]
         for name in ("rank_pattern", "alpha_pattern", "bias", "layers_to_transform", "modules_to_save")
@@ -105,7 +106,7 @@ def _lora(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning:
 def _ia3(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning:
     sites = _sites(shapes, ".ia3_l")
     if not sites:
-        raise ConfigError(f"{where} holds no IA3 weights")
+        raise ConfigError(f"{where} contains no IA3 weights")
     inputs = [site for site in sites if shapes[f"{site}.ia3_l"][0] == 1]
     return Meaning({"name": "ia3", "targets": sites, "feed_forward": inputs})
 
@@ -117,7 +118,7 @@ def _prefix(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning:
 
 def _prompt(config: Mapping[str, Any], shapes: Shapes, where: str) -> Meaning:
     length = _virtual_tokens(config, shapes, where)
-    # PEFT stores what P-tuning's encoder gave, which are plain embeddings.
+    # PEFT stores the output of P-tuning's encoder, which is plain embeddings.
     details = {"peft_type": config["peft_type"]} if config["peft_type"] != "PROMPT_TUNING" else {}
     return Meaning({"name": "prompt", "length": length, "start": "random"}, virtual=length, details=details)
 
@@ -129,7 +130,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Shapes, str], Meaning]] = {
     "PROMPT_TUNING": _prompt,
     "P_TUNING": _prompt,
 }
-#: types whose tensors are named after the wrapped model without a step between
+#: types whose tensors are named after the wrapped model, without a level in between
 OF_VIRTUAL_TOKENS = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 
 
@@ -138,7 +139,7 @@ def _virtual_tokens(config: Mapping[str, Any], shapes: Shapes, where: str) -> in
         raise ConfigError(f"{where}: PEFT itself can't use virtual tokens without a task_type in adapter_config.json")
     shape = shapes.get("prompt_embeddings")
     if shape is None:
-        raise ConfigError(f"{where} holds no virtual tokens (the tensor prompt_embeddings)")
+        raise ConfigError(f"{where} contains no virtual tokens (the tensor prompt_embeddings)")
     if len(shape) != 2 or shape[0] != config.get("num_virtual_tokens"):
         raise ConfigError(
             f"{where}: prompt_embeddings has the shape {shape}, but adapter_config.json says "
@@ -150,7 +151,7 @@ def _virtual_tokens(config: Mapping[str, Any], shapes: Shapes, where: str) -> in
 
 
 def _refuse_newer_options(config: Mapping[str, Any], where: str) -> None:
-    """PEFT only warns of options that it does not know; they may change what the adapter computes."""
+    """PEFT only warns about options that it does not know; they may change what the adapter computes."""
     import dataclasses
 
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING

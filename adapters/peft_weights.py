@@ -1,7 +1,7 @@
-"""Methods of PEFT that change the weights of layers: each says its options and what PEFT calls them, and that is all.
+"""Methods of PEFT that change the weights of layers: each only declares its options and their names in PEFT.
 
-What they share stands here: the layers that they act on, sizes that must divide those of the layers, what they can
-stand on, and the delta form of what they have trained.
+What they share is here: the layers that they act on, sizes that must divide those of the layers, the variants that they
+support, and the delta form of the trained adapter.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class LayerOptions(MethodConfig):
 
 
 class DropoutOptions(LayerOptions):
-    """Options of methods that drop a part of what they add, while it is trained."""
+    """Options of methods with dropout during training."""
 
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on what the method reads or adds, during training")
 
 
-#: variants by torchao, whose weights are plain ones to a layer that does no more than run the base's
+#: variants by torchao, whose weights look like plain ones to a layer that only runs the base's layer
 TORCHAO = frozenset({"torchao-int8", "hqq"})
-#: the built-in variants that are stored in few bits
+#: the built-in quantized variants
 QUANTIZED = frozenset({"int8", "nf4"}) | TORCHAO
 
 #: PEFT's options that follow from the task and from `LayerOptions.targets`
@@ -64,28 +64,28 @@ class PeftWeights(PeftMethod[OptionsT]):
     capabilities = Capabilities(effect="weights", deltas=True)
     #: PEFT's class of configuration
     peft_class: ClassVar[str]
-    #: options that PEFT calls otherwise; beginnings of names, as in vera_dropout, are found by themselves
+    #: options that PEFT calls differently; prefixes of names, as in vera_dropout, are found automatically
     peft_names: ClassVar[Mapping[str, str]] = {}
     #: options that PEFT does not have
     own_options: ClassVar[frozenset[str]] = frozenset()
-    #: PEFT's options that are always so
+    #: PEFT's options with a fixed value
     always: ClassVar[Mapping[str, Any]] = {}
-    #: PEFT's option that bounds the rank of the change of a weight; None: it may have any
+    #: PEFT's option that bounds the rank of the change of a weight; None if it may have any rank
     rank_option: ClassVar[str | None] = None
-    #: it changes biases too, where there are some
+    #: it changes biases too, if there are any
     changes_bias: ClassVar[bool] = False
-    #: option that must divide the sizes of every layer; where it is None, the largest number up to `preferred` is taken
+    #: option that must divide the sizes of every layer; if its value is None, the largest up to `preferred` is chosen
     divides: ClassVar[str | None] = None
     preferred: ClassVar[int] = 64
-    #: it must divide the sizes of the layers' inputs alone
+    #: it must divide only the sizes of the layers' inputs
     divides_inputs: ClassVar[bool] = False
-    #: quantized variants that PEFT's layers of this method can stand on
+    #: quantized variants that PEFT's layers of this method support
     quantized: ClassVar[frozenset[str]] = frozenset()
     #: PEFT has layers of this method for GPT-2's transposed linear layers
     conv1d: ClassVar[bool] = False
     #: PEFT's layers of this method take inputs of any number of dimensions
     any_inputs: ClassVar[bool] = True
-    #: PEFT can make its layers where no tensor has numbers
+    #: PEFT can create its layers on the meta device
     on_meta: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -100,7 +100,7 @@ class PeftWeights(PeftMethod[OptionsT]):
         from transformers.pytorch_utils import Conv1D
 
         names = self.sites(model, config)
-        # A quantized layer says what it was made of: the adapter is to fit the base in other formats too.
+        # A quantized layer records its original class: the adapter should fit the base in other formats too.
         layers = {name: model.get_submodule(name) for name in names}
         transposed = [name for name, one in layers.items() if Conv1D in (type(one), getattr(one, "source_cls", None))]
         if transposed and not self.conv1d:
@@ -112,8 +112,8 @@ class PeftWeights(PeftMethod[OptionsT]):
         latent = [] if self.any_inputs else [name for name in names if name.endswith(".kv_b_proj")]
         if latent:
             raise ConfigError(
-                f"the method {self.name!r} can't be used on {latent[0]}: a latent attention gives it inputs of four "
-                "dimensions, and PEFT's layers of this method take three",
+                f"the method {self.name!r} can't be used on {latent[0]}: a latent attention gives it inputs with four "
+                "dimensions, but PEFT's layers of this method take three",
                 hint=f"Leave it out of {self.name}.targets.",
             )
         self.sizes(model, config, names)
@@ -149,7 +149,7 @@ class PeftWeights(PeftMethod[OptionsT]):
                 raise ConfigError(
                     f"{self.name}.{self.divides} is {given}, which does not divide the sizes of {name}, "
                     f"{' and '.join(map(str, pair))}",
-                    hint="Leave it out: the largest number that divides the sizes of all layers is taken.",
+                    hint="Leave it out to use the largest number that divides the sizes of all layers.",
                 )
         return {self.divides: given}
 
@@ -177,17 +177,17 @@ class PeftWeights(PeftMethod[OptionsT]):
         )
 
     def _heads(self, target: Target) -> dict[str, Any]:
-        """What PEFT is told of the task.
+        """PEFT's options that depend on the task.
 
         Raises:
-            ConfigError: the model's own head would have to be trained, which PEFT can't beside this method.
+            ConfigError: the model's own head would have to be trained, which PEFT can't do with this method.
         """
         if "modules_to_save" in self._known_to_peft():
             return {"task_type": target.peft_task_type or None, "modules_to_save": list(target.head_modules) or None}
         if target.head_modules:
             raise ConfigError(
                 f"the method {self.name!r} can't train the model's own head, {target.head_modules[0]}, as well",
-                hint="Choose a head of pefttools, e.g. task.head=mean, or another method.",
+                hint="Choose one of pefttools' heads, e.g. task.head=mean, or another method.",
             )
         return {"task_type": target.peft_task_type or None}
 
@@ -203,7 +203,7 @@ class PeftWeights(PeftMethod[OptionsT]):
         return read_changes(self, state, options, model)
 
     def rank(self, options: Mapping[str, Any], inputs: int, outputs: int) -> int | None:
-        """Highest rank that the change of a weight may have, whatever is trained; None: any.
+        """Highest rank that the change of a weight may have, whatever is trained; None for any.
 
         Args:
             options: PEFT's ``adapter_config.json``.
@@ -213,9 +213,9 @@ class PeftWeights(PeftMethod[OptionsT]):
         return None if self.rank_option is None else int(options[self.rank_option])
 
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
-        """What a layer does, in delta kinds that are smaller than the change of its weight; none: it has no such form.
+        """A layer's effect, in delta kinds smaller than the change of its weight; empty if it has no such form.
 
-        Whether they do what the layer does is checked by whoever asks.
+        The caller checks whether they do the same as the layer.
 
         Args:
             layer: PEFT's layer.
@@ -225,7 +225,7 @@ class PeftWeights(PeftMethod[OptionsT]):
 
     @contextmanager
     def _numbers(self, model: nn.Module, config: OptionsT) -> Iterator[None]:
-        """Give the layers of a model without numbers zeros that take no memory, where PEFT can't do without."""
+        """Give the layers of a model on the meta device zeros that take no memory, if PEFT needs numbers."""
         import torch
         from torch import nn
 
@@ -235,7 +235,7 @@ class PeftWeights(PeftMethod[OptionsT]):
         with torch.device("cpu"):
             for name in self.sites(model, config):
                 layer = model.get_submodule(name)
-                if type(layer.weight) is not nn.Parameter:  # packed weights, of which PEFT reads how they are packed
+                if type(layer.weight) is not nn.Parameter:  # packed weights, whose format PEFT reads
                     continue
                 zeros = torch.zeros((), dtype=layer.weight.dtype).expand(layer.weight.shape)
                 layer.weight = nn.Parameter(zeros, requires_grad=False)
@@ -249,8 +249,8 @@ class PeftWeights(PeftMethod[OptionsT]):
         for name in config.peft:
             if name == "bias":
                 raise ConfigError(
-                    f"{self.name}.peft: PEFT would train the base's own biases, which are stored beside no adapter",
-                    hint=f"Put a method of its own beside it: method: [{{name: bitfit, targets: [...]}}, {self.name}].",
+                    f"{self.name}.peft: PEFT would train the base's own biases, which are not stored with the adapter",
+                    hint=f"Combine it with another method: method: [{{name: bitfit, targets: [...]}}, {self.name}].",
                 )
             if name in ours or name in self.always or name in _SET:
                 raise ConfigError(
@@ -264,7 +264,7 @@ class PeftWeights(PeftMethod[OptionsT]):
                 )
 
     def _peft_names(self, names: Iterable[str]) -> dict[str, str]:
-        """What PEFT calls options: as they are called here, or with a beginning of the method's own."""
+        """PEFT's names of options: the same as here, or with a prefix of the method."""
         known, found = self._known_to_peft(), {}
         for name in names:
             longer = [one for one in known if one.endswith(f"_{name}")]

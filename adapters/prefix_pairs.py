@@ -1,8 +1,8 @@
-"""Prefix tuning of an encoder and a decoder: each layer's own attention, on both sides, finds trained keys and values.
+"""Prefix tuning of an encoder-decoder: each layer's self-attention, on both sides, gets trained keys and values.
 
 Li, Liang: Prefix-Tuning, https://arxiv.org/abs/2101.00190
 
-PEFT 0.21 knows a prefix of the decoder alone, and gives half of it to the attention between the two, which forgets it.
+PEFT 0.21 supports only a prefix of the decoder, and gives half of it to the cross-attention, which drops it.
 
     encoder layer   attention(q, [P_k; k], [P_v; v])    with every token of the text
     decoder layer   the same, with the tokens written so far; their positions are counted after the prefix's
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from pefttools.deltas import AdapterDeltas
 
-#: name of the module that holds the states
+#: name of the module that contains the states
 CHILD = "prefix"
-#: of the states at the start, so small that the base does nearly what it did
+#: standard deviation of the initial states, so small that the base's outputs hardly change
 _START = 0.02
 
 
@@ -39,7 +39,7 @@ def is_pair(model: nn.Module) -> bool:
 
 
 class PairPrefix(OwnMethod[PrefixConfig]):
-    """Keys and values of both sides; `PrefixTuning` puts it on such bases."""
+    """Keys and values of both sides; `PrefixTuning` uses it on such bases."""
 
     name = "prefix"
     summary = "trained keys and values in every layer of both sides"
@@ -82,10 +82,10 @@ class PairPrefix(OwnMethod[PrefixConfig]):
 
 
 def check_pair(model: nn.Module) -> None:
-    """Refuse a base whose sides have heads of unlike sizes.
+    """Refuse a base whose sides have heads of different sizes.
 
     Raises:
-        ConfigError: says so.
+        ConfigError: the sizes differ.
     """
     from pefttools.deltas.prefix_places import attentions
 
@@ -93,13 +93,13 @@ def check_pair(model: nn.Module) -> None:
     if _heads(sides["encoder"][0]) != _heads(sides["decoder"][0]):
         raise ConfigError(
             f"the method 'prefix' can't be used on a {type(model).__name__}: its encoder and its decoder have heads of "
-            "unlike sizes",
+            "different sizes",
             hint="Choose another method, such as lora or bottleneck.",
         )
 
 
 class _Encoder:
-    """Puts keys and values before those of one attention of the encoder, and makes its mask as much longer."""
+    """Puts keys and values before those of one attention of the encoder, and extends its mask accordingly."""
 
     def __init__(self, states: nn.Module, place: int) -> None:
         self._states = states
@@ -115,7 +115,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """Fills a cache that is empty yet."""
+    """Fills a cache that is still empty."""
 
     def __init__(self, states: nn.Module) -> None:
         self._states = states

@@ -1,4 +1,4 @@
-"""What methods have in common that put embeddings before the input: what is stored are the embeddings."""
+"""The base class of methods that put embeddings before the input: the embeddings are what is stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PromptMethod(PeftMethod[ConfigT]):
     """A method of PEFT whose virtual tokens are embeddings. Its options have a `length`."""
 
     state_prefix = "base_model."
-    # With padding between prompt and text, PEFT's second token already has another position than it was trained with.
+    # With padding between prompt and text, PEFT gives the text other positions than in training from its second token.
     capabilities = Capabilities(effect="virtual_tokens", all_inputs=False, left_padding=False, deltas=True)
 
     def check_model(self, config: ConfigT, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Types of adapters that PEFT has, and that can't be trained from a configuration: named here, each with its reason."""
+"""Adapter types of PEFT that can't be trained from a configuration: listed here, each with its reason."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ class CPT(_Unavailable):
     """Context-aware prompt tuning, https://arxiv.org/abs/2410.17222."""
 
     name = "cpt"
-    summary = "virtual tokens that begin as examples of the task"
+    summary = "virtual tokens initialized from examples of the task"
     paper = "https://arxiv.org/abs/2410.17222"
-    why_not = (
-        "it starts from worked examples, token by token with the part that each plays, and weighs the loss by them"
-    )
+    why_not = "it starts from worked examples, in which the role of every token is marked, and weights the loss by them"
 
 
 class MultitaskPromptTuning(_Unavailable):
@@ -62,15 +60,15 @@ class Shadow(_Unavailable):
     """ShadowPEFT, https://arxiv.org/abs/2604.19254."""
 
     name = "shadow"
-    summary = "a small network beside the base that corrects the states of its layers"
+    summary = "a small side network that corrects the states of the base's layers"
     paper = "https://arxiv.org/abs/2604.19254"
-    why_not = "PEFT 0.21 can't run it on the models of transformers 5: a layer is given a pair where it takes states"
+    why_not = "PEFT 0.21 can't run it on the models of transformers 5: a layer is given a tuple instead of states"
 
 
 class XLora(_Unavailable):
     """X-LoRA, https://arxiv.org/abs/2402.07148."""
 
     name = "xlora"
-    summary = "a router over LoRA adapters that were trained before"
+    summary = "a router over previously trained LoRA adapters"
     paper = "https://arxiv.org/abs/2402.07148"
-    why_not = "it mixes adapters that were trained before, in a folder each, which PEFT reads past every check"
+    why_not = "it mixes previously trained adapters, each in its own folder, which PEFT reads bypassing every check"

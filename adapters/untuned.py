@@ -1,4 +1,4 @@
-"""The base as it is: what every method must beat. A task's head keeps the random weights that it begins with."""
+"""The unchanged base: what every method must beat. A task's head keeps its random initial weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Untuned(OwnMethod[UntunedConfig]):
     learning_rate = 0.0
 
     def wrap(self, model: nn.Module, config: UntunedConfig, target: Target) -> nn.Module:
-        train_heads(model, target)  # so that they are saved; no step is ever made
+        train_heads(model, target)  # so that they are saved; no step is ever taken
         return model
 
     def merge(self, model: nn.Module) -> nn.Module:

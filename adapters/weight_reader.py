@@ -1,8 +1,9 @@
-"""What PEFT's layers do to weights, read off the layers themselves.
+"""What PEFT's layers do to weights, read from the layers themselves.
 
-A layer is given the identity, in eval mode: what it returns, less what the base's layer returns, is the change of the
-weight, ``dW = (L(I) - base(I))^T``, and for zeros the change of the bias. Whether it is one at all is then checked on
-random inputs. PEFT's own ``get_delta_weight`` is no additive change for rotations and products with the weight.
+A layer is given the identity, in eval mode: its output minus the output of the base's layer is the change of the
+weight, ``dW = (L(I) - base(I))^T``, and for zeros the change of the bias. Whether the layer really is such a change is
+then checked on random inputs. PEFT's own ``get_delta_weight`` is not additive for rotations and products with the
+weight.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from pefttools.sites import input_size, is_linear, output_size
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-#: what is left over, relative to the change: far above float64's rounding, far below anything that was trained
+#: tolerated error, relative to the change: far above float64's rounding, far below anything that was trained
 _EXACT = 1e-6
-#: of layers that compute a part in float32, relative to the base's weight
+#: the same for layers that compute a part in float32, relative to the base's weight
 _NOISE = 1e-5
 _PREFIX = "base_model.model."
 
 
 class WeightMethod(Protocol):
-    """What is asked of a method."""
+    """What is needed from a method."""
 
     @property
     def name(self) -> str:
@@ -47,7 +48,7 @@ class WeightMethod(Protocol):
         """Highest rank that the change of a weight may have."""
 
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
-        """What a layer does, in smaller kinds."""
+        """The effect of a layer, in smaller kinds."""
 
 
 def read_changes(
@@ -59,11 +60,11 @@ def read_changes(
         method: which method trained it.
         state: PEFT's tensors, by their names in the transformers model, without those of task heads.
         options: PEFT's ``adapter_config.json``.
-        model: the base; it stays as it is.
+        model: the base; it is not changed.
 
     Raises:
         ArtifactError: the tensors do not fit the model.
-        ConfigError: a layer does something else than to change a weight and a bias.
+        ConfigError: a layer does something other than changing a weight and a bias.
     """
     config = _configuration(options)
     names = _targets(config, model)
@@ -84,7 +85,7 @@ def _configuration(options: dict[str, Any]) -> PeftConfig:
 
     from .lora_experts import exact
 
-    # Heads and the kind of model are none of its business: only layers are looked at.
+    # Heads and the kind of model do not matter: only layers are read.
     config = PeftConfig.from_peft_type(**{**options, "task_type": None, "modules_to_save": None})
     if not isinstance(config.target_modules, str | None):
         config.target_modules = set(exact(config.target_modules))
@@ -97,7 +98,7 @@ def _targets(config: PeftConfig, model: nn.Module) -> list[str]:
     named = model.named_modules()
     names = [name for name, module in named if is_linear(module) and check_target_module_exists(config, name)]
     if not names:
-        raise ArtifactError("the adapter acts on no layer of the model")
+        raise ArtifactError("the adapter does not act on any layer of the model")
     return names
 
 
@@ -115,7 +116,7 @@ def _adapted(config: PeftConfig, state: dict[str, torch.Tensor], model: nn.Modul
             parent = parent._modules[part]  # type: ignore[assignment]
         parent.add_module(last, _twin(model.get_submodule(name)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what only a whole model has
+        warnings.simplefilter("ignore")  # about what only a complete model has
         adapted: nn.Module = peft.PeftModel(layers, config)
         named = {name if name.startswith("base_model.") else _PREFIX + name: value for name, value in state.items()}
         peft.set_peft_model_state_dict(adapted, named)
@@ -128,9 +129,9 @@ def _adapted(config: PeftConfig, state: dict[str, torch.Tensor], model: nn.Modul
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """A plain layer on the CPU, of a quantized one with the weight that it stands for.
+    """A plain layer on the CPU; for a quantized layer, with the dequantized weight.
 
-    In float32, as the base was when PEFT computed what it keeps of it, such as singular vectors.
+    In float32, as the base was when PEFT computed what it stores about it, such as singular vectors.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -153,7 +154,7 @@ def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: 
         try:
             exact = copy.deepcopy(layer).double()
             change, bias = _pushed(exact, method, name)
-        except RuntimeError:  # some part of it is kept in float32 whatever it is told
+        except RuntimeError:  # some part of it always stays in float32
             exact, rounding = layer.float(), 1e-6
             change, bias = _pushed(exact, method, name)
         small = _smaller(method, exact, change, bias)
@@ -172,7 +173,7 @@ def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: 
 
 
 def _smaller(method: WeightMethod, layer: Any, change: torch.Tensor, bias: torch.Tensor) -> Sequence[DeltaKind] | None:
-    """The method's own form of what a layer does, where it has one that does the same and is smaller."""
+    """The method's own form of a layer's effect, if it has one that does the same and is smaller."""
     parts = method.parts(layer, "default")
     if not parts or sum(part.bytes for part in parts) >= change.numel() * change.element_size():
         return None
@@ -190,7 +191,7 @@ def _pushed(layer: Any, method: WeightMethod, name: str) -> tuple[torch.Tensor, 
     """Changes of the weight ``[out, in]`` and of the bias ``[out]``.
 
     Raises:
-        ConfigError: it does something else than that.
+        ConfigError: it does something else.
     """
     base = layer.get_base_layer()
     inputs, like = input_size(base), base.weight
@@ -205,12 +206,12 @@ def _pushed(layer: Any, method: WeightMethod, name: str) -> tuple[torch.Tensor, 
     x = torch.randn(2, 5, inputs, dtype=like.dtype, generator=generator)
     wanted = added(x)
     off = float((x @ change.T + bias - wanted).abs().max())
-    # A layer in float32 inside adds up in another order, of sums as large as the base's own.
+    # A layer that computes in float32 sums in another order, with sums as large as the base's own.
     if off > _EXACT * max(1.0, float(wanted.abs().max()), float(base(x).abs().max())):
         raise ConfigError(
-            f"the method {method.name!r} does more at {name} than to change a weight (off by {off:.1e}): the adapter "
+            f"the method {method.name!r} does more at {name} than change a weight (off by {off:.1e}), so the adapter "
             "has no delta form: it can't be pooled, exported or composed",
-            hint="Serve it alone, by pefttools.load.",
+            hint="Serve it alone, with pefttools.load.",
         )
     return change, bias
 
@@ -221,7 +222,7 @@ def _pays(rank: int | None, inputs: int, outputs: int) -> bool:
 
 
 def _factors(change: torch.Tensor, rank: int | None, dtype: torch.dtype, noise: float) -> DeltaKind:
-    """The change as factors of this rank, where it has no more but for noise; else as it is.
+    """The change as factors of this rank, if its rank is no higher apart from noise; otherwise as it is.
 
     Its range is that of its products with random vectors (Halko, Martinsson, Tropp: Finding structure with randomness,
     https://arxiv.org/abs/0909.4061), which is exact for a matrix of that rank.
@@ -239,7 +240,7 @@ def _factors(change: torch.Tensor, rank: int | None, dtype: torch.dtype, noise: 
 def _planned(
     method: WeightMethod, config: PeftConfig, options: Mapping[str, Any], model: nn.Module, names: Sequence[str]
 ) -> AdapterDeltas:
-    """What layers that have no weights yet would be given, for the sizes alone: zeros of one layer of each shape."""
+    """Deltas of layers on the meta device, for their sizes only: zeros, from one layer of each shape."""
     found: dict[tuple[int, int, bool], SiteDelta] = {}
     sites = {}
     for name in names:

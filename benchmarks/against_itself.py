@@ -1,7 +1,7 @@
-"""Full fine-tuning compared with itself: how often is it called better or worse than with other seeds?
+"""Full fine-tuning compared with itself: how often is it called better or worse than itself with other seeds?
 
 Trains a method with several seeds (`examples/banking77.yaml`, on fewer test rows) and compares all pairs of disjoint
-groups of one, two and three seeds as a report would. A method does not differ from itself: each call is a false one.
+groups of one, two and three seeds as a report would. A method does not differ from itself: each such call is false.
 
     python benchmarks/against_itself.py --seeds 6 --rows 600 --output runs/against-itself
 """
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--output", type=Path, default=Path("runs/against-itself"))
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     arguments = parser.parse_args()
     spec = load_spec(SPEC).model_copy(
         update={"methods": [arguments.method], "baseline": arguments.method, "seeds": list(range(arguments.seeds)),
@@ -67,7 +67,7 @@ def _pairs(seeds: list[int], size: int) -> list[tuple[tuple[int, ...], tuple[int
 
 
 def _called(answers: dict[int, list[bool]], one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether a report would say of one of two groups that its *method* is better or worse."""
+    """Whether a report would call the *method* of one of two groups better or worse."""
     left, right = (
         Models.of(np.array([answers[seed] for seed in group], dtype=float), (0.0, 1.0)) for group in (one, other)
     )

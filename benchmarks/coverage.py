@@ -1,9 +1,9 @@
-"""How often the 95 % interval of each metric holds the true value: a simulation with known truth.
+"""How often the 95 % interval of each metric contains the true value: a simulation with known truth.
 
     python benchmarks/coverage.py [--rows 300 1000 3000] [--samples 1000]
 
-Rows are drawn from a population of 200,000 (20,000 where they are texts), whose metric is the truth. Samples are drawn
-anew, the models are not: the interval of one trained model is about other rows. Of retrieval rows are queries.
+Rows are drawn from a population of 200,000 (20,000 for texts), whose metric is the truth. Samples are drawn anew, the
+models are not: the interval of one trained model is about other rows. For retrieval, rows are queries.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pefttools.metrics.sets import HammingLoss, SetF1, SubsetAccuracy
 from pefttools.metrics.tagging import EntityF1, EntityPrecision, EntityRecall, TagAccuracy
 from pefttools.metrics.transcripts import CER, WER
 
-#: rows that the truth is of
+#: number of rows in the population
 POPULATION = 200_000
 TEXTS = 20_000
 Rows = tuple[Sequence[Any], Sequence[Any]]
@@ -41,7 +41,7 @@ Rows = tuple[Sequence[Any], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A metric, and what draws predictions and references of its kind.
+    """A metric, and a function that draws predictions and references of its kind.
 
     Attributes:
         title: for the table.
@@ -57,7 +57,7 @@ class Case:
 
 
 def _of_classes(classes: int, right: float) -> Callable[[np.random.Generator, int], Rows]:
-    """Classes of unlike sizes, some of which are harder than others."""
+    """Classes of different sizes, some of which are harder than others."""
 
     def draw(generator: np.random.Generator, rows: int) -> Rows:
         shares = np.linspace(1, 2, classes)
@@ -76,7 +76,7 @@ def _of_classes(classes: int, right: float) -> Callable[[np.random.Generator, in
 
 
 class _Sure:
-    """Probabilities of which one is large, and the others are alike."""
+    """Probabilities, one of which is large, and the others similar."""
 
     def __init__(self, answer: int, p: float, classes: int) -> None:
         self.answer, self.p, self.classes = answer, p, classes
@@ -86,14 +86,14 @@ class _Sure:
 
 
 def _numbers(generator: np.random.Generator, rows: int) -> Rows:
-    """Ratings in steps, and errors of a normal distribution; with outliers the RMSE's intervals are too narrow."""
+    """Ratings in steps, with normally distributed errors; with outliers the RMSE's intervals are too narrow."""
     truth = generator.normal(0, 1, rows).round(1)
     found = truth + generator.normal(0, 1, rows)
     return [SimpleNamespace(answer=one) for one in found.round(1).tolist()], truth.tolist()
 
 
 def _tags(generator: np.random.Generator, rows: int) -> Rows:
-    """Sentences with some entities; a model misses a part of them, cuts some, and makes some up."""
+    """Sentences with some entities; a model misses some of them, truncates some, and makes some up."""
     truth, found = [], []
     for length in generator.integers(3, 20, rows).tolist():
         true, given = ["O"] * length, ["O"] * length
@@ -129,7 +129,7 @@ def _places(row: NDArray[np.bool_]) -> frozenset[int]:
 
 
 def _forced(generator: np.random.Generator, rows: int) -> Rows:
-    """Completions of unlike lengths."""
+    """Completions of different lengths."""
     tokens = generator.integers(1, 30, rows)
     level = generator.gamma(4, 0.2, rows)
     right = generator.binomial(tokens, np.exp(-level))
@@ -143,7 +143,7 @@ _WORDS = [
 
 
 def _texts(generator: np.random.Generator, rows: int) -> Rows:
-    """Sentences of which a model writes most words right, and leaves out, changes or adds some; some rows are hard."""
+    """Sentences; a model writes most words correctly, and leaves out, changes or adds some; some rows are hard."""
     given, true = [], []
     for length, wrong in zip(generator.integers(3, 16, rows), generator.beta(1, 6, rows), strict=True):
         words = generator.integers(0, len(_WORDS), length).tolist()
@@ -160,7 +160,7 @@ def _texts(generator: np.random.Generator, rows: int) -> Rows:
 
 
 def _answers(generator: np.random.Generator, rows: int) -> Rows:
-    """Answers to questions, of which a third has none; some are found where there is none, and the other way round."""
+    """Answers to questions, a third of which has none; some are found where there is none, and vice versa."""
     given, true = _texts(generator, rows)
     none, missed = generator.random(rows) < 0.33, generator.random(rows) < 0.15
     references = [[""] if empty else [text] for text, empty in zip(true, none, strict=True)]
@@ -169,7 +169,7 @@ def _answers(generator: np.random.Generator, rows: int) -> Rows:
 
 
 def _queries(generator: np.random.Generator, rows: int) -> Rows:
-    """One to three right candidates of 60 for each query, in front as a rule."""
+    """One to three right candidates out of 60 for each query, usually ranked first."""
     found = []
     for count, first in zip(generator.integers(1, 4, rows).tolist(), generator.geometric(0.3, rows), strict=True):
         places = min(int(first), 50) + np.concatenate([[0], np.cumsum(generator.geometric(0.4, count - 1))])
@@ -223,7 +223,7 @@ def cases() -> list[Case]:
 
 
 def coverage(case: Case, rows: int, samples: int, random: int = 0) -> float:
-    """Share of samples whose interval holds the truth."""
+    """Share of samples whose interval contains the truth."""
     generator = np.random.default_rng([random, rows])
     predictions, references = case.draw(generator, case.population)
     truth = case.metric.compute(predictions, references)
@@ -240,7 +240,7 @@ def coverage(case: Case, rows: int, samples: int, random: int = 0) -> float:
 def _remembered(
     metric: Metric, predictions: Sequence[Any], references: Sequence[Any]
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float64] | None]:
-    """The metric's numbers of some of the rows, of which each is looked at once."""
+    """The metric's numbers for a part of the rows, each computed only once."""
     if isinstance(metric, AdditiveMetric):
         whole = metric.contributions(predictions, references)
         given = copy.copy(metric)

@@ -1,14 +1,14 @@
-"""All that only a card can show, in one call of under eight minutes.
+"""Everything that only a GPU can show, in one run of under eight minutes.
 
     python benchmarks/gpu.py --plan h100           # on any machine, beforehand: what the planner expects
-    python benchmarks/gpu.py                       # on a machine with a card
-    python benchmarks/gpu.py --dry-run             # on the CPU: all of it, small
+    python benchmarks/gpu.py                       # on a machine with a GPU
+    python benchmarks/gpu.py --dry-run             # on the CPU: all of it, at small sizes
     python benchmarks/gpu.py --checks steps,pools --jobs 4 --cases 'int8|nf4'
 
-Each check is a file of benchmarks/card/ and runs in a process of its own, so that a fault of the card in one spoils no
-other. Each case is a row, written as soon as it is known to benchmarks/results/gpu-NAME-OF-THE-CARD.jsonl: what it
-found, whether it is as it should be, or the error. Checks that measure no time may run side by side (--jobs). A check
-for which the time no longer reaches is named as left out. The last lines say how many rows are as they should be.
+Each check is a file of benchmarks/card/ and runs in its own process, so that a GPU fault in one does not affect the
+others. Each case is a row, written as soon as it is known to benchmarks/results/gpu-NAME-OF-THE-CARD.jsonl: what it
+found, whether it is as it should be, or the error. Checks that measure no time may run concurrently (--jobs). A check
+for which there is not enough time left is named as left out. The last lines say how many rows are as they should be.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Check:
     alone: bool = False
 
 
-#: small to large
+#: from small to large
 CHECKS = [
     Check("steps", 60), Check("lifecycle", 60), Check("pools", 60), Check("generation", 60), Check("exhaustion", 20),
     Check("options", 40), Check("planner", 50), Check("waiting", 30), Check("loading", 50),
@@ -93,7 +93,7 @@ def write(rows: Path, row: dict[str, Any]) -> None:
 
 
 def run_apart(check: Check, rows: Path, options: argparse.Namespace, seconds: float) -> None:
-    """A check in a process of its own, ended where it takes too long."""
+    """A check in its own process, which is ended if it takes too long."""
     command = [sys.executable, __file__, "--run", check.name, "--rows", str(rows), "--cases", options.cases,
                *(["--dry-run"] if options.dry_run else [])]  # fmt: skip
     try:
@@ -106,7 +106,7 @@ def run_apart(check: Check, rows: Path, options: argparse.Namespace, seconds: fl
 
 
 def run_all(checks: list[Check], rows: Path, options: argparse.Namespace) -> None:
-    """Every check for which the time reaches."""
+    """Every check for which there is enough time."""
     end = time.monotonic() + 60 * options.minutes
     waiting = [check for check in checks if not check.alone]
     lock = threading.Lock()
@@ -137,23 +137,23 @@ def run_all(checks: list[Check], rows: Path, options: argparse.Namespace) -> Non
 
 
 def summary(rows: Path) -> str:
-    """How many rows there are of each check, and which are not as they should be."""
+    """The number of rows, and those that are not as they should be."""
     found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     bad = [row for row in found if row.get("ok") is False]
-    lines = [f"{row['check']}: {row['case']}: {row.get('error') or 'out of its bound'}"[:300] for row in bad]
+    lines = [f"{row['check']}: {row['case']}: {row.get('error') or 'out of bounds'}"[:300] for row in bad]
     return "\n".join([*lines, f"{len(found)} rows, {len(found) - len(bad)} as they should be: {rows}"])
 
 
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="where the rows go; by default benchmarks/results/")
-    parser.add_argument("--minutes", type=float, default=8.0, help="for all of it")
-    parser.add_argument("--jobs", type=int, default=1, help="checks side by side, where they measure no time")
-    parser.add_argument("--checks", help="names, separated by commas; by default all")
-    parser.add_argument("--cases", default="", help="of them those whose titles match a regular expression")
-    parser.add_argument("--dry-run", action="store_true", help="on the CPU, small")
-    parser.add_argument("--plan", metavar="CARD", help="only write what the planner expects on a card (h100, ...)")
+    parser.add_argument("--output", type=Path, help="file for the rows; default: in benchmarks/results/")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit for everything")
+    parser.add_argument("--jobs", type=int, default=1, help="concurrent checks, as far as they measure no time")
+    parser.add_argument("--checks", help="comma-separated names; default: all")
+    parser.add_argument("--cases", default="", help="only cases whose titles match this regular expression")
+    parser.add_argument("--dry-run", action="store_true", help="on the CPU, at small sizes")
+    parser.add_argument("--plan", metavar="GPU", help="only write what the planner expects on a GPU (h100, ...)")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -180,7 +180,7 @@ def main() -> None:
     wanted = options.checks.split(",") if options.checks else [check.name for check in CHECKS]
     checks = [check for check in CHECKS if check.name in wanted]
     together = sum(check.seconds for check in checks if not check.alone) / options.jobs
-    print(f"about {together + sum(check.seconds for check in checks if check.alone):.0f} s on a card", flush=True)
+    print(f"about {together + sum(check.seconds for check in checks if check.alone):.0f} s on a GPU", flush=True)
     write(rows, {"check": "machine", "case": name, "torch": torch.__version__, "cuda": torch.version.cuda})
     run_all(checks, rows, options)
     print(summary(rows))

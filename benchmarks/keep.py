@@ -1,10 +1,10 @@
-"""Keep comparisons: their records and what each row has to do with the score, small enough for a repository.
+"""Keep comparisons: their records and what each row contributes to the score, small enough for a repository.
 
     python benchmarks/keep.py runs/banking77-methods
-    python benchmarks/keep.py                           # nothing more than the second of these
+    python benchmarks/keep.py                           # only updates the evidence
 
-What is kept goes into `benchmarks/results`. Then `pefttools choose` gets its evidence of all that is there, into
-`eval/choosing/evidence.json`.
+Comparisons are stored in `benchmarks/results`. Then the evidence for `pefttools choose` is collected from everything
+there into `eval/choosing/evidence.json`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pefttools.eval.choosing.evidence import read_comparison, write_evidence
 from pefttools.eval.records import RECORD, RUNS, SUMMARY
 
 RESULTS = Path(__file__).parent / "results"
-#: of a run
+#: files of a run
 _KEPT = (RECORD, "row_values.npz")
 
 
 def keep(folder: Path) -> Path:
-    """Copy what is kept of a comparison's output folder."""
+    """Copy the files to keep from a comparison's output folder."""
     target = RESULTS / folder.name
     target.mkdir(parents=True, exist_ok=True)
     if folder.resolve() != target.resolve():
@@ -38,7 +38,7 @@ def keep(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Keep the comparisons that are named, and renew the evidence."""
+    """Keep the named comparisons, and update the evidence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", nargs="*", type=Path, help="output folders of `pefttools bench`")
     for folder in parser.parse_args().comparisons:

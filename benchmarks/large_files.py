@@ -1,8 +1,8 @@
-"""Many pictures, and an hour of speech: from the data file to the first batches, in time and memory.
+"""Many images, and an hour of speech: from the data file to the first batches, in time and memory.
 
-Pictures of 28 x 28 pixels in a parquet file, in a column of bytes and by path; sounds of five seconds by path. What is
-measured: all that a training does before its first step (reading, checking, splitting, encoding, the first batch), then
-nineteen batches more, in a process of its own with an empty cache, imports aside; then once more with what is cached.
+Images of 28 x 28 pixels in a parquet file, in a column of bytes and by path; audio of five seconds by path. What is
+measured: everything that a training does before its first step (reading, checking, splitting, encoding, first batch),
+then nineteen more batches, in a separate process with an empty cache, without imports; then again from the cache.
 
     python benchmarks/large_files.py --pictures 70000 --seconds 3600
 """
@@ -26,7 +26,7 @@ LENGTH, RATE = 5, 16_000
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Noise, each picture another: as bytes and by path."""
+    """Noise images, all different: as bytes and by path."""
     import numpy as np
     import pyarrow
     import pyarrow.parquet
@@ -56,7 +56,7 @@ def write_sounds(folder: Path, seconds: int) -> None:
 
 
 def write_bases(folder: Path) -> None:
-    """Models that are never run: their files say what prepares pictures and sounds."""
+    """Models that are never run: their files define the processors of images and audio."""
     from transformers import ViTConfig, ViTModel, WhisperConfig, WhisperFeatureExtractor, WhisperModel
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -70,7 +70,7 @@ def write_bases(folder: Path) -> None:
 
 
 def begin(folder: Path, what: str) -> tuple[float, int]:
-    """A training up to its twentieth batch; gives the seconds up to the first one, and the bytes of all."""
+    """A training up to its twentieth batch; returns the seconds up to the first one, and the bytes of all."""
     from pefttools.recipe import Recipe
     from pefttools.training.prepare import prepare
 

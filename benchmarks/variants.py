@@ -1,11 +1,11 @@
-"""A language model in each of the base's number formats: size, loss on texts, and one LoRA training step.
+"""A language model in each variant: size, loss on texts, and one LoRA training step.
 
     python benchmarks/variants.py
     python benchmarks/variants.py --variants bfloat16,nf4,hqq --repeat 3 --json
 
-The texts are questions of BANKING77's test set, joined to rows of about 250 tokens; the model is SmolLM2-135M, whose
-file holds 4-bit weights already, read as plain ones. Memory is counted tensor by tensor. Times are medians over turns
-in which every variant takes its step; ratios are to the first variant's step of the same turn.
+The texts are questions from BANKING77's test set, joined into rows of about 250 tokens; the model is SmolLM2-135M,
+whose file already has 4-bit weights, read as plain ones. Memory is counted tensor by tensor. Times are medians over
+rounds in which every variant takes its step; ratios are to the first variant's step of the same round.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """How often a report's verdicts are wrong, and how often they find a difference: a simulation.
 
-Each report compares some methods with a baseline, several seeds of each on the same rows. A row is answered rightly
-where a sum of normal numbers is positive: how hard the row is for everyone, for the method, for the one model, and how
-good the model's seed is. The shares of these are such that two seeds of a method disagree on 8 % of the rows, as
+Each report compares some methods with a baseline, several seeds of each on the same rows. A row is answered correctly
+if a sum of normal variables is positive: how hard the row is for all models, for the method, for the one model, and how
+good the model's seed is. Their variances are such that two seeds of a method disagree on 8 % of the rows, as
 measured on BANKING77 (87 % right). All numbers are drawn anew for each report.
 
     python benchmarks/verdicts.py            # the whole table, about ten minutes
     python benchmarks/verdicts.py --quick    # its corners
-    python benchmarks/verdicts.py --json     # one object last
+    python benchmarks/verdicts.py --json     # one object at the end
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from scipy.stats import norm
 
 from pefttools.eval.statistics import Comparison, Models, compare, value_interval
 
-#: share of right answers, and of the variance that is the row's, the method's on the row, and the model's on the row
+#: share of right answers, and shares of the variance of the row, of the method on the row, and of the model on the row
 RIGHT = 0.88
 SHARES = (0.78, 0.08, 0.14)
-#: points by which a method is better where power is asked for
+#: points by which a method is better in the cases for power
 SHIFT = 1.5
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of many reports.
+    """The results of many reports.
 
     Attributes:
         seeds: of each method.
@@ -101,7 +101,7 @@ def simulate(seeds: int, rows: int, deviation: float, methods: int, reports: int
 
 
 def seconds_of_a_million_rows() -> float:
-    """How long two methods with three seeds each take on a million rows."""
+    """Seconds for two methods with three seeds each on a million rows."""
     numbers = np.random.default_rng(0).random((2, 3, 1_000_000))
     start = time.perf_counter()
     found, common = compare({"method": Models.of(numbers[0])}, Models.of(numbers[1]))
@@ -114,7 +114,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the corners of the table, with fewer reports")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument("--json", action="store_true", help="print a JSON object at the end")
     arguments = parser.parse_args()
     grid = ((2, 3, 5, 10), (200, 1000, 3000), (0.0, 0.5, 1.0, 2.0), (1, 8))
     if arguments.quick:

@@ -1,4 +1,4 @@
-"""The evaluation harness: methods against full fine-tuning, on accuracy and memory."""
+"""The evaluation harness: methods compared with full fine-tuning, on accuracy and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .records import RunRecord as RunRecord
     from .reporting import write_report as report
 
-# No module may have one of these names: importing it would put it in the function's place.
+# No module may have one of these names: importing it would shadow the function.
 _HOMES = {
     "bench": (".comparison", "bench"),
     "choose": (".choosing.choice", "choose"),

@@ -1,4 +1,4 @@
-"""Which graphics card each of the runs that go on at the same time gets."""
+"""Which GPU each of several concurrent runs gets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 from pefttools.errors import ConfigError
 
-#: environment of a worker: how many runs go on at the same time, and whether its card is others' too
+#: environment of a worker: how many runs there are at the same time, and whether its GPU is shared
 JOBS, SHARED = "PEFTTOOLS_BENCH_JOBS", "PEFTTOOLS_BENCH_CARD_SHARED"
 
 
 def visible_cards() -> list[str]:
-    """The cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     import torch
 
     count = torch.cuda.device_count()
@@ -21,29 +21,29 @@ def visible_cards() -> list[str]:
 
 
 class Cards:
-    """Deals cards to workers: each its own, as long as there are enough.
+    """Assigns GPUs to workers: each its own, as long as there are enough.
 
     Args:
-        names: of the cards; none: a machine without.
-        jobs: workers at the same time.
-        share: let several workers have one card.
+        names: of the GPUs; empty on a machine without one.
+        jobs: number of concurrent workers.
+        share: let several workers use the same GPU.
 
     Raises:
-        ConfigError: more workers than cards that are not to be shared.
+        ConfigError: more workers than GPUs, without sharing.
     """
 
     def __init__(self, names: list[str], jobs: int, *, share: bool) -> None:
         if names and jobs > len(names) and not share:
             raise ConfigError(
-                f"--jobs {jobs}: there {'is one card' if len(names) == 1 else f'are {len(names)} cards'}, and runs "
+                f"--jobs {jobs}: there {'is one GPU' if len(names) == 1 else f'are {len(names)} GPUs'}, and runs "
                 "that share one take each other's memory and time",
-                hint=f"Give --jobs {len(names)}, or --share-cards.",
+                hint=f"Use --jobs {len(names)}, or --share-cards.",
             )
         self._jobs = jobs
         self._users = dict.fromkeys(names, 0)
 
     def take(self) -> str | None:
-        """The card that fewest workers have; None on a machine without."""
+        """The GPU that the fewest workers use; None on a machine without one."""
         if not self._users:
             return None
         card = min(self._users, key=self._users.__getitem__)
@@ -56,16 +56,16 @@ class Cards:
             self._users[card] -= 1
 
     def environment(self, card: str | None) -> dict[str, str]:
-        """What a worker with this card is told."""
-        told = {JOBS: str(self._jobs)}
+        """The environment variables of a worker with this GPU."""
+        variables = {JOBS: str(self._jobs)}
         if card is not None:
-            told["CUDA_VISIBLE_DEVICES"] = card
-            told[SHARED] = str(int(self._jobs > len(self._users)))
-        return told
+            variables["CUDA_VISIBLE_DEVICES"] = card
+            variables[SHARED] = str(int(self._jobs > len(self._users)))
+        return variables
 
 
-def told() -> dict[str, int | bool | str | None]:
-    """What a worker was told, for its record: ``jobs``, ``card`` and ``card_shared``."""
+def card_facts() -> dict[str, int | bool | str | None]:
+    """The assignment of this worker, for its record: ``jobs``, ``card`` and ``card_shared``."""
     jobs = os.environ.get(JOBS)
     if jobs is None:
         return {}

@@ -13,7 +13,7 @@ def bench(
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of concurrent runs, as far as memory allows."),
     share_cards: bool = typer.Option(False, "--share-cards", help="Allow more jobs than GPUs; their times are marked."),
 ) -> None:
-    """Compare methods; started again after a kill, it goes on where it stopped."""
+    """Compare methods; if interrupted and started again, it continues where it stopped."""
     from .spec import load_spec
 
     settings = load_spec(spec, overrides)
@@ -39,7 +39,7 @@ def report(
     runs: Path = typer.Argument(help="Output folder of a `pefttools bench`.", metavar="RUNS_DIR"),
     output: Path | None = typer.Option(None, "--output", help="Folder of the report; default: RUNS_DIR/report."),
 ) -> None:
-    """Write the report of a comparison again: HTML, Markdown, CSV, JSON."""
+    """Rewrite the report of a comparison: HTML, Markdown, CSV, JSON."""
     from rich.console import Console
 
     from .reporting import load_report, print_table, write_report
@@ -55,5 +55,5 @@ def _show_files(files: dict[str, Path]) -> None:
 
 
 def names(text: str | None) -> list[str] | None:
-    """Comma-separated names of an option; None: it was not given."""
+    """Comma-separated names of an option; None if it was not given."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

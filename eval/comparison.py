@@ -1,4 +1,4 @@
-"""A comparison: every run in a process of its own, records that are kept, and a report at the end."""
+"""A comparison: every run in its own process, records that are kept, and a report at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GIB = 2**30
 
 @dataclass
 class Outcome:
-    """What a comparison gave: its folder, its records by run id, and the files of its report."""
+    """The result of a comparison: its folder, its records by run id, and the files of its report."""
 
     folder: Path
     records: dict[str, RunRecord]
@@ -49,14 +49,14 @@ def bench(
     Args:
         spec: a `BenchSpec`, the path of a YAML file, or a mapping of the same form.
         overrides: ``field.field=value`` on a YAML file.
-        jobs: runs at the same time, as far as memory reaches; the processor's threads are shared among them, and each
-            has a graphics card of its own.
-        share_cards: more jobs than cards may run; what they take of time and of the card's memory is then not theirs.
+        jobs: number of concurrent runs, as far as memory allows; the processor's threads are shared among them, and
+            each has its own GPU.
+        share_cards: allow more jobs than GPUs; their times and GPU memory are then not theirs alone.
         reporter: shows progress.
 
     Raises:
         ConfigError: anything wrong with the spec or with one of its runs; nothing has been run then.
-        TrainingError: not one run ended well.
+        TrainingError: no run succeeded.
     """
     if isinstance(spec, str | Path):
         spec = load_spec(Path(spec), overrides)
@@ -64,7 +64,7 @@ def bench(
         spec = validate(BenchSpec, dict(spec), "spec")
     reporter = reporter or SilentReporter()
     if jobs < 1:
-        raise ConfigError(f"--jobs {jobs}: at least 1")
+        raise ConfigError(f"--jobs {jobs}: it must be at least 1")
     cards = Cards(visible_cards(), jobs, share=share_cards)
     runs = plan(spec)
     if spec.baseline not in {run.label for run in runs}:
@@ -81,7 +81,7 @@ def bench(
     records = _done(spec, runs, hashes, reporter)
     waiting = [run for run in runs if run.id not in records]
     if records:
-        reporter.event(f"{len(records)} of {len(runs)} runs are done already: {len(waiting)} are left")
+        reporter.event(f"{len(records)} of {len(runs)} runs are already done: {len(waiting)} are left")
     records |= _Pool(spec.output, waiting, jobs, cards, reporter).run()
 
     from .reporting import write_report
@@ -100,7 +100,7 @@ def bench(
 def _done(
     spec: BenchSpec, runs: Sequence[PlannedRun], hashes: Mapping[str, str], reporter: Reporter
 ) -> dict[str, RunRecord]:
-    """Records of the runs that need not be made again."""
+    """Records of the runs that need not be repeated."""
     now: dict[type, Environment] = {}
     done: dict[str, RunRecord] = {}
     outdated = 0
@@ -123,25 +123,25 @@ def _done(
             done[run.id] = record
     if outdated:
         reporter.event(
-            f"{outdated} runs in {spec.output / RUNS} were made with other settings or data: they are made again, in "
-            "their place"
+            f"{outdated} runs in {spec.output / RUNS} were made with other settings or data: they are repeated and "
+            "replaced"
         )
     if elsewhere:
         count = len({one for ids in elsewhere.values() for one in ids})
         ending = (
             "they are kept, and the report marks them"
             if spec.reuse == "any"
-            else "they are made again (reuse: any keeps them)"
+            else "they are repeated (reuse: any keeps them)"
         )
         reporter.event(f"{count} runs were made with {'; '.join(sorted(elsewhere))}: {ending}")
     return done
 
 
 def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """Check every run before the first begins.
+    """Check every run before the first starts.
 
     Returns:
-        Run id -> hash of all that decides its result.
+        Run id -> hash of everything that determines its result.
 
     Raises:
         PeftToolsError: a run that could not work.
@@ -171,7 +171,7 @@ class _Worker:
 
 
 class _Pool:
-    """Workers side by side, bounded by number and by memory."""
+    """Concurrent workers, limited by number and by memory."""
 
     def __init__(self, output: Path, waiting: list[PlannedRun], jobs: int, cards: Cards, reporter: Reporter) -> None:
         self.output = output
@@ -186,7 +186,7 @@ class _Pool:
         self.largest = 0
 
     def run(self) -> dict[str, RunRecord]:
-        """All waiting runs' records."""
+        """Run everything that is waiting, and return the records."""
         with self.reporter.step("comparison", "runs") as advance:
             try:
                 while self.waiting or self.workers:
@@ -203,7 +203,7 @@ class _Pool:
         return self.records
 
     def _room(self) -> bool:
-        """Whether memory reaches for one more; a first run may always try."""
+        """Whether memory suffices for one more; a first run may always try."""
         import psutil
 
         if not self.workers:
@@ -221,7 +221,7 @@ class _Pool:
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         card = self.cards.take()
         process = subprocess.Popen(
-            # -P: a folder called pefttools in the working directory is not what runs this.
+            # -P: a folder called pefttools in the working directory must not be imported instead.
             [sys.executable, "-P", "-m", "pefttools.eval.worker", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -229,7 +229,7 @@ class _Pool:
             env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **self.cards.environment(card)},
         )
         assert process.stdin is not None and process.stdout is not None
-        # Left open: a worker ends when it is closed, which happens when this process ends, however it ends.
+        # Left open: a worker exits when it is closed, which happens when this process ends, however it ends.
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(run.model_dump_json().encode() + b"\n")
             process.stdin.flush()
@@ -241,7 +241,7 @@ class _Pool:
     def _listen(self) -> None:
         for key, _ in self.selector.select(timeout=0.5):
             worker: _Worker = key.data
-            # Not readline: what it buffers would be out of the selector's sight.
+            # Not readline: the selector would not see what it buffers.
             content = os.read(key.fd, 1 << 16)
             if not content:
                 self.selector.unregister(key.fileobj)
@@ -275,19 +275,19 @@ class _Pool:
 
     def _show(self, advance: Advance) -> None:
         note = "; ".join(f"{worker.run.label} ({worker.run.recipe.variant}): {worker.state}" for worker in self.workers)
-        # Only runs that are made now: time left is reckoned from how long they take.
+        # Only runs that are made now: the remaining time is estimated from how long they take.
         advance(len(self.records), self.total, note)
 
 
 def _lost(worker: _Worker, code: int) -> RunRecord:
-    """The record of a worker that left none."""
+    """A record for a worker that left none."""
     from .worker import describe
 
     killed = code == -9
     message = (
-        "the process was killed by signal 9, most likely by the system for want of memory"
+        "the process was killed by signal 9, most likely by the system because memory ran out"
         if killed
-        else f"the process ended with code {code} and left no record"
+        else f"the process exited with code {code} and left no record"
     )
     return describe(worker.run, "oom" if killed else "failed", Failure(type="Lost", message=message))
 

@@ -1,4 +1,4 @@
-"""With what a run was made: packages, pefttools' own code, and the machine."""
+"""The environment of a run: packages, pefttools' own code, and the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from pefttools.methods import Method
 
-#: whose versions decide what a run gives
+#: packages whose versions affect the result of a run
 PACKAGES = ("pefttools", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate")
 #: facts of `hardware` that times and rounding depend on
 _MACHINE = ("system", "processor", "cores", "gpu")
@@ -19,12 +19,13 @@ _MACHINE = ("system", "processor", "cores", "gpu")
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run depends on, beside its recipe and data.
+    """What a run depends on, besides its recipe and data.
 
     Attributes:
         packages: distribution -> version.
-        code: digest of the source of pefttools and of this harness; None: not known, as of records of earlier versions.
-        method_code: the same of the method.
+        code: digest of the source of pefttools and of this harness; None if not known, as in records of earlier
+            versions.
+        method_code: the same for the method.
         machine: facts of the hardware.
     """
 
@@ -45,7 +46,7 @@ class Environment:
 
         Args:
             other: what it is compared with.
-            same_method: both are of one method, whose code must then be the same too.
+            same_method: both are of the same method, whose code must then be the same too.
         """
         found = [
             f"{name} {self.packages.get(name, 'not installed')} instead of {other.packages.get(name, 'none')}"
@@ -53,9 +54,9 @@ class Environment:
             if self.packages.get(name) != other.packages.get(name)
         ]
         if self.code != other.code and not any(text.startswith("pefttools ") for text in found):
-            found.append("other code of pefttools")
+            found.append("different code of pefttools")
         if same_method and self.method_code != other.method_code:
-            found.append("other code of the method")
+            found.append("different code of the method")
         found += [
             f"{name} {self.machine[name]} instead of {other.machine[name]}"
             for name in _MACHINE
@@ -65,7 +66,7 @@ class Environment:
 
 
 def this_environment(method: type[Method[Any]]) -> Environment:
-    """That of this process, for a run of a method."""
+    """The environment of this process, for a run of a method."""
     from pefttools.artifact.save import package_versions
 
     from .hardware import hardware
@@ -74,7 +75,7 @@ def this_environment(method: type[Method[Any]]) -> Environment:
 
 
 def code_digest(method: type[Method[Any]] | None = None) -> str:
-    """sha256 over the source of pefttools and of this harness, or of the folder that a method is in."""
+    """sha256 of the source of pefttools and of this harness, or of the folder that contains a method."""
     import pefttools
 
     digest = hashlib.sha256()

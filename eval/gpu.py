@@ -1,4 +1,4 @@
-"""What CUDA's allocator says of the phases of a run; nothing without a GPU."""
+"""What CUDA's allocator reports for the phases of a run; nothing without a GPU."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class GpuPeaks:
         self.found: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Forget the peak so far: a phase begins."""
+        """Reset the peak: a phase begins."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
 
     def end(self, phase: str) -> None:
-        """Keep the peak since `begin`, in bytes, as ``PHASE_allocated`` and ``PHASE_reserved``."""
+        """Record the peak since `begin`, in bytes, as ``PHASE_allocated`` and ``PHASE_reserved``."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             self.found[f"{phase}_allocated"] = torch.cuda.max_memory_allocated()

@@ -21,7 +21,7 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": None,
-        # of the last minute; this run's own threads are in it
+        # of the last minute; includes this run's own threads
         "load_average": round(psutil.getloadavg()[0], 2),
     }
     if torch.cuda.is_available():
@@ -31,7 +31,7 @@ def hardware() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """Commit of the working folder, with ``+`` where it has changes; None outside a repository."""
+    """Commit of the working folder, with ``+`` if it has changes; None outside a repository."""
 
     def ask(*words: str) -> str:
         done = subprocess.run(("git", *words), capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
 """Peak memory by parts, counted at tensor level. See docs/memory.md.
 
-A dispatch mode sees every tensor that an operation returns and follows its storage until it dies; views share a
-storage and count once. Weights, gradients and optimizer state are told apart by where they hang; whatever else lives
-is an activation or a temporary.
+A dispatch mode sees every tensor that an operation returns and follows its storage until it is freed; views share a
+storage and count once. Weights, gradients and optimizer state are recognized by what holds them; everything else that
+is alive is an activation or a temporary.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
     """Peak memory of a training step and of an evaluation step, by parts.
 
     Args:
-        model: as it was built for training; it is changed by two steps.
+        model: as built for training; two steps change it.
         batch: of one forward pass in training, see `pefttools.training.sampler.largest_batch`.
         settings: of the training.
         evaluation_examples: encoded validation examples; the longest are measured.
@@ -64,7 +64,7 @@ def profile(model: TunedModel, batch: Sequence[Example], settings: TrainingConfi
 def _training_parts(
     model: TunedModel, batch: Sequence[Example], settings: TrainingConfig, counter: StorageCounter
 ) -> tuple[Parts, Parts]:
-    """Of a training step: the parts at its peak, and the most of each part."""
+    """The parts at the peak of a training step, and the maximum of each part."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         return _parts(counter), _parts(counter)
@@ -95,7 +95,7 @@ def peak_rss() -> int:
 
 
 class _Allocator:
-    """What CUDA's allocator says of a step, from its construction on; nothing on other devices."""
+    """What CUDA's allocator reports for a step, from its construction on; nothing on other devices."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""Predicted memory beside what was measured, and before a run that could not end well."""
+"""Predicted memory, compared with what was measured, and before a run that would not fit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .records import TOLERANCE, Parts, Predicted
 
 
 def check_fits(prepared: Prepared, reporter: Reporter) -> None:
-    """Refuse a training that can't fit, before it begins.
+    """Refuse a training that can't fit, before it starts.
 
-    One whose memory can't be predicted is not refused; the reporter is told why.
+    A training whose memory can't be predicted is not refused; the reporter shows why.
 
     Args:
         prepared: what would be trained.
-        reporter: told where nothing can be said.
+        reporter: shows why memory can't be predicted.
 
     Raises:
         WontFitError: more memory is predicted than the device has.
@@ -37,18 +37,18 @@ def check_fits(prepared: Prepared, reporter: Reporter) -> None:
     try:
         need = training_bytes(prepared, device, [longest] * rows)
     except ConfigError as error:
-        reporter.event(f"it is not known whether memory will suffice: {error.message}")
+        reporter.event(f"it is not known whether there is enough memory: {error.message}")
         return
     if need > available:
         raise WontFitError(
             f"a training step needs {need / 2**30:.2f} GiB (predicted); only {available / 2**30:.2f} GiB are available "
             f"on {device.title}. Run skipped",
-            hint="See `pefttools plan RECIPE --gpu CARD` for what would fit, or set memory_check: false in the spec.",
+            hint="See `pefttools plan RECIPE --gpu NAME` for what would fit, or set memory_check: false in the spec.",
         )
 
 
 def predict(prepared: Prepared, batch: Sequence[Example], measured: Parts) -> tuple[Predicted | None, str | None]:
-    """What was predicted for the profiled batch, and a warning where it differs from what was measured or can't be.
+    """What was predicted for the profiled batch, and a warning if it differs from what was measured or failed.
 
     Args:
         prepared: what was trained.

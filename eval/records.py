@@ -1,4 +1,4 @@
-"""The record of one run: method x base variant x task x seed. Written atomically, read back with checks."""
+"""The record of one run: method x variant x task x seed. Written atomically, read back with checks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ARTIFACT = "artifact"
 LOG = "log.txt"
 #: folder of all runs inside the folder of a comparison
 RUNS = "runs"
-#: what a comparison is, in its folder
+#: the summary of a comparison, in its folder
 SUMMARY = "bench.json"
-#: share by which predicted and measured memory may differ without a word
+#: relative difference between predicted and measured memory that is not reported
 TOLERANCE = 0.05
 #: a main thread that ran for a smaller share of the wall time had to wait for others
 IDLE_MACHINE = 0.8
@@ -32,7 +32,7 @@ Status = Literal["ok", "diverged", "oom", "failed"]
 
 
 def measure_of_earlier_versions(metric: str) -> Measure:
-    """What a number means whose record does not say so."""
+    """What a metric's number means if its record does not say so."""
     shares = ("accuracy", "precision", "recall", "f1", "exact_match")
     if metric.startswith(shares) or metric.endswith("_accuracy"):
         return Measure.share()
@@ -44,7 +44,7 @@ class _Part(BaseModel):
 
 
 class Parts(_Part):
-    """Bytes by part, at the moment when they were most together.
+    """Bytes by part, at the moment of their highest total.
 
     `other` are activations and temporaries.
     """
@@ -65,7 +65,7 @@ class Predicted(_Part):
 
     Attributes:
         training_peak: with the kernels of the device that it was measured on.
-        gpu_training_peak: with a GPU's; its context not included.
+        gpu_training_peak: with a GPU's kernels; without its context.
     """
 
     training_peak: int
@@ -78,15 +78,15 @@ class Memory(_Part):
     Attributes:
         device: ``cpu`` or the name of the GPU.
         training: parts at the peak of a training step.
-        training_most: the most of each part in a training step, each at its own moment: gradients stand when most
-            activations are gone. None in records of earlier versions.
-        unquantized: of the weights the base's that a quantized variant does not store in few bits.
+        training_most: the maximum of each part in a training step, each at its own moment: gradients are held when most
+            activations have been freed. None in records of earlier versions.
+        unquantized: of the weights, those of the base that a quantized variant does not store in few bits.
         evaluation: parts at the peak of an evaluation step.
-        source: ``counted``: at tensor level, in a profiling step apart; ``allocator``: by CUDA's allocator.
+        source: ``counted``: at tensor level, in a separate profiling step; ``allocator``: by CUDA's allocator.
         batch: rows and tokens of the profiled batch.
         peak_rss: largest resident size of the process up to the end of training.
         cuda: ``max_memory_allocated`` and ``max_memory_reserved`` of training and of evaluation, on a GPU.
-        predicted: None where the method can't be planned.
+        predicted: None if the method can't be planned.
     """
 
     device: str
@@ -105,10 +105,10 @@ class Trial(_Part):
     """One learning rate that was tried.
 
     Attributes:
-        head_learning_rate: of the task head; None: no head is trained.
-        score: the metric that chooses, on validation.
+        head_learning_rate: of the task head; None if no head is trained.
+        score: the selection metric, on validation.
         loss: on validation; it breaks ties.
-        beyond: tried because the best was at the edge of those before.
+        beyond: tried because the best was at the edge of those tried before.
         did_not_learn: see `pefttools.training.learning`.
     """
 
@@ -143,26 +143,26 @@ class Failure(_Part):
 
 
 class RunRecord(_Part):
-    """Everything that is known of one run.
+    """Everything that is known about one run.
 
     Attributes:
         id: folder of the run.
-        label: what the method is called in tables: its name, or the spec's own label.
+        label: name of the method in tables: its own, or the label in the spec.
         base: id, model_type, structure, weights, size (bytes).
         data: split -> sha256 of its rows; rows: split -> number of rows.
-        cut: split -> how many rows were longer than the task takes, and how long the longest is.
+        cut: split -> how many rows were truncated, and how long the longest is.
         notes: what was done to the data without being asked for.
         history: log entries in order; ``step`` with ``loss`` and ``learning_rate``, or with ``eval_*`` metrics.
         measures: metric -> what its number means; empty in records of earlier versions.
-        fewest_rows: of the rows that the metrics are of, those of the rarest class that there is; None: no classes.
+        fewest_rows: number of measured rows of the rarest class that occurs; None without classes.
         validation: metrics on validation of the saved artifact.
-        test: metrics on test of the saved artifact; empty where there is no test split.
-        accumulation: parts that each batch was computed in.
+        test: metrics on test of the saved artifact; empty if there is no test split.
+        accumulation: number of parts in which each batch was computed.
         seconds: ``train`` (steps only), ``train_cpu`` (processor time of them, over all threads),
             ``evaluation_in_training``, ``evaluation`` (final), ``total``.
-        busy_share: share of the training's wall time in which its main thread ran; None where it says nothing.
+        busy_share: share of the training's wall time in which its main thread ran; None if it is not meaningful.
         stopped_early: whether patience ended the training.
-        did_not_learn: why the model is no better than an untrained one; None: it is better.
+        did_not_learn: why the model is no better than an untrained one; None if it is better.
         samples: training rows seen; tokens: training tokens seen, without padding.
         code: digest of the source of pefttools; method_code: of the method; None in records of earlier versions.
         hardware: host facts, e.g. processor, cores, threads, memory, gpu.
@@ -216,7 +216,7 @@ class RunRecord(_Part):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Test metrics, or those of validation where there is no test split."""
+        """Test metrics, or those of validation if there is no test split."""
         return self.test or self.validation
 
     @property
@@ -231,7 +231,7 @@ class RunRecord(_Part):
 
     @property
     def environment(self) -> Environment:
-        """With what it was made."""
+        """The environment in which it was made."""
         return Environment.of(self.packages, self.code, self.method_code, self.hardware)
 
     @property
@@ -241,7 +241,7 @@ class RunRecord(_Part):
 
     @property
     def shared_card(self) -> bool:
-        """Whether other runs had the same graphics card at the same time."""
+        """Whether other runs used the same GPU at the same time."""
         return bool(self.hardware.get("card_shared"))
 
     @property
@@ -258,12 +258,12 @@ class RunRecord(_Part):
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write a record; a killed writer leaves none or a whole one."""
+    """Write a record; a killed writer leaves none or a complete one."""
     write_text_atomic(folder / RECORD, canonical_json(record.model_dump(mode="json")))
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """The record of a run folder; None: there is none.
+    """The record of a run folder; None if there is none.
 
     Raises:
         DataError: it is damaged.
@@ -281,7 +281,7 @@ def read_records(folder: Path) -> list[RunRecord]:
     """All records of a comparison, by id.
 
     Args:
-        folder: of the comparison; its runs lie below ``runs/``.
+        folder: of the comparison; its runs are in ``runs/``.
 
     Raises:
         DataError: no records there, or a damaged one.
@@ -300,7 +300,7 @@ def write_predictions(folder: Path, predictions: list[dict[str, Any]]) -> None:
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """Predictions of a run, one per test row; empty where none were written."""
+    """Predictions of a run, one per test row; empty if none were written."""
     path = folder / PREDICTIONS
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""What each test row has to do with a run's metrics: the numbers that intervals and verdicts are made from."""
+"""What each test row contributes to a run's metrics: the numbers from which intervals and verdicts are computed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROW_VALUES = "row_values.npz"
 
 
 def write_row_values(folder: Path, metric: str, values: NDArray[np.float64]) -> None:
-    """One number per test row, of the metric that heads the comparison; see `pefttools.metrics.Metric.row_values`."""
+    """One number per test row, for the comparison's primary metric; see `pefttools.metrics.Metric.row_values`."""
     stream = io.BytesIO()
     np.savez_compressed(stream, metric=np.array(metric), values=values)
     write_bytes_atomic(folder / ROW_VALUES, stream.getvalue())
 
 
 def read_row_values(folder: Path, metric: str) -> NDArray[np.float64] | None:
-    """What each test row has to do with a metric, ``[rows]``; None where the run has no such numbers.
+    """What each test row contributes to a metric, ``[rows]``; None if the run has no such numbers.
 
     Raises:
         DataError: the file is damaged.
@@ -42,7 +42,7 @@ def read_row_values(folder: Path, metric: str) -> NDArray[np.float64] | None:
 
 
 def _right_rows(folder: Path, metric: str) -> NDArray[np.float64] | None:
-    """The same of records of earlier versions, which know what rows were right."""
+    """The same for records of earlier versions, which record which rows were right."""
     if metric not in ("accuracy", "exact_match"):
         return None
     try:

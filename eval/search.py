@@ -20,17 +20,17 @@ from .spec import Search
 
 
 def search(prepared: Prepared, settings: Search, reporter: Reporter, trials: list[Trial]) -> Fitted:
-    """Train once per learning rate and give back the best, with its model.
+    """Train once per learning rate and return the best, with its model.
 
-    Of equal scores the one with the lower validation loss is better, and then the one that is nearest to the defaults.
-    Where the best learning rate is the largest or the smallest, further ones are tried beyond it, as far as the budget
+    Ties go to the lower validation loss, and then to the trial that is nearest to the defaults.
+    If the best learning rate is the largest or the smallest, further ones are tried beyond it, as far as the budget
     goes.
 
     Args:
         prepared: what is trained.
         settings: how many learning rates.
-        reporter: told of progress.
-        trials: filled as they end, so that a caller knows them whatever happens.
+        reporter: shows progress.
+        trials: filled as they finish, so that a caller has them whatever happens.
 
     Raises:
         DivergedError: every learning rate diverged; the last one's.
@@ -53,7 +53,7 @@ def search(prepared: Prepared, settings: Search, reporter: Reporter, trials: lis
         assert running.best_rates is not None
         reporter.event(
             f"the best learning rate, {_said(running.best_rates, settings)}, is at the edge of the {len(trials)} "
-            "tried, and the budget is spent: a better one may exist beyond it"
+            "tried, and the budget is used up: a better one may exist beyond it"
         )
     return found
 
@@ -63,9 +63,9 @@ class _Search:
 
     Args:
         prepared: what is trained.
-        reporter: told of progress.
-        trials: filled as they end.
-        alone: there is one trial only, whose model need not be made again.
+        reporter: shows progress.
+        trials: filled as they finish.
+        alone: there is only one trial, whose model need not be built again.
     """
 
     def __init__(self, prepared: Prepared, reporter: Reporter, trials: list[Trial], *, alone: bool) -> None:
@@ -81,7 +81,7 @@ class _Search:
 
     @property
     def best_rates(self) -> Rates | None:
-        """Of the best trial; None where all diverged."""
+        """Those of the best trial; None if all diverged."""
         return None if self._best is None else self.tried[self._chosen]
 
     def run(self, rates: Rates, *, beyond: bool = False) -> None:

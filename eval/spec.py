@@ -1,4 +1,4 @@
-"""The spec of a comparison, and the runs that it means."""
+"""The spec of a comparison, and the runs that follow from it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Search(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: int = Field(1, ge=1, le=9, description="trials, spread around the method's own default")
+    learning_rate: int = Field(1, ge=1, le=9, description="number of trials, spread around the method's own default")
     head_learning_rate: int = Field(
-        1, ge=1, le=9, description="the same for the task head's, with each of the method's; 1: it is the same for all"
+        1, ge=1, le=9, description="the same for the task head, combined with each of the method's; 1: one rate for all"
     )
     factor: float = Field(3.0, gt=1, description="ratio between neighbouring learning rates")
     extend: int = Field(
-        2, ge=0, le=9, description="further trials, outwards, while the best is the largest or smallest one tried"
+        2, ge=0, le=9, description="further trials beyond the edge, while the best is the largest or smallest one tried"
     )
 
     @property
@@ -44,7 +44,7 @@ class Search(BaseModel):
 
         Args:
             default: of the method and of the head.
-            head_only: the two are one rate, for which there are as many trials.
+            head_only: the two are one rate, which gets as many trials.
         """
         if head_only:
             return [Rates(rate, rate) for rate in self._around(default.method, self.trials)]
@@ -55,11 +55,11 @@ class Search(BaseModel):
         return [default * self.factor ** (index - count // 2) for index in range(count)]
 
     def beyond(self, tried: Sequence[Rates], best: Rates | None, *, head_only: bool) -> Rates | None:
-        """The rates to try next, where the best of those tried are at their edge; None: they are not.
+        """The rates to try next, if the best of those tried are at their edge; None if they are not.
 
         Args:
             tried: so far.
-            best: of them; None: all diverged, so that smaller ones are the only way.
+            best: of them; None if all diverged, so that only smaller ones can work.
             head_only: the two are one rate.
         """
         method = self._outwards([one.method for one in tried], None if best is None else best.method)
@@ -79,7 +79,7 @@ class Search(BaseModel):
 
 
 class BenchSpec(BaseModel):
-    """Which methods are compared on what."""
+    """Which methods are compared, on which base, task and data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,7 +99,7 @@ class BenchSpec(BaseModel):
     data: DataConfig
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     selection: SelectionConfig = Field(
-        default_factory=lambda: SelectionConfig(), description="metric of checkpoints, of trials, and of the report"
+        default_factory=lambda: SelectionConfig(), description="metric for checkpoints, trials and the report"
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
     baseline: str = Field("full", description="label of the method that the others are compared with")
@@ -107,10 +107,10 @@ class BenchSpec(BaseModel):
     storage: str = "auto"
     reuse: Literal["same", "any"] = Field(
         "same",
-        description="runs that are kept when a comparison goes on: same: those made with the same versions on the same "
-        "machine, the others are made again; any: all, and the report marks those that were made otherwise",
+        description="runs that are kept when a comparison is continued: same: those made with the same versions on the "
+        "same machine, the others are repeated; any: all, and the report marks those that were made differently",
     )
-    memory_check: bool = Field(True, description="skip a run that is predicted not to fit into memory")
+    memory_check: bool = Field(True, description="skip a run that is predicted not to fit in memory")
     output: Path = Path("runs/comparison")
 
 
@@ -126,14 +126,14 @@ class PlannedRun(BaseModel):
     memory_check: bool = True
 
     def hash(self, digests: dict[str, str]) -> str:
-        """sha256 of all that decides the result: the resolved recipe, the search, base and data by content."""
+        """sha256 of all that determines the result: the resolved recipe, the search, and base and data by content."""
         content = self.recipe.settings()
         del content["output"]
         search = self.search.model_dump(mode="json")
         if self.search.head_learning_rate == 1:
             del search["head_learning_rate"]  # as records of earlier versions have it
         content |= {"search": search, "digests": digests}
-        # The order in which a file names its fields decides nothing.
+        # The order of the fields in a file does not matter.
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -150,7 +150,7 @@ def plan(spec: BenchSpec) -> list[PlannedRun]:
     """All runs of a spec, the first seed of every method before the second of any.
 
     Raises:
-        ConfigError: two runs of one name, or a repeated seed.
+        ConfigError: two runs with the same name, or a repeated seed.
     """
     runs = [
         _planned(spec, choice, index, variant, seed)
@@ -163,7 +163,7 @@ def plan(spec: BenchSpec) -> list[PlannedRun]:
     if double is not None:
         raise ConfigError(
             f"two runs would have the name {double!r}",
-            hint="Give one of the methods a label of its own: {name: ..., label: ...}.",
+            hint="Give one of the methods its own label: {name: ..., label: ...}.",
         )
     return runs
 
@@ -204,7 +204,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
 
 
 def _slug(text: str) -> str:
-    """A name that is safe as a folder; what was replaced stays distinguishable by a short digest."""
+    """A name that is safe as a folder; a short digest keeps names with replaced characters distinguishable."""
     plain = re.sub(r"[^A-Za-z0-9_.=]+", "-", text).strip("-.")
     if plain == text:
         return plain

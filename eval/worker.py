@@ -1,6 +1,6 @@
 """One run in its own process: ``python -m pefttools.eval.worker RUN_FOLDER`` with a planned run on standard input.
 
-Its own process, so that peak memory is its own and a crash is a row of the table. It ends when its parent does:
+In its own process, so that peak memory is its own and a crash is a row of the table. It exits when its parent does:
 the parent holds the other end of standard input.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pefttools.errors import DivergedError, PeftToolsError, WontFitError, is_out_of_memory
 from pefttools.logs import quiet_libraries
 
-from .cards import told
+from .cards import card_facts
 from .pipe import PipeReporter
 from .records import ArtifactEntry, Failure, RunRecord, Status, Trial, write_predictions, write_record
 from .row_values import write_row_values
@@ -61,7 +61,7 @@ def run(planned: PlannedRun, folder: Path) -> RunRecord:
 
 
 def classify(error: BaseException) -> tuple[Status, Failure]:
-    """Which kind of failure an exception is."""
+    """The kind of failure that an exception is."""
     message = str(error) or repr(error)
     if isinstance(error, DivergedError):
         return "diverged", Failure(type=type(error).__name__, message=message, step=error.step)
@@ -72,7 +72,7 @@ def classify(error: BaseException) -> tuple[Status, Failure]:
 
 
 def describe(planned: PlannedRun, status: Status, failure: Failure | None, **facts: Any) -> RunRecord:
-    """A record with what is known whatever happened."""
+    """A record with everything that is known regardless of what happened."""
     from pefttools.artifact.save import package_versions
     from pefttools.training.selection import choose_selection
 
@@ -100,7 +100,7 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
         packages=package_versions(PACKAGES),
         code=code_digest(),
         method_code=code_digest(type(method)),
-        hardware={**hardware(), **told()},
+        hardware={**hardware(), **card_facts()},
         git_revision=git_revision(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **(known | facts),
@@ -152,10 +152,10 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
 
 
 def _measured(prepared: Prepared, final: Evaluation, folder: Path) -> dict[str, Any]:
-    """Write down what is compared, and say what its metrics are."""
+    """Write what will be compared, and describe its metrics."""
     report = prepared.task.class_report(final, prepared.labels)
     write_predictions(folder, final.entries())
-    # Of no other metric: one of elsewhere may take minutes, and this leaves rows out fifty times.
+    # Not for other metrics: one from another library may take minutes, and this leaves rows out fifty times.
     if (values := final.row_values(prepared.selection.metric)) is not None:
         write_row_values(folder, prepared.selection.metric, values)
     return {
@@ -167,7 +167,7 @@ def _measured(prepared: Prepared, final: Evaluation, folder: Path) -> dict[str, 
 
 
 def _measure_memory(prepared: Prepared, rss: int, gpu: GpuPeaks, reporter: PipeReporter, facts: dict[str, Any]) -> None:
-    """Profile a step of the same training, beside what is predicted of it; a lack of memory is noted."""
+    """Profile a step of the same training, and predict it for comparison; running out of memory is noted."""
     from pefttools.training.prepare import build_model
     from pefttools.training.sampler import largest_batch
 
@@ -182,7 +182,7 @@ def _measure_memory(prepared: Prepared, rss: int, gpu: GpuPeaks, reporter: PipeR
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        # The run is done, and its results stand: only what would be known of its memory is missing.
+        # The run is done, and its results are valid: only the memory figures are missing.
         note = f"memory could not be measured: {str(error).splitlines()[0]}"
         reporter.event(note)
         facts["notes"] = [*facts["notes"], note]
@@ -194,7 +194,7 @@ def _measure_memory(prepared: Prepared, rss: int, gpu: GpuPeaks, reporter: PipeR
 
 
 def _inputs(planned: PlannedRun, prepared: Prepared) -> dict[str, Any]:
-    """What the run is made from: data, base, and the hash of all of it."""
+    """The inputs of the run: data, base, and the hash of all of it."""
     splits, base = prepared.splits, prepared.base
     tables = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
@@ -240,7 +240,7 @@ def _training(best: Fitted) -> dict[str, Any]:
 def _test(
     prepared: Prepared, examples: Sequence[Example], model: TunedModel, reporter: Reporter
 ) -> tuple[Evaluation, float]:
-    """The one look at the test split, and its seconds."""
+    """The single evaluation on the test split, and its seconds."""
     batch_size = prepared.recipe.training.eval_batch_size
     begin = time.perf_counter()
     with reporter.step("evaluating on test", "rows") as advance:
@@ -261,7 +261,7 @@ def _artifact(path: Path, folder: Path, base_size: int, storage: str) -> Artifac
 
 
 def _die_with_parent() -> None:
-    """Standard input ends when the parent does, however it ended."""
+    """Exit when standard input ends, which it does when the parent ends, however it ended."""
     sys.stdin.read()
     os._exit(3)
 

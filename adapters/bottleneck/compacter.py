@@ -5,8 +5,8 @@ https://arxiv.org/abs/2106.04647
 
     W = sum over i of A_i (x) (s_i t_i^T)          (x) the Kronecker product
 
-The n matrices ``A_i [n, n]`` are those of all adapters of the model; ``s_i`` and ``t_i`` are a layer's own. Compacter++
-is ``placement: feed-forward``.
+The n matrices ``A_i [n, n]`` are shared by all adapters of the model; ``s_i`` and ``t_i`` are a layer's own.
+Compacter++ is ``placement: feed-forward``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pefttools.methods import MethodConfig
 
 #: name of the network below its site
 CHILD = "bottleneck"
-#: what was published with a placement, where it is not the field's default
+#: published values of a placement that differ from the field's default
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "pfeiffer": {"activation": "relu"},
     "parallel": {"activation": "relu", "scale": 4.0},
@@ -21,7 +21,7 @@ class BottleneckConfig(MethodConfig):
     """Options of bottleneck adapters."""
 
     placement: Literal["houlsby", "pfeiffer", "parallel", "feed-forward"] = Field(
-        "houlsby", description="where the adapters stand in a block"
+        "houlsby", description="where the adapters are placed in a block"
     )
     size: int = Field(24, ge=1, description="width of the bottleneck")
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
@@ -30,12 +30,12 @@ class BottleneckConfig(MethodConfig):
     scale: float = Field(1.0, gt=0, description="factor on the adapter's output; 4 by default for parallel")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the bottleneck during training")
     first_layer: int = Field(
-        0, ge=0, description="the first block that gets adapters; those before have none (AdapterDrop)"
+        0, ge=0, description="the first block that gets adapters; earlier ones have none (AdapterDrop)"
     )
     targets: list[str] = Field(
         default_factory=list,
-        description="modules after whose output an adapter stands, for pfeiffer the norms that end a block; empty: "
-        "found from the architecture",
+        description="modules after whose output an adapter is placed, for pfeiffer the norms that end a block; empty: "
+        "derived from the architecture",
     )
     inputs: list[str] = Field(
         default_factory=list,
@@ -45,7 +45,7 @@ class BottleneckConfig(MethodConfig):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, given: Any) -> Any:
-        # In the options themselves, so that an artifact says what it was trained with.
+        # In the options themselves, so that an artifact records what it was trained with.
         if not isinstance(given, dict):
             return given
         placement = given.get("placement")

@@ -9,7 +9,7 @@ from pefttools.errors import ConfigError
 
 
 def shared_factors(products: int, device: torch.device) -> nn.Parameter:
-    """The matrices ``A [n, n, n]`` that all layers of a model have in common."""
+    """The matrices ``A [n, n, n]`` that all layers of a model share."""
     return nn.Parameter(torch.randn(products, products, products, device=device) * products**-0.5)
 
 
@@ -34,7 +34,7 @@ class KroneckerLinear(nn.Module):
         outputs: size of the last dimension of the result.
         rank: of the layer's own factors.
         shared: of all layers.
-        zero: it returns zeros at the start.
+        zero: initialize it to return zeros.
     """
 
     def __init__(self, inputs: int, outputs: int, rank: int, shared: nn.Parameter, *, zero: bool) -> None:

@@ -2,7 +2,7 @@
 
     houlsby       after attention and after the feed-forward sub-layer   https://arxiv.org/abs/1902.00751
     pfeiffer      after the feed-forward's sum with the residual         https://arxiv.org/abs/2005.00247
-    parallel      beside the feed-forward sub-layer                      https://arxiv.org/abs/2110.04366
+    parallel      in parallel to the feed-forward sub-layer              https://arxiv.org/abs/2110.04366
     feed-forward  houlsby without its half after attention
 
 With ``f(h) = scale * up(act(down(h)))``, ``x`` the input of a sub-layer, ``y`` its output and ``LN`` the norm that
@@ -45,7 +45,7 @@ class Bottlenecks(OwnMethod[ConfigT]):
     capabilities = Capabilities(deltas=True)
 
     def networks(self, config: ConfigT) -> Callable[[int, int, torch.device], Bottleneck]:
-        """What makes the networks of a model: from the sizes at both ends, and the device."""
+        """The factory of a model's networks: from the sizes at both ends, and the device."""
         from .module import plain
 
         return lambda inputs, outputs, device: plain(inputs, outputs, config, device)
@@ -96,7 +96,7 @@ class BottleneckAdapters(Bottlenecks[BottleneckConfig]):
     paper = "https://arxiv.org/abs/1902.00751"
     config = BottleneckConfig
     learning_rate = 2e-3
-    #: that of a decoder to its encoder, which had no adapter
+    #: the cross-attention, which had no adapter in earlier versions
     added_later = r"\.(EncDecAttention|encoder_attn)\."
     neutral = {r"\.down\.(weight|bias)$": None, r"\.up\.(weight|bias)$": 0.0}  # noqa: RUF012
 
@@ -105,8 +105,8 @@ class BottleneckAdapters(Bottlenecks[BottleneckConfig]):
         if schema != "1.0" or options.get("placement") != "pfeiffer":
             return options
         warnings.warn(
-            "this adapter was trained with what 0.1 called the placement 'pfeiffer' and is now called 'feed-forward'; "
-            "it is loaded as that",
+            "this adapter was trained with the placement that 0.1 called 'pfeiffer' and that is now called "
+            "'feed-forward'; it is loaded as that",
             stacklevel=4,
         )
         return {**options, "placement": "feed-forward"}

@@ -27,7 +27,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class Addition(nn.Module):
-    """What makes of a module's states something that is added to them."""
+    """A module whose output is added to another module's states."""
 
     of_adapter = True
 
@@ -38,11 +38,11 @@ class Addition(nn.Module):
 
 
 class Bottleneck(Addition):
-    """``scale * up(act(down(x)))``, in float32 parameters; zero at the start, so that training begins at the base.
+    """``scale * up(act(down(x)))``, in float32 parameters; zero at the start, so that training starts from the base.
 
     Args:
-        down: from the size of what is read to the width.
-        up: from the width to the size of what is written; it returns zeros at the start.
+        down: from the input size to the width.
+        up: from the width to the output size; it returns zeros at the start.
         config: activation, scale and dropout.
     """
 
@@ -105,7 +105,7 @@ def attach_serial(site: nn.Module, adapter: nn.Module, child: str = CHILD) -> No
 
 
 def attach_around_norm(norm: nn.Module, adapter: nn.Module, child: str = CHILD) -> None:
-    """Add an adapter from the output of `norm` to its input, which the norm then takes again."""
+    """Add an adapter from the output of `norm` to its input, on which the norm then runs again."""
     norm.add_module(child, adapter)
     norm.register_forward_hook(partial(_add_around_norm, child))
 
@@ -113,7 +113,7 @@ def attach_around_norm(norm: nn.Module, adapter: nn.Module, child: str = CHILD) 
 def attach_parallel(reader: nn.Module, writer: nn.Module, adapter: Addition, child: str = CHILD) -> None:
     """Add an adapter from the input of `reader` to the output of `writer`, which runs after it."""
     writer.add_module(child, adapter)
-    # The reader must know the adapter without owning it, else its parameters would stand under two names.
+    # The reader must refer to the adapter without owning it, otherwise its parameters would have two names.
     object.__setattr__(reader, "parallel_bottleneck", adapter)
     reader.register_forward_pre_hook(_keep_input)
     writer.register_forward_hook(partial(_add_parallel, child))
@@ -129,7 +129,7 @@ def _add_serial(child: str, site: nn.Module, args: tuple[Any, ...], output: Any)
 
 def _add_around_norm(child: str, norm: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
     added: torch.Tensor = norm.get_submodule(child)(output)
-    # Past the hooks, of which this is one.
+    # Bypassing the hooks, of which this is one.
     result: torch.Tensor = norm.forward(args[0] + added.to(args[0].dtype))
     return result
 

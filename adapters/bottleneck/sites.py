@@ -1,4 +1,4 @@
-"""Where in a model bottleneck adapters stand, by placement."""
+"""Where in a model bottleneck adapters are placed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where one adapter stands.
+    """The place of one adapter.
 
     Attributes:
-        name: of the module to whose output is added.
-        inputs: size of what is read.
-        outputs: size of what is added.
-        reads: module whose input is read; None: the output of the one that is added to.
-        norm: the module is a norm: what is added goes into it, and it runs again.
+        name: of the module whose output the adapter adds to.
+        inputs: size of the adapter's input.
+        outputs: size of the adapter's output.
+        reads: module whose input it reads; None for the output of the module that it adds to.
+        norm: the module is a norm: the adapter adds to its input, and it runs again.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Residual(NamedTuple):
 
 
 def places(model: nn.Module, config: BottleneckConfig, method: str) -> list[Place]:
-    """Where a placement's adapters stand.
+    """The places of a placement's adapters.
 
     Args:
         model: the model.
@@ -54,7 +54,7 @@ def places(model: nn.Module, config: BottleneckConfig, method: str) -> list[Plac
         method: name of the method that they are options of, for messages.
 
     Raises:
-        TargetError: the options name what is not there, or do not go together.
+        TargetError: the options name something that does not exist, or do not go together.
     """
     if config.inputs and config.placement != "parallel":
         raise TargetError(f"{method}.inputs is for the placement 'parallel' only")
@@ -79,7 +79,7 @@ def serial_sites(model: nn.Module, config: BottleneckConfig, method: str) -> lis
 
 
 def parallel_sites(model: nn.Module, config: BottleneckConfig, method: str) -> list[tuple[str, str]]:
-    """Modules that are read, and those to whose output is added."""
+    """Modules that are read, and those whose output is added to."""
     if bool(config.targets) != bool(config.inputs):
         raise TargetError(f"{method}.targets and {method}.inputs go together for the placement 'parallel'")
     if config.targets:
@@ -118,7 +118,7 @@ def residual_sites(model: nn.Module, config: BottleneckConfig, method: str) -> l
 
 
 def linear_sizes(model: nn.Module, read: str, write: str) -> tuple[int, int]:
-    """Sizes of what one linear layer takes and another returns."""
+    """Input size of one linear layer, and output size of another."""
     return input_size(model.get_submodule(read)), output_size(model.get_submodule(write))
 
 
@@ -129,23 +129,23 @@ def _norm(model: nn.Module, name: str, method: str) -> Residual:
         raise TargetError(
             f"{method}.targets: {name} is a {type(module).__name__}; for the placement 'pfeiffer' the targets are "
             "the norms that end a block",
-            hint="The placement 'feed-forward' takes linear layers.",
+            hint="For linear layers use the placement 'feed-forward'.",
         )
     return Residual(name, weight.shape[0], norm=True)
 
 
 def _is_post_norm(model: nn.Module, block: str) -> bool:
-    """Whether a block ends in its last norm; OPT's and BART's norms have the same names wherever they stand."""
+    """Whether a block ends in its last norm; OPT's and BART's norms have the same names in either position."""
     says = getattr(model.get_submodule(block), "do_layer_norm_before", None)
     if says is not None:
         return not says
-    # A stack of pre-norm blocks ends in a norm of its own.
+    # A stack of pre-norm blocks ends in an additional norm.
     stack = model.get_submodule(".".join(block.split(".")[:-2]))
     return not any(name in ("layer_norm", "final_layer_norm") for name, _ in stack.named_children())
 
 
 def _from_layer(names: list[str], first: int, method: str) -> list[str]:
-    """Of modules inside of blocks, those from a block on.
+    """Modules inside blocks, from a given block on.
 
     Raises:
         TargetError: there are none.
@@ -154,5 +154,5 @@ def _from_layer(names: list[str], first: int, method: str) -> list[str]:
         return names
     found = [name for name in names if int(next(part for part in name.split(".") if part.isdigit())) >= first]
     if not found:
-        raise TargetError(f"{method}.first_layer is {first}, and the model has no such block; the first one is 0")
+        raise TargetError(f"{method}.first_layer is {first}, but the model has no such block; the first one is 0")
     return found

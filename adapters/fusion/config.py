@@ -13,27 +13,27 @@ from pefttools.methods import MethodConfig
 from ..bottleneck import BottleneckAdapters, BottleneckConfig
 
 _FEWEST = 2
-#: which of an adapter's options all that are fused must have in common: those that decide where they stand
+#: options that all fused adapters must have in common: those that decide where they are placed
 _ALIKE = ("placement", "first_layer", "targets", "inputs")
 
 
 class FusedAdapter(BottleneckConfig):
     """The options of an adapter that is fused, and where it comes from."""
 
-    digest: str = Field("", description="of the adapter's manifest, and so of everything in it")
+    digest: str = Field("", description="digest of the adapter's manifest, and so of everything in it")
 
 
 class FusionOptions(MethodConfig):
     """Options of AdapterFusion."""
 
     adapters: list[Path] = Field(
-        default_factory=list, description="folders of the saved bottleneck adapters, all in one placement"
+        default_factory=list, description="folders of the saved bottleneck adapters, all with the same placement"
     )
     fused: list[FusedAdapter] = Field(
         min_length=_FEWEST,
-        description="what an artifact says of them; read from `adapters`. Given alone, it stands for untrained ones",
+        description="their options as stored in an artifact; read from `adapters`. On its own: untrained adapters",
     )
-    values: bool = Field(True, description="the values are trained too; False: only how much of each adapter is added")
+    values: bool = Field(True, description="train the values too; false: only how much of each adapter is added")
     regularization: float = Field(
         0.01, ge=0, description="factor of the squared distance between the values' matrices and the identity"
     )
@@ -45,7 +45,7 @@ class FusionOptions(MethodConfig):
             return given
         folders = given.get("adapters")
         if not isinstance(folders, list | tuple) or len(folders) < _FEWEST:
-            raise ValueError("adapters names the folders of two or more saved bottleneck adapters")
+            raise ValueError("adapters must name the folders of two or more saved bottleneck adapters")
         return {**given, "fused": [described(Path(folder)) for folder in folders]}
 
     @model_validator(mode="after")
@@ -55,18 +55,18 @@ class FusionOptions(MethodConfig):
             for name in _ALIKE:
                 if getattr(one, name) != getattr(first, name):
                     raise ValueError(
-                        f"adapter {number} has the {name.replace('_', ' ')} {getattr(one, name)!r}, and the first one "
-                        f"{getattr(first, name)!r}: only adapters that stand in the same places can be fused"
+                        f"adapter {number} has the {name.replace('_', ' ')} {getattr(one, name)!r}, but the first one "
+                        f"{getattr(first, name)!r}: only adapters in the same places can be fused"
                     )
         return self
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """What a saved adapter says of itself.
+    """The options of a saved adapter.
 
     Raises:
         ArtifactError: there is no artifact, or it is damaged.
-        ConfigError: it is of another method.
+        ConfigError: it belongs to another method.
     """
     from pefttools.artifact.manifest import read_with_digest
 

@@ -1,13 +1,13 @@
-"""AdapterFusion: saved bottleneck adapters, combined at every place by an attention that is trained.
+"""AdapterFusion: saved bottleneck adapters, combined at every place by a trained attention.
 
 Pfeiffer, Kamath, Rueckle, Cho, Gurevych: AdapterFusion: Non-Destructive Task Composition for Transfer Learning,
 https://arxiv.org/abs/2005.00247
 
-    a_n(x)    what adapter n adds, of N that were trained before and stay as they are
+    a_n(x)    what adapter n adds, of N that were trained before and stay frozen
     s         softmax over n of  (Q x + q) . (K a_n(x) + k)
     added     sum over n of  s_n V a_n(x),  with  regularization * |V - 1|^2  added to the loss
 
-An artifact holds the adapters too: it needs none of those that it was made of.
+An artifact contains the adapters too: it does not need the artifacts that it was made from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class AdapterFusion(OwnMethod[FusionOptions]):
     """A trained combination of saved bottleneck adapters."""
 
     name = "fusion"
-    summary = "saved bottleneck adapters, combined by an attention that is trained"
+    summary = "saved bottleneck adapters, combined by a trained attention"
     paper = "https://arxiv.org/abs/2005.00247"
     config = FusionOptions
     capabilities = Capabilities(deltas=True)
@@ -118,7 +118,7 @@ class AdapterFusion(OwnMethod[FusionOptions]):
 
 
 def _states(config: FusionOptions) -> Iterator[dict[str, Tensor]]:
-    """What each adapter stores of its networks, by site and name in the network."""
+    """The weights of each adapter's networks, by site and name in the network."""
     from safetensors.torch import load_file
 
     from pefttools.artifact.reading import hold_weights

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from ..bottleneck.sites import Place
     from .config import FusionOptions
 
-#: what stands beside the diagonal of the values at the start
-_BESIDE = 1e-6
+#: initial off-diagonal entries of the values
+_OFF_DIAGONAL = 1e-6
 
 
 class Fusion(Addition):
     """``sum over n of s_n V a_n(x)`` with ``s = softmax over n of (Q x + q) . (K a_n(x) + k)``, in float32 parameters.
 
-    The adapters ``a_n`` are frozen. ``V`` begins as the identity, so that training begins at a weighted mean of them.
+    The adapters ``a_n`` are frozen. ``V`` starts as the identity, so that training starts from a weighted mean of them.
 
     Args:
         adapters: what each adds, from ``x [..., in]`` to ``[..., out]``.
         inputs: size of ``x``.
         outputs: size of what is added.
-        values: whether there are values; False: ``V`` is the identity.
+        values: whether there are values; if False, ``V`` is the identity.
         device: where it is.
     """
 
@@ -46,7 +46,7 @@ class Fusion(Addition):
             nn.init.zeros_(layer.bias)
         if self.value is not None:
             with torch.no_grad():
-                self.value.weight.fill_(_BESIDE).fill_diagonal_(1.0)
+                self.value.weight.fill_(_OFF_DIAGONAL).fill_diagonal_(1.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.is_autocast_enabled(x.device.type):
@@ -58,7 +58,7 @@ class Fusion(Addition):
         return fused
 
     def off_identity(self) -> torch.Tensor | None:
-        """Squared distance of the values' matrix from the identity; None: there is none."""
+        """Squared distance of the values' matrix from the identity; None if there is none."""
         if self.value is None:
             return None
         weight = self.value.weight
@@ -66,10 +66,10 @@ class Fusion(Addition):
 
 
 def make(place: Place, config: FusionOptions, device: torch.device) -> Fusion:
-    """The fusion of a place, with adapters of random numbers."""
+    """The fusion at a place, with randomly initialized adapters."""
     adapters = []
     for one in config.fused:
-        # They are not trained here, so nothing of them is dropped.
+        # They are not trained here, so they have no dropout.
         adapter = plain(place.inputs, place.outputs, one.model_copy(update={"dropout": 0.0}), device)
         nn.init.normal_(adapter.get_parameter("up.weight"), std=one.size**-0.5)
         adapters.append(adapter)
@@ -77,18 +77,18 @@ def make(place: Place, config: FusionOptions, device: torch.device) -> Fusion:
 
 
 def fusions(modules: Iterable[nn.Module]) -> Iterator[Fusion]:
-    """Those among modules."""
+    """The fusions among modules."""
     return (module for module in modules if isinstance(module, Fusion))
 
 
 def copy_adapters(
     model: nn.Module, states: Sequence[dict[str, torch.Tensor]], sites: Iterable[str], child: str
 ) -> None:
-    """Put saved adapters' numbers into the fusions of a model.
+    """Copy saved adapters' weights into the fusions of a model.
 
     Args:
         model: with the fusions.
-        states: of each adapter, what it stores of a site, by ``site``, a dot, and the name in the network.
+        states: the weights of each adapter, by ``site``, a dot, and the name in the network.
         sites: names of the modules with a fusion.
         child: name of the fusion there.
     """

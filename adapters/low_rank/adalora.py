@@ -1,10 +1,10 @@
-"""AdaLoRA: LoRA whose rank is spent where it matters.
+"""AdaLoRA: LoRA that allocates ranks where they matter.
 
 Zhang et al.: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, https://arxiv.org/abs/2303.10512
 
     y = W x + (alpha / initial_r) P diag(e) Q x
 
-All layers start with rank `initial_r`. While it trains, the entries of ``e`` that matter least for the loss, over all
+All layers start with rank `initial_r`. During training, the entries of ``e`` that matter least for the loss, over all
 layers, are set to zero, until `r` are left per layer on average. A penalty keeps ``P`` and ``Q`` orthogonal.
 """
 
@@ -30,15 +30,15 @@ class AdaLoraOptions(DropoutOptions):
     """Options of AdaLoRA."""
 
     r: int = Field(8, ge=1, description="average rank at the end")
-    initial_r: int = Field(12, ge=2, description="rank of every layer at the beginning")
+    initial_r: int = Field(12, ge=2, description="rank of every layer at the start")
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / initial_r")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps before the first rank is taken")
-    final: float = Field(0.3, ge=0, lt=1, description="share of the steps after the last rank is taken")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps before the first rank is pruned")
+    final: float = Field(0.3, ge=0, lt=1, description="share of the steps after the last rank is pruned")
     orthogonality: float = Field(0.5, ge=0, description="weight of the penalty")
 
 
 class AdaLora(PeftWeights[AdaLoraOptions]):
-    """Low-rank updates whose ranks are chosen while they are trained."""
+    """Low-rank updates whose ranks are chosen during training."""
 
     name = "adalora"
     summary = "low-rank updates, ranks allocated by importance"
@@ -49,7 +49,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
     rank_option = "init_r"
     quantized = QUANTIZED
     peft_names = {"r": "target_r", "initial_r": "init_r", "orthogonality": "orth_reg_weight"}  # noqa: RUF012
-    # How many steps there are is said when they begin.
+    # The number of steps is set when they start.
     always = {"total_step": 1}  # noqa: RUF012
     own_options = frozenset({"warmup", "final"})
     conv1d = True
@@ -59,16 +59,16 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
         super().check(config, variant, task)
         if config.initial_r <= config.r:
             raise ConfigError(
-                f"adalora.initial_r is {config.initial_r}, and adalora.r {config.r}: there is no rank to take",
-                hint="Begin with more, about one and a half times as many.",
+                f"adalora.initial_r is {config.initial_r}, and adalora.r {config.r}: there is no rank to prune",
+                hint="Start with a higher rank, about one and a half times adalora.r.",
             )
         if config.warmup + config.final >= 1:
-            raise ConfigError("adalora.warmup and adalora.final leave no steps to take ranks in")
+            raise ConfigError("adalora.warmup and adalora.final leave no steps in which ranks could be pruned")
 
     def wrap(self, model: nn.Module, config: AdaLoraOptions, target: Target) -> nn.Module:
         wrapped = super().wrap(model, config, target)
         for name, parameter in wrapped.named_parameters():
-            # A number that PEFT divides by and does not store: trained, it would be another one after loading.
+            # A number that PEFT divides by and does not store: if it were trained, it would differ after loading.
             if ".ranknum." in name:
                 parameter.requires_grad_(False)
         return wrapped
@@ -79,7 +79,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
         wrapped = super().load(model, folder, config, target)
         stored = load_file(folder / WEIGHTS)
         for name, parameter in wrapped.named_parameters():
-            # PEFT makes the smaller matrices in the format that a quantized base computes in, which rounds them.
+            # PEFT creates the small matrices in the compute format of a quantized base, which rounds them.
             value = stored.get(name.replace(f".{self.adapter}", ""))
             if value is not None and not parameter.is_meta and ".lora_" in name:
                 parameter.data = value.to(parameter.device)
@@ -93,7 +93,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
         if total_steps - given.tinit - given.tfinal < 2:
             raise ConfigError(
                 f"a training of {total_steps} steps leaves adalora no time to find out which ranks matter",
-                hint="Train longer, or by lora.",
+                hint="Train longer, or use lora.",
             )
 
     def after_step(self, model: nn.Module, step: int) -> None:
@@ -110,7 +110,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
         return config.orthogonality * torch.stack(found).mean()
 
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
-        """Without the ranks that were taken, in the state that is saved and not in the last one."""
+        """Without the pruned ranks, in the state that is saved rather than in the last one."""
         given = _tuner(model).peft_config[self.adapter]
         kept = {name: (p != 0).flatten().tolist() for name, p in _tuner(model).model.named_parameters() if _is_e(name)}
         last, given.rank_pattern = given.rank_pattern, kept if any(map(any, kept.values())) else None

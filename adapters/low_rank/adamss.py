@@ -3,7 +3,7 @@
 AdaMSS: Adaptive Multi-Subspace Approach for Parameter-Efficient Fine-Tuning,
 https://openreview.net/forum?id=8ZdWmpYxT0
 
-The first singular vectors of a weight are put into clusters; each cluster gets an update of a small rank of its own.
+The first singular vectors of a weight are clustered; each cluster gets its own update of a small rank.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..peft_weights import LayerOptions, PeftWeights
 class AdaMSSOptions(LayerOptions):
     """Options of AdaMSS."""
 
-    r: int = Field(100, ge=1, description="singular vectors that are looked at")
+    r: int = Field(100, ge=1, description="number of singular vectors that are clustered")
     subspaces: int = Field(5, ge=1, description="number of clusters")
     subspace_rank: int = Field(1, ge=1, description="rank of the update in each")
 

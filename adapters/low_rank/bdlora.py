@@ -1,12 +1,12 @@
-"""BD-LoRA: LoRA whose factors are block-diagonal, each where a server splits the layer over its cards.
+"""BD-LoRA: LoRA whose factors are block-diagonal, matching how a server shards the layer across its GPUs.
 
 Block-Diagonal LoRA for Eliminating Communication Overhead in Tensor Parallel LoRA Serving,
 https://arxiv.org/abs/2510.23346
 
     y = W x + (alpha / r) B A x
 
-A is block-diagonal in the projections that end the attention and the feed-forward sub-layer, B in all others, in as
-many blocks as there are cards.
+A is block-diagonal in the projections that end the attention and the feed-forward sub-layer, B in all others, with as
+many blocks as there are GPUs.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 class BDLoraOptions(LoraRelativeOptions):
     """Options of BD-LoRA."""
 
-    blocks: int = Field(2, ge=1, description="blocks of each factor; it divides the rank and the sizes of all layers")
+    blocks: int = Field(2, ge=1, description="blocks of each factor; must divide the rank and the sizes of all layers")
 
 
 class BDLora(LoraRelative[BDLoraOptions]):
     """Low-rank updates with block-diagonal factors."""
 
     name = "bdlora"
-    summary = "low-rank updates with block-diagonal factors, for servers that split layers over cards"
+    summary = "low-rank updates with block-diagonal factors, for servers that shard layers across GPUs"
     paper = "https://arxiv.org/abs/2510.23346"
     config = BDLoraOptions
     own_options = frozenset({"blocks"})

@@ -1,4 +1,4 @@
-"""DeLoRA: a low-rank update whose strength is apart from its direction.
+"""DeLoRA: a low-rank update whose strength is decoupled from its direction.
 
 Bini, Girrbach, Akata: Decoupling Angles and Strength in Low-rank Adaptation, https://arxiv.org/abs/2503.18225
 
@@ -18,14 +18,14 @@ class DeLoraOptions(DropoutOptions):
     """Options of DeLoRA."""
 
     r: int = Field(8, ge=1, description="rank of the update")
-    strength: float = Field(3.0, gt=0, description="the bound at the beginning, which is trained too")
+    strength: float = Field(3.0, gt=0, description="initial value of the bound, which is trained too")
 
 
 class DeLora(PeftWeights[DeLoraOptions]):
     """Normalised low-rank updates with a trained bound."""
 
     name = "delora"
-    summary = "low-rank updates, direction and strength apart"
+    summary = "low-rank updates, with direction and strength decoupled"
     paper = "https://arxiv.org/abs/2503.18225"
     config = DeLoraOptions
     learning_rate = 5e-3

@@ -1,9 +1,9 @@
-"""GLoRA: changes of a weight and of a bias, of several forms at once.
+"""GLoRA: changes of a weight and of a bias, in several forms at once.
 
 Chavan et al.: One-for-All: Generalized LoRA, https://arxiv.org/abs/2306.07967
 
     W' = W + W A + B          A, B low rank
-    b' = b + b D + E + W C    C low rank, D, E numbers
+    b' = b + b D + E + W C    C low rank, D, E scalars
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class GLora(PeftWeights[GLoraOptions]):
     """Generalized low-rank updates of weights and biases."""
 
     name = "glora"
-    summary = "low-rank updates of the weight, by it and beside it, and of the bias"
+    summary = "low-rank updates of the weight, multiplicative and additive, and of the bias"
     paper = "https://arxiv.org/abs/2306.07967"
     config = GLoraOptions
     learning_rate = 1e-3

@@ -1,10 +1,10 @@
-"""Lily: low-rank updates whose factors layers share, mixed by a router.
+"""Lily: low-rank updates with factors that layers share, mixed by a router.
 
 Low-Rank Interconnected Adaptation across Layers, https://arxiv.org/abs/2407.09946
 
     y = W x + sum over j of s_j(x) B_j A x          neighbouring layers share A, all layers the B_j
 
-The weights ``s(x)`` of the mixture depend on the input: what is trained is no change of a weight.
+The weights ``s(x)`` of the mixture depend on the input, so the result is not a change of a weight.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LilyOptions(LayerOptions):
 
     r: int = Field(32, ge=1, description="rank of the update")
     layers_per_a: int = Field(1, ge=1, description="consecutive layers that share one A")
-    experts: int = Field(2, ge=2, description="number of shared B")
+    experts: int = Field(2, ge=2, description="number of shared matrices B")
     scaling: float = Field(1.0, gt=0, description="factor on the update")
 
 

@@ -4,7 +4,7 @@ Hyeon-Woo, Ye-Bin, Oh: FedPara, https://arxiv.org/abs/2108.06098
 
     y = W x + (alpha / r) (B1 A1 * B2 A2) x          * element by element
 
-Two factors of rank r make a change of a rank up to r squared.
+Two factors of rank r give a change with a rank of up to r squared.
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ class LoKrOptions(DropoutOptions):
     """Options of LoKr."""
 
     r: int = Field(8, ge=1, description="rank of the second factor")
-    alpha: float = Field(
-        16.0, gt=0, description="the update is scaled by alpha / r, where the second factor has a rank"
-    )
+    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / r, if the second factor is low rank")
     factor: int = Field(-1, ge=-1, description="size of the first factor; -1: near the square root of the layer's")
 
 

@@ -1,4 +1,4 @@
-"""What relatives of LoRA share that PEFT knows by a part of LoRA's own configuration."""
+"""The base of LoRA's relatives that PEFT configures through LoRA's own configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RelativeT = TypeVar("RelativeT", bound=LoraRelativeOptions)
 
 
 class LoraRelative(PeftWeights[RelativeT]):
-    """A relative of LoRA: it says by `sizes` what stands in PEFT's configuration of LoRA."""
+    """A relative of LoRA: `sizes` returns its part of PEFT's configuration of LoRA."""
 
     learning_rate = 2e-3
     peft_class = "LoraConfig"

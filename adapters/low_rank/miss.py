@@ -2,7 +2,7 @@
 
 MiSS: Balancing LoRA Performance and Efficiency with Simple Shard Sharing, https://arxiv.org/abs/2409.15371
 
-    y = W x + D (sum of x over every r-th element)          D [out, r] is all that is trained
+    y = W x + D (sum of x over every r-th element)          only D [out, r] is trained
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class MiSSOptions(DropoutOptions):
     """Options of MiSS."""
 
-    r: int | None = Field(None, ge=2, description="rank along the inputs; none: at most 64")
+    r: int | None = Field(None, ge=2, description="rank along the inputs; default: up to 64")
 
 
 class MiSS(PeftWeights[MiSSOptions]):

@@ -1,4 +1,4 @@
-"""OSF: the directions of a weight that matter least are trained, the others are frozen.
+"""OSF: the least important directions of a weight are trained, the others are frozen.
 
 Sculpting Subspaces: Constrained Full Fine-Tuning in LLMs for Continual Learning,
 https://arxiv.org/abs/2504.07097
@@ -26,7 +26,7 @@ class OSF(PeftWeights[OSFOptions]):
     """Training of the low singular directions of weights."""
 
     name = "osf"
-    summary = "the lower singular directions of each weight"
+    summary = "the smallest singular directions of each weight"
     paper = "https://arxiv.org/abs/2504.07097"
     config = OSFOptions
     learning_rate = 1e-4

@@ -25,7 +25,7 @@ class Peanut(PeftWeights[PeanutOptions]):
     """Changes of weights made from the weights themselves."""
 
     name = "peanut"
-    summary = "a small network from the weight to its change"
+    summary = "a small network that maps the weight to its change"
     paper = "https://arxiv.org/abs/2410.01870"
     config = PeanutOptions
     learning_rate = 1e-3

@@ -1,10 +1,10 @@
-"""VeLoRA: LoRA that keeps a small projection of its inputs for the backward pass, in place of the inputs.
+"""VeLoRA: LoRA that keeps a small projection of its inputs for the backward pass, instead of the inputs.
 
 Miles et al.: VeLoRA: Memory Efficient Training using Rank-1 Sub-Token Projections, https://arxiv.org/abs/2405.17991
 
     y = W x + (alpha / r) B A x,    grad A = (B^T grad y) (v v^T x)^T     v: the mean of a batch's groups of inputs
 
-The gradient of A is an approximation, that of all else is exact.
+The gradient of A is an approximation, all others are exact.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class VeLoraOptions(LoraRelativeOptions):
     """Options of VeLoRA."""
 
-    groups: int = Field(64, ge=1, description="groups of inputs of which one number each is kept")
+    groups: int = Field(64, ge=1, description="number of groups of inputs, for each of which one number is kept")
 
 
 class VeLora(LoraRelative[VeLoraOptions]):

@@ -4,8 +4,8 @@ Liu et al.: Parameter-Efficient Orthogonal Finetuning via Butterfly Factorizatio
 
     y = s * W R x          R block-diagonal and orthogonal; s a trained factor per output
 
-The paper's R is a product of several such matrices, between which elements change places. PEFT makes more than one of
-them with a CUDA kernel alone, which it compiles when it is first used; one is what is trained here.
+The paper's R is a product of several such matrices, with permutations in between. For more than one of them PEFT needs
+a CUDA kernel, which it compiles on first use; here only one is trained.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BOFTOptions(DropoutOptions):
     block_size: int | None = Field(
         None,
         ge=2,
-        description="size of a block, which divides the inputs of all layers; none: the largest up to 8 that does",
+        description="size of a block; must divide the inputs of all layers; default: the largest up to 8 that does",
     )
 
 

@@ -26,7 +26,7 @@ class OFTOptions(DropoutOptions):
     block_size: int | None = Field(
         None,
         ge=2,
-        description="size of a block, which divides the inputs of all layers; none: the largest up to 32 that does",
+        description="size of a block; must divide the inputs of all layers; default: the largest up to 32 that does",
     )
 
 

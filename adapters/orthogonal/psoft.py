@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class PSOFTOptions(DropoutOptions):
     """Options of PSOFT."""
 
-    r: int | None = Field(None, ge=2, description="size of the subspace; none: at most 32")
+    r: int | None = Field(None, ge=2, description="size of the subspace; default: up to 32")
 
 
 class PSOFT(PeftWeights[PSOFTOptions]):
@@ -37,4 +37,4 @@ class PSOFT(PeftWeights[PSOFTOptions]):
 
     def sizes(self, model: nn.Module, config: PSOFTOptions, names: list[str]) -> dict[str, Any]:
         r = config.r or min(32, *map(min, shapes(model, names)))
-        return {"r": r, "psoft_alpha": r}  # a scale of one: with another the subspace would not be rotated alone
+        return {"r": r, "psoft_alpha": r}  # a scale of one: with another the subspace would not only be rotated

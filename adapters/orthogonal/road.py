@@ -29,7 +29,7 @@ class RoAdOptions(LayerOptions):
     group_size: int | None = Field(
         None,
         ge=2,
-        description="outputs among which pairs are made; it divides the sizes of all layers; none: at most 64",
+        description="outputs among which pairs are made; must divide all layer sizes; default: the largest up to 64",
     )
 
 

@@ -39,7 +39,7 @@ class Edit(nn.Module):
             nn.init.zeros_(self.source.weight)
 
     def rows(self) -> torch.Tensor:
-        """``R [r, size]``: of loreft the rows of the parameter, made orthonormal one after the other."""
+        """``R [r, size]``: for loreft the rows of the parameter, orthonormalized one after the other."""
         if self.kind != "loreft":
             return self.subspace
         # torch's orthogonal parametrization of such a shape rounds numbers near one down to zero after weight decay.
@@ -48,7 +48,7 @@ class Edit(nn.Module):
         return rows
 
     def as_bottleneck(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``down [r, size]``, its bias and ``up [size, r]`` of the bottleneck without a non-linearity that it is."""
+        """``down [r, size]``, its bias and ``up [size, r]`` of the equivalent bottleneck without a non-linearity."""
         rows = self.rows()
         down = self.source.weight if self.kind == "direft" else self.source.weight - rows
         return down, self.source.bias, rows.T.contiguous()
@@ -62,13 +62,13 @@ class Edit(nn.Module):
 
 
 def make_edit(size: int, config: ReftOptions, device: torch.device) -> Edit:
-    """The edit of states of a size.
+    """The edit of states of a given size.
 
     Raises:
         TargetError: the subspace is larger than the states.
     """
     if config.r > size:
-        raise TargetError(f"reft.r is {config.r}, and the states have {size} dimensions")
+        raise TargetError(f"reft.r is {config.r}, but the states have only {size} dimensions")
     return Edit(size, config, device)
 
 
@@ -76,7 +76,7 @@ def blocks(model: nn.Module, config: ReftOptions) -> list[tuple[str, int]]:
     """Names of the blocks that are edited, and the sizes of their states.
 
     Raises:
-        TargetError: a number that is no block's; a model whose blocks are not known.
+        TargetError: a number without a block; a model whose blocks are not known.
     """
     part = block_parts(model).feed_forward_output
     found = [

@@ -6,8 +6,8 @@ Wu et al.: ReFT: Representation Finetuning for Language Models, https://arxiv.or
     noreft   h + R^T (W h + b - R h)          R free
     direft   h + R^T (W h + b)                R free
 
-The paper edits the first and the last tokens of a text, at tuned places; here all tokens are edited. It starts from a
-random W; here W begins as R, and of direft as zero, so that training begins at the base.
+The paper edits the first and the last tokens of a text, at tuned positions; here all tokens are edited. It starts from
+a random W; here W starts as R, and for direft as zero, so that training starts from the base.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pefttools.deltas import SiteDelta
 
-#: name of what edits below its block
+#: name of the edit below its block
 CHILD = "reft"
 
 

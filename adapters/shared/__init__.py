@@ -1,1 +1,1 @@
-"""Methods whose layers share matrices or vectors, and train little else."""
+"""Methods whose layers share matrices or vectors, and that train little else."""

@@ -1,4 +1,4 @@
-"""FRoD: a sparse rotation within a basis that layers of a kind share.
+"""FRoD: a sparse rotation within a basis that layers of the same kind share.
 
 FRoD: Full-Rank Efficient Fine-Tuning with Rotational Degrees, https://doi.org/10.1609/aaai.v40i31.39813
 
@@ -28,7 +28,7 @@ class FRoD(PeftWeights[FRoDOptions]):
     summary = "sparse rotations in a basis that layers share"
     paper = "https://doi.org/10.1609/aaai.v40i31.39813"
     config = FRoDOptions
-    # Its basis may be so ill-conditioned that of weights in 16 bits another one comes out elsewhere.
+    # Its basis may be so ill-conditioned that for weights in 16 bits it is different on another machine.
     capabilities = Capabilities(effect="weights", variants=frozenset({"float32"}), deltas=True)
     learning_rate = 2.5e-3
     peft_class = "FrodConfig"

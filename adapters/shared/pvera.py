@@ -41,7 +41,7 @@ class PVeRA(PeftWeights[PVeRAOptions]):
     def parts(self, layer: Any, adapter: str) -> Sequence[DeltaKind]:
         from pefttools.deltas import SharedLowRank
 
-        # The second half of what A reads are variances, which matter in training alone.
+        # The second half of A's outputs are variances, which matter only in training.
         b = layer.pvera_B[adapter][: layer.out_features]
         means = b.shape[1]
         a = layer.pvera_A[adapter][:means, : layer.in_features]

@@ -15,9 +15,9 @@ from ..peft_weights import DropoutOptions, PeftWeights
 class TinyLoraOptions(DropoutOptions):
     """Options of TinyLoRA."""
 
-    r: int = Field(2, ge=1, description="singular vectors")
-    u: int = Field(64, ge=1, description="numbers that are trained per layer")
-    tying: float = Field(0.0, ge=0, le=1, description="share of layers that have their numbers in common")
+    r: int = Field(2, ge=1, description="number of singular vectors")
+    u: int = Field(64, ge=1, description="trained numbers per layer")
+    tying: float = Field(0.0, ge=0, le=1, description="share of layers that share their numbers")
     save_projection: bool = Field(True, description="store the random matrices with the adapter, not only their seed")
 
 

@@ -2,7 +2,7 @@
 
 Uni-LoRA: One Vector is All You Need, https://arxiv.org/abs/2506.00799
 
-    every entry of every A and B is an entry of one trained vector, at random and fixed places
+    every entry of every A and B is an entry of one trained vector, chosen at random and fixed
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class UniLoraOptions(DropoutOptions):
     r: int = Field(4, ge=1, description="rank of the updates")
     size: int = Field(256, ge=1, description="length of the vector")
     save_indices: bool = Field(
-        True, description="store the random places with the adapter, so that it does not depend on the random generator"
+        True, description="store the random indices with the adapter, so that it needs no identical random generator"
     )
 
 

@@ -2,7 +2,7 @@
 
 Bhardwaj et al.: Sparse High Rank Adapters, https://arxiv.org/abs/2406.13175
 
-    W' = W + S          S has r (in + out) entries that are not zero
+    W' = W + S          S has r (in + out) nonzero entries
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class ShiraOptions(LayerOptions):
     """Options of SHiRA."""
 
     r: int | None = Field(
-        None, ge=1, description="as many entries as LoRA of this rank has parameters; none: at most 8"
+        None, ge=1, description="as many entries as LoRA of this rank has parameters; default: up to 8"
     )
-    seed: int = Field(0, ge=0, description="of the places of the entries")
+    seed: int = Field(0, ge=0, description="seed for the places of the entries")
 
 
 class Shira(PeftWeights[ShiraOptions]):

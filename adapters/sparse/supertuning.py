@@ -2,7 +2,7 @@
 
 Super-Tuning: https://arxiv.org/abs/2607.09287
 
-    W' = W + S          S is zero but for the entries where W is largest (or smallest)
+    W' = W + S          S is zero except for the entries where W is largest (or smallest)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class SuperTuningOptions(LayerOptions):
     """Options of Super-Tuning."""
 
-    sparsity: float = Field(0.99, ge=0, lt=1, description="share of entries that are left as they are")
+    sparsity: float = Field(0.99, ge=0, lt=1, description="share of entries that are left unchanged")
     select_top: bool = Field(True, description="train the largest entries; false: the smallest")
 
 

@@ -1,4 +1,4 @@
-"""FourierFT: the change of a weight by a few entries of its Fourier transform.
+"""FourierFT: the change of a weight is given by a few entries of its Fourier transform.
 
 Gao et al.: Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, https://arxiv.org/abs/2405.03003
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class FourierFTOptions(LayerOptions):
     """Options of FourierFT."""
 
-    n: int | None = Field(None, ge=1, description="trained entries per layer; none: at most 1000")
+    n: int | None = Field(None, ge=1, description="trained entries per layer; default: up to 1000")
     scaling: float = Field(150.0, gt=0, description="factor on the change")
-    seed: int = Field(777, ge=0, description="of the places of the entries")
+    seed: int = Field(777, ge=0, description="seed for the places of the entries")
 
 
 class FourierFT(PeftWeights[FourierFTOptions]):

@@ -1,4 +1,4 @@
-"""WaveFT: the change of a weight by a few of its wavelet coefficients.
+"""WaveFT: the change of a weight is given by a few of its wavelet coefficients.
 
 Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets, https://arxiv.org/abs/2505.12532
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class WaveFTOptions(LayerOptions):
     """Options of WaveFT."""
 
-    n: int | None = Field(None, ge=1, description="trained entries per layer; none: at most 2592")
+    n: int | None = Field(None, ge=1, description="trained entries per layer; default: up to 2592")
     scaling: float = Field(25.0, gt=0, description="factor on the change")
     family: str = Field("db1", description="the wavelet")
-    seed: int = Field(777, ge=0, description="of the places of the entries")
+    seed: int = Field(777, ge=0, description="seed for the places of the entries")
 
 
 class WaveFT(PeftWeights[WaveFTOptions]):
@@ -64,7 +64,7 @@ class WaveFT(PeftWeights[WaveFTOptions]):
         wavelet = Wavelet(family)
         filters = torch.tensor([wavelet.rec_lo, wavelet.rec_hi], dtype=entries.dtype, device=entries.device)
         places = layer.waveft_indices[adapter].cpu() + offsets[:, None]
-        # It takes the upper right quarter for what is high-pass along the rows, the lower left one along the columns.
+        # It takes the upper right quarter to be high-pass along the rows, the lower left one along the columns.
         high = places >= halves
         mixed = high[0] != high[1]
         places = torch.where(mixed, places + torch.where(high, -halves, halves), places)

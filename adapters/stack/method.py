@@ -3,8 +3,8 @@
     method: [ln_tuning, {name: lora, r: 4}]
     method: [{name: bottleneck, placement: parallel}, prefix]      mix-and-match, https://arxiv.org/abs/2110.04366
 
-They are put on the base one after the other, those that put tokens before a text last. Each keeps its own learning rate
-and its own files. No two of them may act on the same module: what the one does there would depend on the other.
+They are applied to the base one after the other, those that put tokens before a text last. Each keeps its own learning
+rate and its own files. No two of them may act on the same module: their effects there would depend on each other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class StackOptions(MethodConfig):
     """Options of several methods."""
 
-    methods: list[dict[str, Any]] = Field(min_length=2, description="each a mapping with the name and the options")
+    methods: list[dict[str, Any]] = Field(min_length=2, description="each a mapping with name and options")
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -71,7 +71,7 @@ class StackedMethods(Method[StackOptions]):
             if part.method.capabilities.trains != "adapter":
                 raise ConfigError(
                     f"the method {part.method.name!r} can't be one of several: it trains no parameters of its own",
-                    hint="A task's head is trained beside every method.",
+                    hint="A task's head is trained along with every method.",
                 )
         if sum(part.method.capabilities.effect == "virtual_tokens" for part in self.parts) > 1:
             raise ConfigError("two methods that put virtual tokens before a text can't be combined", hint="Choose one.")
@@ -161,7 +161,7 @@ class StackedMethods(Method[StackOptions]):
     def load(self, model: nn.Module, folder: Path, config: StackOptions, target: Target) -> nn.Module:
         written = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("pefttools_method")
         if written != self.name:
-            raise ArtifactError(f"{folder / CONFIG} holds the method {written!r}, not {self.name!r}")
+            raise ArtifactError(f"{folder / CONFIG} is of the method {written!r}, not {self.name!r}")
         numbers = {id(part): number for number, part in enumerate(self.parts, 1)}
 
         def put(part: Part, inner: nn.Module, own: Target) -> nn.Module:
@@ -190,7 +190,7 @@ class StackedMethods(Method[StackOptions]):
 
 
 def _together(each: list[Capabilities]) -> Capabilities:
-    """What methods can do together: what all of them can."""
+    """The capabilities of methods together: those that all of them have."""
     effects = {one.effect for one in each}
     virtual = "virtual_tokens" in effects
     return Capabilities(

@@ -1,4 +1,4 @@
-"""The methods of a stack: how they are put on a base, and which parameters are whose."""
+"""The methods of a stack: how they are applied to a base, and which parameters belong to which."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..peft_bridge import PeftMethod
 if TYPE_CHECKING:
     from torch import nn
 
-#: where a model keeps what was put on it
+#: attribute of a model with the methods that were applied to it
 _PARTS = "stacked_parts"
-#: what PEFT's wrapper puts before the names of the base
+#: prefix of PEFT's wrapper to the names of the base
 _PREFIX = "base_model.model."
 
 
@@ -31,10 +31,10 @@ class Part:
     Attributes:
         method: the method.
         config: its options.
-        wrapped: what its `wrap` or `load` gave.
-        places: where the parameters are that it trains: by their names in `wrapped` at that time, the module and its
-            name for them. The next method may give the module another name, and a planner other parameters.
-        frozen: parameters that it has added and does not train, by their names in `wrapped`.
+        wrapped: the result of its `wrap` or `load`.
+        places: where the parameters that it trains are: by their names in `wrapped` at that time, the module and its
+            name for them. The next method may rename the module, and a planner may replace the parameters.
+        frozen: parameters that it has added but does not train, by their names in `wrapped`.
     """
 
     method: Method[Any]
@@ -45,17 +45,17 @@ class Part:
 
     @property
     def model(self) -> nn.Module:
-        """What it was put on."""
+        """The model that it was applied to."""
         assert self.wrapped is not None
         return self.wrapped
 
     @property
     def own(self) -> dict[str, nn.Parameter]:
-        """The parameters that it trains, as it has named them."""
+        """The parameters that it trains, by its own names."""
         return {name: module.get_parameter(last) for name, (module, last) in self.places.items()}
 
     def alone(self, model: nn.Module) -> Part:
-        """The same, put on a copy of a base without its numbers."""
+        """The same, applied to a copy of a base on the meta device."""
         import torch
         from torch import nn
 
@@ -73,7 +73,7 @@ class Part:
                     if p is not None:
                         memo[id(p)] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=False)
         base = copy.deepcopy(model, memo)
-        # The meta device has no numbers to begin from; where it acts does not depend on them.
+        # The meta device has no numbers to start from; where a method acts does not depend on them.
         wrapped = self.method.wrap(base, self.method.trained(self.config), Target("", ""))
         return replace(self, wrapped=wrapped, places=_places(wrapped, set()))
 
@@ -82,16 +82,16 @@ Put = Callable[[Part, "nn.Module", Target], "nn.Module"]
 
 
 def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put) -> nn.Module:
-    """Put methods on a base, one after the other.
+    """Apply methods to a base, one after the other.
 
     Args:
         model: a frozen transformers model.
-        chosen: the methods; they stay as they are.
-        target: what the task asks; the last method trains the model's own head.
-        put: puts one on.
+        chosen: the methods; they are not changed.
+        target: what the task requires; the last method trains the model's own head.
+        put: applies one of them.
 
     Returns:
-        What the last one gave.
+        The result of the last one.
 
     Raises:
         ConfigError: two of them act on one module.
@@ -101,11 +101,11 @@ def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put
     parts: list[Part] = []
     inner = outer = model
     for number, part in enumerate(chosen, 1):
-        # PEFT keeps the configuration of what it has put on a model there, and would take the next one for the same.
+        # PEFT stores the configuration of its adapter there, and would take the next one to be the same.
         inner.__dict__.pop("peft_config", None)
-        if isinstance(part.method, PeftMethod):  # which takes layers of adapters of one name for one adapter
+        if isinstance(part.method, PeftMethod):  # which treats layers of adapters with the same name as one adapter
             part.method.adapter = f"part{number}"
-            part.method.beside = tuple(f"part{n}" for n in range(1, len(chosen) + 1) if n != number)
+            part.method.siblings = tuple(f"part{n}" for n in range(1, len(chosen) + 1) if n != number)
         before = {id(parameter) for parameter in inner.parameters()}
         outer = put(part, inner, target if number == len(chosen) else without_head(target))
         frozen = {name: p for name, p in outer.named_parameters() if not p.requires_grad and id(p) not in before}
@@ -121,40 +121,40 @@ def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put
 
 
 def without_head(target: Target) -> Target:
-    """What a method is told whose task head another one trains."""
-    # Of a task that PEFT knows it trains the head by itself.
+    """The target of a method if another one trains the task head."""
+    # PEFT trains the head automatically for task types that it knows.
     return replace(target, head_modules=(), peft_task_type="")
 
 
 def put_on(model: nn.Module) -> list[Part]:
-    """What `put_parts` has put on a model."""
+    """The methods that `put_parts` has applied to a model."""
     parts: list[Part] = getattr(model, _PARTS)
     return parts
 
 
 def owner(model: nn.Module, name: str) -> tuple[Part, str]:
-    """Whose a parameter is, and the name it has there."""
+    """The method that a parameter belongs to, and its name there."""
     wanted = model.get_parameter(name)
     return next((part, own) for part in put_on(model) for own, parameter in part.own.items() if parameter is wanted)
 
 
 class Named:
-    """What a method that PEFT lacks asks of a model when it is saved: what it has added, as it has named it."""
+    """The view of a model that a non-PEFT method needs for saving: what it has added, by its own names."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Of this part alone."""
+        """Those of this part only."""
         return {**self._part.own, **self._part.frozen}.items()
 
     def modules(self) -> Iterator[nn.Module]:
-        """Of the whole model."""
+        """Those of the whole model."""
         return self._part.model.modules()
 
 
 def save_part(part: Part, number: int, folder: Path, base_id: str) -> None:
-    """Write a part's files beside those of the others, with its number before their names."""
+    """Write a part's files next to those of the others, with its number as a prefix of their names."""
     with TemporaryDirectory() as name:
         model: Any = part.model if hasattr(part.model, "get_base_model") else Named(part)
         part.method.save(model, Path(name), base_id)
@@ -174,7 +174,7 @@ def files_of(number: int, folder: Path) -> Iterator[Path]:
 
 
 def _places(model: nn.Module, known: set[int]) -> dict[str, tuple[nn.Module, str]]:
-    """Where the trained parameters are that are not known yet."""
+    """Where the trained parameters that are not yet known are."""
     new = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
     return {name: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in new}
 
@@ -186,10 +186,10 @@ def _plain(model: Any) -> nn.Module:
 
 
 def refuse_overlap(parts: Iterable[Part], plain: set[str]) -> None:
-    """Refuse methods that act on one module.
+    """Refuse methods that act on the same module.
 
     Args:
-        parts: put on a model, together or each alone.
+        parts: applied to a model, together or each alone.
         plain: names of the modules of the base.
 
     Raises:
@@ -202,15 +202,15 @@ def refuse_overlap(parts: Iterable[Part], plain: set[str]) -> None:
                 continue
             if site in seen:
                 raise ConfigError(
-                    f"the methods {seen[site]!r} and {part.method.name!r} both act on {site}, where the one would "
+                    f"the methods {seen[site]!r} and {part.method.name!r} both act on {site}, where one would "
                     "change what the other does",
-                    hint="Leave the module to one of them, by the targets of the other.",
+                    hint="Exclude the module from the targets of one of them.",
                 )
             seen[site] = part.method.name
 
 
 def _site(parameter: str, plain: Mapping[str, Any] | set[str]) -> str | None:
-    """The module of the base that a parameter belongs to; None: to the base as a whole, as virtual tokens do."""
+    """The module of the base that a parameter belongs to; None for the base as a whole, as with virtual tokens."""
     parts = parameter.removeprefix(_PREFIX).split(".")
     names = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
     return next((name for name in names if name in plain), None)

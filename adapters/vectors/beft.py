@@ -1,4 +1,4 @@
-"""BEFT: a bias on the values of the attention, and nothing else.
+"""BEFT: only a bias on the attention's values is trained.
 
 BEFT: Bias-Efficient Fine-Tuning of Language Models in Low-Data Regimes, https://arxiv.org/abs/2509.15974
 
@@ -28,7 +28,7 @@ class BEFTOptions(LayerOptions):
 
     targets: list[str] = Field(
         default_factory=list,
-        description="layers that get a bias; empty: projections to values, or to what is projected with them",
+        description="layers that get a bias; empty: value projections, or the fused projections that contain them",
     )
 
 
@@ -36,7 +36,7 @@ class BEFT(PeftWeights[BEFTOptions]):
     """Biases on values."""
 
     name = "beft"
-    summary = "a bias on the values of the attention"
+    summary = "a bias on the attention's values"
     paper = "https://arxiv.org/abs/2509.15974"
     config = BEFTOptions
     learning_rate = 1e-2

@@ -1,8 +1,8 @@
-"""LN tuning: the normalization layers are trained, and nothing else.
+"""LN tuning: only the normalization layers are trained.
 
 Zhao et al.: Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning, https://arxiv.org/abs/2312.11420
 
-    y = g * (x - mean(x)) / std(x) + b          g and b are trained; of an RMS norm g alone
+    y = g * (x - mean(x)) / std(x) + b          g and b are trained; of an RMS norm only g
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Trainable tokens: the embeddings of some tokens are trained, all others stay.
+"""Trainable tokens: the embeddings of some tokens are trained, all others stay frozen.
 
-For tokens that a base knows little of, such as those of a chat format or of a special field; see PEFT's documentation.
+For tokens that a base has seldom seen, such as those of a chat format or of a special field; see PEFT's documentation.
 
-    embedding[token]          its vector is trained, where it is one of `tokens`
+    embedding[token]          its vector is trained if it is one of `tokens`
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TrainableTokensOptions(LayerOptions):
     """Options of trainable tokens."""
 
     targets: list[str] = Field(default_factory=list, description="the embedding, by its name; empty: the base's own")
-    tokens: list[int] = Field(min_length=1, description="numbers of the tokens in the vocabulary")
+    tokens: list[int] = Field(min_length=1, description="ids of the tokens in the vocabulary")
 
 
 class TrainableTokens(PeftWeights[TrainableTokensOptions]):
@@ -52,7 +52,7 @@ class TrainableTokens(PeftWeights[TrainableTokensOptions]):
         return [name for name, module in model.named_modules() if module is inputs]
 
     def decays_to(self, model: nn.Module, config: TrainableTokensOptions, name: str) -> float | None:
-        return None if ".trainable_tokens_delta." in name else 0.0  # they begin as the base's own vectors
+        return None if ".trainable_tokens_delta." in name else 0.0  # they start as the base's own vectors
 
     def check_model(self, config: TrainableTokensOptions, model: nn.Module) -> None:
         super().check_model(config, model)
@@ -74,7 +74,7 @@ class TrainableTokens(PeftWeights[TrainableTokensOptions]):
 
 
 def _at(module: nn.Module, tokens: Tensor, vectors: Tensor) -> SiteDelta:
-    """Vectors of an embedding; of a language head that shares its weight, a change of as many rows."""
+    """Vectors of an embedding; for a language head that shares its weight, a change of the same rows."""
     import torch
 
     from pefttools.deltas import EmbeddingRows, LowRank, SiteDelta

@@ -1,1 +1,1 @@
-"""Methods whose tokens stand before a text: trained embeddings, or keys and values."""
+"""Methods that put virtual tokens before a text: trained embeddings, or keys and values."""

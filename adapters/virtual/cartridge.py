@@ -1,4 +1,4 @@
-"""Cartridges: keys and values of virtual tokens, trained as they are, of which the first stay as they began.
+"""Cartridges: keys and values of virtual tokens, trained directly, the first of which stay frozen.
 
 Eyuboglu et al.: Cartridges: Lightweight and general-purpose long context representations via self-study,
 https://arxiv.org/abs/2506.06266
@@ -32,7 +32,7 @@ class CartridgeOptions(MethodConfig):
     """Options of cartridges."""
 
     length: int = Field(20, ge=2, description="number of virtual tokens")
-    frozen: int = Field(1, ge=0, description="how many of them stay as they began")
+    frozen: int = Field(1, ge=0, description="how many of them stay frozen")
 
 
 class Cartridge(PeftMethod[CartridgeOptions]):
@@ -63,7 +63,7 @@ class Cartridge(PeftMethod[CartridgeOptions]):
         wrapped = super().wrap(model, config, target)
         for module in wrapped.modules():
             frozen = getattr(module, "frozen_embedding", None)
-            if frozen is not None and frozen.is_meta:  # of a plan, which gives numbers to what is trained alone
+            if frozen is not None and frozen.is_meta:  # of a plan, which gives numbers only to what is trained
                 module.frozen_embedding = nn.Parameter(torch.zeros(frozen.shape, device="cpu"), requires_grad=False)
         return wrapped
 
@@ -75,7 +75,7 @@ class Cartridge(PeftMethod[CartridgeOptions]):
             )
         if config.frozen >= config.length:
             raise ConfigError(
-                f"cartridge.frozen is {config.frozen}: nothing of {config.length} tokens would be trained"
+                f"cartridge.frozen is {config.frozen}: none of the {config.length} tokens would be trained"
             )
 
     def virtual_tokens(self, config: CartridgeOptions) -> int:

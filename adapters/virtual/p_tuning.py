@@ -1,8 +1,8 @@
-"""P-tuning: trained embeddings before the input, made by a small network while they are trained.
+"""P-tuning: trained embeddings before the input, produced by a small network during training.
 
 Liu et al.: GPT Understands, Too, https://arxiv.org/abs/2103.10385
 
-    network(e_1 ... e_n), text ──► model          only what the network gives is stored
+    network(e_1 ... e_n), text ──► model          only the network's output is stored
 """
 
 from __future__ import annotations

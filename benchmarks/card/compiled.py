@@ -1,4 +1,4 @@
-"""(i) A compiled pool makes no new graphs after its warm-up."""
+"""(i) A compiled pool compiles no new graphs after its warm-up."""
 
 from __future__ import annotations
 

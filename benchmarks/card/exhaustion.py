@@ -1,4 +1,4 @@
-"""(g) No memory left: a pool lets adapters go, a batch that is too large is understood, and nothing is kept."""
+"""(g) Out of memory: a pool evicts adapters, a batch that is too large is recognized, and no memory is leaked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(d) Generation from a pool: greedy, beams, prompts of unlike lengths, drawn tokens, virtual tokens; and a server."""
+"""(d) Generation from a pool: greedy, beams, prompts of different lengths, sampling, virtual tokens; and a server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _mixed(setting: Setting, variant: str, options: dict[str, Any]) -> Figures:
         own = {**options, **({"sampling": [options["sampling"][row]]} if "sampling" in options else {})}
         equal += pool.generate([prompt], [name], max_new_tokens=NEW, **own) == [together[row]]
     again = pool.generate(PROMPTS, names, max_new_tokens=NEW, **options)
-    # In 16 bits a batch's size decides which kernel runs, and near ties fall otherwise: said, not bound.
+    # In 16 bits a batch's size decides which kernel runs, and near ties may flip: reported, but without a bound.
     return {"rows": len(names), "as_alone": equal, "repeatable": again == together,
             "ok": again == together and (variant != "float32" or equal == len(names))}  # fmt: skip
 
@@ -72,7 +72,7 @@ def _served(setting: Setting) -> Figures:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # -P: the folder that this runs in may be the repository, which is not the installed package
+    # -P: the working folder may be the repository, which is not the installed package
     command = [sys.executable, "-P", "-c", "from pefttools.cli.main import run; run()", "serve",
                "--base", SMOLLM2, "--store", str(setting.folder / "store"), "--port", str(port),
                "--host", "127.0.0.1"]  # fmt: skip

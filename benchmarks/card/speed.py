@@ -1,4 +1,4 @@
-"""(l) The other benchmarks on the card, each in a process of its own."""
+"""(l) The other benchmarks on the GPU, each in its own process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUNS: dict[str, list[str]] = {
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """A case per benchmark; in a dry run one, small."""
+    """A case per benchmark; in a dry run a single small one."""
     if not setting.on_card:
         yield "classify", partial(_run, ["mixed_batch.py", "--models", "minilm", "--adapters", "1", "--repeat", "1"])
         return

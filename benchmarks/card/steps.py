@@ -1,4 +1,4 @@
-"""(a) One training step of each method on each base variant: is its loss the CPU's, and does the step change it?"""
+"""(a) One training step of each method on each variant: is its loss the CPU's, and does the step change it?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pefttools.compute.optimizers import make_optimizer
 from pefttools.training.step import optimizer_step
 
 METHODS = ("lora", "bottleneck", "prefix", "full")
-#: largest difference of the losses: rounding of the computation's format, and of int8's by its kernels
+#: largest difference of the losses: rounding of the compute format, and for int8 of its kernels
 BOUNDS = {"float32": 1e-3, "bfloat16": 0.02, "int8": 0.05, "nf4": 0.02}
 
 

@@ -1,4 +1,4 @@
-"""(k) How often the CPU waits for the card: per training step, per batch of a pool, per generated token."""
+"""(k) How often the CPU waits for the GPU: per training step, per batch of a pool, per generated token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pefttools.pool import AdapterPool
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Only a card can be waited for; `benchmarks/syncs.py` counts the same operations on the CPU."""
+    """Needs a GPU to wait for; `benchmarks/syncs.py` counts the same operations on the CPU."""
     yield "training step", partial(_training, setting)
     yield "classifying", partial(_classifying, setting)
     yield "generating", partial(_generating, setting)
 
 
 def _waits(run: Callable[[], Any]) -> tuple[int, list[str]]:
-    """How often, and the lines of our own that waited most."""
+    """The number of waits, and the lines of our own code that waited most."""
     if not torch.cuda.is_available():
         run()
         return 0, []

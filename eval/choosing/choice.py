@@ -1,4 +1,4 @@
-"""Methods that fit a card, in the order of what is known of them."""
+"""Methods that fit on a GPU, ranked by what is known about them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _FAR = 10.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with what is known of it.
+    """A method with what is known about it.
 
     Attributes:
         label: of the method.
         method: name and options.
-        plan: its memory on the card, in the first format in which it fits, or in the first of all.
-        fits: the card has room for it; None: no card of a known size is asked about.
-        evidence: of the comparison that speaks for it; None: nobody has tried it on such a task.
-        near_best: what is known does not tell it apart from the best of those that fit.
+        plan: its memory on the GPU, in the first format in which it fits, or in the first of all.
+        fits: whether the GPU has room for it; None if no GPU of a known size is given.
+        evidence: its result in a comparison; None if nobody has tried it on such a task.
+        near_best: no significant difference from the best of those that fit.
     """
 
     label: str
@@ -47,7 +47,7 @@ class Candidate:
 
     @property
     def artifact_bytes(self) -> int:
-        """Of its weights: as many for each trained parameter as in the comparison, else two."""
+        """Bytes of its weights: as many per trained parameter as in the comparison, or else two."""
         one = self.evidence
         each = one.weights_bytes / one.trained if one and one.weights_bytes and one.trained else _STORED
         return round(each * self.plan.trainable_parameters)
@@ -55,12 +55,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to begin with.
+    """What to start with.
 
     Attributes:
         candidates: those that fit and are known come first, the best of them at the top.
-        baseline: label of what their scores are compared with; empty, where nothing is known.
-        notes: what the evidence can't say, a sentence each.
+        baseline: label of what their scores are compared with; empty if nothing is known.
+        notes: the limits of the evidence, a sentence each.
         left_out: method -> why it can't be planned or used.
     """
 
@@ -71,7 +71,7 @@ class Advice:
 
     @property
     def first(self) -> Candidate | None:
-        """The smallest adapter among those that are not told apart from the best; None: nothing is known, or fits."""
+        """The smallest adapter with no significant difference from the best; None if nothing is known, or fits."""
         near = [one for one in self.candidates if one.near_best and one.plan.trainable_parameters]
         return min(near, key=lambda one: one.artifact_bytes, default=None)
 
@@ -89,27 +89,27 @@ def choose(
     reporter: Reporter | None = None,
     **shape: Any,
 ) -> Advice:
-    """Which method to begin with: what fits the card, ranked by what kept comparisons have shown.
+    """Which method to start with: what fits on the GPU, ranked by what stored comparisons have shown.
 
-    Nothing is guessed: a method that the comparison has not tried comes last, without a score. Scores are of one
-    comparison, as those of several can't be set against each other: of your own, if one is of this task, else of the
-    one with the most methods.
+    Nothing is guessed: a method that the comparison has not tried comes last, without a score. Scores come from one
+    comparison, as those of different comparisons can't be compared: from your own, if one is of this task, otherwise
+    from the one with the most methods.
 
     Args:
         base: folder (``config.json`` will do), ``package:`` reference or hub id.
         task: name of a task, or a mapping with name and options.
-        gpu: a card; ``gpu`` for one of no particular size.
-        rows: of your training data; None: not known.
-        labels: number of labels, where the task has labels.
-        methods: names; None: all that can be planned.
-        variants: number formats of the base's weights, the most wanted first; None: the default, and smaller ones where
-            it does not fit.
-        comparisons: output folders of `bench`, beside those that come with the package.
+        gpu: name of a GPU; ``gpu`` for one of no particular size.
+        rows: number of your training rows; None if not known.
+        labels: number of labels, if the task has labels.
+        methods: names; all that can be planned if None.
+        variants: number formats of the base's weights, in order of preference; None for the default, and smaller ones
+            if it does not fit.
+        comparisons: output folders of `bench`, in addition to those that come with the package.
         reporter: shows progress.
-        shape: fields of `pefttools.planning.plan.Shape`, as ``batch_size=8``.
+        shape: fields of `pefttools.planning.plan.Shape`, e.g. ``batch_size=8``.
 
     Returns:
-        Candidates, and what the evidence can't say.
+        Candidates, and the limits of the evidence.
 
     Raises:
         PeftToolsError: an unknown name, or nothing that can be planned.
@@ -134,17 +134,17 @@ def choose(
                 candidates.append(Candidate(label, method, plan, fits, evidence))
             advance(done, len(wanted), label)
     if not candidates:
-        raise ConfigError(f"no method can be planned: {next(iter(left_out.values()), 'none is named')}")
+        raise ConfigError(f"no method can be planned: {next(iter(left_out.values()), 'none was given')}")
     ranked = _ranked(candidates)
     notes = [
         *_notes(ranked, name, rows, _parameters(base)),
-        *([f"Not ranked here: {', '.join(others)}."] if others else []),
+        *([f"Comparisons not used here: {', '.join(others)}."] if others else []),
     ]
     return Advice(tuple(ranked), known[0].baseline if known else "", tuple(notes), left_out)
 
 
 def _one_comparison(own: Sequence[Evidence], kept: Sequence[Evidence], task: str) -> tuple[list[Evidence], list[str]]:
-    """What one comparison has shown of a task, and titles of others of the task."""
+    """What one comparison has shown on a task, and titles of others on that task."""
     found: dict[str, list[Evidence]] = {}
     mine = [one for one in own if one.task == task and one.gain is not None]
     for one in mine or [one for one in kept if one.task == task and one.gain is not None]:
@@ -188,10 +188,10 @@ def _smallest(
     device: Device,
     size: Shape,
 ) -> tuple[MemoryPlan, bool | None]:
-    """The plan in the first format that fits, else in the first that can be.
+    """The plan in the first format that fits, or else in the first that can be planned.
 
     Raises:
-        PeftToolsError: it can be in none.
+        PeftToolsError: none can be planned.
     """
     found: tuple[MemoryPlan, bool | None] | None = None
     refusal: PeftToolsError | None = None
@@ -228,7 +228,7 @@ def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _marked(one: Candidate, reach: float) -> Candidate:
-    """Near the best where its own interval reaches as far as that of the best."""
+    """Near the best if its own interval reaches as far as that of the best."""
     assert one.evidence is not None
     near = one.evidence.doubt == float("inf") or _gain(one) + one.evidence.doubt >= reach
     return replace(one, near_best=near)
@@ -240,33 +240,35 @@ def _gain(one: Candidate) -> float:
 
 
 def _notes(candidates: Sequence[Candidate], task: str, rows: int | None, size: int) -> list[str]:
-    """What the evidence can't say of this case."""
+    """The limits of the evidence in this case."""
     known = [one.evidence for one in candidates if one.evidence is not None]
     if not known:
-        return [f"No kept comparison is of the task {task}: the order is that of memory, and says nothing of scores."]
+        return [f"No stored comparison is on the task {task}: methods are sorted by memory, not by score."]
     one = known[0]
     notes = [
-        f"The scores are of {one.comparison!r}: {one.base}, {one.base_parameters / 1e6:,.0f} million parameters, "
+        f"The scores are from {one.comparison!r}: {one.base}, {one.base_parameters / 1e6:,.0f} million parameters, "
         f"{one.rows:,} training rows."
     ]
     if rows is not None and not 1 / _FAR <= rows / one.rows <= _FAR:
-        notes.append(f"You have {rows:,} rows, it had {one.rows:,}: more rows favour methods that train more.")
+        notes.append(
+            f"You have {rows:,} rows, it had {one.rows:,}: more rows favour methods that train more parameters."
+        )
     if size > _FAR * one.base_parameters:
         notes.append(
             "Your base is more than ten times as large: what is best on a small model may not be on a large one."
         )
     other = sorted({each.plan.variant for each in candidates if each.evidence} - {one.variant})
     if other:
-        notes.append(f"The scores are of {one.variant} bases; {', '.join(other)} may cost some of them.")
+        notes.append(f"The scores are from {one.variant} bases; on {', '.join(other)} they may be lower.")
     single = [one.label for one in known if one.seeds < 2 and not one.is_baseline]
     if single:
         notes.append(
-            f"One seed alone was run of {_listed(single)}: how much other "
-            "seeds would differ is not known, so that what tells them apart is weak."
+            f"Only one seed was run of {_listed(single)}: the variation between seeds is not known, so differences "
+            "between them are weak evidence."
         )
     unknown = [one.label for one in candidates if one.evidence is None]
     if unknown:
-        notes.append(f"Nothing is known of {_listed(unknown)} on this task.")
+        notes.append(f"Nothing is known about {_listed(unknown)} on this task.")
     return notes
 
 
@@ -275,7 +277,7 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def _parameters(base: str) -> int:
-    """How many a base has, from its configuration alone; 0 where that does not say."""
+    """Number of parameters of a base, from its configuration alone; 0 if that does not say."""
     from transformers import AutoModel
 
     model: Any

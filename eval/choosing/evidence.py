@@ -1,4 +1,4 @@
-"""What comparisons have shown of methods: a line per method and comparison."""
+"""What comparisons have shown about methods: a line per method and comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pefttools.files import write_text_atomic
 from ..reporting import load_report
 from ..reporting.data import ResultRow
 
-#: of the comparisons that come with the package; made by `write_evidence`
+#: the evidence from the comparisons that come with the package; made by `write_evidence`
 KEPT = Path(__file__).parent / "evidence.json"
 
 
@@ -25,20 +25,20 @@ class Evidence:
     Attributes:
         comparison: its title.
         task: name of the task.
-        metric: that decides.
+        metric: the primary metric.
         unit: of the difference.
         higher_is_better: which way the metric is better.
         base: the base's name.
-        base_parameters: how many the base has, the task's head among them.
+        base_parameters: how many the base has, including the task's head.
         rows: of training.
         label: of the method in the comparison.
         method: its name and options.
         variant: number format of the base.
-        seeds: runs that ended well.
+        seeds: number of runs that succeeded.
         score: mean of the metric.
         baseline: label of what it is compared with.
-        baseline_score: its mean; None where it has none.
-        difference: method minus baseline, paired by rows and seeds; None where nothing is compared.
+        baseline_score: its mean; None if it has none.
+        difference: method minus baseline, paired by rows; None if nothing is compared.
         low: lower end of its 95 % interval.
         high: upper end.
         trained: parameters.
@@ -75,14 +75,14 @@ class Evidence:
 
     @property
     def gain(self) -> float | None:
-        """The difference, positive where the method is better."""
+        """The difference, positive if the method is better."""
         if self.difference is None:
             return 0.0 if self.is_baseline else None
         return self.difference if self.higher_is_better else -self.difference
 
     @property
     def doubt(self) -> float:
-        """Half of the interval's length: of one seed, what test rows vary; infinite, where nothing was compared."""
+        """Half of the interval's length (with one seed, over test rows only); infinite if nothing was compared."""
         if self.is_baseline:
             return 0.0
         if self.low is None or self.high is None:
@@ -91,7 +91,7 @@ class Evidence:
 
 
 def read_comparison(folder: Path) -> list[Evidence]:
-    """Of a comparison's output folder, every method that gave a result.
+    """Every method that gave a result, from a comparison's output folder.
 
     Raises:
         DataError: the folder holds none.
@@ -128,13 +128,13 @@ def read_comparison(folder: Path) -> list[Evidence]:
                 peak_bytes=None if row.memory is None else row.memory.training.peak,
             )
         )
-    # An adapter adds to what the base has: the model with the fewest has the base's own, and the head's.
+    # An adapter adds parameters to the base: the model with the fewest has only those of the base and the head.
     fewest = min((one.base_parameters for one in found), default=0)
     return [replace(one, base_parameters=fewest) for one in found]
 
 
 def _short(name: str) -> str:
-    """A base's name without what leads to it: the package, or the last part of a path or a hub id."""
+    """A base's short name: the package, or the last part of a path or a hub id."""
     if name.startswith("package:"):
         return Path(name.removeprefix("package:")).parts[0]
     return Path(name).name
@@ -159,7 +159,7 @@ def read_kept(path: Path = KEPT) -> list[Evidence]:
     """What `write_evidence` wrote.
 
     Raises:
-        ConfigError: the file is of another form.
+        ConfigError: the file has another form.
     """
     try:
         return [Evidence(**one) for one in json.loads(path.read_text(encoding="utf-8"))]

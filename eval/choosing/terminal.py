@@ -15,14 +15,14 @@ _INFINITE = float("inf")
 
 
 def print_advice(advice: Advice, console: Console) -> None:
-    """A table, what to begin with, and what is not known."""
+    """A table, what to start with, and what is not known."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("method", overflow="fold")
-    table.add_column("base in")
+    table.add_column("variant")
     for name in ("fits", "memory", "adapter", f"against {advice.baseline}" if advice.baseline else "score", "seeds"):
         table.add_column(name, justify="right")
     for one in advice.candidates:
@@ -39,16 +39,16 @@ def print_advice(advice: Advice, console: Console) -> None:
         ]
         table.add_row(*map(Text, cells), style=style)
     console.print(table)
-    console.print("● can't be told apart from the best that fits", style="dim")
+    console.print("● no significant difference from the best that fits", style="dim")
     for method, why in advice.left_out.items():
         console.print(Text(f"left out {method}: {why}", style="dim"))
     console.print()
     first = advice.first
     if first is None:
-        console.print("Nothing is known that would tell one of them from another.")
+        console.print("Nothing is known that would favour one of them over another.")
     else:
         console.print(
-            Text(f"Begin with {first.label}, on {first.plan.variant}: {_reason(advice, first)}", style="bold")
+            Text(f"Start with {first.label}, on {first.plan.variant}: {_reason(advice, first)}", style="bold")
         )
     for note in advice.notes:
         console.print(Text(f"- {note}"))
@@ -60,7 +60,7 @@ def _reason(advice: Advice, first: Candidate) -> str:
     against = f"{_gain(first.evidence)} in {first.evidence.comparison!r}"
     if near == 1:
         return f"the best of those that fit, {against}."
-    return f"the smallest adapter of the {near} that can't be told apart from the best, {against}."
+    return f"the smallest of the {near} adapters with no significant difference from the best, {against}."
 
 
 def _fits(one: Candidate) -> str:
@@ -68,7 +68,7 @@ def _fits(one: Candidate) -> str:
 
 
 def _gain(evidence: Evidence | None) -> str:
-    """The difference with its interval, as the comparison's report says it."""
+    """The difference with its interval, as in the comparison's report."""
     if evidence is None:
         return "not known"
     if evidence.is_baseline:

@@ -1,1 +1,1 @@
-"""What each method does on each family of architectures and base variant, found by trying."""
+"""What each method does on each family of architectures and each variant, found by trying."""

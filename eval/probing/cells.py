@@ -1,4 +1,4 @@
-"""What came of one method on one model: a status for each check, and why."""
+"""The result of one method on one model: a status for each check, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pefttools.testing.subject import DifferenceError, Rows
 
 from .families import Bench
 
-#: ``wrong``: a result that is not what it must be, without a word
+#: ``wrong``: a silently wrong result
 Status = Literal["works", "refused", "fails", "wrong", "not tried"]
 #: the check that comes before all others
 TRAINED = "trained"
@@ -36,7 +36,7 @@ class Observation:
 
     Attributes:
         status: one of `Status`.
-        why: the refusal or the failure; empty where it works.
+        why: the refusal or the failure; empty if it works.
     """
 
     status: Status
@@ -67,7 +67,7 @@ class Cell:
 
     @property
     def status(self) -> Status:
-        """The worst of its checks; refused where it can't be trained; else it works."""
+        """The worst of its checks; refused if it can't be trained; otherwise it works."""
         found = {one.status for one in self.checks.values()}
         if "wrong" in found:
             return "wrong"
@@ -79,7 +79,7 @@ class Cell:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Cell:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         checks = {name: Observation(**one) for name, one in given["checks"].items()}
         return cls(given["method"], given["family"], given["variant"], checks, given["seconds"])
 
@@ -93,7 +93,7 @@ def observe(
     checks: Iterable[str],
     answers: Callable[[Path, Rows], torch.Tensor],
 ) -> dict[str, Observation]:
-    """Put a method on a model and try everything that is asked for.
+    """Apply a method to a model and run all requested checks.
 
     Args:
         method: name and options.
@@ -104,7 +104,7 @@ def observe(
         answers: loads an artifact in another process, and answers rows there.
 
     Returns:
-        Name of a check -> what it saw, `TRAINED` first; the others only where that works.
+        Name of a check -> what it saw, `TRAINED` first; the others only if that works.
     """
     made: list[Any] = []
 
@@ -124,7 +124,7 @@ def observe(
 
 
 def _observed(run: Callable[[], Any], *, refusing: bool = False) -> Observation:
-    """What a check saw; one that refuses says so itself, but for the first: there an error of ours is a refusal."""
+    """What a check saw; checks report refusals themselves, except the first: there an error of ours is a refusal."""
     try:
         outcome = run()
     except PeftToolsError as error:

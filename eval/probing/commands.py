@@ -8,7 +8,7 @@ import typer
 
 from ..commands import names
 
-_TASK = "What your own base is trained for.  [default: by what it reads and writes]"
+_TASK = "Task for your own base.  [default: chosen by what it reads and writes]"
 
 
 def probe(
@@ -20,7 +20,7 @@ def probe(
     variants: str | None = typer.Option(
         None,
         "--variants",
-        help="Comma-separated number formats of the base.  [default: all; of your own base: float32]",
+        help="Comma-separated number formats of the base.  [default: all; for your own base: float32]",
     ),
     task: str | None = typer.Option(None, "--task", help=_TASK),
     part: bool = typer.Option(False, "--slice", help="Try each method and each family once; nothing is compiled."),
@@ -28,16 +28,16 @@ def probe(
     reuse_any: bool = typer.Option(
         False,
         "--reuse-any",
-        help="Keep cells that other code has made, unless they failed.  [default: make them again]",
+        help="Keep cells made by other versions of the code, unless they failed.  [default: repeat them]",
     ),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of processes."),
     output: Path = typer.Option(Path("runs/probe"), "--output", help="Folder of probe.json and probe.html."),
-    document: Path | None = typer.Option(None, "--document", help="Markdown file whose table of a probe is renewed."),
+    document: Path | None = typer.Option(None, "--document", help="Markdown file in which the table is updated."),
 ) -> None:
-    """Try what each method does on each kind of model: trains, loads, merges, mixes, ...; started again, it goes on.
+    """Try each method on each kind of model: train, load, merge, mix, ...; if interrupted, start it again to continue.
 
-    Every result is compared with what it must be. The exit code is 1 where something fails, or is not as the method
-    declares it.
+    Every result is compared with what it must be. The exit code is 1 if something fails, or differs from what the
+    method declares.
     """
     from rich.console import Console
 
@@ -58,7 +58,7 @@ def probe(
         write_section(table, document)
     print_table(table, Console())
     print(summary(table))
-    print(f"table      {output / FILE}\npage       {output / PAGE}  (filters; a click on a cell tells why)")
+    print(f"table      {output / FILE}\npage       {output / PAGE}  (with filters; click a cell to see why)")
     if found := contradictions(table):
         print(f"\n{len(found)} results contradict what the methods declare:")
         print("\n".join(f"- {line}" for line in found))

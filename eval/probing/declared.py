@@ -1,4 +1,4 @@
-"""What methods say of themselves, against what was seen."""
+"""What methods declare, compared with what was seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pefttools.methods import methods as known_methods
 from .cells import TRAINED, Cell
 from .table import ProbeTable
 
-#: check -> whether a method says that it can do so
+#: check -> whether a method declares that it can do so
 _DECLARED: dict[str, Callable[[Capabilities], bool]] = {
     "merged": lambda can: can.mergeable,
     "mixed": lambda can: can.deltas,
@@ -20,15 +20,15 @@ _DECLARED: dict[str, Callable[[Capabilities], bool]] = {
 }
 
 
-#: families on which a method must have been tried before it is said to work on none
+#: number of families on which a method must have been tried before it is reported to work on none
 _ENOUGH = 2
 
 
 def contradictions(table: ProbeTable) -> list[str]:
-    """Everything that was seen to fail, or to be otherwise than a method declares; a line each.
+    """Everything that was seen to fail, or to differ from what a method declares; a line each.
 
-    A refusal by name contradicts nothing, as long as the method does what it declares on some model on which another
-    method does so.
+    A refusal contradicts nothing, as long as the method does what it declares on some model on which another method
+    does so.
     """
     found = [
         f"{cell.method} on {cell.family} ({cell.variant}), {name}: {one.status}: {one.why}"
@@ -57,13 +57,13 @@ def _of_method(name: str, cells: list[Cell], able: set[tuple[str, str, str]]) ->
     for check, declared in _DECLARED.items():
         seen = [(cell, cell.checks[check].status) for cell in trained if check in cell.checks]
         if any(status == "works" for _, status in seen) and not declared(can):
-            yield f"{name} declares that it can't be {check}, but was"
+            yield f"{name} declares that it can't be {check}, but it was"
         fair = {status for cell, status in seen if (check, cell.family, cell.variant) in able} - {"not tried"}
         if fair == {"refused"} and declared(can):
-            yield f"{name} declares that it can be {check}, but was refused on every model where another method was"
+            yield f"{name} declares that it can be {check}, but it was refused on every model where another method was"
     packed = {one for one in known_variants if known_variants.get(one).quantized}
     allowed = packed if can.quantized is None and can.trains != "base" else can.quantized or ()
     for variant in sorted(allowed):
         on = [cell for cell in cells if cell.variant == variant and (TRAINED, cell.family, variant) in able]
         if len(on) >= _ENOUGH and all(cell.checks[TRAINED].status == "refused" for cell in on):
-            yield f"{name} declares that it works on {variant}, but was refused on all {len(on)} models"
+            yield f"{name} declares that it works on {variant}, but it was refused on all {len(on)} models"

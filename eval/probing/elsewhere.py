@@ -1,4 +1,4 @@
-"""A process of its own that loads artifacts: what is saved must not need the process that trained it."""
+"""A separate process that loads artifacts: what is saved must not need the process that trained it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pefttools.testing.subject import Rows, answers_of
 
 
 class Elsewhere:
-    """Answers rows by an artifact that another process has loaded; it ends with the one that asks."""
+    """Answers rows with an artifact that another process has loaded; that process exits with its parent."""
 
     def __init__(self) -> None:
         self._pool = self._begun()
-        # A process that was started by multiprocessing waits for its own before the pool would tell them to end, which
-        # it does by a queue: those are closed at a priority of 10.
+        # A process started by multiprocessing waits for its children before the pool would tell them to exit, which it
+        # does through a queue: queues are closed at a priority of 10.
         Finalize(self, _end, args=(self.__dict__,), exitpriority=20)
 
     def _begun(self) -> ProcessPoolExecutor:
@@ -32,7 +32,7 @@ class Elsewhere:
         """Logits of an artifact.
 
         Raises:
-            RuntimeError: the process died; the next artifact gets another one.
+            RuntimeError: the process died; the next artifact gets a new one.
         """
         try:
             return torch.from_numpy(self._pool.submit(_answered, artifact, rows).result())
@@ -42,7 +42,7 @@ class Elsewhere:
             raise RuntimeError("the process that was to load the artifact died") from error
 
     def close(self) -> None:
-        """Let the process end."""
+        """Let the process exit."""
         self._pool.shutdown()
 
 

@@ -1,6 +1,6 @@
-"""Tiny models with random weights, one for each family of architectures, and what each is trained for.
+"""Tiny models with random weights, one for each family of architectures, and the task that each is trained for.
 
-They need no download: the tokenizer knows the words that probes read, and pictures and sounds are drawn here.
+They need no download: the tokenizer knows the words that probes read, and images and audio are generated here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _SPECIAL = {
     "eos_token": "[EOS]",
 }
 _WORDS = sorted({word for text in (*TEXTS, "an answer", "a picture in") for word in text.split()} | {"a", "b", "c"})
-#: a multiple of 8, which some methods cut vectors by
+#: a multiple of 8, into which some methods split vectors
 VOCABULARY = 64
-#: ids of words that the texts hold
+#: ids of words that occur in the texts
 WORDS: tuple[int, ...] = tuple(range(len(_SPECIAL), len(_SPECIAL) + 5))
 LABELS = ("a", "b", "c")
-#: as most configurations call their sizes
+#: sizes, by the names that most configurations use
 _SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -64,7 +64,7 @@ class Family:
     Attributes:
         config: transformers' name of its configuration, without ``Config``.
         sizes: fields of the configuration.
-        kind: what it is, from which follow its model class and the task that it is probed with.
+        kind: determines its model class and the task that it is probed with.
     """
 
     config: str
@@ -146,7 +146,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-#: what each kind of model is trained for
+#: the task that each kind of model is trained for
 TASKS: dict[str, dict[str, Any]] = {
     "encoder": {"name": "sequence-classification", "head": "mean"},
     "decoder": {"name": "causal-lm"},
@@ -161,14 +161,14 @@ _RATE = 16_000
 
 @dataclass(frozen=True)
 class Bench:
-    """A model with what it is probed on.
+    """A model with the task and rows it is probed on.
 
     Attributes:
         family: its name.
-        base: folder, or name of a model of the user's own.
-        task: that methods are trained for.
-        labels: label names; empty, where the task has none.
-        rows: to train on; None: short texts.
+        base: folder, or name of the user's own model.
+        task: the task that methods are trained for.
+        labels: label names; empty if the task has none.
+        rows: training rows; None for short texts.
     """
 
     family: str
@@ -183,7 +183,7 @@ def make_bench(name: str, folder: Path) -> Bench:
 
     Args:
         name: of the family.
-        folder: made where it is missing.
+        folder: created if it is missing.
 
     Raises:
         KeyError: no such family.
@@ -209,18 +209,18 @@ def make_bench(name: str, folder: Path) -> Bench:
 
 
 def rows_of(modality: str, folder: Path) -> list[dict[str, Any]] | None:
-    """Pictures or sounds with labels, written into a folder; None: texts are short ones that need no files."""
+    """Images or audio with labels, written into a folder; None for texts, which are short and need no files."""
     if modality in ("image", "image-text"):
         return _pictures(folder)
     return _sounds(folder) if modality == "audio" else None
 
 
-#: weights that choose experts: decidedly, else rounding alone sends a token to others
+#: weights that choose experts: large ones, otherwise rounding alone sends a token to other experts
 _ROUTER = re.compile(r"\.(gate|router)\.weight$")
 
 
 def spread(model: Any) -> None:
-    """Give a model random weights large enough that every part of it has an effect that can be seen."""
+    """Give a model random weights large enough for every part of it to have a visible effect."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -266,7 +266,7 @@ def _save_image_processor(kind: str, folder: Path) -> None:
 
 
 def _pictures(folder: Path) -> list[dict[str, Any]]:
-    """Six of noise, of three colours."""
+    """Six noise images, in three colours."""
     from PIL import Image
 
     rows = []

@@ -1,4 +1,4 @@
-"""Which cells are tried, and with which checks: compiling takes longer than all others together."""
+"""Which cells are tried, and with which checks: compiling takes longer than all the others together."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .families import WORDS
 _BOTH = ("bert", "llama")
 #: the method that is compiled on every family
 _COMPILED_EVERYWHERE = "lora"
-#: methods of every kind, which are tried in every number format on every family
+#: methods of different kinds, which are tried in every number format on every family
 _EVERY_FORMAT = ("lora", "ia3", "oft", "bottleneck", "prefix", "prompt", "ln_tuning", "full")
-#: options that have no default, for the tiny models
+#: values for options without a default, for the tiny models
 _GIVEN: dict[str, dict[str, Any]] = {
     "fusion": {"fused": [{"size": 8}, {"size": 4, "activation": "relu"}]},
     "trainable_tokens": {"tokens": list(WORDS)},
@@ -44,19 +44,19 @@ class Task:
 
     @property
     def title(self) -> str:
-        """The method's name, with the options that were asked for."""
+        """The method's name, with the options that were given."""
         name = str(self.method["name"])
         given = {key: value for key, value in self.method.items() if key != "name"}
         return name if given == _GIVEN.get(name, {}) else f"{name} {json.dumps(given, sort_keys=True)}"
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells it from others."""
+        """What identifies it."""
         return self.title, self.family, self.variant
 
 
 def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Methods with the options that they can't do without, and why others can't be tried.
+    """Methods with their required options, and why others can't be tried.
 
     Args:
         names: of registered methods.
@@ -83,9 +83,9 @@ def choices(names: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, str]]
 def full_grid(
     methods: Sequence[Mapping[str, Any]], families: Sequence[str], variants: Sequence[str], *, compiled: bool = True
 ) -> Iterator[Task]:
-    """Every method on every family in the first number format; in the others all on two of them, and some on all.
+    """Every method on every family in the first number format; in the others all methods on two families, some on all.
 
-    Families of which no one is among those two, as a model of the user's own, meet everything.
+    If neither of those two is among the families, as with the user's own model, everything is tried on all of them.
     """
     both = [one for one in _BOTH if one in families] or list(families)
     for family in families:
@@ -99,7 +99,7 @@ def full_grid(
 
 
 def slice_of(tasks: Sequence[Task]) -> list[Task]:
-    """A part that meets every method and every family at least once, in turns; nothing is compiled in it."""
+    """A part that covers every method and every family at least once; nothing is compiled in it."""
     methods = list(dict.fromkeys(task.key[0] for task in tasks))
     families = list(dict.fromkeys(task.family for task in tasks))
     pairs = {

@@ -1,4 +1,4 @@
-"""A model of the user's own, to be probed: its task and rows are chosen by what it reads."""
+"""Probing the user's own model: its task and rows are chosen by what it reads."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def bench_of(base: str, folder: Path, task: str | Mapping[str, Any] | None = Non
 
     Args:
         base: folder, ``package:`` reference or hub id.
-        folder: for pictures and sounds.
-        task: None: by what the model reads and writes.
+        folder: for images and audio.
+        task: None to choose it by what the model reads and writes.
 
     Raises:
         PeftToolsError: no such base; a task for which no rows can be made here.

@@ -1,4 +1,4 @@
-"""A probe for people: a page to filter, and a table for a document."""
+"""The results of a probe for people: a page with filters, and a table for a document."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def summary(table: ProbeTable) -> str:
     methods = len({cell.method for cell in table.cells})
     return (
         f"{methods} methods on {families} models in {', '.join(variants)}: of {len(table.cells):,} cells "
-        f"{counts['works']:,} work, {counts['refused']:,} are refused by name, {counts['fails']:,} fail, and "
-        f"{counts['wrong']:,} are wrong without a word."
+        f"{counts['works']:,} work, {counts['refused']:,} are refused with a reason, {counts['fails']:,} fail, and "
+        f"{counts['wrong']:,} are silently wrong."
     )
 
 
@@ -39,7 +39,7 @@ def write_page(table: ProbeTable, path: Path) -> None:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
     )
-    # Within a script element nothing but "</" and "<!--" has to be hidden.
+    # Within a script element only "</" and "<!--" have to be escaped.
     data = json.dumps({"cells": [packed(cell) for cell in table.cells]}).replace("<", "\\u003c")
     text = environment.get_template("probe.html").render(
         summary=summary(table),
@@ -51,10 +51,10 @@ def write_page(table: ProbeTable, path: Path) -> None:
 
 
 def write_section(table: ProbeTable, path: Path) -> None:
-    """Put the table between its two marks in a Markdown file.
+    """Put the table between its two markers in a Markdown file.
 
     Raises:
-        ConfigError: the file has no such marks.
+        ConfigError: the file has no such markers.
     """
     text = path.read_text(encoding="utf-8")
     if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
@@ -64,7 +64,7 @@ def write_section(table: ProbeTable, path: Path) -> None:
 
 
 def section(table: ProbeTable) -> str:
-    """The table in Markdown: of how many models each method works on how many."""
+    """The table in Markdown: on how many models each method works, out of how many."""
     variants = list(dict.fromkeys(cell.variant for cell in table.cells))
     heads = ["method", *variants, *_COLUMNS]
     lines = [summary(table), "", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
@@ -76,7 +76,7 @@ def section(table: ProbeTable) -> str:
 
 
 def _share(cells: Sequence[Cell], check: str) -> str:
-    """Where it works, of where it was tried; empty: nowhere tried."""
+    """On how many models it works, out of those on which it was tried; empty if it was tried nowhere."""
     found = [cell.checks[check].status for cell in cells if check in cell.checks]
     tried = [status for status in found if status != "not tried"]
     return f"{tried.count('works')}/{len(tried)}" if tried else ""

@@ -1,4 +1,4 @@
-"""Trying all cells: a process for each core, one family after the other; what is found is kept as it comes."""
+"""Trying all cells: several processes, one family after the other; results are stored as they arrive."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def probe(
     exported and so on; every result is compared with what it must be.
 
     Args:
-        base: a model of your own; None: tiny models with random weights, one for each family.
-        methods: names, or mappings with name and options; None: all that are registered.
-        families: names of `FAMILIES`; None: all.
-        variants: number formats of the base's weights; None: the default, for your own base; else all.
-        task: that your own base is trained for; None: by what it reads and writes.
-        part: try a slice that meets every method and every family once.
+        base: your own model; None for tiny models with random weights, one for each family.
+        methods: names, or mappings with name and options; all registered ones if None.
+        families: names of `FAMILIES`; all if None.
+        variants: number formats of the base's weights; None for the default on your own base, otherwise all.
+        task: the task for your own base; None to choose it by what the base reads and writes.
+        part: try a slice that covers every method and every family once.
         compiled: try `torch.compile` too, where a full grid does.
-        reuse: ``same``: cells that stand in the output folder already are kept where the same code made them; ``any``:
-            whatever made them, unless they failed.
+        reuse: ``same``: cells in the output folder are kept if the same code made them; ``any``: whatever code made
+            them, unless they failed.
         jobs: number of processes.
         output: folder of ``probe.json``.
         reporter: shows progress.
@@ -103,19 +103,19 @@ def probe(
 
 @dataclass(frozen=True)
 class _Own:
-    """A base of the user's own, and its task."""
+    """The user's own base, and its task."""
 
     base: str
     task: Mapping[str, Any]
 
     @property
     def title(self) -> str:
-        """Of its cells: the same base for another task is another model."""
+        """The name in its cells: the same base with another task is another model."""
         return f"{self.base} ({self.task['name']})"
 
 
 def _own(base: str, task: str | Mapping[str, Any] | None) -> _Own:
-    """What is probed, once it is clear that it can be.
+    """The base and task, after checking that they can be probed.
 
     Raises:
         PeftToolsError: no such base, or a task for which no rows can be made.
@@ -130,14 +130,14 @@ def _first_the_default() -> list[str]:
 
 
 def _known(task: Task, checks: Mapping[str, Observation] | None) -> bool:
-    """Whether a cell was tried with all checks that are asked for now."""
+    """Whether a cell was already tried with all requested checks."""
     if checks is None:
         return False
     return checks[TRAINED].status != "works" or set(task.checks) <= set(checks)
 
 
 def _begun(path: Path, unable: Mapping[str, str], reuse: str) -> ProbeTable:
-    """What stands there already, and need not be tried again."""
+    """What is already in the output folder and need not be tried again."""
     versions = {**package_versions(PACKAGES), "code": code_digest()}
     fresh = ProbeTable(versions, unable=unable)
     if not path.is_file():
@@ -146,16 +146,16 @@ def _begun(path: Path, unable: Mapping[str, str], reuse: str) -> ProbeTable:
     if found.versions == versions:
         return ProbeTable(versions, found.cells, unable)
     kept = [cell for cell in found.cells if cell.status not in ("fails", "wrong")]
-    # What several versions of the code have made is that of none.
+    # Cells made by several versions of the code belong to none of them.
     return ProbeTable({**versions, "code": "several"}, tuple(kept), unable) if reuse == "any" else fresh
 
 
-#: cells after which what was found is written
+#: results are written after so many cells
 _AT_A_TIME = 4
 
 
 def _groups(tasks: Sequence[Task]) -> list[list[Task]]:
-    """Cells that one process tries, one after the other: of one model in one number format."""
+    """Cells that one process tries, one after the other: those of one model in one number format."""
     found: dict[tuple[str, str], list[Task]] = {}
     for task in tasks:
         found.setdefault((task.family, task.variant), []).append(task)
@@ -171,8 +171,8 @@ def _run(groups: Sequence[list[Task]], own: _Own | None, jobs: int) -> Iterator[
             for group in groups:
                 yield _tried(group, own)
         finally:
-            while _beside:
-                _beside.pop().close()
+            while _loaders:
+                _loaders.pop().close()
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(1,)) as pool:
@@ -182,15 +182,15 @@ def _run(groups: Sequence[list[Task]], own: _Own | None, jobs: int) -> Iterator[
                 yield future.result()
         except BrokenProcessPool as error:
             raise ConfigError(
-                "a process died while it tried a method, for want of memory or by a fault in a library",
-                hint="Run again: it goes on where it stopped. --jobs 1 needs the least memory, and shows where it is.",
+                "a process died while it tried a method: it ran out of memory, or a library crashed",
+                hint="Run again: it continues where it stopped. --jobs 1 needs the least memory, and shows the place.",
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-#: of a process that tries cells: the process beside it that loads artifacts
-_beside: list[Elsewhere] = []
+#: the helper process that loads artifacts, one per process that tries cells
+_loaders: list[Elsewhere] = []
 
 
 def _start(threads: int | None) -> None:
@@ -204,20 +204,20 @@ def _start(threads: int | None) -> None:
 
 
 def _tried(group: Sequence[Task], own: _Own | None) -> list[Cell]:
-    if not _beside:
-        _beside.append(Elsewhere())
+    if not _loaders:
+        _loaders.append(Elsewhere())
     with tempfile.TemporaryDirectory(prefix="pefttools-probe-") as name:
         folder = Path(name)
         first = group[0]
         bench = make_bench(first.family, folder) if own is None else bench_of(own.base, folder, own.task)
-        return [_cell(task, bench, folder / str(number), _beside[0].answers) for number, task in enumerate(group)]
+        return [_cell(task, bench, folder / str(number), _loaders[0].answers) for number, task in enumerate(group)]
 
 
 def _cell(task: Task, bench: Bench, folder: Path, answers: Callable[..., Any]) -> Cell:
     start = time.monotonic()
     folder.mkdir()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of positions that tiny models lack, and the like
+        warnings.simplefilter("ignore")  # about positions that tiny models lack, and the like
         found = observe(task.method, bench, task.variant, folder, checks=task.checks, answers=answers)
     shutil.rmtree(folder)
     plain = {check: Observation(one.status, one.why.replace(bench.base, bench.family)) for check, one in found.items()}

@@ -20,7 +20,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """What a probe has found.
+    """The results of a probe.
 
     Attributes:
         versions: distribution -> version, of everything that a result depends on.
@@ -35,7 +35,7 @@ class ProbeTable:
 
     @property
     def seconds(self) -> float:
-        """Of all cells, one after the other."""
+        """Total time of all cells."""
         return sum(cell.seconds for cell in self.cells)
 
     def counts(self) -> Counter[str]:
@@ -43,12 +43,12 @@ class ProbeTable:
         return Counter(cell.status for cell in self.cells)
 
     def with_cells(self, cells: Iterable[Cell]) -> ProbeTable:
-        """The same with more cells, or with others in their place."""
+        """The same with cells added or replaced."""
         found = {(one.method, one.family, one.variant): one for one in (*self.cells, *cells)}
         return replace(self, cells=tuple(found.values()))
 
     def in_order(self, keys: Sequence[tuple[str, str, str]]) -> ProbeTable:
-        """The same, cells in the order of these methods, families and formats; others behind them, as they came."""
+        """The same with cells in the order of these methods, families and formats, and all others after them."""
         places = {key: place for place, key in enumerate(keys)}
         return replace(
             self,
@@ -65,16 +65,16 @@ class ProbeTable:
 
     @classmethod
     def read(cls, path: Path) -> ProbeTable:
-        """What `write` wrote.
+        """The inverse of `write`.
 
         Raises:
-            ConfigError: the file is none.
+            ConfigError: the file is not such a table.
         """
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
             return cls(given["versions"], tuple(_unpacked(one) for one in given["cells"]), given["unable"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} is no table of a probe: {error}") from error
+            raise ConfigError(f"{path} is not the table of a probe: {error}") from error
 
 
 def packed(cell: Cell) -> dict[str, Any]:

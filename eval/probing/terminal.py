@@ -14,7 +14,7 @@ _MARKS = {"works": "[green]●[/]", "refused": "[dim]–[/]", "fails": "[bold re
 
 
 def print_table(table: ProbeTable, console: Console) -> None:
-    """Methods and checks: a mark where all models are alike, else on how many it works."""
+    """Methods and checks: a mark if all models agree, otherwise on how many it works."""
     from rich.table import Table
 
     shown = Table(box=None, padding=(0, 1))
@@ -26,9 +26,7 @@ def print_table(table: ProbeTable, console: Console) -> None:
         own = [cell for cell in table.cells if cell.method == method]
         shown.add_row(method, *(_cell(own, name) for name in names))
     console.print(shown)
-    console.print(
-        "[green]●[/] works  [dim]–[/] refused by name  [bold red]✗[/] fails  [bold red]![/] wrong  · not tried"
-    )
+    console.print("[green]●[/] works  [dim]–[/] refused  [bold red]✗[/] fails  [bold red]![/] wrong  · not tried")
     for method, why in table.unable.items():
         console.print(f"[dim]{method}: not tried: {why}[/]", highlight=False)
 

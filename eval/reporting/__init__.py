@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_report(folder: Path) -> ReportData:
-    """Read the records of a comparison and work out what a report shows.
+    """Read the records of a comparison and compute what a report shows.
 
     Raises:
         DataError: no records in `folder`, or a damaged one.
@@ -27,7 +27,7 @@ def write_report(folder: Path, output: Path | None = None) -> dict[str, Path]:
 
     Args:
         folder: output folder of a `bench`.
-        output: where the report goes; None: ``report/`` in `folder`.
+        output: folder of the report; ``report/`` in `folder` if None.
 
     Returns:
         ``html``, ``markdown``, ``csv`` and ``json`` -> file.

@@ -1,4 +1,4 @@
-"""The records of a comparison's folder, worked out once to what its report shows."""
+"""What a report shows, computed once from the records in a comparison's folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build(folder: Path) -> ReportData:
     """From the folder of a comparison.
 
     Raises:
-        DataError: no records there, a damaged one, or records that are not of one comparison.
+        DataError: no records there, a damaged one, or records that do not belong to one comparison.
     """
     found = read_records(folder)
     records = planned(folder, found)
@@ -88,12 +88,12 @@ def _baseline_key(groups: Mapping[Key, list[RunRecord]], baseline: str) -> Key |
 def _models(
     values: Mapping[int, NDArray[np.float64]], runs: Sequence[RunRecord], like: Sequence[RunRecord], measure: Measure
 ) -> Models | None:
-    """The models of a method that were measured on the rows of the baseline; None: there is none.
+    """The models of a method that were measured on the rows of the baseline; None if there are none.
 
     Args:
         values: seed -> each row's number.
         runs: of the method.
-        like: of the baseline, or of the method itself where there is no baseline.
+        like: runs of the baseline, or of the method itself if there is no baseline.
         measure: what the numbers mean.
     """
     on = _rows_of(like)
@@ -133,7 +133,7 @@ def _measured_on(run: RunRecord) -> str | None:
 
 
 def _usual(records: Sequence[RunRecord]) -> Environment:
-    """With what most runs of a report were made."""
+    """The environment in which most runs of a report were made."""
     environments = [record.environment for record in records]
     return max(
         environments, key=lambda one: sum(not one.differences(other, same_method=False) for other in environments)
@@ -147,7 +147,7 @@ def _made_elsewhere(runs: Sequence[RunRecord], usual: Environment) -> tuple[tupl
         if run.status == "ok":
             how = run.environment.differences(usual, same_method=False)
             if run.method_code != codes.most_common(1)[0][0]:
-                how.append("other code of the method")
+                how.append("different code of the method")
             found.append((run.seed, tuple(how)))
     return tuple((seed, how) for seed, how in sorted(found) if how)
 
@@ -180,7 +180,7 @@ def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common 
 def _interval(
     done: Sequence[RunRecord], scores: Sequence[float], models: Models | None, common: Common | None
 ) -> tuple[Interval | None, str]:
-    """Of rows and seeds where each row's number is known; else of seeds."""
+    """Over rows and seeds if each row's number is known; otherwise over seeds."""
     if not scores:
         return None, ""
     if models is not None and models.seeds == len(scores) and np.allclose(models.of_seeds, scores, rtol=0, atol=1e-9):
@@ -189,14 +189,14 @@ def _interval(
     interval = seeds_interval(scores)
     bounds = done[0].measure.bounds
     if interval is not None and bounds is not None:
-        # The t interval of two seeds is easily wider than what is possible.
+        # The t interval of two seeds can easily be wider than what is possible.
         high = interval.high if bounds[1] is None else min(bounds[1], interval.high)
         interval = Interval(max(bounds[0], interval.low), high)
     return interval, "seeds" if interval is not None else ""
 
 
 def _ranked(rows: list[ResultRow], sign: float) -> list[ResultRow]:
-    """Rows from the best to the worst, with the Pareto fronts."""
+    """Rows from best to worst, with the Pareto fronts."""
     rows = sorted(rows, key=lambda row: (row.score is None, -sign * (row.score or 0.0), row.name))
     scores = [None if row.score is None else sign * row.score for row in rows]
     memory = front(zip(scores, [row.memory.training.peak if row.memory else None for row in rows], strict=True))

@@ -1,4 +1,4 @@
-"""Scores per class of each run, where the task has classes."""
+"""Scores per class of each run, if the task has classes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pefttools.tasks.classes import ClassReport, class_report
 from ..records import RUNS, RunRecord, read_predictions
 from .data import ReportData
 
-#: pairs of classes that are shown as taken for one another
+#: how many of the most frequent confusions are shown
 MISTAKES = 10
 
 
 def reports(data: ReportData) -> list[dict[str, Any]]:
-    """Per run with classes: its id, its classes from the worst on, and its most frequent mistakes."""
+    """For each run with classes: its id, its classes from worst to best, and its most frequent mistakes."""
     found = []
     for record in data.records:
         report = _report(data.folder, record)

@@ -1,4 +1,4 @@
-"""The columns of the report's tables, said once for HTML, Markdown and the terminal."""
+"""The columns of the report's tables, defined once for HTML, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Column:
 
     Attributes:
         key: of the figure in `flat`, by which a table is sorted and styled.
-        title: heading in full.
-        text: what a row's cell says.
-        heading: in Markdown; empty: the title.
-        narrow: in a terminal; empty: `heading`.
-        narrow_text: what a cell says in a terminal; None: `text`.
-        value: what a cell is sorted by; None: the figure.
+        title: the full heading.
+        text: the text of a row's cell.
+        heading: the heading in Markdown; the title if empty.
+        narrow: the heading in a terminal; `heading` if empty.
+        narrow_text: the text of a cell in a terminal; `text` if None.
+        value: what a cell is sorted by; the figure if None.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Column:
         return self.narrow or self.in_markdown
 
     def in_narrow(self, row: ResultRow) -> str:
-        """What its cell says in a terminal."""
+        """The text of its cell in a terminal."""
         return (self.narrow_text or self.text)(row)
 
 
@@ -56,7 +56,7 @@ class Cell:
     value: float | str
 
 
-#: what was reached, and at what price
+#: scores and costs
 RESULTS = (
     "label", "score", "interval_low", "seed_deviation", "difference", "verdict", "seeds", "trained_parameters",
     "training_peak_bytes", "artifact_bytes", "train_seconds",
@@ -67,7 +67,7 @@ RESOURCES = (
     "evaluation_peak_bytes", "peak_rss_bytes", "train_cpu_seconds", "samples_per_second", "tokens_per_second",
     "learning_rates",
 )  # fmt: skip
-#: training memory by parts: what each is at the peak, and the most that it is at any moment
+#: training memory by parts: the size of each at the peak, and its maximum at any moment
 PARTS = (
     "label", "training_peak_bytes", "training_weights_bytes", "training_gradients_bytes", "training_optimizer_bytes",
     "training_other_bytes",
@@ -108,7 +108,7 @@ def _scores(data: ReportData) -> list[Column]:
         return formatting.score(row.score, measure)
 
     def interval(row: ResultRow) -> str:
-        """The interval, and what it is of unless the heading says so for all."""
+        """The interval, and what it covers, unless the heading says so for all."""
         said = formatting.spread(row, measure)
         return said if of_one_kind or row.interval is None else f"{said} ({row.interval_kind})"
 
@@ -148,7 +148,7 @@ def _costs(data: ReportData) -> list[Column]:
             "trained parameters", "trained", lambda row: formatting.count(row.trained),
         ),
         Column(
-            "artifact_bytes", "Adapter on disk, of the base", formatting.artifact, "adapter",
+            "artifact_bytes", "Adapter on disk (share of base)", formatting.artifact, "adapter",
             narrow_text=lambda row: formatting.bytes_(row.first.artifact.bytes if row.first.artifact else None),
         ),
         Column(

@@ -14,21 +14,21 @@ from ..statistics import Comparison, Interval
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One method on one base variant, over its seeds.
+    """One method on one variant, over its seeds.
 
     Attributes:
-        score: mean of the primary metric; None where no run ended well.
-        name: label, and the variant where it is not the plain one; no two rows share it.
-        interval: 95 % interval of the score; `interval_kind` says of what: ``test rows``, ``seeds and test rows``,
-            ``seeds``, or the same of validation rows.
+        score: mean of the primary metric; None if no run succeeded.
+        name: label, and the variant if it is not the default one; no two rows share it.
+        interval: 95 % interval of the score; `interval_kind` says over what: ``test rows``, ``seeds and test rows``,
+            ``seeds``, or the same with validation rows.
         deviation: standard deviation of the score between seeds; None with one.
         unpaired: seeds measured on other rows than the baseline.
-        planned: runs that the spec means.
-        made_elsewhere: seed, and how its run was made otherwise than most of the report.
+        planned: number of runs in the spec.
+        made_elsewhere: seeds, and how their runs were made differently from most of the report.
         baseline_learned: whether the baseline learned anything, so that it can be compared with.
-        against: paired comparison with the baseline; None for the baseline itself and where nothing can be paired.
+        against: paired comparison with the baseline; None for the baseline itself and if nothing can be paired.
         memory: of the first seed: parts are exact and do not vary.
-        pareto_memory: no other row is better at both score and training memory.
+        pareto_memory: no other row is better in both score and training memory.
         pareto_parameters: the same for trained parameters.
     """
 
@@ -54,7 +54,7 @@ class ResultRow:
 
     @property
     def done(self) -> tuple[RunRecord, ...]:
-        """Runs that ended well."""
+        """Runs that succeeded."""
         return tuple(run for run in self.runs if run.status == "ok")
 
     @property
@@ -64,12 +64,12 @@ class ResultRow:
 
     @property
     def learning_rates(self) -> list[float]:
-        """Of the runs that ended well: each seed chooses its own."""
+        """Those of the runs that succeeded: each seed chooses its own."""
         return sorted({run.learning_rate for run in self.done if run.learning_rate is not None})
 
     @property
     def first(self) -> RunRecord:
-        """A run that ended well, else any."""
+        """A run that succeeded, or else any."""
         return (self.done or self.runs)[0]
 
     @property
@@ -85,12 +85,12 @@ class ResultRow:
 
     @property
     def did_not_learn(self) -> bool:
-        """Whether no run that ended well is better than an untrained model."""
+        """Whether no run that succeeded is better than an untrained model."""
         return bool(self.done) and all(run.did_not_learn is not None for run in self.done)
 
     @property
     def verdict(self) -> str:
-        """What can be said against the baseline. What did not learn is neither better nor worse."""
+        """The verdict against the baseline. A row that did not learn is neither better nor worse."""
         if self.is_baseline:
             return "baseline, did not learn" if self.did_not_learn else "baseline"
         if self.score is None:
@@ -104,13 +104,13 @@ class ResultRow:
         return verdict(self.against)
 
     def mean(self, value: Callable[[RunRecord], float | None]) -> float | None:
-        """Mean of a figure over the runs that ended well."""
+        """Mean of a figure over the runs that succeeded."""
         known = [one for one in map(value, self.done) if one is not None]
         return sum(known) / len(known) if known else None
 
 
 def verdict(found: Comparison) -> str:
-    """A verdict in formatting. With one seed it is about two trained models, and says so."""
+    """A verdict as text. With one seed it is about two trained models, and says so."""
     if found.about_methods or found.verdict == "inconclusive":
         return found.verdict
     return f"one seed: this model is {found.verdict}"
@@ -126,21 +126,21 @@ class ReportData:
     measure: Measure
     rows: tuple[ResultRow, ...]
     records: tuple[RunRecord, ...]
-    #: runs in the folder that the spec does not mean any more
+    #: runs in the folder that are no longer in the spec
     left_out: int = 0
-    #: runs that the spec means and that have no record yet; `planned` counts them too
+    #: runs in the spec that have no record yet; `planned` counts them too
     missing: tuple[str, ...] = ()
-    #: where the runs' predictions are; None: nowhere
+    #: where the runs' predictions are; None if nowhere
     folder: Path | None = None
 
     @property
     def planned(self) -> int:
-        """Runs that the spec means."""
+        """Number of runs in the spec."""
         return len(self.records) + len(self.missing)
 
     @property
     def split(self) -> str:
-        """What was measured on: ``test``, or ``validation`` where there is no test split."""
+        """The split that was measured: ``test``, or ``validation`` if there is no test split."""
         return "test" if any("test" in record.rows or record.test for record in self.records) else "validation"
 
     @property
@@ -166,7 +166,7 @@ class ReportData:
 
     @property
     def memory_title(self) -> str:
-        """Heading of the training memory; "GPU" stands only on what a GPU gave."""
+        """Heading of the training memory; "GPU" is only for what was measured on a GPU."""
         if self.mixed_memory:
-            return "Peak training memory (differs in kind: see the note)"
+            return "Peak training memory (of different kinds: see the note)"
         return "Peak GPU memory, training" if self.on_gpu else "Peak training memory (counted tensors)"

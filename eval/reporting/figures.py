@@ -1,4 +1,4 @@
-"""The figures of the HTML report, by plotly. All names are escaped: plotly reads a part of HTML in texts."""
+"""The figures of the HTML report, by plotly. All names are escaped: plotly interprets some HTML in texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .data import ReportData, ResultRow
 
-#: colours that stay apart for most kinds of colour blindness (Okabe and Ito), then two more
+#: colours that stay distinguishable with most kinds of colour blindness (Okabe and Ito), then two more
 _COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -87,7 +87,7 @@ def _curves(data: ReportData, key: str, colours: dict[str, str]) -> dict[str, An
     traces = []
     for row in data.rows:
         shown = False
-        # A run that diverged has the most telling curve: it is drawn too, dotted.
+        # A run that diverged has the most informative curve: it is drawn too, dotted.
         for run in row.runs:
             points = [(e["step"], e[key]) for e in run.history if "step" in e and math.isfinite(e.get(key, math.nan))]
             if points:
@@ -141,6 +141,6 @@ def _title(metric: str) -> str:
 
 
 def _script_json(value: Any) -> str:
-    """JSON that can't end the script element that it stands in."""
+    """JSON that can't end the script element that contains it."""
     text = json.dumps(value, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences, the same in every output."""
+"""The findings of a comparison as sentences, the same in every output."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .data import ReportData, ResultRow
 from .formatting import bytes_, chance, difference, difference_unit, percent, reason, runs, unfinished
 from .trials import at_edge
 
-#: rows of a class below which an average over classes varies more than its intervals say
+#: below so many rows of a class, an average over classes varies more than its intervals say
 ENOUGH_ROWS = 10
 
 
 def findings(data: ReportData) -> list[str]:
-    """What the comparison shows, one sentence each, and where it shows nothing."""
+    """What the comparison shows, one sentence each, including where it shows nothing."""
     found = []
     if (text := unfinished(data)) is not None:
         found.append(f"This comparison is unfinished: {text}")
@@ -46,28 +46,28 @@ def findings(data: ReportData) -> list[str]:
             found.append(f"{row.name} gave no result ({row.first.status}): {reason(row.first)}")
         elif row.lost:
             listed = "; ".join(f"seed {run.seed} {run.status}, {reason(run)}" for run in row.lost)
-            found.append(f"{row.name} stands on {runs(row)} runs, the others gave no result: {listed}")
+            found.append(f"{row.name} is based on {runs(row)} runs, the others gave no result: {listed}")
         if row.unpaired:
             seeds = ", ".join(map(str, row.unpaired))
-            found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, and not paired.")
+            found.append(f"{row.name}, seed {seeds}: measured on other rows than {data.baseline}, so not paired.")
     found += _searches(data) + _head_rate(data) + _busy(data) + _made_elsewhere(data) + _cut(data)
     seen = sorted({run.samples for row in data.rows for run in row.done if run.samples})
     if len(seen) > 1:
-        found.append(f"Not all runs saw equally many training rows: from {seen[0]:,} to {seen[-1]:,}.")
+        found.append(f"Not all runs saw the same number of training rows: from {seen[0]:,} to {seen[-1]:,}.")
     if data.measure.signature:
-        found.append(f"What {data.metric} is, to be quoted with it: {data.measure.signature}")
+        found.append(f"Signature of {data.metric}, to be quoted with it: {data.measure.signature}")
     if data.split == "validation":
         found.append(
-            "There is no test split: the figures are from validation, which also chose the best step and learning "
-            "rate, and flatter every method."
+            "There is no test split: the figures are from validation, which was also used to choose the best step and "
+            "learning rate, so they flatter every method."
         )
     if data.left_out:
-        found.append(f"{data.left_out} runs in the folder are of an older spec and are left out.")
+        found.append(f"{data.left_out} runs in the folder belong to an older spec and are left out.")
     return found
 
 
 def _verdicts(data: ReportData, compared: Sequence[tuple[ResultRow, Comparison]]) -> list[str]:
-    """What was shown of each method, and of what kind it is."""
+    """What was shown about each method, and whether it is about the method or about one trained model."""
     found = []
     measure = data.measure
     unit = f" {difference_unit(measure)}".rstrip()
@@ -82,9 +82,7 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[ResultRow, Comparison]]
         if equal:
             margin = (100 if measure.unit == "%" else 1) * (equal[0][1].margin or 0.0)
             within = f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
-            what = (
-                f"Equal to {data.baseline}" if about_methods else f"As trained models equal to that of {data.baseline}"
-            )
+            what = f"Equal to {data.baseline}" if about_methods else f"Trained models equal to that of {data.baseline}"
             found.append(
                 f"{what} to within {within}, by two one-sided tests: {_listed([row for row, _ in equal], measure)}."
             )
@@ -93,39 +91,38 @@ def _verdicts(data: ReportData, compared: Sequence[tuple[ResultRow, Comparison]]
     if wide := [row for row, against in open_ if against.interval.contains_zero]:
         found.append(
             f"No significant difference from {data.baseline}{in_unit}: {_listed(wide, measure)}. These intervals "
-            "are too wide to call a winner or to call them equal; more seeds or test rows are needed."
+            "are too wide to call either better or to call them equal; more seeds or test rows are needed."
         )
     if close := [row for row, against in open_ if not against.interval.contains_zero]:
         found.append(
             f"Close calls against {data.baseline}{in_unit}: {_listed(close, measure)}. Each interval excludes 0, but "
-            f"among {len(compared)} comparisons that is not significant after Holm correction."
+            f"with {len(compared)} comparisons this is not significant after Holm correction."
         )
     if not compared:
         return found
     found.append(
-        f"Differences are paired on {compared[0][1].rows:,} rows; 95 % intervals in brackets; p values corrected by "
-        "Holm."
+        f"Differences are paired on {compared[0][1].rows:,} rows; 95 % intervals in brackets; p values Holm-corrected."
     )
     found += _rare_classes(data)
     if all(against.about_methods for _, against in compared):
-        found.append("Intervals and p values include how much other seeds and other rows would vary.")
+        found.append("Intervals and p values include the variation between seeds and between rows.")
     else:
         found.append(
-            "One seed: verdicts and intervals are about these trained models on other rows. No method is called better "
-            "or worse by them: full fine-tuning differs from itself with another seed as well. Compare methods with "
-            "three seeds or more (seeds: [1, 2, 3])."
+            "One seed: verdicts and intervals are about these trained models on other rows. They do not show that a "
+            "method is better or worse: full fine-tuning also differs from itself with another seed. Compare methods "
+            "with three seeds or more (seeds: [1, 2, 3])."
         )
     return found
 
 
 def _rare_classes(data: ReportData) -> list[str]:
-    """Where an average over classes stands on too few rows of one for its interval to be right."""
+    """A warning if an average over classes has too few rows of one class for its interval to be right."""
     fewest = min((run.fewest_rows for run in data.records if run.fewest_rows is not None), default=None)
     if fewest is None or fewest >= ENOUGH_ROWS or not data.measure.over_classes:
         return []
     return [
-        f"{data.metric} is an average over classes, of which the rarest has {fewest} rows: with fewer than "
-        f"{ENOUGH_ROWS} per class intervals are too narrow, and verdicts too sure."
+        f"{data.metric} is an average over classes, and the rarest class has {fewest} rows: with fewer than "
+        f"{ENOUGH_ROWS} per class intervals are too narrow, and verdicts too certain."
     ]
 
 
@@ -134,7 +131,7 @@ def _listed(rows: Sequence[ResultRow], measure: Measure) -> str:
 
 
 def _cut(data: ReportData) -> list[str]:
-    """Rows that were longer than the task takes, by split; the same for all methods, else for each of them."""
+    """Rows that were truncated, by split; one line if it is the same for all methods, otherwise one for each."""
     lines: dict[str, list[str]] = {}
     for row in data.rows:
         for split, cuts in (row.done[0].cut if row.done else {}).items():
@@ -170,7 +167,7 @@ def _searches(data: ReportData) -> list[str]:
 
 
 def _head_rate(data: ReportData) -> list[str]:
-    """Where learning rates were searched, but not the head's: the figures depend on it as much."""
+    """A note if learning rates were searched, but not the head's: the figures depend on it just as much."""
     searched = [run for row in data.rows for run in row.done if len(run.trials) > 1]
     fixed = {run.head_learning_rate for run in searched if run.head_learning_rate != run.learning_rate} - {None}
     if len(fixed) != 1 or any(len({trial.head_learning_rate for trial in run.trials}) > 1 for run in searched
@@ -178,18 +175,18 @@ def _head_rate(data: ReportData) -> list[str]:
         return []
     return [
         f"The task head's learning rate was {fixed.pop():g} for every method and was not searched: "
-        "search.head_learning_rate tries others."
+        "search.head_learning_rate searches it too."
     ]
 
 
 def _made_elsewhere(data: ReportData) -> list[str]:
-    """Runs that were made with other versions or on another machine than most."""
+    """Runs that were made with other versions or on another machine than most runs."""
     marked = []
     for row in data.rows:
         for how in dict.fromkeys(how for _, how in row.made_elsewhere):
             seeds = ", ".join(str(seed) for seed, own in row.made_elsewhere if own == how)
             marked.append(f"{row.name}, seed {seeds}: {'; '.join(how)}")
-    return [f"† Made with other versions or on another machine than most runs: {text}." for text in marked]
+    return [f"† Made with different versions or on a different machine than most runs: {text}." for text in marked]
 
 
 def _busy(data: ReportData) -> list[str]:
@@ -198,13 +195,13 @@ def _busy(data: ReportData) -> list[str]:
     if busy:
         listed = ", ".join(f"{run.id} ({percent(run.busy_share)})" for run in busy)
         found.append(
-            f"The machine was busy with other work: share of the training time in which the main thread ran: {listed}. "
+            f"The machine was busy with other work; share of the training time in which the main thread ran: {listed}. "
             "Wall times of these runs are too long."
         )
     shared = [run.id for run in data.records if run.shared_card]
     if shared:
         found.append(
-            f"Several runs had one graphics card at the same time: {', '.join(shared)}. Their times are too long, and "
-            "the card's memory was not theirs alone."
+            f"Several runs shared one GPU at the same time: {', '.join(shared)}. Their times are too long, and "
+            "the GPU's memory was not theirs alone."
         )
     return found

@@ -41,7 +41,7 @@ def difference(row: ResultRow, measure: Measure) -> str:
 
 
 def difference_in_short(row: ResultRow, measure: Measure) -> str:
-    """The same without its interval, and with a sign for the verdict."""
+    """The same without its interval, but with a sign for the verdict."""
     if row.is_baseline:
         return "baseline"
     if row.did_not_learn:
@@ -53,18 +53,18 @@ def difference_in_short(row: ResultRow, measure: Measure) -> str:
 
 
 def difference_unit(measure: Measure) -> str:
-    """The unit of a difference; empty where there is none."""
+    """The unit of a difference; empty if there is none."""
     return "points" if measure.unit == "%" else measure.unit
 
 
 def runs(row: ResultRow) -> str:
-    """How many runs the figures of a row stand on, of those that are planned."""
+    """How many of the planned runs the figures of a row are based on."""
     mark = " †" if row.made_elsewhere else ""
     return f"{len(row.done)} of {row.planned}{mark}"
 
 
 def unfinished(data: ReportData) -> str | None:
-    """How far an unfinished comparison is; None: every planned run has a record."""
+    """How far an unfinished comparison has got; None if every planned run has a record."""
     if not data.missing:
         return None
     shown = ", ".join(data.missing[:8]) + (f" and {len(data.missing) - 8} more" if len(data.missing) > 8 else "")
@@ -74,12 +74,12 @@ def unfinished(data: ReportData) -> str | None:
 def reason(run: RunRecord) -> str:
     """Why a run gave no result, in one line."""
     if run.error is None:
-        return "no reason is known"
+        return "no reason was recorded"
     return next(iter(run.error.message.splitlines()), "") or run.error.type
 
 
 def chance(p: float) -> str:
-    """A p value; how far below one in ten thousand it lies says no more about the methods."""
+    """A p value; how far it is below one in ten thousand says nothing more about the methods."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
@@ -122,7 +122,7 @@ def bytes_(value: float | None) -> str:
 
 
 def part(memory: Memory, name: str) -> str:
-    """A part of the training peak, with the most of it at any other moment, and what is not quantized, if any."""
+    """A part of the training peak, with its maximum at any other moment, and what is not quantized, if any."""
     at_peak = bytes_(getattr(memory.training, name))
     most = bytes_(getattr(memory.training_most or memory.training, name))
     more = [f"at most {most}"] * (at_peak != most)
@@ -132,7 +132,7 @@ def part(memory: Memory, name: str) -> str:
 
 
 def predicted(memory: Memory | None) -> str:
-    """Predicted training memory, and how far from the measured it is, where that is worth a word."""
+    """Predicted training memory, and how far it is from the measured, if that is beyond the tolerance."""
     if memory is None or memory.predicted is None:
         return "–"
     off = memory.predicted.training_peak / memory.training.peak - 1
@@ -159,14 +159,14 @@ def memory_note(data: ReportData) -> str:
     if data.mixed_memory:
         counted = [row.name for row in data.rows if row.memory is not None and row.memory.source == "counted"]
         return (
-            f"Memory: counted at tensor level for {', '.join(counted)}; of the CUDA allocator for the others. "
-            "The two can't be compared, nor can a Pareto front over both."
+            f"Memory: counted at tensor level for {', '.join(counted)}; measured by the CUDA allocator for the others. "
+            "The two can't be compared, so a Pareto front over both means nothing."
         )
     if data.on_gpu:
-        return "Memory: peak of the CUDA allocator, by parts; training and evaluation apart."
+        return "Memory: peak of the CUDA allocator, by parts; training and evaluation measured separately."
     return (
-        "Memory: every tensor's storage counted in a profiling step apart (the largest batch of an epoch), by parts; "
-        "training and evaluation apart. Peak RSS is that of the whole process, Python and libraries included. "
-        "No figure here was measured on a graphics card: those of a GPU are predicted by tracing the same step with a "
-        "GPU's kernels and allocator, its context of some 500 MiB not included."
+        "Memory: every tensor's storage, counted in a separate profiling step (an epoch's largest batch), by parts; "
+        "training and evaluation measured separately. Peak RSS is that of the whole process, including Python and "
+        "libraries. No figure here was measured on a GPU: GPU figures are predicted by tracing the same step with a "
+        "GPU's kernels and allocator, without its context of some 500 MiB."
     )

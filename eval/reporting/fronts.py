@@ -1,4 +1,4 @@
-"""Pareto fronts: what nothing else beats at both score and cost."""
+"""Pareto fronts: what nothing else beats in both score and cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def front(points: Iterable[tuple[float | None, float | None]]) -> set[int]:
     """Indices of the points that no other beats.
 
     Args:
-        points: score (more is better) and cost (less is better) of each; one that lacks either is not on the front.
+        points: score (higher is better) and cost (lower is better) of each; one that lacks either is not on the front.
     """
     known = [
         (index, score, cost) for index, (score, cost) in enumerate(points) if score is not None and cost is not None

@@ -52,7 +52,7 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
 
 
 def _run(record: Any) -> dict[str, Any]:
-    """What one run was made with, as names and texts."""
+    """The details of one run, as names and texts."""
     facts = {
         "status": record.status if record.error is None else f"{record.status}: {record.error.message}",
         "metrics": ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items()),

@@ -32,7 +32,7 @@ def to_markdown(data: ReportData) -> str:
 
 
 def _trials(data: ReportData) -> list[str]:
-    """Every learning rate that was tried, where there was a search."""
+    """Every learning rate that was tried, if there was a search."""
     tried = trials.lines(data)
     if not tried:
         return []

@@ -66,7 +66,7 @@ def flat(row: ResultRow, metric: str) -> dict[str, Any]:
         "busy_share": row.mean(lambda run: run.busy_share),
         "samples_per_second": row.mean(lambda run: run.samples_per_second),
         "tokens_per_second": row.mean(lambda run: run.tokens_per_second),
-        # one number where all seeds used the same
+        # one number if all seeds used the same
         "learning_rate": row.learning_rates[0] if len(row.learning_rates) == 1 else None,
         "learning_rates": learning_rates(row),
         "trials": "; ".join(f"seed {r.seed}: {in_one_line(r)}" for r in row.runs if len(r.trials) > 1) or None,
@@ -110,12 +110,12 @@ def to_json(data: ReportData) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is marked as text."""
+    """Text that a spreadsheet would interpret as a formula is marked as text."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity."""
+    """JSON has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a search tried, in words, and whether it ended at the edge of what it tried."""
+"""The trials of a search as text, and whether it ended at the edge of the rates it tried."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .data import ReportData
 
 @dataclass(frozen=True)
 class Line:
-    """One trial of one run, as texts.
+    """One trial of one run, as text.
 
     Attributes:
         row: name of the report's row.
         seed: of the run.
-        note: chosen, at the edge, beyond the grid, why it gave nothing.
+        note: chosen, at the edge, beyond the grid, or why it gave no result.
     """
 
     row: str
@@ -42,7 +42,7 @@ def lines(data: ReportData) -> list[Line]:
 
 
 def rates(trial: Trial) -> str:
-    """The learning rates of a trial: the method's, and the head's where it is another."""
+    """The learning rates of a trial: the method's, and the head's if it is different."""
     if trial.head_learning_rate in (None, trial.learning_rate):
         return f"{trial.learning_rate:g}"
     return f"{trial.learning_rate:g}, head {trial.head_learning_rate:g}"
@@ -54,7 +54,7 @@ def _rates(trial: Trial) -> tuple[float, float]:
 
 
 def note(trial: Trial, run: RunRecord) -> str:
-    """What is to be said of a trial."""
+    """What is noteworthy about a trial."""
     parts = []
     if trial.chosen:
         parts.append("chosen")
@@ -70,7 +70,7 @@ def note(trial: Trial, run: RunRecord) -> str:
 
 
 def at_edge(run: RunRecord) -> str | None:
-    """``largest`` or ``smallest``, where the chosen learning rate is that of several; None: it lies between others."""
+    """``largest`` or ``smallest``, if the chosen learning rate is that of several; None if it lies between others."""
     chosen = [_rates(trial) for trial in run.trials if trial.chosen]
     for which, rates_ in enumerate(zip(*map(_rates, run.trials), strict=True)):
         if chosen and len(set(rates_)) > 1:

@@ -1,8 +1,8 @@
-"""How sure a comparison of methods can be: intervals, tests and verdicts on per-row numbers of several seeds.
+"""How certain a comparison of methods can be: intervals, tests and verdicts from per-row numbers of several seeds.
 
 A method's models are trained with several seeds and tested on the same rows, so rows and seeds are crossed. A mean over
-both varies with the rows that were drawn and with the seeds that were: `models` takes the two apart, `intervals` and
-`comparison` put them together, `multiple` corrects for several comparisons in one report.
+both varies with the rows and with the seeds that were drawn: `models` separates the two, `intervals` and
+`comparison` combine them, `multiple` corrects for several comparisons in one report.
 """
 
 from .comparison import ALPHA, Comparison, Verdict, compare

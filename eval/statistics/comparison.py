@@ -1,20 +1,21 @@
 """Methods against a baseline on the same test rows: differences, intervals, tests and verdicts.
 
-With several seeds a verdict is about the *methods*. The variance of a difference has a part of the rows, which are
-paired, and a part of the seeds, which are not: seed 1 of one method has nothing in common with seed 1 of another. The
-degrees of freedom are Satterthwaite's. With one seed a verdict can only be about the two *trained models*. How often
-verdicts are wrong, and how often a difference is found, is simulated in the tests; docs/comparisons.md has the table.
+With several seeds a verdict is about the *methods*. The variance of a difference has a component from the rows, which
+are paired, and one from the seeds, which are not: seed 1 of one method has nothing in common with seed 1 of another.
+The degrees of freedom are Satterthwaite's. With one seed a verdict can only be about the two *trained models*. How
+often verdicts are wrong, and how often a difference is found, is simulated in the tests; docs/comparisons.md has the
+table.
 
 References:
     Welch, B. L. (1947). The generalization of 'Student's' problem when several different population variances are
         involved. Biometrika 34.
     Satterthwaite, F. E. (1946). An approximate distribution of estimates of variance components. Biometrics 2.
     Bonett, D. G. and Price, R. M. (2012). Adjusted Wald confidence interval for a difference of binomial proportions
-        based on paired data. J. Educational and Behavioral Statistics 37 (two rows more, one for each side).
+        based on paired data. J. Educational and Behavioral Statistics 37 (two additional rows, one in each direction).
     Schuirmann, D. J. (1987). A comparison of the two one-sided tests procedure and the power approach for assessing the
         equivalence of average bioavailability. J. Pharmacokinetics and Biopharmaceutics 15.
     Agarwal, R. et al. (2021). Deep reinforcement learning at the edge of the statistical precipice. NeurIPS (why seeds
-        belong into the interval).
+        belong in the interval).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Verdict = Literal["better", "worse", "equal", "inconclusive"]
 Name = TypeVar("Name", bound=Hashable)
 
 ALPHA = 0.05
-#: numbers that are smaller by this factor than the largest do not make a row differ
+#: a row whose difference is smaller than this fraction of the largest does not count as differing
 _TINY = 0.01
 
 
@@ -46,11 +47,11 @@ class Comparison:
     Attributes:
         difference: of the means, method minus baseline.
         interval: 95 % interval of the difference.
-        p: of no difference, corrected for all comparisons of the report.
-        p_equal: of a difference of the margin or more, corrected likewise; None without a margin.
-        margin: differences below it are taken as too small to matter.
-        seeds: how many of the method, and of the baseline.
-        rows: that all models were tested on.
+        p: p value of no difference, corrected for all comparisons of the report.
+        p_equal: p value of a difference of the margin or more, corrected likewise; None without a margin.
+        margin: differences below it are considered too small to matter.
+        seeds: number of seeds of the method and of the baseline.
+        rows: number of rows that all models were tested on.
         higher_is_better: which way the number is better.
     """
 
@@ -65,7 +66,7 @@ class Comparison:
 
     @property
     def about_methods(self) -> bool:
-        """Whether other seeds are accounted for; else the words are about two trained models."""
+        """Whether other seeds are accounted for; otherwise the verdict is about two trained models."""
         return min(self.seeds) > 1
 
     @property
@@ -84,14 +85,14 @@ def compare(
     Args:
         methods: by name, without the baseline.
         baseline: on the same rows.
-        margin: differences below it are too small to matter; None: equal is never said.
+        margin: differences below it are too small to matter; if None, the verdict is never equal.
         higher_is_better: which way the numbers are better.
 
     Returns:
-        The comparisons, and what the methods have in common of seeds.
+        The comparisons, and the variance between seeds that the methods have in common.
 
     Raises:
-        ValueError: numbers of unlike many rows.
+        ValueError: different numbers of rows.
     """
     common = common_variance([baseline, *methods.values()])
     differences = {name: _Difference(models, baseline, common) for name, models in methods.items()}
@@ -133,7 +134,7 @@ class _Difference:
             variance += variance_of_seeds([method, baseline], common)
         self._error = math.sqrt(variance.value)
         self._degrees = variance.degrees()
-        # Where no row differs there is nothing to estimate from: as many rows without a difference bound how often one
+        # If no row differs there is nothing to estimate from: that many rows without a difference bound how often one
         # can occur (Clopper and Pearson 1934; about 3 / rows), and how large it can be.
         self._none = not of_rows.any()
         low = min(method.of_rows.min(), baseline.of_rows.min())
@@ -142,7 +143,7 @@ class _Difference:
             self._range = method.bounds[1] - method.bounds[0]
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Of the difference."""
+        """The interval of the difference."""
         half = quantile(self._degrees, level) * self._error
         if self._none:
             half = max(half, self._range * (1.0 - (1.0 - level) ** (1.0 / self._rows)))
@@ -161,7 +162,7 @@ class _Difference:
         return found
 
     def _beyond(self, distance: float) -> float:
-        """Chance that the mean of other rows and seeds lies that far off, to one side."""
+        """Probability that the mean over other rows and seeds is that far off, in one direction."""
         from scipy.special import stdtr
 
         if not self._error:
@@ -170,13 +171,13 @@ class _Difference:
 
 
 def _of_rows(differences: NDArray[np.float64]) -> Variance:
-    """Variance of the mean of paired differences, with two rows more that differ to either side.
+    """Variance of the mean of paired differences, with two additional rows that differ in opposite directions.
 
-    Without these, a few rows that happen to differ to one side would pass for a sure difference.
+    Without these, a few rows that happen to differ in one direction would pass for a certain difference.
     """
     rows = len(differences)
     squares = float(differences @ differences)
-    # Where a metric is not a mean over rows, each row's number depends a little on all others.
+    # If a metric is not a mean over rows, each row's number depends a little on all others.
     differing = np.abs(differences) > _TINY * np.abs(differences).max(initial=0.0)
     typical = float((differences[differing] ** 2).mean()) if differing.any() else 0.0
     total = float(differences.sum())

@@ -29,17 +29,17 @@ class Interval:
     high: float
 
     def moved(self, by: float) -> Interval:
-        """The interval, so much higher."""
+        """The interval, shifted by a number."""
         return Interval(self.low + by, self.high + by)
 
     @property
     def contains_zero(self) -> bool:
-        """Whether no difference lies inside."""
+        """Whether zero (no difference) is inside."""
         return self.low <= 0.0 <= self.high
 
 
 def seeds_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """t interval of the mean of one number per seed, of which rows are not known; None for one seed."""
+    """t interval of the mean of one number per seed, if rows are not known; None for one seed."""
     if len(values) < 2:
         return None
     mean = math.fsum(values) / len(values)
@@ -48,11 +48,11 @@ def seeds_interval(values: Sequence[float], level: float = LEVEL) -> Interval | 
 
 
 def value_interval(models: Models, common: Common | None, level: float = LEVEL) -> Interval:
-    """Interval of a method's mean: of rows yet unseen and, with several seeds, of other seeds too.
+    """Interval of a method's mean: over unseen rows and, with several seeds, over other seeds too.
 
     Args:
         models: of the method.
-        common: what the report's methods say of seeds.
+        common: the variance between seeds that the report's methods have in common.
         level: of confidence.
     """
     rows = float(models.of_rows.var(ddof=1)) / models.rows if models.rows > 1 else 0.0
@@ -81,27 +81,27 @@ def positive_interval(value: float, variance: Variance, level: float = LEVEL) ->
 
 
 def share_interval(share: float, rows: float, quantile: float) -> Interval:
-    """Wilson's interval of a share.
+    """Wilson's interval of a proportion.
 
     Args:
         share: of right rows.
-        rows: number of rows, or how many independent ones would vary as much.
+        rows: number of rows, or the effective number of independent ones.
         quantile: of the normal or the t distribution.
 
     Raises:
-        ValueError: no rows, or a share that is none.
+        ValueError: no rows, or a share outside 0 to 1.
     """
     if rows <= 0 or not 0 <= share <= 1:
-        raise ValueError(f"a share of {share} of {rows} rows")
+        raise ValueError(f"no interval for a share of {share} of {rows} rows")
     square = quantile * quantile
     center = (share + square / (2 * rows)) / (1 + square / rows)
     half = quantile / (1 + square / rows) * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
-    # Rounding must not push the ends out of what is possible, nor off the observed share.
+    # Rounding must not push the ends out of the possible range, nor exclude the observed share.
     return Interval(max(0.0, min(center - half, share)), min(1.0, max(center + half, share)))
 
 
 def quantile(degrees: float, level: float = LEVEL) -> float:
-    """Of the t distribution, for a two-sided interval."""
+    """Quantile of the t distribution, for a two-sided interval."""
     from scipy.special import stdtrit
 
     return -float(stdtrit(min(max(degrees, 0.1), 1e9), (1 - level) / 2))

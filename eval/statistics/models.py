@@ -1,10 +1,10 @@
-"""What a method's models, one per seed, gave on the same rows, and how much of it varies with the seed.
+"""The results of a method's models, one per seed, on the same rows, and how much they vary with the seed.
 
-Each row's number is the metric plus the row's influence on it; of a mean over rows that is the row's own number. The
-numbers ``y[seed, row]`` are a crossed layout: a mean, an effect of the row, one of the seed, and a rest. Their mean
-squares say how large each is (Cornfield and Tukey). The variance between seeds stands on very few values. It may come
-out small by chance, and a difference then seems large. So the methods of a report share theirs, as in Smyth's moderated
-t: what they have in common is the least that each is taken to have.
+Each row's number is the metric plus the row's influence on it; for a mean over rows that is the row's own number. The
+numbers ``y[seed, row]`` are a crossed layout: a mean, an effect of the row, one of the seed, and a residual. Their mean
+squares say how large each is (Cornfield and Tukey). The variance between seeds is estimated from very few values. It
+may come out small by chance, and a difference then seems large. So the methods of a report pool theirs, as in Smyth's
+moderated t: the pooled variance is a lower bound for each.
 
 References:
     Cornfield, J. and Tukey, J. W. (1956). Average values of mean squares in factorials. Ann. Math. Statistics 27.
@@ -22,12 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 
 #: a variance between seeds counts for at most this many times the median of a report's methods
 _CAP = 3.0
-#: Satterthwaite's degrees of freedom come from the same few seeds, and are most where the variance came out small: up
-#: to 5.7 % of simulated reports were wrong. With this much less of them it is 5 %
+#: Satterthwaite's degrees of freedom come from the same few seeds, and are largest if the variance came out small: up
+#: to 5.7 % of simulated reports were wrong. Divided by this factor, it is 5 %
 _CAUTION = 1.3
 
 
-#: least and greatest possible value; None: there is no greatest
+#: least and greatest possible value; None if there is no greatest
 Bounds = tuple[float, float | None]
 
 
@@ -39,8 +39,8 @@ class Models:
         of_rows: mean over the seeds, ``[rows]``.
         of_seeds: mean over the rows, ``[seeds]``.
         between: variance of the means of the seeds, of which a part is noise.
-        noise: that part: what is left of the numbers without row and seed, divided by the number of rows.
-        bounds: least and greatest possible mean, as 0 and 1 of a share; None: it has no such bounds.
+        noise: that part: the residual variance without row and seed, divided by the number of rows.
+        bounds: least and greatest possible mean, such as 0 and 1 for a proportion; None if there are no such bounds.
     """
 
     of_rows: NDArray[np.float64]
@@ -58,7 +58,7 @@ class Models:
         """
         values = np.asarray(numbers, dtype=np.float64)
         if values.ndim != 2 or not values.size:
-            raise ValueError(f"numbers [seeds, rows] are needed, not the shape {values.shape}")
+            raise ValueError(f"numbers of shape [seeds, rows] are needed, not {values.shape}")
         seeds, rows = values.shape
         of_rows, of_seeds = values.mean(axis=0), values.mean(axis=1)
         if seeds == 1 or rows == 1:
@@ -90,7 +90,7 @@ class Common:
     """The variance between seeds that the methods of a report have in common.
 
     Attributes:
-        between: mean of the methods' `Models.between`, none of which counts for much more than the others.
+        between: mean of the methods' `Models.between`, capped so that none counts for much more than the others.
         component: the same without the noise, at least 0.
         degrees: degrees of freedom.
     """
@@ -101,7 +101,7 @@ class Common:
 
 
 def common_variance(models: Iterable[Models]) -> Common | None:
-    """Of all methods with several seeds; None where there is none."""
+    """The variance of all methods with several seeds; None if there are none."""
     from scipy.stats import chi2
 
     known = [one for one in models if one.seeds > 1]
@@ -119,7 +119,7 @@ def common_variance(models: Iterable[Models]) -> Common | None:
 
 @dataclass(frozen=True)
 class Variance:
-    """A variance, and the variance of that estimate by half, as Satterthwaite's degrees of freedom take it."""
+    """A variance, and half of the variance of that estimate, as needed for Satterthwaite's degrees of freedom."""
 
     value: float
     spread: float
@@ -133,9 +133,9 @@ class Variance:
 
 
 def variance_of_seeds(parts: Iterable[Models], common: Common | None) -> Variance:
-    """Of a sum or difference of the means of several methods, each with several seeds: what the seeds add to it.
+    """What the seeds add to the variance of a sum or difference of the means of methods with several seeds each.
 
-    It is the methods' own, but no less than what is common to all of the report.
+    It is the methods' own, but no less than what is common to all methods of the report.
     """
     parts = list(parts)
     own = max(sum((one.between - one.noise) / one.seeds for one in parts), 0.0)

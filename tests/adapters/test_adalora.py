@@ -100,8 +100,8 @@ def test_too_short_a_training_is_refused(tiny_bert: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"r": 8, "initial_r": 8}, "there is no rank to take"),
-        ({"warmup": 0.5, "final": 0.5}, "leave no steps to take ranks in"),
+        ({"r": 8, "initial_r": 8}, "there is no rank to prune"),
+        ({"warmup": 0.5, "final": 0.5}, "leave no steps in which ranks could be pruned"),
     ],
 )
 def test_schedules_that_cannot_be_are_refused(options: dict[str, Any], said: str, tiny_bert: str) -> None:

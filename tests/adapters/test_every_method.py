@@ -117,7 +117,7 @@ def _why_not(name: str, family: str, head: str, variant: str) -> str | None:
     if name == "bitfit" and family == "llama":
         return "no bias terms"
     if name == "adaption_prompt" and family == "bert":
-        return "knows the attention of others alone"
+        return "does not support its attention"
     plugin = methods.get(name)
     if family == "gpt2" and isinstance(plugin, type) and issubclass(plugin, PeftWeights) and not plugin.conv1d:
         return "transposed linear layers of GPT-2"

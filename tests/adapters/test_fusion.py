@@ -103,14 +103,14 @@ def test_another_base_is_refused(tiny_bert: str, tiny_gpt2: str, pair: list[str]
 
 def test_adapters_that_can_not_be_fused_are_refused(tiny_bert: str, pair: list[str], tmp_path: Path) -> None:
     other = _saved(tiny_bert, tmp_path / "other", placement="parallel")
-    with pytest.raises(ConfigError, match="adapter 2 has the placement 'parallel', and the first one 'houlsby'"):
+    with pytest.raises(ConfigError, match="adapter 2 has the placement 'parallel', but the first one 'houlsby'"):
         pefttools.wrap(tiny_bert, {"name": "fusion", "adapters": [pair[0], str(other)]}, labels=LABELS)
     (tmp_path / "lora").mkdir()
     lora = trained_subject("lora", base=tiny_bert, folder=tmp_path / "lora", labels=LABELS, rows=ROWS).artifact
     with pytest.raises(ConfigError, match="is an adapter of the method 'lora', which can't be fused"):
         pefttools.wrap(tiny_bert, {"name": "fusion", "adapters": [pair[0], str(lora)]}, labels=LABELS)
     for few in ({"adapters": pair[:1]}, {}):
-        with pytest.raises(ConfigError, match=r"^method: adapters names the folders of two or more saved bottlene"):
+        with pytest.raises(ConfigError, match=r"^method: adapters must name the folders of two or more saved bottlene"):
             pefttools.wrap(tiny_bert, {"name": "fusion", **few}, labels=LABELS)
 
 

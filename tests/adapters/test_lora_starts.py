@@ -146,13 +146,13 @@ def test_loftq_gives_back_what_four_bits_round_off(variant: str, tiny_bert: str,
 
 def test_loftq_needs_four_bits(tiny_bert: str) -> None:
     with pytest.raises(
-        ConfigError, match="what the 4 bits of the base variants nf4 and hqq round off, and the base is float32"
+        ConfigError, match="the quantization error of the 4-bit variants nf4 and hqq, but the variant is float32"
     ):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, start="loftq")
 
 
 def test_olora_needs_a_float_base(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used on the base variant 'nf4'"):
+    with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used on the variant 'nf4'"):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, variant="nf4", start="olora")
 
 
@@ -237,7 +237,7 @@ def test_lora_ga_begins_along_the_gradient(tiny_bert: str) -> None:
 
 
 def test_too_few_directions_of_a_gradient_are_refused(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match="takes two directions for each of r=40"):
+    with pytest.raises(ConfigError, match="needs two directions for each of r=40"):
         _started(tiny_bert, "lora-ga", r=40)
 
 

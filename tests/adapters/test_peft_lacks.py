@@ -101,7 +101,7 @@ def test_adapterdrop_leaves_the_first_blocks_alone(tiny_bert: str) -> None:
     trained = [name for name, p in upper.transformer.named_parameters() if p.requires_grad]
     assert trained and all(name.startswith("encoder.layer.1.") for name in trained)
     assert whole.count().trainable - whole.count().head == 2 * (upper.count().trainable - upper.count().head)
-    with pytest.raises(TargetError, match="first_layer is 2, and the model has no such block"):
+    with pytest.raises(TargetError, match="first_layer is 2, but the model has no such block"):
         _wrap(tiny_bert, {"name": "bottleneck", "first_layer": 2})
 
 
@@ -120,5 +120,5 @@ def test_reft_layers_that_are_not_there(tiny_bert: str) -> None:
 
 
 def test_compacter_names_its_own_options(tiny_bert: str) -> None:
-    with pytest.raises(TargetError, match=r"compacter\.first_layer is 2, and the model has no such block"):
+    with pytest.raises(TargetError, match=r"compacter\.first_layer is 2, but the model has no such block"):
         _wrap(tiny_bert, {"name": "compacter", "first_layer": 2})

@@ -25,7 +25,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 #: why a method can't be put on a family
 NOT_ON = {
-    ("adaption_prompt", "bert"): "knows the attention of others",
+    ("adaption_prompt", "bert"): "does not support its attention",
     ("bitfit", "llama"): "no bias terms",
     ("head", "llama"): "the task has none",
 }

@@ -136,14 +136,16 @@ def test_runs_of_other_versions_or_machines_are_not_mixed_in_unseen(
     assert bench(spec, reporter=told).records[record.id].created == record.created
     said = next(event for event in told.events if "were made with" in event)
     assert (
-        "torch 2.0.0 instead of" in said and "processor 8086 instead of" in said and "other code of pefttools" in said
+        "torch 2.0.0 instead of" in said
+        and "processor 8086 instead of" in said
+        and "different code of pefttools" in said
     )
-    assert "other code of the method" in said
+    assert "different code of the method" in said
     assert "they are kept" in said
     data = load_report(folder)
     row = next(row for row in data.rows if row.label == "lora")
     assert formatting.runs(row) == "1 of 1 †"
-    assert any(text.startswith("† Made with other versions") and "torch 2.0.0" in text for text in findings(data))
+    assert any(text.startswith("† Made with different versions") and "torch 2.0.0" in text for text in findings(data))
     assert all(row.made_elsewhere == () for row in data.rows if row.label == "full")
     again = bench({**spec, "reuse": "same"}, reporter=told).records[record.id]
     assert again.packages == record.packages and again.code == record.code and again.created != record.created
@@ -154,7 +156,7 @@ def test_methods_of_other_folders_are_of_one_environment() -> None:
     methods_ = [methods.get(name) for name in ("lora", "bottleneck")]
     one, other = map(this_environment, methods_)
     assert one.differences(other, same_method=False) == []
-    assert one.differences(other, same_method=True) == ["other code of the method"]
+    assert one.differences(other, same_method=True) == ["different code of the method"]
 
 
 @pytest.mark.slow
@@ -296,7 +298,7 @@ def test_what_cannot_be_predicted_says_so(
     prepared = prepare(run.recipe)
     prediction.check_fits(prepared, LineReporter())
     assert (
-        "it is not known whether memory will suffice: memory can't be planned for the method 'adamss'"
+        "it is not known whether there is enough memory: memory can't be planned for the method 'adamss'"
         in capsys.readouterr().err
     )
     predicted, warning = prediction.predict(prepared, prepared.examples.train[:1], Parts(weights=1))
@@ -321,7 +323,7 @@ def test_plans() -> None:
     tried = Search(learning_rate=2, factor=2.0).rates(Rates(1.0, 0.1), head_only=False)
     assert tried == [Rates(0.5, 0.1), Rates(1.0, 0.1)]
     twice = spec.model_copy(update={"methods": ["lora", {"name": "lora", "r": 4}]})
-    with pytest.raises(ConfigError, match="label of its own"):
+    with pytest.raises(ConfigError, match="its own label"):
         plan(twice)
 
 

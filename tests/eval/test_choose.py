@@ -69,7 +69,7 @@ def test_the_smallest_of_those_that_are_not_told_apart_is_advised(base: str) -> 
     assert all(one.fits for one in advice.candidates)
     unknown = advice.candidates[-1]
     assert unknown.evidence is None and not unknown.near_best
-    assert any("Nothing is known of prefix" in note for note in advice.notes)
+    assert any("Nothing is known about prefix" in note for note in advice.notes)
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def test_what_the_evidence_can_not_say(base: str, monkeypatch: pytest.MonkeyPatc
     assert not any("more rows favour" in note for note in choose(base, rows=1000, **given).notes)  # type: ignore[arg-type]
     assert any("more rows favour" in note for note in choose(base, rows=60_000, **given).notes)  # type: ignore[arg-type]
     monkeypatch.setattr(choice, "read_kept", lambda: [_known("lora", -0.002, seeds=1)])
-    assert any("One seed alone was run of lora" in note for note in choose(base, **given).notes)  # type: ignore[arg-type]
+    assert any("Only one seed was run of lora" in note for note in choose(base, **given).notes)  # type: ignore[arg-type]
     monkeypatch.setattr(choice, "read_kept", list)
     advice = choose(base, **given)  # type: ignore[arg-type]
-    assert advice.first is None and "No kept comparison is of the task" in advice.notes[0]
+    assert advice.first is None and "No stored comparison is on the task" in advice.notes[0]
 
 
 def test_a_method_that_can_not_be_used_says_why(base: str) -> None:
@@ -140,7 +140,7 @@ def test_evidence_of_ones_own_comparison(base: str, tmp_path: Path, monkeypatch:
     mine = choose(base, comparisons=[tmp_path], **given)  # type: ignore[arg-type]
     (lora,) = [one for one in mine.candidates if one.label == "lora"]
     assert lora.evidence is not None and lora.evidence == found["lora"]
-    assert any("Not ranked here: 'Sample'" in note for note in mine.notes)
+    assert any("Comparisons not used here: 'Sample'" in note for note in mine.notes)
 
 
 def test_what_trains_nothing_is_not_advised(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +187,6 @@ def test_the_command(base: str) -> None:
         "lora,ia3",
     ]
     done = CliRunner().invoke(build_app(), given)
-    assert done.exit_code == 0 and "Begin with lora" in done.stdout and "-0.2 points" in done.stdout
+    assert done.exit_code == 0 and "Start with lora" in done.stdout and "-0.2 points" in done.stdout
     done = CliRunner().invoke(build_app(), [*given, "--json"])
     assert json.loads(done.stdout)["first"] == "lora"

@@ -61,7 +61,7 @@ class Here:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Method[Any]]]:
     monkeypatch.setattr(running, "Elsewhere", Here)
-    monkeypatch.setattr(running, "_beside", [])
+    monkeypatch.setattr(running, "_loaders", [])
     methods.register(ForgetsHalf.name)(ForgetsHalf)
     yield ForgetsHalf
     methods.unregister(ForgetsHalf.name)
@@ -222,8 +222,8 @@ def test_declarations_are_held_against_what_was_seen() -> None:
     assert not contradictions(ProbeTable({}, (_cell("lora", merged="works"), _cell("prefix", merged="refused"))))
     found = contradictions(ProbeTable({}, (_cell("lora", merged="refused"), _cell("prefix", merged="works"))))
     assert found == [
-        "lora declares that it can be merged, but was refused on every model where another method was",
-        "prefix declares that it can't be merged, but was",
+        "lora declares that it can be merged, but it was refused on every model where another method was",
+        "prefix declares that it can't be merged, but it was",
     ]
     # A model on which nothing can be merged says nothing of a method.
     assert not contradictions(ProbeTable({}, (_cell("lora", merged="refused"), _cell("ia3", merged="refused"))))
@@ -245,7 +245,7 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
     data = page.split('id="data">')[1].split("</script>")[0]
     assert json.loads(data)["cells"][0]["checks"]["merged"] == f"refused: {why}"
     (tmp_path / "broken.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no table of a probe"):
+    with pytest.raises(ConfigError, match="not the table of a probe"):
         ProbeTable.read(tmp_path / "broken.json")
 
 

@@ -79,7 +79,7 @@ def test_an_interval_over_seeds(tmp_path: Path) -> None:
     scores = [run.score for run in lora.done]
     assert lora.deviation == pytest.approx(statistics.stdev(scores))
     said = findings(data)
-    assert any("include how much other seeds and other rows would vary" in text for text in said)
+    assert any("include the variation between seeds and between rows" in text for text in said)
     assert not any("One seed" in text for text in said)
     worse = next(row for row in data.rows if row.label == EVIL)
     assert worse.verdict == "worse"
@@ -94,7 +94,7 @@ def test_with_one_seed_no_method_is_called_better_or_worse(tmp_path: Path) -> No
     said = findings(data)
     assert any(text.startswith(f"The one trained model of {EVIL}") or "The one trained model" in text for text in said)
     assert not any(re.search(r"^\S+ is (better|worse) than", text) for text in said)
-    assert any("No method is called better or worse" in text for text in said)
+    assert any("do not show that a method is better or worse" in text for text in said)
     for row in data.rows:
         assert row.verdict not in ("better", "worse", "equal")
     for name, text in _everywhere(tmp_path).items():
@@ -106,7 +106,7 @@ def test_a_few_rows_are_too_few_to_call_a_winner(tmp_path: Path) -> None:
     data = load_report(tmp_path)
     lora = next(row for row in data.rows if row.label == "lora")
     assert lora.verdict == "inconclusive"
-    assert any("too wide to call a winner" in text for text in findings(data))
+    assert any("too wide to call either better" in text for text in findings(data))
 
 
 def test_without_a_baseline(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_seed_that_gave_no_result_is_said_everywhere(tmp_path: Path) -> None:
     files = write_report(tmp_path)
     page = files["html"].read_text(encoding="utf-8")
     for text in (
-        page[: page.index("What each run was made with")],
+        page[: page.index("Details of each run")],
         files["markdown"].read_text(encoding="utf-8"),
         files["csv"].read_text(encoding="utf-8"),
         shown(tmp_path),
@@ -190,7 +190,7 @@ def test_runs_on_other_test_rows_are_not_paired(tmp_path: Path) -> None:
     change(tmp_path, "lora-seed0", data={"test": "2" * 64})
     lora = next(row for row in load_report(tmp_path).rows if row.label == "lora")
     assert lora.against is None and lora.verdict == "not compared"
-    said = "lora, seed 0, 1: measured on other rows than full, and not paired."
+    said = "lora, seed 0, 1: measured on other rows than full, so not paired."
     assert said in findings(load_report(tmp_path))
 
 
@@ -230,7 +230,7 @@ def test_an_average_over_rare_classes_is_warned_of(tmp_path: Path) -> None:
             change(tmp_path, run.name, primary_metric=metric, measures={metric: measure}, fewest_rows=fewest)
             write_row_values(tmp_path / RUNS / run.name, metric, np.linspace(0, 1, 200))
         said = findings(load_report(tmp_path))
-        assert any(f"the rarest has {fewest} rows" in text for text in said) == warned, metric
+        assert any(f"the rarest class has {fewest} rows" in text for text in said) == warned, metric
 
 
 def test_without_numbers_of_the_rows_nothing_is_compared(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_counted_and_allocated_memory_are_not_compared(tmp_path: Path) -> None:
     of_gpu = {"device": "a card", "source": "allocator", "cuda": {"training_allocated": 1}}
     change(tmp_path, "lora-seed0", memory=record.memory.model_copy(update=of_gpu))
     data = load_report(tmp_path)
-    assert "differs in kind" in data.memory_title and "GPU" not in data.memory_title
+    assert "of different kinds" in data.memory_title and "GPU" not in data.memory_title
     assert memory_note(data).startswith("Memory: counted at tensor level for full")
     assert "can't be compared" in memory_note(data)
     assert not any("least memory" in text for text in findings(data))
@@ -402,7 +402,7 @@ def test_a_close_call_is_not_laid_to_a_wide_interval(tmp_path: Path) -> None:
         change(tmp_path, run, test={"accuracy": 1 - wrong / 100})
     said = findings(load_report(tmp_path))
     assert any("Close calls against full (points): lora -6.0" in text for text in said)
-    assert not any("Not to be told apart" in text and "lora" in text for text in said)
+    assert not any("No significant difference" in text and "lora" in text for text in said)
 
 
 def test_runs_of_an_older_spec_are_left_out(tmp_path: Path) -> None:
@@ -411,13 +411,13 @@ def test_runs_of_an_older_spec_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps(spec), encoding="utf-8")
     data = load_report(tmp_path)
     assert {row.label for row in data.rows} == {"full", "lora"}
-    assert any("2 runs in the folder are of an older spec" in text for text in findings(data))
+    assert any("2 runs in the folder belong to an older spec" in text for text in findings(data))
 
 
 def _everywhere(folder: Path) -> dict[str, str]:
     """The report in every format, by name; the page without the details of single runs."""
     found = {name: path.read_text(encoding="utf-8") for name, path in write_report(folder).items()}
-    found["html"] = found["html"][: found["html"].index("What each run was made with")]
+    found["html"] = found["html"][: found["html"].index("Details of each run")]
     return {**found, "terminal": shown(folder, width=400)}
 
 
@@ -544,14 +544,14 @@ def test_equal_is_said_of_methods_or_of_models(seeds: int, tmp_path: Path) -> No
     lora = next(row for row in data.rows if row.label == "lora")
     assert lora.verdict == ("equal" if seeds > 1 else "one seed: this model is equal")
     said = next(text for text in findings(data) if "to within 1 point, " in text)
-    assert said.startswith("Equal to full" if seeds > 1 else "As trained models equal to that of full")
+    assert said.startswith("Equal to full" if seeds > 1 else "Trained models equal to that of full")
     page = write_report(tmp_path)["html"].read_text(encoding="utf-8")
     assert ("Between seeds" in page) == (seeds > 1)
 
 
 def test_runs_that_shared_a_card_are_named(tmp_path: Path) -> None:
     write_sample(tmp_path)
-    assert not any("graphics card" in text for text in findings(load_report(tmp_path)))
+    assert not any("shared one GPU" in text for text in findings(load_report(tmp_path)))
     change(tmp_path, "lora-seed0", hardware={"gpu": "H100", "jobs": 2, "card": "0", "card_shared": True})
-    (said,) = [text for text in findings(load_report(tmp_path)) if "graphics card" in text]
+    (said,) = [text for text in findings(load_report(tmp_path)) if "shared one GPU" in text]
     assert "lora-seed0" in said and "full-seed0" not in said

@@ -1,7 +1,7 @@
-"""Ordinal classification: levels that have an order, such as low, medium and high, or one to five stars.
+"""Ordinal classification: ordered levels, such as low, medium and high, or one to five stars.
 
 The head has an output for every step between two levels: whether a text is above it (Cheng, Wang and Pollastri 2008,
-A neural network approach to ordinal regression, IJCNN). Right by one step is better than right by three, so it is
+A neural network approach to ordinal regression, IJCNN). Being off by one step is better than by three, so it is
 measured by Cohen's kappa with quadratic weights.
 """
 
@@ -25,7 +25,7 @@ from pefttools.tasks.text_head import TextHeadConfig, TextHeadTask
 if TYPE_CHECKING:
     import torch
 
-#: more levels than anybody tells apart
+#: more levels than anybody can distinguish
 _MOST = 20
 
 
@@ -61,7 +61,7 @@ class LevelPrediction(Prediction):
 
 
 class QuadraticKappa(AdditiveMetric):
-    """Cohen's kappa with quadratic weights: 0 for guessing by the levels' shares, 1 where all is right."""
+    """Cohen's kappa with quadratic weights: 0 for guessing by the levels' frequencies, 1 if everything is right."""
 
     name, measure = "quadratic_kappa", Measure("", True, (-1.0, 1.0))
 
@@ -84,7 +84,7 @@ class Ordinal(TextHeadTask[OrdinalConfig]):
     """Columns `text`, optionally `pair`, and `level`."""
 
     name = "ordinal"
-    summary = "one of several levels that have an order"
+    summary = "one of several ordered levels"
     config = OrdinalConfig
     roles = {  # noqa: RUF012
         "text": Role("text"),

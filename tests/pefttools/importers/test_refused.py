@@ -72,13 +72,13 @@ BROKEN: dict[str, tuple[Callable[..., None], dict[str, object], str]] = {
     "no configuration": (_without_configuration, {}, r"has no adapter_config\.json"),
     "no weights": (_without_weights, {}, r"neither adapter_model\.safetensors nor adapter_model\.bin"),
     "code in a pickle": (_pickle_with_code, {}, "could run arbitrary code"),
-    "other shapes": (_other_shapes, {}, r"4 of its 10 tensors have another shape, e\.g\. bert.*\(4, 32\).*\(4, 64\)"),
-    "a tensor too few": (_one_tensor_too_few, {}, "1 tensors are missing, unknown or of another shape"),
-    "not finite": (_not_finite, {}, "holds numbers that are not finite"),
+    "other shapes": (_other_shapes, {}, r"4 of its 10 tensors have the wrong shape, e\.g\. bert.*\(4, 32\).*\(4, 64\)"),
+    "a tensor too few": (_one_tensor_too_few, {}, "1 tensors are missing, unknown or have the wrong shape"),
+    "not finite": (_not_finite, {}, "has values that are not finite"),
     "no head": (
         _no_head,
         {},
-        r"holds classifier\.weight, which the task's head needs: PEFT would initialise it at random",
+        r"contains classifier\.weight, which the task's head needs: PEFT would initialise it at random",
     ),
     "unknown type": (change_config, {"peft_type": "NOVELTY"}, "PEFT's type 'NOVELTY' can't be imported"),
     "another type": (change_config, {"peft_type": "LOHA"}, "PEFT's type 'LOHA' can't be imported"),
@@ -129,7 +129,7 @@ def test_a_head_that_nobody_holds(tiny_bert: str, tmp_path: Path) -> None:
     state = {name: t for name, t in load_file(base / "model.safetensors").items() if not name.startswith("pooler.")}
     save_file(state, base / "model.safetensors", metadata={"format": "pt"})
     folder = make(KINDS["lora"], str(base), tmp_path / "peft")
-    with pytest.raises(ArtifactError, match=r"holds bert\.pooler\.dense\.weight, which the task's head needs"):
+    with pytest.raises(ArtifactError, match=r"contains bert\.pooler\.dense\.weight, which the task's head needs"):
         pefttools.import_adapter(folder, str(base), tmp_path / "a", labels=LABELS)
     folder = make(KINDS["some layers and the pooler"], str(base), tmp_path / "with")
     assert pefttools.import_adapter(folder, str(base), tmp_path / "a", labels=LABELS).task.head == "model"

@@ -39,7 +39,7 @@ for line in sys.stdin:
 
 #: why methods of PEFT are refused before anything is loaded, or by the base's structure
 KNOWN = (
-    "can't be used with the variant", "can't train the task", "PEFT knows the attention of others alone",
+    "can't be used with the variant", "can't train the task", "PEFT does not support its attention",
     "can't train the model's own head", "the parts of this model's blocks are not known",
 )  # fmt: skip
 
