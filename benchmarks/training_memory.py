@@ -61,10 +61,10 @@ def ours(examples: list[dict[str, Any]], recompute: Any, device: str, dtype: str
     import torch
 
     from pefttools.bases import locate_base
+    from pefttools.building import build
     from pefttools.recipe import choose_method, choose_task
     from pefttools.training.optimizer import parameter_groups
     from pefttools.training.rates import Rates
-    from pefttools.tuned import build
 
     method, config = choose_method({"name": "lora", "r": RANK})
     model = build(locate_base(SMOLLM2), dtype, method, config, choose_task("causal-lm"), [], precision="float32",

@@ -10,10 +10,10 @@ import torch
 
 from pefttools.bases import Base, BaseVariant, variants
 from pefttools.bases.skeleton import Skeleton
+from pefttools.building import build
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method, MethodConfig
 from pefttools.tasks import Task
-from pefttools.tuned import build
 
 
 def check_on_outline(

@@ -13,10 +13,10 @@ import torch
 
 from card.setting import DECODER, MINILM, VARIANTS, Case, Figures, Setting
 from pefttools.bases import locate_base
+from pefttools.building import build
 from pefttools.planning.counter import weights_of
 from pefttools.pool import AdapterPool
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tuned import build
 
 
 def cases(setting: Setting) -> Iterator[Case]:

@@ -17,6 +17,7 @@ import pefttools
 from card.setting import MINILM, Case, Figures, Setting, apart, loss_of
 from pefttools.bases import locate_base
 from pefttools.bases.skeleton import skeleton
+from pefttools.building import build
 from pefttools.compute.optimizers import make_optimizer
 from pefttools.planning.device import CPU, Device, find_device
 from pefttools.planning.plan import Planned, Shape
@@ -24,7 +25,7 @@ from pefttools.pool import AdapterPool
 from pefttools.recipe import choose_method, choose_task
 from pefttools.testing.rows import table_of_rows
 from pefttools.training.step import optimizer_step
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 LABELS = ["a", "b", "c"]
 #: base -> its task

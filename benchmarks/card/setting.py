@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from pefttools.bases import locate_base
+from pefttools.building import build
 from pefttools.compute.moving import all_moved
 from pefttools.planning.counter import StorageCounter, weights_of
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 #: what a case found, by name; ``ok`` if it has a bound
 Figures = dict[str, Any]

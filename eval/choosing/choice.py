@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +124,8 @@ def choose(
     formats = list(variants or [first, *known_variants.get(first).smaller])
     chosen = dict(task) if isinstance(task, Mapping) else {"name": name}
     size = Shape(**{"length": choose_task(chosen).longest_input or 1, **shape})
-    candidates: list[Candidate] = []
-    with (reporter or SilentReporter()).step("plans", "methods") as advance:
-        for done, (label, method, evidence) in enumerate(wanted, 1):
-            try:
-                plan, fits = _smallest(base, chosen, method, formats, labels, device, size)
-            except PeftToolsError as error:
-                left_out[label] = error.message
-            else:
-                candidates.append(Candidate(label, method, plan, fits, evidence))
-            advance(done, len(wanted), label)
-    if not candidates:
-        raise ConfigError(f"no method can be planned: {next(iter(left_out.values()), 'none was given')}")
-    ranked = _ranked(candidates)
+    planned = partial(_smallest, base, chosen, formats=formats, labels=labels, device=device, size=size)
+    ranked = _ranked(_candidates(wanted, planned, left_out, reporter or SilentReporter()))
     notes = [
         *_notes(ranked, name, rows, _parameters(base)),
         *([f"Comparisons not used here: {', '.join(others)}."] if others else []),
@@ -179,10 +169,37 @@ def _wanted(
     return list(found.values()), left_out
 
 
+def _candidates(
+    wanted: Sequence[tuple[str, dict[str, Any], Evidence | None]],
+    planned: Callable[[Mapping[str, Any]], tuple[MemoryPlan, bool | None]],
+    left_out: dict[str, str],
+    reporter: Reporter,
+) -> list[Candidate]:
+    """Those of which the memory can be planned; the others go to `left_out`, with the reason.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found: list[Candidate] = []
+    with reporter.step("plans", "methods") as advance:
+        for done, (label, method, evidence) in enumerate(wanted, 1):
+            try:
+                plan, fits = planned(method)
+            except PeftToolsError as error:
+                left_out[label] = error.message
+            else:
+                found.append(Candidate(label, method, plan, fits, evidence))
+            advance(done, len(wanted), label)
+    if not found:
+        raise ConfigError(f"no method can be planned: {next(iter(left_out.values()), 'none was given')}")
+    return found
+
+
 def _smallest(
     base: str,
     task: Mapping[str, Any],
     method: Mapping[str, Any],
+    *,
     formats: Sequence[str],
     labels: int,
     device: Device,

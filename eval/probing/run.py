@@ -68,20 +68,10 @@ def probe(
     Raises:
         PeftToolsError: an unknown name, or a base or task that can't be probed.
     """
-    for name in families or ():
-        if name not in FAMILIES:
-            raise UnknownNameError("family", name, list(FAMILIES))
-    plain = [one for one in (methods if methods is not None else known_methods) if isinstance(one, str)]
-    able, unable = choices(plain)
-    able += [dict(one) for one in methods or () if not isinstance(one, str)]
-    formats = list(variants or ([known_variants.default()] if base else _first_the_default()))
-    for name in formats:
-        known_variants.get(name)
     own = None if base is None else _own(base, task)
-    models = list(families or FAMILIES) if own is None else [own.title]
-    tasks = list(full_grid(able, models, formats, compiled=compiled))
-    if not tasks:
-        raise ConfigError(f"none of these methods can be tried: {'; '.join(f'{k}: {v}' for k, v in unable.items())}")
+    models = _checked(families) if own is None else [own.title]
+    formats = list(variants or ([known_variants.default()] if base else _first_the_default()))
+    tasks, unable = _tasks(methods, models, formats, compiled)
     if part:
         tasks = slice_of(tasks)
     path = Path(output) / FILE
@@ -99,6 +89,34 @@ def probe(
     table = table.in_order([one.key for one in tasks])
     table.write(path)
     return table
+
+
+def _checked(families: Sequence[str] | None) -> list[str]:
+    """Names of families; all of them where none are given."""
+    for name in families or ():
+        if name not in FAMILIES:
+            raise UnknownNameError("family", name, list(FAMILIES))
+    return list(families or FAMILIES)
+
+
+def _tasks(
+    methods: Sequence[str | Mapping[str, Any]] | None, models: Sequence[str], formats: Sequence[str], compiled: bool
+) -> tuple[list[Task], dict[str, str]]:
+    """All cells to try, and the methods that can't be tried, with the reason.
+
+    Raises:
+        UnknownNameError: no such method or variant.
+        ConfigError: none of the methods can be tried.
+    """
+    plain = [one for one in (methods if methods is not None else known_methods) if isinstance(one, str)]
+    able, unable = choices(plain)
+    able += [dict(one) for one in methods or () if not isinstance(one, str)]
+    for name in formats:
+        known_variants.get(name)
+    found = list(full_grid(able, models, formats, compiled=compiled))
+    if not found:
+        raise ConfigError(f"none of these methods can be tried: {'; '.join(f'{k}: {v}' for k, v in unable.items())}")
+    return found, dict(unable)
 
 
 @dataclass(frozen=True)

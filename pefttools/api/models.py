@@ -12,6 +12,7 @@ import torch
 from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
 from pefttools.bases import locate_base, variants
+from pefttools.building import build, check_combination
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
 from pefttools.data.reading import column_names
@@ -27,7 +28,7 @@ from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.training.run import train as _train
 from pefttools.training.store import Stored
-from pefttools.tuned import TunedModel, build, check_combination
+from pefttools.tuned import TunedModel
 
 PathLike = str | Path
 
@@ -81,19 +82,25 @@ def wrap(
         found, variant, chosen, config, chosen_task, labels,
         precision=precision, seed=seed, device=default_device(),
     )  # fmt: skip
-    if chosen.reads_rows(config):
+    _warn_of_a_loop(model)
+    return model
+
+
+def _warn_of_a_loop(model: TunedModel) -> None:
+    """Say what a training loop must do that `train` would have done."""
+    method = model.spec.method
+    if method.reads_rows(model.spec.config):
         warnings.warn(
-            f"with these options the method {chosen.name!r} is initialised from the training rows: call "
+            f"with these options the method {method.name!r} is initialised from the training rows: call "
             "model.spec.method.prepare(model.transformer, model.spec.config, passes) before your loop, or use train()",
-            stacklevel=2,
+            stacklevel=3,
         )
     if model.autocast == torch.float16:
         warnings.warn(
             "this model computes in float16, where small gradients vanish: scale the loss of your loop "
             "(torch.amp.GradScaler), or wrap with precision='float32'",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return model
 
 
 def train(

@@ -26,9 +26,7 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
         f"tags: {json.dumps(['pefttools', method.name, task.name], ensure_ascii=False)}",
         "---",
     ]
-    options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"
     made = "made with pefttools" if manifest.imported is None else "imported into pefttools"
-    variant = f", trained in the number format {plain(base.variant)}" if manifest.imported is None else ""
     lines = [
         "",
         f"# {plain(method.name)} for {plain(task.name)}",
@@ -37,6 +35,25 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
+        *_facts(manifest),
+        "",
+        "```python",
+        "import pefttools",
+        "",
+        'model = pefttools.load("path/to/this/folder")',
+        f"print(pefttools.predict(model, [{_example(task)}]))",
+        "```",
+        "",
+    ]
+    return "\n".join([*front, *lines])
+
+
+def _facts(manifest: Manifest) -> list[str]:
+    """Rows of the card's table."""
+    base, method, task = manifest.base, manifest.method, manifest.task
+    options = ", ".join(f"{key}={value}" for key, value in method.config.items()) or "none"
+    variant = f", trained in the number format {plain(base.variant)}" if manifest.imported is None else ""
+    lines = [
         f"| method | {plain(method.name)} ({plain(options)}) |",
         f"| base | {plain(base.id)} ({plain(base.model_type)}){variant} |",
         f"| base weights | sha256 `{base.weights}` |",
@@ -61,17 +78,7 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
     for split, metrics in manifest.metrics.items():
         values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         lines.append(f"| {split} | {plain(values)} |")
-    lines += [
-        "",
-        "```python",
-        "import pefttools",
-        "",
-        'model = pefttools.load("path/to/this/folder")',
-        f"print(pefttools.predict(model, [{_example(task)}]))",
-        "```",
-        "",
-    ]
-    return "\n".join([*front, *lines])
+    return lines
 
 
 def _example(entry: TaskEntry) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -147,15 +147,8 @@ def compose(
         ConfigError: adapters that don't belong together or can't be added, or the output can't be replaced.
     """
     check_replaceable(output, MANIFEST, overwrite)
-    if len(folders) < 2 or len(folders) != len(weights):
-        raise ConfigError(
-            f"{len(folders)} artifacts and {len(weights)} weights: give two or more, and one weight for each"
-        )
-    if not all(math.isfinite(weight) for weight in weights):
-        raise ConfigError(f"weights must be numbers, not {', '.join(map(str, weights))}")
+    _check_weights(folders, weights)
     _check_rule(rule, density, rank)
-    if not sum(weights):
-        raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of that sum.")
     opened = [open_artifact(folder, base) for folder in folders]
     first = opened[0]
     for other in opened[1:]:
@@ -170,27 +163,48 @@ def compose(
     lora = as_lora(joint, first.built.transformer, rank)
     if not lora.sites:
         raise ConfigError("these adapters change only the task head: there is nothing to add up")
-    sources = [
+    draft = _draft(first.manifest, lora)
+    draft = draft.model_copy(update={"task": draft.task.model_copy(update={"calibration": calibration})})
+    by = {} if rule == SUM else {"rule": rule, "density": density, "seed": seed}
+    made = {"composed_of": _sources(opened, weights), "relative_error": lora.error, **by}
+    with folder_atomic(output, over=MANIFEST) as temporary:
+        write_peft(lora, temporary, base_id=first.manifest.base.id, task_type=first.built.target.peft_task_type)
+        if average := _averaged([one.head for one in opened if one.head is not None], weights):
+            save_file(average, temporary / HEAD, metadata={"format": "pt"})
+        finalize(temporary, draft, "float32", training=made)
+    return lora
+
+
+def _sources(opened: Sequence[Opened], weights: Sequence[float]) -> list[dict[str, Any]]:
+    """What an artifact was composed of, as its manifest says it."""
+    return [
         {"artifact": one.folder.resolve().name, "method": one.manifest.method.name, "weight": weight}
         | ({} if one.manifest.imported is None else {"imported": one.manifest.imported.origin()})
         for one, weight in zip(opened, weights, strict=True)
     ]
-    heads = [one.head for one in opened if one.head is not None]
-    with folder_atomic(output, over=MANIFEST) as temporary:
-        write_peft(lora, temporary, base_id=first.manifest.base.id, task_type=first.built.target.peft_task_type)
-        if heads:
-            shares = [weight / sum(weights) for weight in weights]
-            average = {
-                key: torch.stack([h[key] * share for h, share in zip(heads, shares, strict=True)]).sum(0)
-                for key in heads[0]
-            }
-            save_file(average, temporary / HEAD, metadata={"format": "pt"})
-        draft = _draft(first.manifest, lora)
-        task = draft.task.model_copy(update={"calibration": calibration})
-        draft = draft.model_copy(update={"task": task})
-        by = {} if rule == SUM else {"rule": rule, "density": density, "seed": seed}
-        finalize(temporary, draft, "float32", training={"composed_of": sources, "relative_error": lora.error, **by})
-    return lora
+
+
+def _averaged(heads: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
+    """Heads, each by the share of its weight; empty where there are none."""
+    if not heads:
+        return {}
+    shares = [weight / sum(weights) for weight in weights]
+    return {
+        key: torch.stack([head[key] * share for head, share in zip(heads, shares, strict=True)]).sum(0)
+        for key in heads[0]
+    }
+
+
+def _check_weights(folders: Sequence[Path], weights: Sequence[float]) -> None:
+    """Refuse weights that no sum can be made of."""
+    if len(folders) < 2 or len(folders) != len(weights):
+        raise ConfigError(
+            f"{len(folders)} artifacts and {len(weights)} weights: give two or more, and one weight for each"
+        )
+    if not all(math.isfinite(weight) for weight in weights):
+        raise ConfigError(f"weights must be numbers, not {', '.join(map(str, weights))}")
+    if not sum(weights):
+        raise ConfigError("the weights sum to zero", hint="Heads are averaged by their share of that sum.")
 
 
 def _check_rule(rule: str, density: float | None, rank: int | None) -> None:

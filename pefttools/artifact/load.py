@@ -19,11 +19,12 @@ from pefttools.artifact.signing import Signers
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.fingerprint import forget_digests
 from pefttools.bases.identity import unlike_fields
+from pefttools.building import assemble, check_combination
 from pefttools.errors import ArtifactError, BaseModelError, PeftToolsError, is_out_of_memory
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import stored_method
 from pefttools.tasks import TaskModel
-from pefttools.tuned import TunedModel, assemble, check_combination
+from pefttools.tuned import TunedModel
 
 
 def load_artifact(

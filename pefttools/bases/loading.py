@@ -48,15 +48,40 @@ def load_transformer(
     Raises:
         BaseModelError: the files contain no such model.
     """
+    if isinstance(base, Skeleton):
+        return base.transformer(auto, variant, pooler=pooler, reads=reads, **config_changes)
+    changes = {} if dtype is None else {"dtype": dtype}
+    model, info = _read(auto, base, variant, pooler, reads, new_head, config_changes, changes)
+    resized = [name for name, *_ in info["mismatched_keys"]]
+    if inside := [name for name in resized if name.startswith(f"{backbone_name(model)}.")]:
+        raise BaseModelError(
+            f"the base model {base.id!r} has {inside[0]} in a different shape than its configuration says"
+        )
+    _check_backbone(model, info["missing_keys"], base)
+    variant.after_load(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.eval()
+    return model, sorted({*info["missing_keys"], *resized})
+
+
+def _read(
+    auto: Any,
+    base: Base,
+    variant: BaseVariant,
+    pooler: bool,
+    reads: Collection[str],
+    new_head: bool,
+    config_changes: dict[str, Any],
+    own: dict[str, Any],
+) -> tuple[nn.Module, dict[str, Any]]:
+    """What transformers makes of the files, and what it says of their parameters; see `load_transformer`."""
     import torch
     from transformers import AutoConfig
 
-    if isinstance(base, Skeleton):
-        return base.transformer(auto, variant, pooler=pooler, reads=reads, **config_changes)
     # Otherwise transformers loads a quantized model to whatever GPU is the current one, and any other to RAM, from
     # where it is moved as a whole.
     place = {} if variant.device is None else {"device_map": {"": variant.device}}
-    own = {} if dtype is None else {"dtype": dtype}
     plain = plain_weights(base.id, base.folder, variant.name, variant.quantized)
     try:
         config = AutoConfig.from_pretrained(base.folder, **config_changes)
@@ -79,17 +104,7 @@ def load_transformer(
         raise BaseModelError(
             f"the base model {base.id!r} can't be loaded as {auto.__name__}: {str(error) or repr(error)}"
         ) from error
-    resized = [name for name, *_ in info["mismatched_keys"]]
-    if inside := [name for name in resized if name.startswith(f"{backbone_name(model)}.")]:
-        raise BaseModelError(
-            f"the base model {base.id!r} has {inside[0]} in a different shape than its configuration says"
-        )
-    _check_backbone(model, info["missing_keys"], base)
-    variant.after_load(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    model.eval()
-    return model, sorted({*info["missing_keys"], *resized})
+    return model, info
 
 
 def _check_backbone(model: nn.Module, missing: set[str], base: Base) -> None:

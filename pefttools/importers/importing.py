@@ -14,6 +14,7 @@ from pefttools.artifact.manifest import MANIFEST, ImportedEntry, Manifest
 from pefttools.artifact.save import draft_manifest, finalize
 from pefttools.bases import Base, locate_base, variants
 from pefttools.bases.positions import text_limit
+from pefttools.building import assemble, check_combination
 from pefttools.compute.precision import default_device
 from pefttools.errors import ArtifactError, ConfigError, PeftToolsError
 from pefttools.files import check_replaceable, folder_atomic, sha256_file
@@ -23,7 +24,7 @@ from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import Task, TaskModel, tasks
 from pefttools.tasks.lengths import fit_to_base
-from pefttools.tuned import TunedModel, assemble, check_combination
+from pefttools.tuned import TunedModel
 
 
 def import_folder(

@@ -13,6 +13,7 @@ from pefttools.bases.model_class import longest_text
 from pefttools.bases.quiet import quiet
 from pefttools.bases.skeleton import Skeleton, skeleton
 from pefttools.bases.unquantized import unquantized_bytes
+from pefttools.building import build
 from pefttools.compute.config import Precision
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.precision import default_device, resolve_precision
@@ -25,7 +26,7 @@ from pefttools.planning.trace import Trace
 from pefttools.recipe import GivenMethod, GivenObjective, choose_method, choose_objectives, choose_task, method_title
 from pefttools.tasks.size_unit import TOKENS
 from pefttools.tasks.task import Batch, Task
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 Choice = str | Mapping[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pefttools.planning.counter import StorageCounter
+from pefttools.planning.counter import Kind, StorageCounter
 from pefttools.planning.counting import DEVICE, Traced, counting, kernels
 from pefttools.planning.decoding import read_and_continue
 from pefttools.planning.device import Device
@@ -65,13 +66,7 @@ class Trace:
         trained = [p for p in model.parameters() if p.requires_grad]
         if not trained:
             return self.evaluation(len(lengths), max(lengths))
-        with self._mode:
-            # The first step creates the optimizer's state.
-            chosen = planned_optimizer(optimizer, trained, self.device)
-            for p in trained:
-                p.grad = torch.zeros_like(p)
-            chosen.step()
-            chosen.zero_grad()
+        chosen = self._begun(optimizer, trained)
         with self._counting() as (counter, sharding):
             batch = self._counted(self._training_batch(lengths) if like is None else _alike(like), counter)
             labels = batch.pop("labels")
@@ -83,16 +78,13 @@ class Trace:
                     counter.track(p.grad, "gradients")
 
             hooks = [p.register_post_accumulate_grad_hook(seen) for p in trained]
-            for state in chosen.state.values():
-                for value in state.values():
-                    if isinstance(value, torch.Tensor):
-                        counter.track(value, "optimizer", shares=self.devices if self.sharded else 1)
+            state = [v for of in chosen.state.values() for v in of.values() if isinstance(v, torch.Tensor)]
+            average = [torch.empty_like(p) for p in trained] if averaged else []
+            for tensor in (*state, *average):
+                counter.track(tensor, "optimizer", shares=self.devices if self.sharded else 1)
             buckets = self._buckets(trained)
             for bucket in buckets:
                 counter.track(bucket, "gradients")
-            average = [torch.empty_like(p) for p in trained] if averaged else []
-            for tensor in average:
-                counter.track(tensor, "optimizer", shares=self.devices if self.sharded else 1)
             counter.reset_peak()
             with counter, kernels(self.device):
                 passes = 1 if model.spec.task.loss_over_batch else min(accumulation, 2)
@@ -110,12 +102,25 @@ class Trace:
                 chosen.zero_grad()
             for hook in hooks:
                 hook.remove()
-        for p in unused:
-            # What gets no gradient has no state either.
-            spared = sum(v.untyped_storage().nbytes() for v in chosen.state[p].values() if isinstance(v, torch.Tensor))
-            persistent["optimizer"] -= spared
-            counter.peak["optimizer"] -= spared
+        self._spare(chosen, unused, persistent, counter.peak)
         return Traced(counter.peak, counter.peak_at, persistent)
+
+    def _begun(self, optimizer: str, trained: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """An optimizer after its first step, which creates its state."""
+        with self._mode:
+            chosen = planned_optimizer(optimizer, list(trained), self.device)
+            for p in trained:
+                p.grad = torch.zeros_like(p)
+            chosen.step()
+            chosen.zero_grad()
+        return chosen
+
+    def _spare(self, chosen: torch.optim.Optimizer, unused: Sequence[nn.Parameter], *counts: Counter[Kind]) -> None:
+        """Take the state of what gets no gradient out of what was counted: there is none."""
+        for p in unused:
+            spared = sum(v.untyped_storage().nbytes() for v in chosen.state[p].values() if isinstance(v, torch.Tensor))
+            for count in counts:
+                count["optimizer"] -= spared
 
     def evaluation(self, rows: int, length: int) -> Traced:
         """A forward pass as in the task's evaluation."""

@@ -18,6 +18,7 @@ from pefttools.artifact.save import HEAD
 from pefttools.artifact.signing import Signers
 from pefttools.bases import variants
 from pefttools.bases.model_class import named_class
+from pefttools.building import check_combination
 from pefttools.deltas import AdapterDeltas, DeltaKind, SiteDelta
 from pefttools.deltas.weights import read_state
 from pefttools.errors import BaseModelError, ConfigError
@@ -27,7 +28,6 @@ from pefttools.methods import Method, MethodConfig, Target
 from pefttools.pool.base import ServedBase
 from pefttools.recipe import stored_method
 from pefttools.tasks import Task
-from pefttools.tuned import check_combination
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from transformers.pytorch_utils import Conv1D
 import pefttools
 from pefttools.bases import locate_base
 from pefttools.bases.unquantized import is_packed
+from pefttools.building import build
 from pefttools.deltas.weights import dense_weight
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.sites import is_linear, parametrized
 from pefttools.tasks.task import Batch, Example
 from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of, tolerance
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 #: share of an adapter's effect that a quantized base may differ by from its dequantized weights
 _OF_BITS = 0.1

@@ -10,6 +10,7 @@ import torch
 
 import pefttools
 from pefttools.bases import variants
+from pefttools.building import check_combination
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.methods import Method
 from pefttools.recipe import choose_method, choose_task
@@ -20,7 +21,7 @@ from pefttools.testing.rows import encoded_rows
 from pefttools.testing.steps import train_a_little
 from pefttools.testing.subject import Choice, Outcome, Rows, Subject, answers_of, logits_of
 from pefttools.testing.writing import check_written
-from pefttools.tuned import TunedModel, check_combination
+from pefttools.tuned import TunedModel
 
 Check = Callable[[Subject], Outcome]
 #: what every method must satisfy on every base and variant, or refuse with an error that names it

@@ -106,10 +106,7 @@ def fit(
         return _as_it_is(prepared, model, reporter)
     if checkpoint is None and prepared.parent is None:
         prepared.method.prepare(model.transformer, prepared.config, _passes(prepared, model))
-    for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
-        if teachers:
-            table, size = prepared.splits.train, recipe.training.eval_batch_size
-            objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
+    _teach(prepared, model, reporter)
     before = _ready(prepared, model, reporter)
     trainer, spent = _run(prepared, model, rates, reporter, work, checkpoint)
     evaluation, why = Evaluation({}), None
@@ -137,6 +134,14 @@ def fit(
         stopped_early=trainer.stopped_early,
         did_not_learn=why,
     )
+
+
+def _teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
+    """Show objectives the answers that they learn."""
+    table, size = prepared.splits.train, prepared.recipe.training.eval_batch_size
+    for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
+        if teachers:
+            objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
 
 
 def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST
 from pefttools.bases import Base, locate_base, variants
+from pefttools.building import build, check_combination
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.compute.processes import check_launch, world_size
 from pefttools.data import Splits, load_splits
@@ -24,7 +25,7 @@ from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent
 from pefttools.training.teaching import Teacher, open_teacher
-from pefttools.tuned import TunedModel, build, check_combination
+from pefttools.tuned import TunedModel
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ LAYERS = [
     ["objectives"],
     ["recipe"],
     ["tuned"],
+    ["building"],
     ["outline", "asking"],
     ["artifact"],
     ["planning", "importers", "store"],

@@ -15,11 +15,12 @@ from transformers import AttentionInterface, AutoModelForCausalLM, Llama4TextCon
 
 import pefttools
 from pefttools.bases import locate_base
+from pefttools.building import build
 from pefttools.progress import SilentReporter
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks import padding_free
 from pefttools.tasks.padding_free import NAME, enable, layout, pays, without_padding
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from pefttools.bases import locate_base
+from pefttools.building import build
 from pefttools.objectives import objectives
 from pefttools.recipe import choose_method, choose_objectives, choose_task
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 #: those that need nothing but their defaults
 NAMES = [

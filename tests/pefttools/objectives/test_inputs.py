@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pefttools.bases import locate_base
+from pefttools.building import build
 from pefttools.objectives.attack import direction, shortened
 from pefttools.objectives.inputs import Texts, changed_input, input_embeddings
 from pefttools.objectives.step import Step
 from pefttools.recipe import choose_method, choose_task
 from pefttools.tasks.padding_free import layout
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 from tests.pefttools.objectives.models import TEXTS, batch_of, classifier, language_model
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from benchmarks.published_runs import RUNS, Run, compare
 from pefttools.bases import locate_base, variants
 from pefttools.bases.skeleton import skeleton
+from pefttools.building import build
 from pefttools.compute.precision import hardware_dtype
 from pefttools.errors import BaseModelError, ConfigError, UnknownNameError
 from pefttools.methods import methods
@@ -25,7 +26,7 @@ from pefttools.planning.counter import weights_of
 from pefttools.planning.device import CARDS, CPU, find_device
 from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tuned import TunedModel, build
+from pefttools.tuned import TunedModel
 
 from ...allocator import peak_of
 from ...conftest import save_base
@@ -444,7 +445,7 @@ def test_how_an_adapter_begins_changes_no_plan(tiny_bert: str) -> None:
     starts = [{"name": "lora", "start": start} for start in ("zero", "pissa", "olora", "eva", "corda")]
     plain, *others = plan(tiny_bert, methods=starts)
     assert all(other == plain for other in others)
-    with pytest.raises(ConfigError, match="can't be used on the base variant 'nf4'"):
+    with pytest.raises(ConfigError, match="can't be used with the variant 'nf4'"):
         plan(tiny_bert, methods=starts[1:2], variants=["nf4"])
 
 

@@ -16,11 +16,11 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from pefttools.bases import locate_base
 from pefttools.bases.skeleton import skeleton
+from pefttools.building import build
 from pefttools.errors import ConfigError
 from pefttools.planning.device import CPU
 from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tuned import build
 
 from ...allocator import peak_of
 from ...planned import plan
