@@ -80,7 +80,7 @@ def test_binary_tables(tmp_path: Path) -> None:
             _rows(tmp_path / f"b.{ending}")
     twice = pyarrow.table([["a"], ["x"], ["b"]], names=["text", "label", "text"])
     pyarrow.parquet.write_table(twice, tmp_path / "c.parquet")
-    with pytest.raises(DataError, match="two columns 'text'"):
+    with pytest.raises(DataError, match="two columns named 'text'"):
         _rows(tmp_path / "c.parquet")
 
 
@@ -146,7 +146,7 @@ def test_any_table_comes_back(tmp_path_factory: pytest.TempPathFactory, delimite
 ])  # fmt: skip
 def test_two_columns_of_one_name(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=rf"{name}.* has two columns 'text'"):
+    with pytest.raises(DataError, match=rf"{name}.* has two columns named 'text'"):
         _rows(tmp_path / name)
 
 
@@ -251,7 +251,7 @@ def test_columns_of_a_worksheet_that_are_written_alike(tmp_path: Path) -> None:
     book.active.append(["text", "label", 1, "1"])
     book.active.append(["a", "x", "one", "two"])
     book.save(tmp_path / "a.xlsx")
-    with pytest.raises(DataError, match="two columns '1'"):
+    with pytest.raises(DataError, match="two columns named '1'"):
         _rows(tmp_path / "a.xlsx")
 
 

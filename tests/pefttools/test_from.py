@@ -112,9 +112,9 @@ def test_what_can_not_be_a_start_is_refused(
 ) -> None:
     pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a", {"name": "lora", "r": 4}))
     parent = {"from": str(tmp_path / "a")}
-    with pytest.raises(ConfigError, match=r"method\.name='lora', the recipe says 'ia3'"):
+    with pytest.raises(ConfigError, match=r"method\.name='lora', but the recipe says 'ia3'"):
         pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", "ia3", **parent))
-    with pytest.raises(ConfigError, match=r"method\.r=4, the recipe says 8"):
+    with pytest.raises(ConfigError, match=r"method\.r=4, but the recipe says 8"):
         pefttools.train(_recipe(tiny_bert, intents, tmp_path / "b", {"name": "lora", "r": 8}, **parent))
     with pytest.raises(BaseModelError, match="belongs to the base"):
         pefttools.train(_recipe(tiny_llama, intents, tmp_path / "b", {"name": "lora", "r": 4}, **parent))
