@@ -59,7 +59,7 @@ def _checked(model: nn.Module, name: str) -> Any:
     if inner.config.is_encoder_decoder and not inner.can_generate():
         raise _refusal(name, inner, "it has an encoder and a decoder, but does not generate text")
     if getattr(inner, "_is_stateful", False) or getattr(inner.config, "num_attention_heads", None) is None:
-        raise _refusal(name, inner, "its layers keep a recurrent state instead of attending to all tokens")
+        raise _refusal(name, inner, "it has layers that keep a recurrent state instead of attending to all tokens")
     return inner
 
 

@@ -26,7 +26,7 @@ SLICE = [
     ("opt", "lora", "lm", None),
     ("deepseek", "lora", "lm", None),
     ("deepseek", "prefix", "lm", "its cache holds compressed latents"),
-    ("falcon-h1", "prefix", "lm", "its layers keep a state"),
+    ("falcon-h1", "prefix", "lm", "it has layers that keep a recurrent state"),
     ("falcon", "prefix", "lm", "its keys have fewer heads"),
     ("modernbert", "prefix", "mean", "its attention takes no keys and values"),
     ("electra", "prompt", "mean", "its embeddings have size 16, but its states 32"),
