@@ -261,14 +261,14 @@ class AdapterPool:
         training of the row's adapter: with the tokenizer's chat template and the adapter's system message.
 
         Args:
-            inputs: texts, rows (``{"prompt": ...}`` or ``{"messages": [...]}``), left-padded tensors ``[rows, tokens]``.
+            inputs: texts, rows (``{"prompt": ...}`` or ``{"messages": [...]}``), or left-padded ``[rows, tokens]``.
             adapters: name of each row's adapter; None for the base.
             max_new_tokens: maximum number of new tokens, one for all rows or per row; None for 32, or with an
                 encoder-decoder base for what the row's adapter was evaluated with.
             num_beams: beams per row; None for 1, or with an encoder-decoder base as for `max_new_tokens`.
             sampling: draw tokens, one setting for all rows or per row, each row with its own generator; None to take
                 the most likely.
-            options: of transformers' ``generate``; ``eos_token_id`` ends answers in addition to those of base and tasks.
+            options: of transformers' ``generate``; ``eos_token_id`` ends answers as those of base and tasks do.
 
         Raises:
             ConfigError: the base or an adapter is not a causal language model.
