@@ -221,7 +221,7 @@ def test_sizes_are_said_in_the_unit_of_the_task(tiny_whisper: str, tiny_clip: st
     assert asked(tiny_wav2vec2, 20, **sounds).rows == "rows of 0.2 seconds"
     assert asked(tiny_whisper, 20, **sounds).rows == "rows of 0.5 seconds"  # all are padded to it
     assert asked(tiny_clip, 500, name="zero-shot-image-classification").rows == "rows"
-    with pytest.raises(ConfigError, match=r"0.8 seconds are more than the 0.5 that .* takes"):
+    with pytest.raises(ConfigError, match=r"0.8 seconds are more than the 0.5 that .* can take"):
         asked(tiny_whisper, 80, **sounds).planned[0].row(Shape(2, 80))
 
 

@@ -169,7 +169,7 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, loras: Callable[[int], Path]
         pool(["text"], ["acne"])
     with pytest.raises(ConfigError, match="2 rows, but 1 adapters"):
         pool(["a", "b"], ["acme"])
-    with pytest.raises(ConfigError, match="empty batch"):
+    with pytest.raises(ConfigError, match="batch is empty"):
         pool([], [])
     with pytest.raises(ConfigError, match="must be a list of texts"):
         pool("text", ["acme"])
@@ -179,7 +179,7 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, loras: Callable[[int], Path]
         pool(["text"], "acme")
     with pytest.raises(ArtifactError, match="is not an artifact"):
         pool.register("nothing", tmp_path)
-    with pytest.raises(ConfigError, match="empty batch"):
+    with pytest.raises(ConfigError, match="batch is empty"):
         pool({"input_ids": torch.zeros(0, 1, dtype=torch.long)}, [])
     with pytest.raises(ConfigError, match="is an encoder: it can't generate"):
         pool.generate(["text"], ["acme"])

@@ -164,7 +164,7 @@ def test_what_is_not_written_down(serve: Serve, of_sounds: dict[str, list[Path]]
         ({"model": "commands"}, 404, "the model 'commands@1' can't transcribe"),
         ({"model": "nobody"}, 404, "nobody"),
         ({"response_format": "srt"}, 400, "response_format"),
-        ({"language": "de"}, 404, "language can't be chosen here"),
+        ({"language": "de"}, 404, "the language can't be chosen"),
         ({"file": b""}, 400, "the file is empty"),
         ({"prompt": "a style"}, 400, "prompt is not supported here"),
         ({"temprature": 0.5}, 400, "did you mean 'temperature'"),
