@@ -115,12 +115,12 @@ class Lora(PeftMethod[LoraConfig]):
             )
         if start in RESIDUAL and variant.name != "float32":
             raise ConfigError(
-                f"{begun} can't be used on the variant {variant.name!r}: it rewrites the base's weights",
+                f"{begun} can't be used with the variant {variant.name!r}: it rewrites the base's weights",
                 hint=f"Use the variant float32, or another start: on {' and '.join(OF_FOUR_BITS)}, loftq.",
             )
         if config.dora and variant.quantized and variant.name != "nf4":
             raise ConfigError(
-                f"lora.dora can't be used on the variant {variant.name!r}: PEFT misreads its norms",
+                f"lora.dora can't be used with the variant {variant.name!r}: PEFT misreads its norms",
                 hint="Use the variant nf4, or leave dora off.",
             )
 

@@ -68,5 +68,5 @@ class BaseVariant(ABC):
 
 
 variants: Registry[BaseVariant] = Registry(
-    "pefttools.variants", "base variant", base="pefttools.bases.base:BaseVariant", former="pefttools.bases"
+    "pefttools.variants", "variant", base="pefttools.bases.base:BaseVariant", former="pefttools.bases"
 )

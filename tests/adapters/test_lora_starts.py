@@ -152,7 +152,7 @@ def test_loftq_needs_four_bits(tiny_bert: str) -> None:
 
 
 def test_olora_needs_a_float_base(tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used on the variant 'nf4'"):
+    with pytest.raises(ConfigError, match=r"lora\.start=olora can't be used with the variant 'nf4'"):
         pefttools.wrap(tiny_bert, "lora", labels=LABELS, variant="nf4", start="olora")
 
 

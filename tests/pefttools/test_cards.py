@@ -40,7 +40,7 @@ from pefttools.deltas import (
 )
 from pefttools.deltas.merge import folded
 from pefttools.errors import CapacityError, ConfigError, TrainingError, is_out_of_memory
-from pefttools.eval.cards import Cards, told, visible_cards
+from pefttools.eval.cards import Cards, card_facts, visible_cards
 from pefttools.planning.counter import StorageCounter
 from pefttools.planning.device import find_device
 from pefttools.planning.plan import Planned, Shape
@@ -213,10 +213,10 @@ def test_cards_are_named_as_they_are_visible(
 
 
 def test_a_record_says_which_card_and_whose(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told() == {}
+    assert card_facts() == {}
     for name, value in Cards(["5"], 2, share=True).environment("5").items():
         monkeypatch.setenv(name, value)
-    assert told() == {"jobs": 2, "card": "5", "card_shared": True}
+    assert card_facts() == {"jobs": 2, "card": "5", "card_shared": True}
 
 
 @pytest.mark.parametrize("variant", ["float32", "bfloat16", "int8", "nf4"])

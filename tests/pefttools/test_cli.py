@@ -66,7 +66,7 @@ def _recipe(folder: Path, base: str, intents: dict[str, str], **changes: Any) ->
         ("method.targets=[query, nothing]", ["'nothing' matches no linear layer"]),
         ("data.columns.label=intent", ["no column 'intent'", "'label'"]),
         ("base=./no/such/base", ["base model './no/such/base' does not exist"]),
-        ("variant=int9", ["unknown base variant 'int9'", "int8"]),
+        ("variant=int9", ["unknown variant 'int9'", "int8"]),
         ("output=/proc/nothing/artifact", ["can't write"]),
         ("task=translation", ["unknown task 'translation'"]),
     ],

@@ -105,9 +105,7 @@ def test_a_group_of_a_former_name_is_still_read(tmp_path: Path, monkeypatch: pyt
     (info / "entry_points.txt").write_text("[pefttools.bases]\nodd = pefttools.bases.builtin:Float32\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     fresh: Registry[BaseVariant] = Registry(variants.group, variants.kind, BASE, former=variants.former)
-    with pytest.warns(
-        UserWarning, match=r"delta declares the base variant 'odd' in the entry-point group 'pefttools\."
-    ):
+    with pytest.warns(UserWarning, match=r"delta declares the variant 'odd' in the entry-point group 'pefttools\."):
         assert fresh.get("odd").name == "float32"
 
 

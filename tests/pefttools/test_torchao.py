@@ -99,7 +99,7 @@ def test_what_it_can_not_pack_is_refused_before_loading(variant: str, tiny_gpt2:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_dora_is_refused(variant: str, tiny_bert: str) -> None:
-    with pytest.raises(ConfigError, match=rf"lora\.dora can't be used on the variant '{variant}'"):
+    with pytest.raises(ConfigError, match=rf"lora\.dora can't be used with the variant '{variant}'"):
         pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], variant=variant, dora=True)
 
 

@@ -53,7 +53,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "prompts": {"name": "zero-shot-image-classification", "prompt": "a picture of many things in {label}"},
     "captions": {"name": "image-text-retrieval", "max_length": 16},
 }
-#: base variant, precision
+#: variant, precision
 FORMATS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("int8", "float32"),
            ("nf4", "bfloat16"), ("nf4", "float32")]  # fmt: skip
 Method = str | dict[str, Any]

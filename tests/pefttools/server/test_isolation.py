@@ -19,7 +19,7 @@ from pefttools.store import Store
 from .conftest import Server
 
 TEXTS = ["a short text", "another text that is a good deal longer than the first", "third", "one more with words"]
-#: by base variant, of a probability; bfloat16 rounds to three digits, and nf4 computes in it
+#: by variant, of a probability; bfloat16 rounds to three digits, and nf4 computes in it
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2, "int8": 1e-3, "nf4": 5e-3}
 METHODS: list[dict[str, Any]] = [
     {"name": "lora", "r": 2},
