@@ -18,7 +18,7 @@ from pefttools.objectives import Objective
 from pefttools.objectives.step import Step, total_loss
 from pefttools.sites import transformers_models
 from pefttools.tasks import Task
-from pefttools.tasks.generation import end_tokens
+from pefttools.tasks.language.generation import end_tokens
 from pefttools.tasks.types import ROWS, Batch
 from pefttools.tasks.whole_batch import logits_in_parts
 

@@ -25,7 +25,7 @@ def _packed(setting: Setting, variant: str) -> Figures:
     model = setting.build(SMOLLM2, "lora", variant, precision)
     shapes, losses, seconds = [], [], []
     for packed in (True, False):
-        with mock.patch("pefttools.tasks.padding_free.pays", return_value=packed):
+        with mock.patch("pefttools.tasks.language.padding_free.pays", return_value=packed):
             shapes.append(list(model.spec.task.training_batch(model, examples)["input_ids"].shape))
             with torch.no_grad():
                 losses.append(loss_of(model.eval(), examples))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pefttools.errors import UnknownNameError
 from pefttools.tasks import tasks
-from pefttools.tasks.classes import ClassReport, class_report
+from pefttools.tasks.labels.classes import ClassReport, class_report
 
 from ..records import RUNS, RunRecord, read_predictions
 from .data import ReportData

@@ -21,8 +21,8 @@ from pefttools.bases.quiet import quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.recipe import stored_method
-from pefttools.tasks.padding import reads_the_last_position
 from pefttools.tasks.task import IGNORE
+from pefttools.tasks.text.padding import reads_the_last_position
 from pefttools.tuned import TunedModel
 
 #: relative to the largest logit; float32 sums in a different order stay far below
@@ -160,7 +160,7 @@ def _wrapped(module: Any) -> Any:
 
 def _describe(plain: Any, tuned: TunedModel) -> None:
     """Label names, and the tokens that end an answer, where other libraries look for them."""
-    from pefttools.tasks.generation import end_tokens
+    from pefttools.tasks.language.generation import end_tokens
 
     if tuned.labels:
         plain.config.id2label = dict(enumerate(tuned.labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pefttools.tasks.classes import ClassReport
+from pefttools.tasks.labels.classes import ClassReport
 
 #: a larger matrix does not fit a terminal: only its most frequent mistakes are shown
 _LARGEST_MATRIX = 12

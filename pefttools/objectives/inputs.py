@@ -85,7 +85,7 @@ class Texts:
         self.count = 0
         if number_input(batch) is not None:
             return
-        if mask is not None and mask.dim() == 4:  # a layout, see `pefttools.tasks.padding_free`
+        if mask is not None and mask.dim() == 4:  # a layout, see `pefttools.tasks.language.padding_free`
             self.numbers = (batch["position_ids"] == 0).cumsum(-1) - 1
             self.count = mask.shape[2]
         elif mask is not None:

@@ -26,9 +26,9 @@ from pefttools.pool.texts import OptionsOf, Texts
 from pefttools.pool.warming import WarmUp
 from pefttools.pool.weight_slots import WeightSlots
 from pefttools.tasks import Task
-from pefttools.tasks.generation import answer_text
-from pefttools.tasks.padding import padded_on_the_right
+from pefttools.tasks.language.generation import answer_text
 from pefttools.tasks.task import Example
+from pefttools.tasks.text.padding import padded_on_the_right
 from pefttools.tasks.unadapted import base_task
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pefttools.heads.states import BatchStates
 from pefttools.pool.base import ServedBase
-from pefttools.tasks.sound_encoder import fitted_encoder, heads_see_mask, state_mask, takes_mask
+from pefttools.tasks.audio.sound_encoder import fitted_encoder, heads_see_mask, state_mask, takes_mask
 
 MASK = "attention_mask"
 

@@ -16,7 +16,7 @@ from pefttools.pool.running import Runner
 from pefttools.predicting import example_of
 from pefttools.tasks import Task
 from pefttools.tasks.batches import by_size
-from pefttools.tasks.generation import TextPrediction, answer_text, end_tokens
+from pefttools.tasks.language.generation import TextPrediction, answer_text, end_tokens
 from pefttools.tasks.task import Example
 
 #: new tokens of a text that is continued, if the caller does not say

@@ -31,7 +31,7 @@ from pefttools.server.uploads import check_files, decoded
 from pefttools.server.waiting import Gone, answers, pieces
 from pefttools.store import Store
 from pefttools.tasks import Task
-from pefttools.tasks.generation import TextPrediction
+from pefttools.tasks.language.generation import TextPrediction
 from pefttools.tasks.parts import Parts
 from pefttools.tasks.task import Example, Prediction
 

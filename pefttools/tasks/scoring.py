@@ -23,7 +23,7 @@ from pefttools.tasks.types import Example, Progress
 if TYPE_CHECKING:
     import torch
 
-    from pefttools.tasks.classes import ClassReport
+    from pefttools.tasks.labels.classes import ClassReport
     from pefttools.tasks.model import Model
 
 

@@ -56,7 +56,7 @@ class ServedTask(TrainedTask[ConfigT]):
 
         A pool puts rows of several adapters into one batch, whose tasks read the same modality: one of them makes it.
         """
-        from pefttools.tasks.padding import padded_texts
+        from pefttools.tasks.text.padding import padded_texts
 
         return padded_texts(examples, processor)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from pefttools.bases import Base
 from pefttools.bases.positions import written_limit
-from pefttools.tasks.causal_lm import CausalLM
-from pefttools.tasks.causal_lm_config import CausalLMConfig
-from pefttools.tasks.seq2seq_lm import Seq2SeqLM, Seq2SeqLMConfig
-from pefttools.tasks.speech_recognition import SpeechRecognition, SpeechRecognitionConfig
+from pefttools.tasks.audio.speech_recognition import SpeechRecognition, SpeechRecognitionConfig
+from pefttools.tasks.language.causal_lm import CausalLM
+from pefttools.tasks.language.causal_lm_config import CausalLMConfig
+from pefttools.tasks.language.seq2seq_lm import Seq2SeqLM, Seq2SeqLMConfig
 from pefttools.tasks.task import Task
 
 #: maximum number of tokens that a transcript begins with: its start, language, task and that it has no times

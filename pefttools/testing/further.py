@@ -8,7 +8,7 @@ import pefttools
 from pefttools.bases import locate_base
 from pefttools.errors import PeftToolsError
 from pefttools.planning.counter import weights_of
-from pefttools.tasks.padding_free import without_padding
+from pefttools.tasks.language.padding_free import without_padding
 from pefttools.testing.alone import assert_same_gradients, gradients_of, gradients_on, rebuilt
 from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of
 from pefttools.tuned import TunedModel

@@ -15,7 +15,7 @@ from pefttools.artifact.save import draft_manifest, finalize, to_float16, write_
 from pefttools.compute.processes import world_size
 from pefttools.files import folder_atomic
 from pefttools.progress import Reporter
-from pefttools.tasks.classes import ClassReport
+from pefttools.tasks.labels.classes import ClassReport
 from pefttools.tasks.task import Evaluation
 from pefttools.training.fit import Fitted
 from pefttools.training.prepare import Prepared

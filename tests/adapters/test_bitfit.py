@@ -14,7 +14,7 @@ from pefttools.adapters.bitfit import BitFit, BitFitConfig
 from pefttools.adapters.own import WEIGHTS
 from pefttools.errors import ArtifactError, ConfigError
 from pefttools.methods import Target
-from pefttools.tasks.language_head import without_head
+from pefttools.tasks.language.language_head import without_head
 from tests.conftest import save_base
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 99}

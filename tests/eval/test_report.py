@@ -516,7 +516,7 @@ def test_less_may_be_better(tmp_path: Path) -> None:
 
 def test_scores_per_class(tmp_path: Path) -> None:
     from pefttools.eval.reporting.classes import reports
-    from pefttools.tasks.classes import class_report
+    from pefttools.tasks.labels.classes import class_report
 
     write_sample(tmp_path, rows=200)
     data = load_report(tmp_path)

@@ -92,8 +92,8 @@ def test_plain_text(tiny_llama: str, options: dict[str, Any], row: dict[str, Any
 
 
 def test_a_prompt_and_its_completion_are_told_apart(tiny_llama: str) -> None:
-    from pefttools.tasks.chat_writer import ChatWriter
-    from pefttools.tasks.chats import chat_of
+    from pefttools.tasks.language.chat_writer import ChatWriter
+    from pefttools.tasks.language.chats import chat_of
 
     model = _model(tiny_llama)
     writer = ChatWriter(model.tokenizer, model.spec.task.options)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import pefttools
 from pefttools.cli.main import build_app
-from pefttools.tasks.classes import ClassScore, Confusion, class_report
+from pefttools.tasks.labels.classes import ClassScore, Confusion, class_report
 
 
 def test_by_hand() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 import pefttools
 from pefttools.planning.counter import StorageCounter
-from pefttools.tasks.language_head import chunked_cross_entropy, without_head
+from pefttools.tasks.language.language_head import chunked_cross_entropy, without_head
 from pefttools.tasks.task import IGNORE
 
 from ..allocator import peak_of

@@ -18,8 +18,8 @@ from pefttools.bases import locate_base
 from pefttools.building import build
 from pefttools.progress import SilentReporter
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tasks import padding_free
-from pefttools.tasks.padding_free import NAME, enable, layout, pays, without_padding
+from pefttools.tasks.language import padding_free
+from pefttools.tasks.language.padding_free import NAME, enable, layout, pays, without_padding
 from pefttools.tuned import TunedModel
 
 SMALL: dict[str, Any] = {
@@ -109,7 +109,7 @@ def test_a_model_that_is_told_no_positions_is_left_alone(tiny_llama: str) -> Non
 
 def test_attention_that_reaches_back_a_few_tokens(llama: TunedModel) -> None:
     """Sliding windows, as Mistral has them, against attention to each text alone."""
-    from pefttools.tasks.padding_free import _attention
+    from pefttools.tasks.language.padding_free import _attention
 
     module = next(module for module in llama.modules() if hasattr(module, "is_causal"))
     groups, lengths = module.num_key_value_groups, [9, 4, 7]

@@ -15,7 +15,7 @@ from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe
 from pefttools.tasks import Evaluation, tasks
-from pefttools.tasks.one_label import ClassPrediction
+from pefttools.tasks.labels.one_label import ClassPrediction
 from pefttools.training.fit import Fitted, fit
 from pefttools.training.learning import mean_loss, why_not_learned
 from pefttools.training.prepare import prepare

@@ -16,7 +16,7 @@ from pefttools.heads.pooling import pool
 from pefttools.metrics.foreign import load_foreign
 from pefttools.recipe import Recipe
 from pefttools.tasks import tasks
-from pefttools.tasks.one_label import ClassPrediction
+from pefttools.tasks.labels.one_label import ClassPrediction
 from pefttools.training.prepare import prepare
 from tests.conftest import MINILM
 

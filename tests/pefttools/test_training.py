@@ -99,7 +99,7 @@ def test_what_was_cut_and_what_each_class_got_is_said(tiny_bert: str, intents: d
     import json
 
     from pefttools.artifact.manifest import read_manifest, verify_files
-    from pefttools.tasks.classes import class_report
+    from pefttools.tasks.labels.classes import class_report
 
     lines: list[str] = []
 

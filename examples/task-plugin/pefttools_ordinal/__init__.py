@@ -18,9 +18,9 @@ from pefttools.data import Table
 from pefttools.data.columns import Row
 from pefttools.metrics import AdditiveMetric, Measure, Metric
 from pefttools.metrics.classes import Accuracy
-from pefttools.tasks.class_labels import check_label, numbers_of
+from pefttools.tasks.labels.class_labels import check_label, numbers_of
 from pefttools.tasks.task import Example, Prediction, Role
-from pefttools.tasks.text_head import TextHeadConfig, TextHeadTask
+from pefttools.tasks.text.text_head import TextHeadConfig, TextHeadTask
 
 if TYPE_CHECKING:
     import torch

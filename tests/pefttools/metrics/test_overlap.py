@@ -17,7 +17,7 @@ from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
 from pefttools.metrics.transcripts import WER
-from pefttools.tasks.generation import TextPrediction
+from pefttools.tasks.language.generation import TextPrediction
 
 TEXT = st.lists(st.sampled_from(["the", "Cat", "sat", "on", "mats", "a", ".", "dog"]), max_size=9).map(" ".join)
 ROWS = st.lists(st.tuples(TEXT, TEXT.filter(bool)), min_size=2, max_size=8)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pefttools.errors import ConfigError
 from pefttools.metrics.transcripts import CER, WER
-from pefttools.tasks.generation import TextPrediction
+from pefttools.tasks.language.generation import TextPrediction
 
 TEXT = st.lists(st.sampled_from(["the", "Cat,", "sat", "on", "mats.", "a"]), max_size=7).map(" ".join)
 ROWS = st.lists(st.tuples(TEXT, TEXT), min_size=2, max_size=6).filter(lambda rows: any(one for _, one in rows))

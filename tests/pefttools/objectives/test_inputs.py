@@ -15,7 +15,7 @@ from pefttools.objectives.attack import direction, shortened
 from pefttools.objectives.inputs import Texts, changed_input, input_embeddings
 from pefttools.objectives.step import Step
 from pefttools.recipe import choose_method, choose_task
-from pefttools.tasks.padding_free import layout
+from pefttools.tasks.language.padding_free import layout
 from pefttools.tuned import TunedModel
 from tests.pefttools.objectives.models import TEXTS, batch_of, classifier, language_model
 

@@ -17,8 +17,8 @@ import pefttools
 from pefttools.errors import BaseModelError, ConfigError, DataError
 from pefttools.metrics.cross_modal import DirectedHitRate, DirectedMRR, DirectedRecall
 from pefttools.recipe import choose_task
-from pefttools.tasks.contrast import IGNORE, RIGHT, WRONG
-from pefttools.tasks.image_text_rows import ImageTextPrediction, Pair
+from pefttools.tasks.embedding.contrast import IGNORE, RIGHT, WRONG
+from pefttools.tasks.vision.image_text_rows import ImageTextPrediction, Pair
 from pefttools.testing import check_task
 from pefttools.testing.rows import table_of_rows
 from tests.pefttools.tasks.samples import SAMPLES

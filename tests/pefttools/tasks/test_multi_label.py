@@ -16,7 +16,7 @@ import pefttools
 from pefttools.data import read_table
 from pefttools.errors import DataError
 from pefttools.recipe import choose_task
-from pefttools.tasks.thresholds import FEWEST_ROWS, best_thresholds
+from pefttools.tasks.text.thresholds import FEWEST_ROWS, best_thresholds
 
 TASK = choose_task("multi-label-classification")
 

@@ -13,8 +13,8 @@ import pefttools
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.recipe import choose_task
-from pefttools.tasks.choice_rows import right_choice
-from pefttools.tasks.multiple_choice import MultipleChoice
+from pefttools.tasks.text.choice_rows import right_choice
+from pefttools.tasks.text.multiple_choice import MultipleChoice
 from pefttools.testing.rows import table_of_rows
 from tests.pefttools.tasks.samples import SAMPLES
 

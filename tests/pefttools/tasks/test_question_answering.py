@@ -17,8 +17,8 @@ from pefttools.errors import BaseModelError, ConfigError, DataError
 from pefttools.packages import package_path
 from pefttools.progress import SilentReporter
 from pefttools.recipe import choose_task
-from pefttools.tasks.answers import Candidate, SpanPrediction
-from pefttools.tasks.question_answering import QuestionAnswering
+from pefttools.tasks.text.answers import Candidate, SpanPrediction
+from pefttools.tasks.text.question_answering import QuestionAnswering
 from pefttools.training.store import Stored
 from tests.conftest import MINILM
 from tests.pefttools.tasks.samples import SAMPLES

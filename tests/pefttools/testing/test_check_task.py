@@ -13,7 +13,7 @@ import torch
 from pefttools.metrics import Measure
 from pefttools.metrics.classes import Accuracy
 from pefttools.tasks import tasks
-from pefttools.tasks.sequence_classification import SequenceClassification
+from pefttools.tasks.text.sequence_classification import SequenceClassification
 from pefttools.testing import check_task
 from tests.pefttools.tasks.samples import SAMPLES
 

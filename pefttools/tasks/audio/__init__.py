@@ -1,0 +1,1 @@
+"""Tasks whose models hear sounds."""

@@ -1,0 +1,1 @@
+"""What tasks have in common whose answer is one label of several."""

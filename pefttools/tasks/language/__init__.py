@@ -1,0 +1,1 @@
+"""Tasks whose models write, or fill in, texts: causal, masked and encoder-decoder language models."""

@@ -1,0 +1,1 @@
+"""Tasks whose models read images, alone or with texts."""
