@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "validation", "test"]
+#: a number of rows, or of rows of each label: ``16 per class``
+Limit = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d* per class$")]
 
 
 class DataConfig(BaseModel):
@@ -27,8 +29,9 @@ class DataConfig(BaseModel):
         default_factory=dict,
         description="role -> column name, e.g. text: sentence; or a text with columns in it: '{passage} {question}'",
     )
-    limit: dict[Split, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="maximum number of rows per split, drawn by the seed"
+    limit: dict[Split, Limit] = Field(
+        default_factory=dict,
+        description="maximum number of rows per split, drawn by the seed; '16 per class': of each label",
     )
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="delimiter of csv files; none: detected, a comma by default"

@@ -44,6 +44,23 @@ def divide(
     return table.take(rest), table.take(part), notes
 
 
+def draw_per_class(table: Table, count: int, seed: int, strata: Strata | None, split: str) -> tuple[Table, list[str]]:
+    """At most that many rows of every stratum; a note names those that have fewer.
+
+    Raises:
+        DataError: the rows have no strata.
+    """
+    if strata is None:
+        raise DataError(
+            f"data.limit.{split}={count} per class: the rows of {table.source} have no classes",
+            hint="Give a number of rows.",
+        )
+    members = _members(table, strata, random.Random(seed))
+    few = sum(len(rows) < count for rows in members)
+    notes = [f"{split}: {few} of {len(members)} labels have fewer than {count} rows"] if few else []
+    return table.take(sorted(row for rows in members for row in rows[:count])), notes
+
+
 def draw(table: Table, count: int, seed: int, strata: Strata | None, split: str) -> tuple[Table, list[str]]:
     """At most that many rows, every stratum with its share and, if there is room, at least one row."""
     if count >= len(table):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pefttools.data.config import DataConfig, Split
-from pefttools.data.divide import Strata, divide, draw
+from pefttools.data.divide import Strata, divide, draw, draw_per_class
 from pefttools.data.reading import read_table
 from pefttools.data.table import Table
 from pefttools.errors import DataError
@@ -69,7 +69,9 @@ def load_splits(
         found["test"] = test
     for split, table in found.items():
         if (limit := config.limit.get(split)) is not None:
-            found[split], said = draw(table, limit, config.seed + 1, strata, split)
+            drawn = draw if isinstance(limit, int) else draw_per_class
+            count = limit if isinstance(limit, int) else int(limit.partition(" ")[0])
+            found[split], said = drawn(table, count, config.seed + 1, strata, split)
             notes += said
     if grouped:
         notes += _shared_groups(found)

@@ -56,6 +56,8 @@ class Objective(ABC, Generic[ConfigT]):
     perturbs: ClassVar[bool] = False
     #: whether it compares the answers of two forward passes; see `Task.divergence`
     compares: ClassVar[bool] = False
+    #: whether it reads what the head's linear layer reads of each row; see `Outcome.features`
+    reads_features: ClassVar[bool] = False
     #: whether gradients flow through the plain pass's logits from this term too. Where no objective of a training asks
     #: for that, the gradients of a pass are taken at once, and its activations are freed before the next pass
     keeps_graph: ClassVar[bool] = False

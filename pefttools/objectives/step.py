@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -57,10 +57,12 @@ class Outcome:
     Attributes:
         loss: the task's, or that of the objective that shapes it: a scalar.
         logits: as `Task.logits`; None where no objective of the training reads them.
+        features: what the head's linear layer reads, ``[rows, hidden]``; None where no objective reads them.
     """
 
     loss: torch.Tensor
     logits: torch.Tensor | None
+    features: torch.Tensor | None = None
 
 
 class Step:
@@ -100,6 +102,7 @@ class Step:
         self.scale = _FLOAT16_SCALE if model.autocast == torch.float16 else 1.0
         self._changes = [one for one in terms if type(one).change is not _unchanged()]
         self._shape = next((one for one in terms if one.shapes_loss), None)
+        self._reads_features = any(one.reads_features for one in terms)
         self._reads_logits = self._shape is not None or any(one.compares for one in terms)
         self._keeps_graph = any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
         self._plain: Outcome | None = None
@@ -171,6 +174,12 @@ class Step:
             return self._outcome(batch)
 
     def _outcome(self, batch: Batch) -> Outcome:
+        if not self._reads_features:
+            return self._answered(batch)
+        with inputs_of(last_linear(self.model)) as read:
+            return replace(self._answered(batch), features=read[-1])
+
+    def _answered(self, batch: Batch) -> Outcome:
         task, model, batch = self.task, self.model, dict(batch)
         if not self._reads_logits:
             return Outcome(model.task_loss(batch, self.labels, self.num_items), None)
@@ -178,6 +187,34 @@ class Step:
         if self._shape is not None:
             return Outcome(self._shape.loss(logits, self), logits)
         return Outcome(task.loss(logits, self.labels, self.num_items), logits)
+
+
+def last_linear(model: Trainable) -> nn.Module:
+    """The layer of the head whose outputs are the logits."""
+    modules = [model.transformer] if model.head is None else [model.head]
+    trained = {id(model.trained()[name]) for name in model.of_head()}
+    found = [
+        layer
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear) and id(layer.weight) in trained
+    ]
+    return found[-1]
+
+
+@contextmanager
+def inputs_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What a layer reads in the block, call by call."""
+    read: list[torch.Tensor] = []
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        read.append(args[0])
+
+    handle = layer.register_forward_pre_hook(hook)
+    try:
+        yield read
+    finally:
+        handle.remove()
 
 
 class Perturbation:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pefttools.data import DataConfig, Splits, Table, load_splits
 from pefttools.data.divide import divide, draw
@@ -134,6 +135,24 @@ def test_a_random_limit_keeps_every_label() -> None:
     assert len(part) == 60 and len(set(part.column("label"))) == 41 and not notes
     part, notes = draw(table, 20, 0, TASK.strata, "train")
     assert len(part) == 20 and "fewer than the 41 labels" in notes[0]
+
+
+def test_a_number_of_rows_of_each_label(tmp_path: Path) -> None:
+    """Of more rows those that were drawn before are a part, so that curves over their number are of one growing set."""
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\n" + "".join(f"text {n},l{n % 5}\n" for n in range(200)) + "once,rare\n")
+    drawn = []
+    for count in (4, 8):
+        config = DataConfig(train=str(file), validation=0.2, limit={"train": f"{count} per class"})
+        splits = load_splits(config, TASK.columns(), TASK.strata)
+        assert Counter(splits.train.column("label")) == {**{f"l{n}": count for n in range(5)}, "rare": 1}
+        assert f"train: 1 of 6 labels have fewer than {count} rows" in splits.notes
+        drawn.append(set(splits.train.column("text")))
+    assert drawn[0] < drawn[1]
+    with pytest.raises(DataError, match="have no classes"):
+        load_splits(config, TASK.columns(), None)
+    with pytest.raises(ValidationError):
+        DataConfig(train=str(file), limit={"train": "few per class"})
 
 
 def test_thousands_of_labels(tmp_path: Path) -> None:
