@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from pefttools.bases import BaseVariant
-    from pefttools.methods import Method
+    from pefttools.methods import Method, Pass
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
     from pefttools.tasks.model import Model
@@ -111,6 +111,19 @@ class Objective(ABC, Generic[ConfigT]):
         """
         return
 
+    def old_rows(self) -> tuple[Path, int] | None:
+        """A file of rows that were learned before and are not to be forgotten, and the maximum number to read."""
+        return None
+
+    def remember(self, trained: dict[str, torch.Tensor], passes: Iterable[Pass]) -> None:
+        """Called before `begin`, in eval mode, where there are old rows.
+
+        Args:
+            trained: the trained parameters, by name, with the weights that training begins with.
+            passes: one for each old row.
+        """
+        return
+
     def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
         """Called once, when the model stands as its training begins.
 
@@ -151,7 +164,7 @@ class Objective(ABC, Generic[ConfigT]):
         return {}
 
     def restore_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave, on the model's device."""
         return
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pefttools.compute.processes import check_alike, is_main_process, unused_car
 from pefttools.methods import Pass
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
-from pefttools.tasks.task import Evaluation
+from pefttools.tasks.task import Evaluation, Example
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
@@ -27,6 +27,8 @@ from pefttools.training.teaching import answers_of
 from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
+    import torch
+
     from pefttools.training.trainer import TuningTrainer
 
 
@@ -171,30 +173,43 @@ def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float |
         rows = [validation[index] for index in range(min(4, len(validation)))]
         start_from(model, prepared.parent, task.training_set(rows)[:4])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
+    _remember(prepared, model)
     if is_main_process() and not knows_a_bar(task, validation, prepared.labels):
         return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)
     return None
+
+
+def _remember(prepared: Prepared, model: TunedModel) -> None:
+    """Show objectives the rows that are not to be forgotten, one at a time."""
+    for objective, table in zip(model.objectives, prepared.old_rows, strict=True):
+        if table is None:
+            continue
+        rows = prepared.task.training_set(prepared.task.encode(table, model.processor, prepared.labels))
+        training = model.training
+        model.eval()
+        objective.remember(model.trained(), (partial(_loss, model, [row]) for row in rows))
+        model.train(training)
+
+
+def _loss(model: TunedModel, examples: Sequence[Example]) -> torch.Tensor:
+    """The task's own loss of some training examples."""
+    from pefttools.compute.moving import all_moved
+
+    moved = all_moved(model.spec.task.training_batch(model, examples), model.device)
+    with model.precision():
+        return model.task_loss(moved, moved.pop("labels"))
 
 
 def _passes(prepared: Prepared, model: TunedModel) -> Iterator[Pass]:
     """A pass for each batch of training rows, once, in a random order."""
     import torch
 
-    from pefttools.compute.moving import all_moved
-
     settings = prepared.recipe.training
     rows, size = prepared.examples.train, settings.batch_size // settings.microbatches
     generator = torch.Generator().manual_seed(prepared.recipe.seed)
     order = torch.randperm(len(rows), generator=generator).tolist()
-
-    def run(chosen: list[int]) -> torch.Tensor:
-        batch = prepared.task.training_batch(model, [rows[index] for index in chosen])
-        moved = all_moved(batch, model.device)
-        with model.precision():
-            return model.task_loss(moved, moved.pop("labels"))
-
     for start in range(0, len(order), size):
-        yield partial(run, order[start : start + size])
+        yield partial(_loss, model, [rows[index] for index in order[start : start + size]])
 
 
 def _run(

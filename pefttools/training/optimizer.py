@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 #: a parameter in a numbered block
-_IN_BLOCK = re.compile(r"(?P<stack>.*?\.)(?P<block>\d+)\.")
+_IN_BLOCK = re.compile(r"(?P<before>.*?\.)(?P<block>\d+)\.")
 #: biases and norms, by the patterns that transformers' Trainer has
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE)
 
@@ -43,14 +43,14 @@ def parameter_groups(
 def depths_of(names: Sequence[str]) -> dict[str, int]:
     """How many blocks are above that of each parameter, by name; what comes before the blocks is one further below.
 
-    Blocks are counted apart for each stack of them, as of an encoder and a decoder. What is in no block and follows the
-    last one, or belongs to no stack, is at depth 0.
+    Blocks of an encoder and of a decoder are counted apart. What is in no block and comes after the last one is at
+    depth 0.
     """
     places = {name: match for name in names if (match := _IN_BLOCK.match(name))}
     top: dict[str, int] = {}
     for match in places.values():
-        top[match["stack"]] = max(top.get(match["stack"], 0), int(match["block"]))
-    depths = {name: top[match["stack"]] - int(match["block"]) for name, match in places.items()}
+        top[match["before"]] = max(top.get(match["before"], 0), int(match["block"]))
+    depths = {name: top[match["before"]] - int(match["block"]) for name, match in places.items()}
     below = max(top.values(), default=-1) + 1
     return depths | {name: below for name in names if name not in places and "embed" in name}
 

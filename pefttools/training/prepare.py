@@ -11,11 +11,14 @@ from pefttools.bases import Base, locate_base, variants
 from pefttools.building import build, check_combination
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.compute.processes import check_launch, world_size
-from pefttools.data import Splits, load_splits
+from pefttools.data import Splits, Table, load_splits
+from pefttools.data.divide import draw
 from pefttools.data.notes import duplicate_notes
+from pefttools.data.reading import read_table
 from pefttools.errors import ConfigError, DataError
 from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
+from pefttools.objectives import Objective
 from pefttools.outline import check_on_outline
 from pefttools.recipe import Recipe
 from pefttools.tasks.lengths import fit_to_base
@@ -46,6 +49,8 @@ class Prepared:
     parent: Parent | None = None
     #: of each objective, those whose answers it learns
     teachers: tuple[tuple[Teacher, ...], ...] = ()
+    #: of each objective, the rows that are not to be forgotten
+    old_rows: tuple[Table | None, ...] = ()
     #: what was changed automatically, for the log
     notes: list[str] = field(default_factory=list)
 
@@ -56,12 +61,14 @@ class Prepared:
 
     def digests(self) -> dict[str, str]:
         """What decides the result of a training beside its recipe, by content: rows, base, teachers."""
-        return {**self.splits.digests(), "base": self.base.identity, **self.teacher_digests()}
+        return {**self.splits.digests(), "base": self.base.identity, **self.objective_digests()}
 
-    def teacher_digests(self) -> dict[str, str]:
-        """What names each teacher's weights."""
+    def objective_digests(self) -> dict[str, str]:
+        """What names the weights of teachers, and rows that are not to be forgotten."""
         every = [teacher for several in self.teachers for teacher in several]
-        return {f"teacher {number}": teacher.digest for number, teacher in enumerate(every, 1)}
+        found = {f"teacher {number}": teacher.digest for number, teacher in enumerate(every, 1)}
+        old = [table for table in self.old_rows if table is not None]
+        return found | {f"old rows {number}": table.digest() for number, table in enumerate(old, 1)}
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -111,6 +118,7 @@ def prepare(recipe: Recipe) -> Prepared:
     teachers = tuple(
         tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in recipe.chosen_objectives()
     )
+    old_rows = tuple(_old_rows(one, recipe, task, labels, parent) for one in recipe.chosen_objectives())
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
@@ -121,8 +129,45 @@ def prepare(recipe: Recipe) -> Prepared:
     notes += task.data_notes(splits.tables(), labels)
     notes += duplicate_notes(splits.tables(), task.identity, task.strata)
     return Prepared(
-        recipe, base, method, config, task, splits, labels, examples, selection, rates, parent, teachers, notes
+        recipe,
+        base,
+        method,
+        config,
+        task,
+        splits,
+        labels,
+        examples,
+        selection,
+        rates,
+        parent,
+        teachers,
+        old_rows,
+        notes,
     )
+
+
+def _old_rows(
+    objective: Objective[Any], recipe: Recipe, task: Task[Any], labels: Sequence[str], parent: Parent | None
+) -> Table | None:
+    """The rows that an objective is not to let be forgotten; None: it asks for none.
+
+    Raises:
+        ConfigError: training does not start from an artifact.
+        DataError: see `read_table`, `Task.check`.
+    """
+    wanted = objective.old_rows()
+    if wanted is None:
+        return None
+    if parent is None:
+        raise ConfigError(
+            f"the objective {objective.name!r} keeps what was learned before, and this training starts anew",
+            hint="Give the artifact that was trained on the old rows: from: FOLDER.",
+        )
+    path, limit = wanted
+    table = read_table(str(path), task.columns(), recipe.data.columns, files_in=task.files_in())
+    table, _ = draw(table, limit, recipe.data.seed, task.strata, "old rows")
+    task.check(table, labels)
+    return table
 
 
 def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:

@@ -237,7 +237,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         self.tuned.begin_objectives()
         for number, objective in enumerate(self.tuned.objectives):
             if (folder / OF_OBJECTIVE.format(number)).is_file():
-                objective.restore_state(read_state(folder / OF_OBJECTIVE.format(number))[0])
+                kept = read_state(folder / OF_OBJECTIVE.format(number))[0]
+                objective.restore_state({name: tensor.to(self.tuned.device) for name, tensor in kept.items()})
         self.best_state, notes = read_state(folder / BEST)
         self.best_step, self.best_score = int(notes["step"]), float(notes["score"])
         self.evaluations_without_progress = int(notes.get("without_progress", 0))

@@ -194,7 +194,7 @@ def test_each_run_of_a_comparison_has_its_own_card() -> None:
     }  # fmt: skip
     cards.give(second)
     assert cards.take() == second
-    with pytest.raises(ConfigError, match="there are 2 cards"):
+    with pytest.raises(ConfigError, match="there are 2 GPUs"):
         Cards(["0", "1"], 3, share=False)
     shared = Cards(["0"], 2, share=True)
     assert shared.environment(shared.take())["PEFTTOOLS_BENCH_CARD_SHARED"] == "1"

@@ -23,7 +23,7 @@ LAYERS = [
     ["recipe"],
     ["tuned"],
     ["building"],
-    ["outline", "asking"],
+    ["outline", "predicting"],
     ["artifact"],
     ["planning", "importers", "store"],
     ["training"],
