@@ -33,8 +33,8 @@ class EWC(Objective[EWCConfig]):
 
     ``w0`` are the trained parameters as training begins: those of the artifact that it starts `from`. What matters
     little to the old rows may change freely. ``F_i`` is the mean over the old rows of the squared gradient of a row's
-    loss (the empirical Fisher information), one row at a time, in eval mode. It is scaled to a mean of 1 over all trained
-    parameters, so that `strength` means the same for a model that knows the old rows by heart, whose gradients are tiny.
+    loss (the empirical Fisher information), one row at a time, in eval mode. It is scaled to a mean of 1 over all
+    trained parameters, so that `strength` means the same for a model whose gradients on the old rows are tiny.
 
     References:
         Kirkpatrick, J., Pascanu, R., Rabinowitz, N. et al. (2017). Overcoming catastrophic forgetting in neural

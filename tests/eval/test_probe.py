@@ -120,6 +120,7 @@ if __name__ == "__main__":
     assert done.stdout.split() == ["3"]
 
 
+@pytest.mark.slow
 def test_other_code_is_tried_anew(seen: tuple[Path, ProbeTable], tmp_path: Path) -> None:
     _, table = seen
     replace(table, versions={**table.versions, "code": "other"}).write(tmp_path / FILE)

@@ -449,6 +449,7 @@ def test_how_an_adapter_begins_changes_no_plan(tiny_bert: str) -> None:
         plan(tiny_bert, methods=starts[1:2], variants=["nf4"])
 
 
+@pytest.mark.slow
 def test_the_command(tiny_bert: str) -> None:
     program = "import sys; from pefttools.cli.main import run; sys.argv[0] = 'pefttools'; run()"
     command = ["plan", tiny_bert, "--methods", "lora,full", "--batch-size", "4", "--length", "16", "--json"]
