@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 def is_main_process() -> bool:
     """Whether this process writes: the first of a distributed run, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
+
+
+def rank() -> int:
+    """This process's number among those that train together."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:

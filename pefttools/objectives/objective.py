@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
     from pefttools.tasks.model import Model
+    from pefttools.tasks.types import Batch
 
 
 class ObjectiveConfig(BaseModel):
@@ -108,6 +109,18 @@ class Objective(ABC, Generic[ConfigT]):
 
         Args:
             answers: of each teacher, its logits ``[rows, labels]`` for the training rows; see `Step.rows`.
+        """
+        return
+
+    def unlabelled(self) -> Path | None:
+        """A file of rows without labels that it learns from too; None if it needs none."""
+        return None
+
+    def receive(self, batch_of: Callable[[int, int], Batch]) -> None:
+        """Called before `begin`, where there are rows without labels.
+
+        Args:
+            batch_of: gives, for the number of a batch and its size, inputs without labels.
         """
         return
 

@@ -100,6 +100,7 @@ class Step:
         self.texts = Texts(batch)
         self.trained = model.trained()
         self.scale = _FLOAT16_SCALE if model.autocast == torch.float16 else 1.0
+        self._terms = terms
         self._changes = [one for one in terms if type(one).change is not _unchanged()]
         self._shape = next((one for one in terms if one.shapes_loss), None)
         self._reads_features = any(one.reads_features for one in terms)
@@ -124,6 +125,26 @@ class Step:
         if self._plain is None:
             self._plain = self.run() if self._keeps_graph else self._at_once()
         return self._plain
+
+    def answer(self) -> torch.Tensor:
+        """The logits of the plain pass, as a constant; it is run without gradients if nobody has asked for it yet."""
+        if self._plain is None:
+            with torch.no_grad():
+                logits = self.run().logits
+        else:
+            logits = self._plain.logits
+        assert logits is not None, "no objective of this training reads logits"
+        return logits.detach()
+
+    def over(self, batch: Batch) -> Step:
+        """A step over other rows, without labels; of a task with one label per row.
+
+        Args:
+            batch: inputs.
+        """
+        rows = len(next(iter(batch.values())))
+        labels = torch.zeros(rows, dtype=torch.long, device=self.labels.device)
+        return Step(self.model, batch, labels, rows * self.model.passes, self._terms)
 
     def slope(self) -> torch.Tensor:
         """The gradient of the plain loss with regard to what the model reads, times a number above 0, in float32.

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from pefttools.errors import ConfigError
 from pefttools.objectives.attack import Attack, AttackConfig, direction
 from pefttools.objectives.objective import WeightedConfig
 
 if TYPE_CHECKING:
     import torch
 
+    from pefttools.bases import BaseVariant
+    from pefttools.methods import Method
     from pefttools.objectives.step import Step
+    from pefttools.tasks import Task
+    from pefttools.tasks.types import Batch
 
 
 class VATConfig(AttackConfig, WeightedConfig):
@@ -22,13 +29,17 @@ class VATConfig(AttackConfig, WeightedConfig):
         0.01, gt=0, description="norm of the change by which the direction is found, as a share as `epsilon`"
     )
     steps: int = Field(1, ge=1, description="passes in which the direction is found (power iteration)")
+    unlabelled: Path | None = Field(
+        None,
+        description="file of rows without labels; each pass reads as many of them as of the others; none: no such file",
+    )
 
 
 class VirtualAdversarial(Attack[VATConfig]):
     """``L + weight KL(p(x), p(x + epsilon |x| d))``, with ``d`` the direction that changes the answer most.
 
     ``d`` begins at random; each step replaces it by the unit gradient of ``KL(p(x), p(x + probe |x| d))``.
-    No label is read. ``p(x)`` is a constant.
+    No label is read, so rows without labels can be learned from too. ``p(x)`` is a constant.
 
     References:
         Miyato, T., Maeda, S., Koyama, M. and Ishii, S. (2018). Virtual adversarial training: a regularization method
@@ -41,15 +52,48 @@ class VirtualAdversarial(Attack[VATConfig]):
     config = VATConfig
     compares = True
 
+    def __init__(self, config: VATConfig) -> None:
+        super().__init__(config)
+        self._batch_of: Callable[[int, int], Batch] | None = None
+        self._seen = 0
+
+    def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
+        super().check(method, variant, task)
+        if self.options.unlabelled is not None and not task.one_label:
+            raise ConfigError(f"vat.unlabelled needs a task with one label per row, not {task.name!r}")
+
+    def unlabelled(self) -> Path | None:
+        return self.options.unlabelled
+
+    def receive(self, batch_of: Callable[[int, int], Batch]) -> None:
+        self._batch_of = batch_of
+
+    def state(self) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {} if self.options.unlabelled is None else {"seen": torch.tensor(self._seen)}
+
+    def restore_state(self, state: dict[str, torch.Tensor]) -> None:
+        self._seen = int(state["seen"])
+
     def term(self, step: Step) -> torch.Tensor:
+        found = self._divergence(step)
+        if self.options.unlabelled is None:
+            return found
+        # In a step that is only measured, the rows themselves stand for those without labels.
+        rows = len(step.labels)
+        batch = step.batch if self._batch_of is None else self._batch_of(self._seen, rows)
+        self._seen += 1
+        return found + self._divergence(step.over(batch))
+
+    def _divergence(self, step: Step) -> torch.Tensor:
+        """The term of one batch."""
         import torch
 
         from pefttools.objectives.step import Perturbation
 
         options, texts = self.options, step.texts
-        plain = step.plain().logits
-        assert plain is not None
-        plain = plain.detach()
+        plain = step.answer()
 
         def scaled(way: torch.Tensor, read: torch.Tensor, share: float) -> torch.Tensor:
             return share * texts.norm(texts.without_padding(read)) * way

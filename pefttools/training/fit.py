@@ -24,6 +24,7 @@ from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
 from pefttools.training.start import start_from
 from pefttools.training.teaching import answers_of
+from pefttools.training.unlabelled import Unlabelled
 from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
@@ -139,11 +140,15 @@ def fit(
 
 
 def _teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
-    """Show objectives the answers that they learn."""
+    """Show objectives the answers that they learn, and rows without labels."""
     table, size = prepared.splits.train, prepared.recipe.training.eval_batch_size
     for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
         if teachers:
             objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
+    for objective, rows in zip(model.objectives, prepared.unlabelled, strict=True):
+        if rows is not None:
+            examples = prepared.task.encode(rows, model.processor, prepared.labels, labelled=False)
+            objective.receive(Unlabelled(model, examples, prepared.recipe.seed))
 
 
 def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter) -> None:

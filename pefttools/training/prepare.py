@@ -49,6 +49,8 @@ class Prepared:
     parent: Parent | None = None
     #: of each objective, those whose answers it learns
     teachers: tuple[tuple[Teacher, ...], ...] = ()
+    #: of each objective, the rows without labels that it reads too
+    unlabelled: tuple[Table | None, ...] = ()
     #: of each objective, the rows that are not to be forgotten
     old_rows: tuple[Table | None, ...] = ()
     #: what was changed automatically, for the log
@@ -67,8 +69,10 @@ class Prepared:
         """What names the weights of teachers, and rows that are not to be forgotten."""
         every = [teacher for several in self.teachers for teacher in several]
         found = {f"teacher {number}": teacher.digest for number, teacher in enumerate(every, 1)}
-        old = [table for table in self.old_rows if table is not None]
-        return found | {f"old rows {number}": table.digest() for number, table in enumerate(old, 1)}
+        for name, tables in (("old rows", self.old_rows), ("unlabelled rows", self.unlabelled)):
+            there = [table for table in tables if table is not None]
+            found |= {f"{name} {number}": table.digest() for number, table in enumerate(there, 1)}
+        return found
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -118,6 +122,7 @@ def prepare(recipe: Recipe) -> Prepared:
     teachers = tuple(
         tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in recipe.chosen_objectives()
     )
+    unlabelled = tuple(_unlabelled(one, recipe, task, labels, splits) for one in recipe.chosen_objectives())
     old_rows = tuple(_old_rows(one, recipe, task, labels, parent) for one in recipe.chosen_objectives())
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
@@ -141,6 +146,7 @@ def prepare(recipe: Recipe) -> Prepared:
         rates,
         parent,
         teachers,
+        unlabelled,
         old_rows,
         notes,
     )
@@ -167,6 +173,23 @@ def _old_rows(
     table = read_table(str(path), task.columns(), recipe.data.columns, files_in=task.files_in())
     table, _ = draw(table, limit, recipe.data.seed, task.strata, "old rows")
     task.check(table, labels)
+    return table
+
+
+def _unlabelled(
+    objective: Objective[Any], recipe: Recipe, task: Task[Any], labels: Sequence[str], splits: Splits
+) -> Table | None:
+    """The rows without labels that an objective reads; None: it reads none.
+
+    Raises:
+        DataError: see `read_table`, `Task.check`; their parts are not those of the training rows.
+    """
+    path = objective.unlabelled()
+    if path is None:
+        return None
+    table = read_table(str(path), task.columns(labelled=False), recipe.data.columns, files_in=task.files_in())
+    task.check(table, labels, labelled=False)
+    task.check_roles(table.columns, splits.train.columns)
     return table
 
 

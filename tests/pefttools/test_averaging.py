@@ -13,6 +13,7 @@ import pefttools
 from pefttools.training.averaging import AveragedWeights
 from pefttools.training.optimizer import depths_of, parameter_groups
 from pefttools.training.rates import Rates
+from tests.interrupted import train_in_two_parts
 from tests.pefttools.objectives.models import classifier
 
 
@@ -52,25 +53,12 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_the_average_is_kept_and_a_training_that_goes_on_has_the_same(
     tiny_bert: str, intents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pefttools.training.trainer import TuningTrainer
-
     options = {"averaging": 0.9, "keep_best": False}
     pefttools.train(_recipe(tiny_bert, intents, tmp_path / "plain", keep_best=False))
     pefttools.train(_recipe(tiny_bert, intents, tmp_path / "whole", **options))
     plain, whole = _weights(tmp_path / "plain"), _weights(tmp_path / "whole")
     assert all(not torch.equal(whole[name], plain[name]) for name in plain)
-    step = TuningTrainer.training_step
-
-    def stops(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == 4:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TuningTrainer, "training_step", stops)
-        with pytest.raises(KeyboardInterrupt):
-            pefttools.train(_recipe(tiny_bert, intents, tmp_path / "parts", **options))
-    pefttools.train(_recipe(tiny_bert, intents, tmp_path / "parts", **options), resume=True)
+    train_in_two_parts(_recipe(tiny_bert, intents, tmp_path / "parts", **options), monkeypatch, until=4)
     for name, tensor in _weights(tmp_path / "parts").items():
         torch.testing.assert_close(tensor, whole[name])
 

@@ -19,6 +19,7 @@ from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_objectives
 from pefttools.tasks import tasks
 from tests.allocator import peak_of
+from tests.interrupted import train_in_two_parts
 from tests.pefttools.objectives.models import NAMES, classifier
 from tests.pefttools.tasks.samples import SAMPLES, base_of
 
@@ -106,23 +107,10 @@ def test_a_training_that_goes_on_ends_as_one_that_was_not_interrupted(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The place that weights are pulled to is in the checkpoint."""
-    from pefttools.training.trainer import TuningTrainer
-
     recipe = _recipe("sequence-classification", {"name": "l2-sp", "alpha": 5.0}, request, tmp_path, max_steps=6,
                      evaluations=3, learning_rate=1e-2)  # fmt: skip
     whole = _weights(recipe)
-    plain = TuningTrainer.training_step
-
-    def stops(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == 4:
-            raise KeyboardInterrupt
-        return plain(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TuningTrainer, "training_step", stops)
-        with pytest.raises(KeyboardInterrupt):
-            pefttools.train(recipe)
-    pefttools.train(recipe, resume=True)
+    train_in_two_parts(recipe, monkeypatch, until=4)
     state = load_file(Path(recipe["output"]) / "adapter_model.safetensors")
     torch.testing.assert_close(torch.cat([state[name].flatten() for name in sorted(state)]), whole)
 
