@@ -10,7 +10,7 @@ from typing import Any
 from .data import ReportData, ResultRow
 
 #: colours that stay distinguishable with most kinds of colour blindness (Okabe and Ito), then two more
-_COLOURS = (
+COLOURS = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -26,7 +26,7 @@ _COLOURS = (
 
 def figures(data: ReportData) -> list[tuple[str, str, str]]:
     """Id, title and JSON (safe inside a script element) of every figure."""
-    colours = {row.name: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(data.rows)}
+    colours = {row.name: COLOURS[index % len(COLOURS)] for index, row in enumerate(data.rows)}
     scored = [row for row in data.rows if row.score is not None]
     measured = [row for row in scored if row.memory is not None]
     found = []
@@ -48,7 +48,7 @@ def figures(data: ReportData) -> list[tuple[str, str, str]]:
         found.append(("validation", f"Validation {data.metric}", validation))
     if measured:
         found.append(("parts", "Training memory by parts", _parts(measured)))
-    return [(name, title, _script_json(figure)) for name, title, figure in found]
+    return [(name, title, script_json(figure)) for name, title, figure in found]
 
 
 def _scatter(
@@ -140,7 +140,7 @@ def _title(metric: str) -> str:
     return html.escape(words_[:1].upper() + words_[1:])
 
 
-def _script_json(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that can't end the script element that contains it."""
     text = json.dumps(value, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

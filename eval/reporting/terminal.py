@@ -11,16 +11,20 @@ from .findings import findings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+
+def plain(text: str, style: str = "") -> Text:
+    """A text for a terminal, without markup and control codes."""
+    from rich.text import Text
+
+    return Text("".join("\N{REPLACEMENT CHARACTER}" if category(sign)[0] == "C" else sign for sign in text), style)
 
 
 def show(data: ReportData, console: Console) -> None:
     """Table and findings. Names are data: neither markup nor control codes in them reach the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
-
-    def plain(text: str, style: str = "") -> Text:
-        return Text("".join("\N{REPLACEMENT CHARACTER}" if category(sign)[0] == "C" else sign for sign in text), style)
 
     table = Table(title=plain(data.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     name, *figures = chosen(data, TERMINAL)

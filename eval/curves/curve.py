@@ -1,0 +1,235 @@
+"""A comparison at several numbers of labels per class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pefttools.errors import ConfigError
+from pefttools.files import canonical_json, write_text_atomic
+from pefttools.progress import Reporter, SilentReporter
+from pefttools.recipe import validate
+
+from ..comparison import bench
+from ..reporting import load_report
+from ..reporting.data import ReportData, ResultRow
+from ..spec import BenchSpec, load_spec
+from ..statistics import Interval
+from .equivalent import labels_for
+
+#: of the files in the output folder
+JSON, HTML = "curve.json", "curve.html"
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """How many labels per class the baseline needs for what a method reaches.
+
+    Attributes:
+        labels: the number; at its bound if the baseline's curve does not reach so far.
+        beyond: ``<`` or ``>`` then; else empty.
+        low: the same for the lower end of the 95 % interval of the paired difference; None if nothing is paired.
+        high: the same for its upper end.
+    """
+
+    labels: float
+    beyond: str
+    low: tuple[float, str] | None = None
+    high: tuple[float, str] | None = None
+
+    @property
+    def text(self) -> str:
+        """For people: ``9.3 (7.9 to 11)``."""
+
+        def one(labels: float, beyond: str) -> str:
+            return f"{beyond}{labels:.3g}"
+
+        found = one(self.labels, self.beyond)
+        if self.low is None or self.high is None:
+            return found
+        return f"{found} ({one(*self.low)} to {one(*self.high)})"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method at one number of labels per class.
+
+    Attributes:
+        per_class: labels per class.
+        rows: training rows that this makes.
+        name: label of the method, and its variant if it is not the default one.
+        score: mean of the primary metric over the seeds; None if no run succeeded.
+        interval: its 95 % interval.
+        seeds: number of runs that succeeded.
+        equivalent: None for the baseline itself, and without a score.
+    """
+
+    per_class: int
+    rows: int | None
+    name: str
+    score: float | None
+    interval: Interval | None
+    seeds: int
+    equivalent: Equivalent | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores over labels per class.
+
+    Attributes:
+        title: of the spec.
+        metric: the primary metric.
+        unit: of the metric; ``%``: scores are shares, from 0 to 1.
+        higher_is_better: which way it is better.
+        baseline: name of the baseline; None if the spec's is not among the methods.
+        points: of all methods, by labels per class.
+        folder: output folder.
+    """
+
+    title: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    baseline: str | None
+    points: tuple[Point, ...]
+    folder: Path
+
+    @property
+    def names(self) -> list[str]:
+        """The methods, in the order of the first size."""
+        return list(dict.fromkeys(point.name for point in self.points))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of labels per class, ascending."""
+        return sorted({point.per_class for point in self.points})
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by to be shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def shown(self, point: Point) -> str:
+        """A score for people, without its unit."""
+        return "" if point.score is None else f"{self.scale * point.score:.{1 if self.unit == '%' else 3}f}"
+
+    def of(self, name: str) -> list[Point]:
+        """The points of a method that have a score."""
+        return [point for point in self.points if point.name == name and point.score is not None]
+
+
+def curve(
+    spec: BenchSpec | str | Path | Mapping[str, Any],
+    per_class: Sequence[int],
+    *,
+    overrides: Sequence[str] = (),
+    jobs: int = 1,
+    reporter: Reporter | None = None,
+) -> Curve:
+    """Run a comparison at several numbers of labels per class, or what is left of it.
+
+    Each number is a comparison in a folder of its own below the spec's output, with its own report. The rows of a
+    smaller number are among those of every larger one. Validation and test rows stay the same.
+
+    Args:
+        spec: see `bench`; what it says of ``data.limit.train`` is replaced.
+        per_class: labels per class, e.g. ``[4, 8, 16]``.
+        overrides: see `bench`.
+        jobs: see `bench`.
+        reporter: shows progress.
+
+    Raises:
+        ConfigError: numbers that make no curve, or anything wrong with the spec.
+        TrainingError: no run of a comparison succeeded.
+    """
+    if isinstance(spec, str | Path):
+        spec = load_spec(Path(spec), overrides)
+    elif not isinstance(spec, BenchSpec):
+        spec = validate(BenchSpec, dict(spec), "spec")
+    sizes = sorted(set(per_class))
+    if len(sizes) < 2 or sizes[0] < 1:
+        raise ConfigError("a curve needs two or more numbers of labels per class, each at least 1")
+    reporter = reporter or SilentReporter()
+    reports = {}
+    for count in sizes:
+        reporter.event(f"{count} labels per class")
+        at_this = _sized(spec, count)
+        bench(at_this, jobs=jobs, reporter=reporter)
+        reports[count] = load_report(at_this.output)
+    found = joined(spec.name, reports, spec.output)
+    write(found)
+    return found
+
+
+def write(found: Curve) -> None:
+    """Write a curve's files to its folder."""
+    from .page import to_html
+
+    write_text_atomic(found.folder / JSON, canonical_json(_as_dict(found)))
+    write_text_atomic(found.folder / HTML, to_html(found))
+
+
+def _sized(spec: BenchSpec, count: int) -> BenchSpec:
+    data = spec.data.model_copy(update={"limit": {**spec.data.limit, "train": f"{count} per class"}})
+    update = {
+        "name": f"{spec.name}, {count} labels per class",
+        "data": data,
+        "output": spec.output / f"{count}-per-class",
+    }
+    return spec.model_copy(update=update)
+
+
+def joined(title: str, reports: Mapping[int, ReportData], folder: Path) -> Curve:
+    """The curve of several comparisons of the same methods.
+
+    Args:
+        title: of the curve.
+        reports: labels per class -> comparison, ascending.
+        folder: output folder.
+    """
+    first = next(iter(reports.values()))
+    better = first.measure.higher_is_better is not False
+    baseline = next((row.name for row in first.rows if row.is_baseline), None)
+    known = [
+        (float(count), row.score if better else -row.score)
+        for count, report in reports.items()
+        for row in report.rows
+        if row.is_baseline and row.score is not None
+    ]
+    points = [
+        Point(
+            count,
+            row.first.rows.get("train"),
+            row.name,
+            row.score,
+            row.interval,
+            len(row.done),
+            _equivalent(row, known, better),
+        )
+        for count, report in reports.items()
+        for row in report.rows
+    ]
+    return Curve(title, first.metric, first.measure.unit, better, baseline, tuple(points), folder)
+
+
+def _equivalent(row: ResultRow, known: Sequence[tuple[float, float]], better: bool) -> Equivalent | None:
+    """Labels that the baseline needs for a row's score, and for the ends of its paired difference from the baseline."""
+    if row.is_baseline or row.score is None or len(known) < 2:
+        return None
+    sign = 1.0 if better else -1.0
+    labels, beyond = labels_for(sign * row.score, known)
+    if row.against is None:
+        return Equivalent(labels, beyond)
+    base = row.score - row.against.difference
+    ends = sorted(sign * (base + end) for end in (row.against.interval.low, row.against.interval.high))
+    return Equivalent(labels, beyond, labels_for(ends[0], known), labels_for(ends[1], known))
+
+
+def _as_dict(found: Curve) -> dict[str, Any]:
+    content = asdict(found)
+    del content["folder"]
+    return json.loads(json.dumps(content))  # type: ignore[no-any-return]
