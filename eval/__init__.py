@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .choosing.choice import choose as choose
     from .comparison import bench as bench
+    from .curves import curve as curve
     from .probing.run import probe as probe
     from .records import RunRecord as RunRecord
     from .reporting import write_report as report
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "bench": (".comparison", "bench"),
     "choose": (".choosing.choice", "choose"),
+    "curve": (".curves.run", "curve"),
     "probe": (".probing.run", "probe"),
     "report": (".reporting", "write_report"),
     "RunRecord": (".records", "RunRecord"),
 }
 
-__all__ = ["RunRecord", "bench", "choose", "probe", "report"]
+__all__ = ["RunRecord", "bench", "choose", "curve", "probe", "report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Curves of a score over the number of labelled rows: how many labels a method saves."""
 
-from .curve import Curve, Point, curve
+from .data import Curve, Point
+from .run import curve
 
 __all__ = ["Curve", "Point", "curve"]

@@ -19,8 +19,8 @@ def curve(
     from pefttools.errors import ConfigError
     from pefttools.progress import default_reporter
 
-    from .curve import HTML, JSON
-    from .curve import curve as run
+    from .run import HTML, JSON
+    from .run import curve as run
     from .terminal import show
 
     try:

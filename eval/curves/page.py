@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..reporting.figures import COLOURS, script_json
-from .curve import Curve, Point
+from .data import Curve, Point
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .curve import Curve, Point
+from .data import Curve, Point
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,19 +11,29 @@ import torch
 
 from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
-from pefttools.bases import locate_base, variants
+from pefttools.bases import BaseVariant, locate_base, variants
 from pefttools.building import build, check_combination
 from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
 from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
-from pefttools.methods import methods
+from pefttools.methods import Method, methods
+from pefttools.objectives import Objective
 from pefttools.outline import check_on_outline
 from pefttools.predicting import ID, OnError, table_of
 from pefttools.predicting import predict as _predict
 from pefttools.progress import Reporter, SilentReporter
-from pefttools.recipe import GivenMethod, Recipe, choose_method, choose_task, load_recipe, validate
-from pefttools.tasks import Evaluation, tasks
+from pefttools.recipe import (
+    GivenMethod,
+    GivenObjective,
+    Recipe,
+    choose_method,
+    choose_objectives,
+    choose_task,
+    load_recipe,
+    validate,
+)
+from pefttools.tasks import Evaluation, Task, tasks
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.training.run import train as _train
@@ -40,6 +50,7 @@ def wrap(
     task: str | Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
     variant: str | None = None,
+    objective: GivenObjective = (),
     precision: str = "auto",
     seed: int = 0,
     **options: Any,
@@ -52,6 +63,7 @@ def wrap(
         task: name of a task, or a mapping with name and options; None for one label per text.
         labels: label names, if the task has labels.
         variant: number format of the base's weights; None for float32.
+        objective: what is added to the task's loss, which ``model(**batch, targets=labels)`` gives in training mode.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``, for which your loop must scale the gradients.
         seed: for random initialisation.
         options: options of the method, e.g. ``r=8``.
@@ -72,18 +84,35 @@ def wrap(
     if chosen_task.has_labels and len(labels) < (2 if chosen_task.one_label else 1):
         raise ConfigError(f"the task {chosen_task.name!r} needs label names", hint="wrap(..., labels=['no', 'yes'])")
     check_combination(chosen, config, variants.get(variant)(), chosen_task)
+    terms = _for_a_loop(choose_objectives(objective), chosen, variants.get(variant)(), chosen_task)
     found = locate_base(base)
     chosen_task, shortened = fit_to_base(chosen_task, found, chosen.virtual_tokens(config))
     if shortened is not None:
         warnings.warn(shortened, stacklevel=2)
     check_precision(precision, variant, default_device())
     check_on_outline(found, variant, chosen, config, chosen_task, labels)
-    model = build(
-        found, variant, chosen, config, chosen_task, labels,
-        precision=precision, seed=seed, device=default_device(),
-    )  # fmt: skip
+    model = build(found, variant, chosen, config, chosen_task, labels,
+                  precision=precision, seed=seed, device=default_device())  # fmt: skip
+    model.objectives = terms
     _warn_of_a_loop(model)
     return model
+
+
+def _for_a_loop(
+    terms: tuple[Objective[Any], ...], method: Method[Any], variant: BaseVariant, task: Task[Any]
+) -> tuple[Objective[Any], ...]:
+    """Objectives that need nothing which only `train` can give them.
+
+    Raises:
+        ConfigError: they do, or don't go with the others.
+    """
+    for one in terms:
+        one.check(method, variant, task)
+        if one.teachers() or one.old_rows() or one.unlabelled():
+            raise ConfigError(
+                f"the objective {one.name!r} reads more than a batch: it needs train()", hint="Use pefttools.train."
+            )
+    return terms
 
 
 def _warn_of_a_loop(model: TunedModel) -> None:

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from pefttools.cli.main import build_app
 from pefttools.errors import ConfigError
 from pefttools.eval.curves import curve
-from pefttools.eval.curves.curve import HTML, JSON, Equivalent, joined, write
+from pefttools.eval.curves.data import Equivalent
 from pefttools.eval.curves.equivalent import labels_for
+from pefttools.eval.curves.run import HTML, JSON, joined, write
 from pefttools.eval.curves.terminal import show
 from pefttools.eval.reporting import load_report
 from tests.conftest import MINILM

@@ -158,6 +158,18 @@ def test_memory_is_planned_within_a_hundredth(objective: str, tiny_bert: str) ->
     assert abs(kept - measured) <= 0.01 * row.peak_bytes, (kept, measured, row)
 
 
+def test_a_loop_of_ones_own(tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], objective={"name": "fgm", "epsilon": 0.05})
+    batch = model.task.training_batch(model, [{"input_ids": [5, 6], "attention_mask": [1, 1], "labels": 1}] * 2)
+    targets = batch.pop("labels")
+    model.eval()
+    plain = float(model(**batch, targets=targets))
+    model.train()
+    assert float(model(**batch, targets=targets)) > 1.5 * plain and "fgm" in model.terms
+    with pytest.raises(ConfigError, match="reads more than a batch"):
+        pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], objective={"name": "vat", "unlabelled": "rows.csv"})
+
+
 class TestRefusals:
     def test_two_that_replace_the_loss(self) -> None:
         with pytest.raises(ConfigError, match="'r-drop' and 'freelb' can't be used together: both replace the task"):
