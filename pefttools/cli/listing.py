@@ -136,12 +136,20 @@ def objectives(as_json: bool = typer.Option(False, "--json", help="Print JSON.")
         return {
             "summary": objective.summary,
             "uses": [word for word, used in uses.items() if used],
-            "the task's loss": "replaced" if objective.replaces_loss or objective.shapes_loss else "added to",
+            "the task's loss": _effect_on_loss(objective),
             "options": _options(objective.config),
             "paper": objective.paper,
         }
 
     _show("Objectives", _rows(registry, row), as_json)
+
+
+def _effect_on_loss(objective: type[Objective[Any]]) -> str:
+    from pefttools.objectives import Objective as Contract
+
+    if objective.replaces_loss or objective.shapes_loss:
+        return "is replaced"
+    return "gets a further term" if objective.term is not Contract.term else "is computed on a changed input"
 
 
 def schema(

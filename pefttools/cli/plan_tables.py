@@ -20,6 +20,8 @@ def of_training(question: PlanRequest, rows: Sequence[MemoryPlan]) -> Table:
     title = f"{question.base}: {shape.batch_size} {question.rows}, "
     title += f"one of {shape.devices} devices, " if shape.devices > 1 else ""
     title += "with the kernels of this CPU" if not question.device.gpu else f"predicted for {question.device.title}"
+    if objectives := question.planned[0].chosen_objectives():
+        title += f", objective {' and '.join(one.name for one in objectives)}"
     lines: list[tuple[str, list[str]]] = [
         ("trained parameters", [f"{row.trainable_parameters:,}" for row in rows]),
         ("weights", [size(row.weights_bytes) for row in rows]),

@@ -158,6 +158,8 @@ def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Rep
         f"{prepared.method.name} on {prepared.base.id} ({prepared.recipe.variant}): {count.trainable:,} of "
         f"{count.total:,} parameters trained, {_said(rates, bool(count.head))}"
     )
+    if model.objectives:
+        reporter.event(f"objective: {', '.join(one.name for one in model.objectives)}")
     for note in (*prepared.notes, *prepared.examples.notes):
         reporter.event(note)
     for split, cuts in prepared.examples.cuts.items():
