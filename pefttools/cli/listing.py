@@ -145,11 +145,9 @@ def objectives(as_json: bool = typer.Option(False, "--json", help="Print JSON.")
 
 
 def _effect_on_loss(objective: type[Objective[Any]]) -> str:
-    from pefttools.objectives import Objective as Contract
-
     if objective.replaces_loss or objective.shapes_loss:
         return "is replaced"
-    return "gets a further term" if objective.term is not Contract.term else "is computed on a changed input"
+    return "is computed on a changed input" if objective.changes_input else "gets a further term"
 
 
 def schema(

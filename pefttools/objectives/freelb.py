@@ -31,7 +31,7 @@ class FreeLB(SteppedAttack[SteppedAttackConfig]):
     replaces_loss = True
 
     def term(self, step: Step) -> torch.Tensor:
-        from pefttools.objectives.step import Perturbation
+        from pefttools.objectives.perturbation import Perturbation
 
         options, collected = self.options, step.collected()
         delta = Perturbation(lambda read: self._drawn(read, step))

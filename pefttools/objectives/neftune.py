@@ -37,6 +37,7 @@ class NEFTune(Objective[NEFTuneConfig]):
     paper = "https://arxiv.org/abs/2310.05914"
     config = NEFTuneConfig
     perturbs = True
+    changes_input = True
 
     def change(self, read: torch.Tensor, step: Step) -> torch.Tensor:
         import torch

@@ -55,6 +55,8 @@ class Objective(ABC, Generic[ConfigT]):
     config: ClassVar[type[ObjectiveConfig]]
     #: whether it changes what the model reads: embeddings of tokens, pixels, or features of sound
     perturbs: ClassVar[bool] = False
+    #: whether it says what the model reads in every pass; see `change`
+    changes_input: ClassVar[bool] = False
     #: whether it compares the answers of two forward passes; see `Task.divergence`
     compares: ClassVar[bool] = False
     #: whether it reads what the head's linear layer reads of each row; see `Outcome.features`
@@ -155,7 +157,7 @@ class Objective(ABC, Generic[ConfigT]):
         return None
 
     def change(self, read: torch.Tensor, step: Step) -> torch.Tensor:
-        """What the model is to read in every pass of a training step, instead of what it would read.
+        """What the model is to read in every pass of a training step, instead of what it would; with `changes_input`.
 
         Args:
             read: embeddings of tokens ``[rows, tokens, hidden]``; pixels or features ``[rows, ...]``.

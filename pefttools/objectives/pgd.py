@@ -36,7 +36,7 @@ class PGD(SteppedAttack[PGDConfig]):
     def term(self, step: Step) -> torch.Tensor:
         import torch
 
-        from pefttools.objectives.step import Perturbation
+        from pefttools.objectives.perturbation import Perturbation
 
         slope = step.slope()  # at 0
         delta = Perturbation(lambda read: self.enlarged(torch.zeros_like(read), slope, read, step.texts))

@@ -47,7 +47,7 @@ class Smart(SteppedAttack[SmartConfig]):
     def term(self, step: Step) -> torch.Tensor:
         import torch
 
-        from pefttools.objectives.step import Perturbation
+        from pefttools.objectives.perturbation import Perturbation
 
         plain = step.plain().logits
         assert plain is not None

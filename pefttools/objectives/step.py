@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from pefttools.objectives.features import inputs_of, last_linear
 from pefttools.objectives.gradients import Collected
 from pefttools.objectives.inputs import Change, Texts, changed_input
+from pefttools.objectives.perturbation import Perturbation
 from pefttools.tasks.task import Task
 from pefttools.tasks.types import Batch
 
@@ -101,7 +103,7 @@ class Step:
         self.trained = model.trained()
         self.scale = _FLOAT16_SCALE if model.autocast == torch.float16 else 1.0
         self._terms = terms
-        self._changes = [one for one in terms if type(one).change is not _unchanged()]
+        self._changes = [one for one in terms if one.changes_input]
         self._shape = next((one for one in terms if one.shapes_loss), None)
         self._reads_features = any(one.reads_features for one in terms)
         self._reads_logits = self._shape is not None or any(one.compares for one in terms)
@@ -197,7 +199,9 @@ class Step:
     def _outcome(self, batch: Batch) -> Outcome:
         if not self._reads_features:
             return self._answered(batch)
-        with inputs_of(last_linear(self.model)) as read:
+        model, of_head = self.model, self.model.of_head()
+        layer = last_linear(model.head or model.transformer, [self.trained[name] for name in of_head])
+        with inputs_of(layer) as read:
             return replace(self._answered(batch), features=read[-1])
 
     def _answered(self, batch: Batch) -> Outcome:
@@ -208,69 +212,6 @@ class Step:
         if self._shape is not None:
             return Outcome(self._shape.loss(logits, self), logits)
         return Outcome(task.loss(logits, self.labels, self.num_items), logits)
-
-
-def last_linear(model: Trainable) -> nn.Module:
-    """The layer of the head whose outputs are the logits."""
-    modules = [model.transformer] if model.head is None else [model.head]
-    trained = {id(model.trained()[name]) for name in model.of_head()}
-    found = [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if isinstance(layer, nn.Linear) and id(layer.weight) in trained
-    ]
-    return found[-1]
-
-
-@contextmanager
-def inputs_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What a layer reads in the block, call by call."""
-    read: list[torch.Tensor] = []
-
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        read.append(args[0])
-
-    handle = layer.register_forward_pre_hook(hook)
-    try:
-        yield read
-    finally:
-        handle.remove()
-
-
-class Perturbation:
-    """What is added to the model's input, as a tensor whose gradient can be taken.
-
-    Args:
-        start: from the input to what is added in the first pass, of the same shape.
-    """
-
-    def __init__(self, start: Change) -> None:
-        self._start = start
-        self._tensor: torch.Tensor | None = None
-        self._read: torch.Tensor | None = None
-
-    @property
-    def tensor(self) -> torch.Tensor:
-        """What was added in the last pass, float32."""
-        assert self._tensor is not None, "no pass was run with it"
-        return self._tensor
-
-    @property
-    def read(self) -> torch.Tensor:
-        """What the model would have read without it, in the last pass; float32, without a gradient."""
-        assert self._read is not None, "no pass was run with it"
-        return self._read
-
-    def move(self, tensor: torch.Tensor) -> None:
-        """Add another tensor from now on."""
-        self._tensor = tensor.detach().requires_grad_()
-
-    def __call__(self, read: torch.Tensor) -> torch.Tensor:
-        self._read = read.detach().float()
-        if self._tensor is None:
-            self.move(self._start(self._read))
-        return read + self.tensor.to(read.dtype)
 
 
 class _Random:
@@ -289,12 +230,6 @@ class _Random:
             if self._card is not None:
                 torch.cuda.set_rng_state(self._card, self._device)
             yield
-
-
-def _unchanged() -> Any:
-    from pefttools.objectives.objective import Objective
-
-    return Objective.change
 
 
 def total_loss(step: Step, terms: Sequence[Objective[Any]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

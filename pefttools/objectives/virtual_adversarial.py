@@ -71,7 +71,7 @@ class VirtualAdversarial(Attack[VATConfig]):
     def state(self) -> dict[str, torch.Tensor]:
         import torch
 
-        return {} if self.options.unlabelled is None else {"seen": torch.tensor(self._seen)}
+        return {"seen": torch.tensor(self._seen)}
 
     def restore_state(self, state: dict[str, torch.Tensor]) -> None:
         self._seen = int(state["seen"])
@@ -90,7 +90,7 @@ class VirtualAdversarial(Attack[VATConfig]):
         """The term of one batch."""
         import torch
 
-        from pefttools.objectives.step import Perturbation
+        from pefttools.objectives.perturbation import Perturbation
 
         options, texts = self.options, step.texts
         plain = step.answer()

@@ -5,31 +5,25 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pefttools.compute.deterministic import deterministic
 from pefttools.compute.optimizers import TRANSFORMERS_NAMES
 from pefttools.compute.processes import check_alike, is_main_process, unused_cards, world_size
-from pefttools.methods import Pass
 from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
-from pefttools.tasks.task import Evaluation, Example
+from pefttools.tasks.task import Evaluation
 from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
+from pefttools.training.shown import passes, remember, teach
 from pefttools.training.start import start_from
-from pefttools.training.teaching import answers_of
-from pefttools.training.unlabelled import Unlabelled
 from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
-    import torch
-
     from pefttools.training.trainer import TuningTrainer
 
 
@@ -108,8 +102,8 @@ def fit(
     if prepared.method.capabilities.trains == "nothing":
         return _as_it_is(prepared, model, reporter)
     if checkpoint is None and prepared.parent is None:
-        prepared.method.prepare(model.transformer, prepared.config, _passes(prepared, model))
-    _teach(prepared, model, reporter)
+        prepared.method.prepare(model.transformer, prepared.config, passes(prepared, model))
+    teach(prepared, model, reporter)
     before = _ready(prepared, model, reporter)
     trainer, spent = _run(prepared, model, rates, reporter, work, checkpoint)
     evaluation, why = Evaluation({}), None
@@ -137,18 +131,6 @@ def fit(
         stopped_early=trainer.stopped_early,
         did_not_learn=why,
     )
-
-
-def _teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
-    """Show objectives the answers that they learn, and rows without labels."""
-    table, size = prepared.splits.train, prepared.recipe.training.eval_batch_size
-    for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
-        if teachers:
-            objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
-    for objective, rows in zip(model.objectives, prepared.unlabelled, strict=True):
-        if rows is not None:
-            examples = prepared.task.encode(rows, model.processor, prepared.labels, labelled=False)
-            objective.receive(Unlabelled(model, examples, prepared.recipe.seed))
 
 
 def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Reporter) -> None:
@@ -180,43 +162,10 @@ def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float |
         rows = [validation[index] for index in range(min(4, len(validation)))]
         start_from(model, prepared.parent, task.training_set(rows)[:4])
         reporter.event(f"starting from the weights of {prepared.parent.folder}")
-    _remember(prepared, model)
+    remember(prepared, model)
     if is_main_process() and not knows_a_bar(task, validation, prepared.labels):
         return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)
     return None
-
-
-def _remember(prepared: Prepared, model: TunedModel) -> None:
-    """Show objectives the rows that are not to be forgotten, one at a time."""
-    for objective, table in zip(model.objectives, prepared.old_rows, strict=True):
-        if table is None:
-            continue
-        rows = prepared.task.training_set(prepared.task.encode(table, model.processor, prepared.labels))
-        training = model.training
-        model.eval()
-        objective.remember(model.trained(), (partial(_loss, model, [row]) for row in rows))
-        model.train(training)
-
-
-def _loss(model: TunedModel, examples: Sequence[Example]) -> torch.Tensor:
-    """The task's own loss of some training examples."""
-    from pefttools.compute.moving import all_moved
-
-    moved = all_moved(model.spec.task.training_batch(model, examples), model.device)
-    with model.precision():
-        return model.task_loss(moved, moved.pop("labels"))
-
-
-def _passes(prepared: Prepared, model: TunedModel) -> Iterator[Pass]:
-    """A pass for each batch of training rows, once, in a random order."""
-    import torch
-
-    settings = prepared.recipe.training
-    rows, size = prepared.examples.train, settings.batch_size // settings.microbatches
-    generator = torch.Generator().manual_seed(prepared.recipe.seed)
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    for start in range(0, len(order), size):
-        yield partial(_loss, model, [rows[index] for index in order[start : start + size]])
 
 
 def _run(

@@ -12,9 +12,9 @@ import torch
 import pefttools
 from pefttools.errors import ConfigError
 from pefttools.recipe import Recipe
-from pefttools.training.fit import _loss, _remember
 from pefttools.training.prepare import build_model, prepare
 from pefttools.training.resume import made_from
+from pefttools.training.shown import loss_of, remember
 from tests.conftest import MINILM
 
 #: two domains with the same labels, of which the second is learned after the first
@@ -84,13 +84,13 @@ def test_the_fisher_information_is_that_of_single_rows(first: tuple[Path, str], 
     assert table is not None and len(table) == 5
     assert made_from(prepared)["old rows 1"] == prepared.digests()["old rows 1"] == table.digest()
     model = build_model(prepared).train()
-    _remember(prepared, model)
+    remember(prepared, model)
     assert model.training
     wanted = {name: torch.zeros_like(p) for name, p in model.trained().items()}
     model.eval()
     for row in prepared.task.encode(table, model.processor, prepared.labels):
         model.zero_grad()
-        _loss(model, [row]).backward()
+        loss_of(model, [row]).backward()
         for name, p in model.trained().items():
             if p.grad is not None:
                 wanted[name] += p.grad**2 / 5

@@ -1,0 +1,42 @@
+"""A change of what a model reads, of which the gradient can be taken."""
+
+from __future__ import annotations
+
+import torch
+
+from pefttools.objectives.inputs import Change
+
+
+class Perturbation:
+    """What is added to the model's input, as a tensor whose gradient can be taken.
+
+    Args:
+        start: from the input to what is added in the first pass, of the same shape.
+    """
+
+    def __init__(self, start: Change) -> None:
+        self._start = start
+        self._tensor: torch.Tensor | None = None
+        self._read: torch.Tensor | None = None
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """What was added in the last pass, float32."""
+        assert self._tensor is not None, "no pass was run with it"
+        return self._tensor
+
+    @property
+    def read(self) -> torch.Tensor:
+        """What the model would have read without it, in the last pass; float32, without a gradient."""
+        assert self._read is not None, "no pass was run with it"
+        return self._read
+
+    def move(self, tensor: torch.Tensor) -> None:
+        """Add another tensor from now on."""
+        self._tensor = tensor.detach().requires_grad_()
+
+    def __call__(self, read: torch.Tensor) -> torch.Tensor:
+        self._read = read.detach().float()
+        if self._tensor is None:
+            self.move(self._start(self._read))
+        return read + self.tensor.to(read.dtype)

@@ -1,0 +1,58 @@
+"""Rows and answers that methods and objectives are shown before a training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+
+from pefttools.compute.moving import all_moved
+from pefttools.methods import Pass
+from pefttools.progress import Reporter
+from pefttools.tasks.task import Example
+from pefttools.training.prepare import Prepared
+from pefttools.training.teaching import answers_of
+from pefttools.training.unlabelled import Unlabelled
+from pefttools.tuned import TunedModel
+
+
+def teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
+    """Show objectives the answers that they learn, and rows without labels."""
+    table, size = prepared.splits.train, prepared.recipe.training.eval_batch_size
+    for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
+        if teachers:
+            objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
+    for objective, rows in zip(model.objectives, prepared.unlabelled, strict=True):
+        if rows is not None:
+            examples = prepared.task.encode(rows, model.processor, prepared.labels, labelled=False)
+            objective.receive(Unlabelled(model, examples, prepared.recipe.seed))
+
+
+def remember(prepared: Prepared, model: TunedModel) -> None:
+    """Show objectives the rows that are not to be forgotten, one at a time."""
+    for objective, table in zip(model.objectives, prepared.old_rows, strict=True):
+        if table is None:
+            continue
+        rows = prepared.task.training_set(prepared.task.encode(table, model.processor, prepared.labels))
+        training = model.training
+        model.eval()
+        objective.remember(model.trained(), (partial(loss_of, model, [row]) for row in rows))
+        model.train(training)
+
+
+def loss_of(model: TunedModel, examples: Sequence[Example]) -> torch.Tensor:
+    """The task's own loss of some training examples."""
+    moved = all_moved(model.spec.task.training_batch(model, examples), model.device)
+    with model.precision():
+        return model.task_loss(moved, moved.pop("labels"))
+
+
+def passes(prepared: Prepared, model: TunedModel) -> Iterator[Pass]:
+    """A pass for each batch of training rows, once, in a random order."""
+    settings = prepared.recipe.training
+    rows, size = prepared.examples.train, settings.batch_size // settings.microbatches
+    generator = torch.Generator().manual_seed(prepared.recipe.seed)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    for start in range(0, len(order), size):
+        yield partial(loss_of, model, [rows[index] for index in order[start : start + size]])
