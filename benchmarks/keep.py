@@ -44,9 +44,10 @@ def main() -> None:
     for folder in parser.parse_args().comparisons:
         print(keep(folder))
     kept = [summary.parent for summary in sorted(RESULTS.glob(f"*/{SUMMARY}"))]
-    evidence = [one for folder in kept for one in read_comparison(folder)]
-    write_evidence(evidence)
-    print(f"{len(evidence)} methods of {len(kept)} comparisons")
+    # One method alone is compared with nothing.
+    found = [methods for folder in kept if len(methods := read_comparison(folder)) > 1]
+    write_evidence([one for methods in found for one in methods])
+    print(f"{sum(map(len, found))} methods of {len(found)} comparisons")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pefttools.errors import ConfigError
 from pefttools.eval import choose
 from pefttools.eval.choosing import choice
 from pefttools.eval.choosing.evidence import Evidence, read_comparison, read_kept, write_evidence
+from pefttools.eval.records import RECORD, RUNS
 from pefttools.methods import methods
 from pefttools.planning.device import CARDS
 from pefttools.tasks import tasks
@@ -141,6 +142,15 @@ def test_evidence_of_ones_own_comparison(base: str, tmp_path: Path, monkeypatch:
     (lora,) = [one for one in mine.candidates if one.label == "lora"]
     assert lora.evidence is not None and lora.evidence == found["lora"]
     assert any("Comparisons not used here: 'Sample'" in note for note in mine.notes)
+
+
+def test_what_was_trained_with_an_objective_is_no_evidence_of_its_method(tmp_path: Path) -> None:
+    write_sample(tmp_path)
+    path = tmp_path / RUNS / "lora-seed0" / RECORD
+    record = json.loads(path.read_text())
+    record["recipe"]["objective"] = "fgm"
+    path.write_text(json.dumps(record))
+    assert "lora" not in {one.label for one in read_comparison(tmp_path)}
 
 
 def test_what_trains_nothing_is_not_advised(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
