@@ -73,6 +73,12 @@ def labelled_rows(
     return rows.flatten(0, 1).index_select(0, index), flat.index_select(0, index)
 
 
+def outcomes(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logarithms of the probabilities at places with a label, ``[n, outcomes]``, and the labels ``[n]``."""
+    rows, wanted = labelled_rows(logits, labels)
+    return rows.float().log_softmax(-1), wanted
+
+
 def mean(total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
     """A summed loss divided by the number of labels, of this batch or of all that make one step."""
     return total / ((labels != IGNORE).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)

@@ -152,10 +152,9 @@ class TokenClassification(TextStatesTask[TokenClassificationConfig]):
         return batch
 
     def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        from pefttools.tasks.language.language_head import labelled_rows
+        from pefttools.tasks.language.language_head import outcomes
 
-        rows, wanted = labelled_rows(logits, labels)
-        return rows.float().log_softmax(-1), wanted
+        return outcomes(logits, labels)
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
