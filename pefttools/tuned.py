@@ -81,8 +81,8 @@ class TunedModel(nn.Module):
         #: what is minimised beside the task's loss, or instead of it
         self.objectives: tuple[Objective[Any], ...] = ()
         self._objectives_begun = False
-        #: of each objective, by name, the terms of the last passes
-        self.terms: dict[str, list[torch.Tensor]] = {}
+        #: of each objective, by name, the sum of its terms since somebody has emptied this, and their number
+        self.terms: dict[str, tuple[torch.Tensor, int]] = {}
 
     @property
     def task(self) -> Task[Any]:
@@ -137,7 +137,8 @@ class TunedModel(nn.Module):
                 step = Step(self, batch, targets, num_items_in_batch, self.objectives, rows)
                 loss, terms = total_loss(step, self.objectives)
                 for name, term in terms.items():
-                    self.terms.setdefault(name, []).append(term)
+                    total, count = self.terms.get(name, (torch.zeros_like(term), 0))
+                    self.terms[name] = total + term, count + 1
             else:
                 loss = self.task_loss(batch, targets, num_items_in_batch)
         penalty = self.spec.method.penalty(self.transformer, self.spec.config) if self.training else None

@@ -184,7 +184,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             terms, self.tuned.terms = self.tuned.terms, {}
             passes = self.tuned.passes
-            logs |= {name: float(torch.stack(of).mean()) * passes for name, of in terms.items()}
+            logs |= {name: float(total) / count * passes for name, (total, count) in terms.items()}
         super().log(logs, *args, **kwargs)
 
     def settle(self, *, best: bool) -> None:

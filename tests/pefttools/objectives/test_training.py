@@ -20,7 +20,8 @@ from pefttools.recipe import choose_objectives
 from pefttools.tasks import tasks
 from tests.allocator import peak_of
 from tests.interrupted import train_in_two_parts
-from tests.pefttools.objectives.models import NAMES, classifier
+from tests.methods import AVAILABLE, choice_of, daily
+from tests.pefttools.objectives.models import NAMES, batch_of, classifier, gradients
 from tests.pefttools.tasks.samples import SAMPLES, base_of
 
 #: by task, weights after the same training without an objective
@@ -156,6 +157,27 @@ def test_memory_is_planned_within_a_hundredth(objective: str, tiny_bert: str) ->
     standing = sum(p.numel() * 4 for p in model.parameters()) + row.optimizer_bytes
     kept = row.peak_bytes - standing
     assert abs(kept - measured) <= 0.01 * row.peak_bytes, (kept, measured, row)
+
+
+@pytest.mark.parametrize("variant", ["float32", "int8", "nf4"])
+@pytest.mark.parametrize("method", daily(["lora", "prompt"], AVAILABLE))
+def test_adversarial_training_goes_with_every_method(method: str, variant: str, tiny_bert: str) -> None:
+    """Gradients flow through what each method, and each variant, does to the layers below it."""
+    try:
+        model = classifier(tiny_bert, "fgm", choice_of(method), variant=variant)
+    except ConfigError:
+        # what a method can't do at all is told by its own tests
+        with pytest.raises(ConfigError):
+            classifier(tiny_bert, (), choice_of(method), variant=variant)
+        return
+    if method == "untuned":
+        return
+    batch = batch_of(model)
+    model.spec.method.begin(model.transformer, model.spec.config, 10)
+    found = gradients(model, batch)
+    attack, count = model.terms["fgm"]
+    assert count == 1 and float(attack) > float(found[""]) - float(attack), "the attack does not raise the loss"
+    assert all(value.isfinite().all() for value in found.values())
 
 
 def test_a_loop_of_ones_own(tiny_bert: str) -> None:
