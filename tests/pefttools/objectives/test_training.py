@@ -162,9 +162,13 @@ def test_memory_is_planned_within_a_hundredth(objective: str, tiny_bert: str) ->
 @pytest.mark.parametrize("variant", ["float32", "int8", "nf4"])
 @pytest.mark.parametrize("method", daily(["lora", "prompt"], AVAILABLE))
 def test_adversarial_training_goes_with_every_method(method: str, variant: str, tiny_bert: str) -> None:
-    """Gradients flow through what each method, and each variant, does to the layers below it."""
+    """Gradients flow through what each method, and each variant, does to the layers below it.
+
+    By a short step: with weights as random as these some methods bend the loss within a tenth of a text's norm.
+    """
+    short = {"name": "fgm", "epsilon": 1e-3}
     try:
-        model = classifier(tiny_bert, "fgm", choice_of(method), variant=variant)
+        model = classifier(tiny_bert, short, choice_of(method), variant=variant)
     except ConfigError:
         # what a method can't do at all is told by its own tests
         with pytest.raises(ConfigError):
@@ -176,7 +180,9 @@ def test_adversarial_training_goes_with_every_method(method: str, variant: str, 
     model.spec.method.begin(model.transformer, model.spec.config, 10)
     found = gradients(model, batch)
     attack, count = model.terms["fgm"]
-    assert count == 1 and float(attack) > float(found[""]) - float(attack), "the attack does not raise the loss"
+    penalty = model.spec.method.penalty(model.transformer, model.spec.config)
+    plain = float(found[""]) - float(attack) - (0.0 if penalty is None else float(penalty))
+    assert count == 1 and float(attack) > plain, "the attack does not raise the loss"
     assert all(value.isfinite().all() for value in found.values())
 
 
