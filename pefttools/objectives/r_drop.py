@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -24,7 +25,7 @@ class RDropConfig(ObjectiveConfig):
 class RDrop(Objective[RDropConfig]):
     """``(L1 + L2) / 2 + alpha (KL(p1, p2) + KL(p2, p1)) / 2`` for two passes with dropout of their own.
 
-    A model without dropout gives the same answer twice: then only the time is spent.
+    A model without dropout gives the same answer twice: then only the time is spent, and a warning says so.
 
     References:
         Liang, X., Wu, L., Li, J., Wang, Y., Meng, Q., Qin, T., Chen, W., Zhang, M. and Liu, T.-Y. (2021). R-Drop:
@@ -39,8 +40,27 @@ class RDrop(Objective[RDropConfig]):
     keeps_graph = True
     replaces_loss = True
 
+    def __init__(self, config: RDropConfig) -> None:
+        super().__init__(config)
+        self._looked = False
+
     def term(self, step: Step) -> torch.Tensor:
         one, two = step.plain(), step.run(same_dropout=False)
         assert one.logits is not None and two.logits is not None
+        self._look(one.logits, two.logits)
         divergence = both_ways(step, one.logits, two.logits)
         return (one.loss + two.loss + self.options.alpha * divergence) / 2
+
+    def _look(self, one: torch.Tensor, two: torch.Tensor) -> None:
+        """Warn of a model without dropout, by the first step."""
+        import torch
+        from torch._subclasses.fake_tensor import is_fake
+
+        if self._looked or is_fake(one):
+            return
+        self._looked = True
+        if torch.equal(one, two):
+            warnings.warn(
+                "r-drop has no effect: two passes over the first batch gave the same, as this model has no dropout",
+                stacklevel=2,
+            )

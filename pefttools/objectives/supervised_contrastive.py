@@ -47,6 +47,11 @@ class SupervisedContrastive(Objective[SupConConfig]):
 
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
+        if task.modality == "image-text":
+            raise ConfigError(
+                f"the objective {self.name!r} reads what a head's linear layer reads, and the task {task.name!r} "
+                "answers by comparing an image with texts"
+            )
         if not task.one_label:
             raise ConfigError(
                 f"the objective {self.name!r} needs one label per row, which the task {task.name!r} has not"
