@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pefttools.errors import TargetError
-from pefttools.sites import block_parts, input_size, match_modules, modules_at, output_size
+from pefttools.sites import block_of, block_parts, input_size, match_modules, modules_at, output_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,7 +152,7 @@ def _from_layer(names: list[str], first: int, method: str) -> list[str]:
     """
     if not first:
         return names
-    found = [name for name in names if int(next(part for part in name.split(".") if part.isdigit())) >= first]
+    found = [name for name in names if (place := block_of(name)) is not None and place[1] >= first]
     if not found:
         raise TargetError(f"{method}.first_layer is {first}, but the model has no such block; the first one is 0")
     return found

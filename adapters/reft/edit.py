@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pefttools.errors import TargetError
-from pefttools.sites import block_parts, modules_at, output_size
+from pefttools.sites import block_of, block_parts, modules_at, output_size
 
 if TYPE_CHECKING:
     from .method import ReftOptions
@@ -92,4 +92,6 @@ def blocks(model: nn.Module, config: ReftOptions) -> list[tuple[str, int]]:
 
 
 def _number(block: str) -> int:
-    return int(next(part for part in reversed(block.split(".")) if part.isdigit()))
+    found = block_of(block)
+    assert found is not None, f"{block} is in no block"
+    return found[1]

@@ -1,6 +1,6 @@
 """Where in a model a method acts: matching module patterns, and what the parts of a transformer block are called."""
 
-from pefttools.sites.blocks import all_linear, block_linear, block_parts, fused_weights, modules_at, read_past
+from pefttools.sites.blocks import all_linear, block_linear, block_of, block_parts, fused_weights, modules_at, read_past
 from pefttools.sites.families import FAMILIES, BlockParts
 from pefttools.sites.layers import (
     backbone_name,
@@ -21,6 +21,7 @@ __all__ = [
     "backbone_name",
     "base_modules",
     "block_linear",
+    "block_of",
     "block_parts",
     "ends",
     "fused_weights",

@@ -14,6 +14,7 @@ from pefttools.sites.layers import base_modules, is_linear, parametrized
 if TYPE_CHECKING:
     from torch import nn
 
+_NUMBER = re.compile(r"(?P<stack>.*?)\.(?P<block>\d+)(?:\.|$)")
 _IN_BLOCK = re.compile(r"(?:^|.*\.)\d+\.(?P<part>[^\d].*)")
 
 
@@ -106,6 +107,12 @@ def fused_weights(model: nn.Module) -> dict[str, int]:
             if len(shape) > 2 and part_of(full):
                 found[full] = shape.numel()
     return found
+
+
+def block_of(name: str) -> tuple[str, int] | None:
+    """The stack of blocks that a module or parameter is in, and the number of its block; None if it is in none."""
+    match = _NUMBER.match(name)
+    return (match["stack"], int(match["block"])) if match else None
 
 
 def part_of(name: str) -> str | None:

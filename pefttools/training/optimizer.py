@@ -6,14 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pefttools.sites import block_of
 from pefttools.training.rates import Rates
 from pefttools.tuned import TunedModel
 
 if TYPE_CHECKING:
     import torch
 
-#: a parameter in a numbered block
-_IN_BLOCK = re.compile(r"(?P<before>.*?\.)(?P<block>\d+)\.")
 #: biases and norms, by the patterns that transformers' Trainer has
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)", re.IGNORECASE)
 
@@ -46,11 +45,11 @@ def depths_of(names: Sequence[str]) -> dict[str, int]:
     Blocks of an encoder and of a decoder are counted apart. What is in no block and comes after the last one is at
     depth 0.
     """
-    places = {name: match for name in names if (match := _IN_BLOCK.match(name))}
+    places = {name: place for name in names if (place := block_of(name)) is not None}
     top: dict[str, int] = {}
-    for match in places.values():
-        top[match["before"]] = max(top.get(match["before"], 0), int(match["block"]))
-    depths = {name: top[match["before"]] - int(match["block"]) for name, match in places.items()}
+    for stack, block in places.values():
+        top[stack] = max(top.get(stack, 0), block)
+    depths = {name: top[stack] - block for name, (stack, block) in places.items()}
     below = max(top.values(), default=-1) + 1
     return depths | {name: below for name in names if name not in places and "embed" in name}
 
