@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .choosing.choice import choose as choose
     from .comparison import bench as bench
-    from .curves import curve as curve
+    from .curves.run import curve as curve
     from .probing.run import probe as probe
     from .records import RunRecord as RunRecord
     from .reporting import write_report as report

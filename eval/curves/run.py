@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +69,9 @@ def curve(
 
 def write(found: Curve) -> None:
     """Write a curve's files to its folder."""
-    write_text_atomic(found.folder / JSON, canonical_json(_as_dict(found)))
+    content = asdict(found)
+    del content["folder"]
+    write_text_atomic(found.folder / JSON, canonical_json(content))
     write_text_atomic(found.folder / HTML, to_html(found))
 
 
@@ -128,9 +129,3 @@ def _equivalent(row: ResultRow, known: Sequence[tuple[float, float]], better: bo
     base = row.score - row.against.difference
     ends = sorted(sign * (base + end) for end in (row.against.interval.low, row.against.interval.high))
     return Equivalent(labels, beyond, labels_for(ends[0], known), labels_for(ends[1], known))
-
-
-def _as_dict(found: Curve) -> dict[str, Any]:
-    content = asdict(found)
-    del content["folder"]
-    return json.loads(json.dumps(content))  # type: ignore[no-any-return]

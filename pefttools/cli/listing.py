@@ -130,7 +130,7 @@ def objectives(as_json: bool = typer.Option(False, "--json", help="Print JSON.")
 
     def row(objective: type[Objective[Any]]) -> dict[str, Any]:
         uses = {
-            "a change of the model's input": objective.perturbs,
+            "a change of the model's input": objective.perturbs or objective.changes_input,
             "a comparison of two passes": objective.compares,
         }
         return {

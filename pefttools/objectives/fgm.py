@@ -33,6 +33,7 @@ class FGM(Attack[FGMConfig]):
     summary = "adversarial training: one step against the model (FGM)"
     paper = "https://arxiv.org/abs/1605.07725"
     config = FGMConfig
+    reads_slope = True
 
     def term(self, step: Step) -> torch.Tensor:
         way = direction(step.slope(), step.texts)

@@ -36,7 +36,6 @@ class NEFTune(Objective[NEFTuneConfig]):
     summary = "regularization: noise on the embeddings while training (NEFTune)"
     paper = "https://arxiv.org/abs/2310.05914"
     config = NEFTuneConfig
-    perturbs = True
     changes_input = True
 
     def change(self, read: torch.Tensor, step: Step) -> torch.Tensor:

@@ -53,8 +53,11 @@ class Objective(ABC, Generic[ConfigT]):
     #: where it was published
     paper: ClassVar[str] = ""
     config: ClassVar[type[ObjectiveConfig]]
-    #: whether it changes what the model reads: embeddings of tokens, pixels, or features of sound
+    #: whether it runs passes of its own, in which what the model reads is changed: embeddings of tokens, pixels, or
+    #: features of sound
     perturbs: ClassVar[bool] = False
+    #: whether it asks for the gradient of the plain loss with regard to what the model reads; see `Step.slope`
+    reads_slope: ClassVar[bool] = False
     #: whether it says what the model reads in every pass; see `change`
     changes_input: ClassVar[bool] = False
     #: whether it compares the answers of two forward passes; see `Task.divergence`
@@ -80,7 +83,7 @@ class Objective(ABC, Generic[ConfigT]):
         """
         if method.capabilities.trains == "nothing":
             raise ConfigError(f"the objective {self.name!r} has no effect: the method {method.name!r} trains nothing")
-        if task.loss_over_batch and (self.perturbs or self.compares or self.replaces_loss):
+        if task.loss_over_batch and (self.perturbs or self.changes_input or self.compares or self.replaces_loss):
             raise ConfigError(
                 f"the objective {self.name!r} can't be used for the task {task.name!r}, whose loss compares all rows "
                 "of a batch"

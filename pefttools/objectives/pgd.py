@@ -32,6 +32,7 @@ class PGD(SteppedAttack[PGDConfig]):
     summary = "adversarial training: several steps against the model (PGD)"
     paper = "https://arxiv.org/abs/1706.06083"
     config = PGDConfig
+    reads_slope = True
 
     def term(self, step: Step) -> torch.Tensor:
         import torch

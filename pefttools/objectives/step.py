@@ -107,6 +107,7 @@ class Step:
         self._shape = next((one for one in terms if one.shapes_loss), None)
         self._reads_features = any(one.reads_features for one in terms)
         self._reads_logits = self._shape is not None or any(one.compares for one in terms)
+        self._reads_slope = any(one.reads_slope for one in terms)
         self._keeps_graph = any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
         self._plain: Outcome | None = None
         self._slope: torch.Tensor | None = None
@@ -179,9 +180,14 @@ class Step:
 
     def _at_once(self) -> Outcome:
         """The plain pass, with the gradients of its loss taken and its activations freed."""
-        delta, collected = Perturbation(torch.zeros_like), self.collected()
-        outcome = self.run(delta)
-        (self._slope,) = collected.add(outcome.loss, delta.tensor)
+        collected = self.collected()
+        if self._reads_slope:
+            delta = Perturbation(torch.zeros_like)
+            outcome = self.run(delta)
+            (self._slope,) = collected.add(outcome.loss, delta.tensor)
+        else:
+            outcome = self.run()
+            collected.add(outcome.loss)
         return Outcome(collected.total(), None if outcome.logits is None else outcome.logits.detach())
 
     def _run(self, change: Change | None) -> Outcome:
@@ -238,9 +244,9 @@ def total_loss(step: Step, terms: Sequence[Objective[Any]]) -> tuple[torch.Tenso
     Returns:
         The sum; and by objective its term, apart from any graph.
     """
+    # The plain pass first: whoever reads its logits finds them there.
+    added = [] if any(one.replaces_loss for one in terms) else [step.plain().loss]
     found = {one.name: term for one in terms if (term := one.term(step)) is not None}
-    added = list(found.values())
-    if not any(one.replaces_loss for one in terms):
-        added.insert(0, step.plain().loss)
+    added += found.values()
     total = torch.stack([term.float() for term in added]).sum()
     return total, {name: term.detach() for name, term in found.items()}

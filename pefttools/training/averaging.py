@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pefttools.training.checkpoints import State
+from pefttools.training.checkpoints import State, put_state
 from pefttools.tuned import TunedModel
 
 
@@ -30,7 +30,7 @@ class AveragedWeights:
     def __init__(self, model: TunedModel, decay: float) -> None:
         self._model = model
         self._decay = decay
-        self.state: State = {name: p.detach().clone() for name, p in model.trained().items()}
+        self.state: State = {name: p.clone() for name, p in model.trainable_state().items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -46,18 +46,13 @@ class AveragedWeights:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model with the average as its weights."""
-        own = {name: p.detach().clone() for name, p in self._model.trained().items()}
+        own = {name: p.clone() for name, p in self._model.trainable_state().items()}
         self.put()
         try:
             yield
         finally:
-            self._copy(own)
+            put_state(self._model, own, "the weights of the training")
 
     def put(self) -> None:
         """Make the average the model's weights."""
-        self._copy(self.state)
-
-    @torch.no_grad()
-    def _copy(self, state: State) -> None:
-        for name, parameter in self._model.trained().items():
-            parameter.copy_(state[name])
+        put_state(self._model, self.state, "the moving average")

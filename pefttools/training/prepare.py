@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pefttools.artifact.manifest import MANIFEST
@@ -89,7 +90,8 @@ def prepare(recipe: Recipe) -> Prepared:
     check_precision(recipe.training.precision, recipe.variant, device)
     variant = variants.get(recipe.variant)(device)
     check_combination(method, config, variant, task)
-    for objective in recipe.chosen_objectives():
+    objectives = recipe.chosen_objectives()
+    for objective in objectives:
         objective.check(method, variant, task)
     if recipe.training.gradient_checkpointing:
         method.check_checkpointing()
@@ -119,11 +121,9 @@ def prepare(recipe: Recipe) -> Prepared:
         if table is not None:
             task.check(table, labels)
     check_measured(selection, task, task.load_metrics(labels))
-    teachers = tuple(
-        tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in recipe.chosen_objectives()
-    )
-    unlabelled = tuple(_unlabelled(one, recipe, task, labels, splits) for one in recipe.chosen_objectives())
-    old_rows = tuple(_old_rows(one, recipe, task, labels, parent) for one in recipe.chosen_objectives())
+    teachers = tuple(tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in objectives)
+    unlabelled = tuple(_unlabelled(one, recipe, task, labels, splits) for one in objectives)
+    old_rows = tuple(_old_rows(one, recipe, task, labels, parent) for one in objectives)
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
@@ -170,7 +170,7 @@ def _old_rows(
             hint="Give the artifact that was trained on the old rows: from: FOLDER.",
         )
     path, limit = wanted
-    table = read_table(str(path), task.columns(), recipe.data.columns, files_in=task.files_in())
+    table = _read(path, recipe, task, labelled=True)
     table, _ = draw(table, limit, recipe.data.seed, task.strata, "old rows")
     task.check(table, labels)
     return table
@@ -187,10 +187,16 @@ def _unlabelled(
     path = objective.unlabelled()
     if path is None:
         return None
-    table = read_table(str(path), task.columns(labelled=False), recipe.data.columns, files_in=task.files_in())
+    table = _read(path, recipe, task, labelled=False)
     task.check(table, labels, labelled=False)
     task.check_roles(table.columns, splits.train.columns)
     return table
+
+
+def _read(path: Path, recipe: Recipe, task: Task[Any], *, labelled: bool) -> Table:
+    """Rows of an objective's own, read as those of the recipe are."""
+    data, columns = recipe.data, task.columns(labelled=labelled)
+    return read_table(str(path), columns, data.columns, delimiter=data.delimiter, files_in=task.files_in())
 
 
 def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:

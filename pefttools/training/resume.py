@@ -125,10 +125,9 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
         elif name.startswith("rows."):
             yield f"the rows of {name.removeprefix('rows.')} have changed"
         else:
-            what = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}.get(
-                name
-            )
-            yield f"{what or 'the weights of ' + name} have changed"
+            known = {"base": "the base model's weights", "labels": "the labels", "parent": "the weights of `from`"}
+            other = f"the weights of {name}" if name.startswith("teacher") else f"the {name}"
+            yield f"{known.get(name, other)} have changed"
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

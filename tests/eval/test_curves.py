@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pefttools.cli.main import build_app
 from pefttools.errors import ConfigError
-from pefttools.eval.curves import curve
+from pefttools.eval import curve
 from pefttools.eval.curves.data import Equivalent
 from pefttools.eval.curves.equivalent import labels_for
 from pefttools.eval.curves.run import HTML, JSON, joined, write

@@ -65,7 +65,7 @@ def test_an_objective_is_trained_with_every_task_or_refused(
     recipe = _recipe(task, name, request, tmp_path)
     kind, of = objectives.get(name), tasks.get(task)
     why = None
-    if of.loss_over_batch and (kind.perturbs or kind.compares or kind.replaces_loss):
+    if of.loss_over_batch and (kind.perturbs or kind.changes_input or kind.compares or kind.replaces_loss):
         why = "whose loss compares all rows of a batch"
     elif kind.compares and not of.has_divergence:
         why = "compares the answers of two passes"
