@@ -14,7 +14,7 @@ from pefttools.sites.layers import base_modules, is_linear, parametrized
 if TYPE_CHECKING:
     from torch import nn
 
-_NUMBER = re.compile(r"(?P<stack>.*?)\.(?P<block>\d+)(?:\.|$)")
+_NUMBER = re.compile(r"(?P<blocks>.*?)\.(?P<block>\d+)(?:\.|$)")
 _IN_BLOCK = re.compile(r"(?:^|.*\.)\d+\.(?P<part>[^\d].*)")
 
 
@@ -110,9 +110,9 @@ def fused_weights(model: nn.Module) -> dict[str, int]:
 
 
 def block_of(name: str) -> tuple[str, int] | None:
-    """The stack of blocks that a module or parameter is in, and the number of its block; None if it is in none."""
+    """The list of blocks that a module or parameter is in, and the number of its block; None if it is in none."""
     match = _NUMBER.match(name)
-    return (match["stack"], int(match["block"])) if match else None
+    return (match["blocks"], int(match["block"])) if match else None
 
 
 def part_of(name: str) -> str | None:
