@@ -36,26 +36,33 @@ class Answer:
             language model; None if there is no head.
         states: hidden states ``[tokens, hidden]`` if there is no head.
         labels: names of the logits of a single-label classifier.
+        allowed: whether each of them may be the answer; None: all may.
     """
 
     adapter: str | None
     logits: torch.Tensor | None
     states: torch.Tensor | None
     labels: tuple[str, ...]
+    allowed: Sequence[bool] | None = None
 
     @property
     def label(self) -> str | None:
         """The most likely label; None if there are no labels."""
         if self.logits is None or not self.labels:
             return None
-        return self.labels[int(self.logits.argmax())]
+        return self.labels[int(self._scored(self.logits).argmax())]
 
     @property
     def score(self) -> float | None:
         """Probability of that label; None if there are no labels."""
         if self.logits is None or not self.labels:
             return None
-        return float(self.logits.double().softmax(-1).max())
+        return float(self._scored(self.logits).softmax(-1).max())
+
+    def _scored(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.allowed is None:
+            return logits.double()
+        return logits.double().masked_fill(~torch.tensor(self.allowed, device=logits.device), float("-inf"))
 
 
 def fetched(answers: Sequence[Answer]) -> list[torch.Tensor | None]:
@@ -298,7 +305,8 @@ class Runner:
     def _answer(self, seen: BatchStates, index: int, row: Resident | None) -> Answer:
         if row is not None:
             head = row.prepared.head
-            return Answer(row.name, head.answer(seen, index), None, head.labels)
+            allowed = row.prepared.task.allowed_answers(row.prepared.labels)
+            return Answer(row.name, head.answer(seen, index), None, head.labels, allowed)
         if self.served.causal:
             return Answer(None, seen.language(index), None, ())
         return Answer(None, None, seen.tokens(index), ())

@@ -34,6 +34,14 @@ class ServedTask(TrainedTask[ConfigT]):
         """
         raise ConfigError(f"the task {self.name!r} generates no text")
 
+    def allowed_answers(self, labels: Sequence[str]) -> Sequence[bool] | None:
+        """Whether each label may be the answer of a row with one label; None: all may.
+
+        Args:
+            labels: label names.
+        """
+        return None
+
     def answer_ends(self, processor: Any) -> list[int]:
         """Tokens that end a generated answer."""
         return []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pefttools.data.labels import label_text
 from pefttools.tasks.task import TaskConfig
@@ -25,11 +25,38 @@ class ClassOptions(TaskConfig):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="label smoothing: share of each target that is spread evenly over all labels"
     )
+    among: list[list[str]] = Field(
+        default_factory=list,
+        description="groups of labels: in training, a row's label is told apart from the others of its group alone; "
+        "empty: all labels are one group",
+    )
+    answers: list[str] = Field(
+        default_factory=list, description="labels that a prediction may give; empty: those of all groups of `among`"
+    )
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", "answers", mode="before")
     @classmethod
     def _labels_by_value(cls, given: Any) -> Any:
         return [_name(one) for one in given] if isinstance(given, list | tuple) else given
+
+    @field_validator("among", mode="before")
+    @classmethod
+    def _groups_by_value(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        groups = [[_name(one) for one in group] if isinstance(group, list | tuple) else group for group in given]
+        if any(isinstance(group, list) and not group for group in groups):
+            raise ValueError("a group is empty")
+        every = [label for group in groups if isinstance(group, list) for label in group]
+        if double := next((label for label in every if every.count(label) > 1), None):
+            raise ValueError(f"the label {double!r} is listed twice")
+        return groups
+
+    @model_validator(mode="after")
+    def _not_smoothed(self) -> Self:
+        if self.among and self.label_smoothing:
+            raise ValueError("label_smoothing would spread a target over labels that `among` leaves out")
+        return self
 
     @field_validator("class_weights", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 
 from pefttools.data import Table
 from pefttools.data.labels import label_text
-from pefttools.errors import DataError, UnknownNameError
+from pefttools.errors import ConfigError, DataError, UnknownNameError
 from pefttools.tasks.text.texts import check_whole
 
 
@@ -111,3 +111,42 @@ def read_label(table: Table, index: int, value: Any, role: str = "label") -> str
 def numbers_of(labels: tuple[str, ...]) -> dict[str, int]:
     """Label, as a cell has it -> its number. Called for every row with the same labels."""
     return {label_text(label) or label: number for number, label in enumerate(labels)}
+
+
+def told_apart(groups: Sequence[Sequence[str]], labels: Sequence[str]) -> list[list[bool]]:
+    """Which labels each label is told apart from, by groups; in a last row, those of any group.
+
+    Raises:
+        ConfigError: a group names a label that there is none of.
+    """
+    _check_known([label for group in groups for label in group], labels, "task.among")
+    of = {label: set(group) for group in groups for label in group}
+    every = set(of)
+    return [[one in of.get(label, every) for one in labels] for label in labels] + [[one in every for one in labels]]
+
+
+@functools.lru_cache(maxsize=8)
+def answers_of(
+    answers: tuple[str, ...], groups: tuple[tuple[str, ...], ...], labels: tuple[str, ...]
+) -> list[bool] | None:
+    """Whether each label may be a prediction; None if all may. Called for every row with the same ones.
+
+    Args:
+        answers: labels that may; empty: those of all groups.
+        groups: of labels that are told apart.
+        labels: all of them.
+
+    Raises:
+        ConfigError: one names a label that there is none of.
+    """
+    _check_known(answers, labels, "task.answers")
+    allowed = set(answers) or {label for group in groups for label in group}
+    return [label in allowed for label in labels] if allowed else None
+
+
+def _check_known(given: Sequence[str], labels: Sequence[str], where: str) -> None:
+    known = set(labels)
+    if (unknown := next((one for one in given if one not in known), None)) is not None:
+        raise ConfigError(
+            f"{where}: there is no label {unknown!r}", hint=UnknownNameError("label", unknown, labels).hint
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -18,7 +19,7 @@ from pefttools.metrics.classes import F1, Accuracy, BalancedAccuracy, MatthewsCo
 from pefttools.metrics.losses import LogLoss
 from pefttools.tasks.head import HeadTask
 from pefttools.tasks.labels.class_config import ClassOptions
-from pefttools.tasks.labels.class_labels import check_label, label_names, numbers_of, read_label
+from pefttools.tasks.labels.class_labels import answers_of, check_label, label_names, numbers_of, read_label, told_apart
 from pefttools.tasks.task import Evaluation, Example, Prediction
 
 if TYPE_CHECKING:
@@ -78,8 +79,26 @@ class OneLabelTask(HeadTask[ConfigT]):
         super().__init__(config)
         #: factors of the loss in the order of the labels; None if all are 1, or not worked out yet
         self._weights: list[float] | None = None
+        #: whether each label is told apart from each other one, with a last row for a label that is not known; None if
+        #: all are, or not worked out yet
+        self._apart: list[list[bool]] | None = None
 
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
+        task = self._weighted(train, labels)
+        self.allowed_answers(labels)
+        if not task.options.among:
+            return task
+        task = copy.copy(task)
+        task._apart = told_apart(task.options.among, labels)
+        for index, row in enumerate(train.rows):
+            if not task._apart[-1][numbers_of(tuple(labels))[label_text(row["label"]) or ""]]:
+                raise train.error(index, "label", f"the label {row['label']!r} is in no group of task.among")
+        return task
+
+    def allowed_answers(self, labels: Sequence[str]) -> Sequence[bool] | None:
+        return answers_of(tuple(self.options.answers), tuple(map(tuple, self.options.among)), tuple(labels))
+
+    def _weighted(self, train: Table, labels: Sequence[str]) -> Self:
         given = self.options.class_weights
         if given is None:
             return self
@@ -167,11 +186,26 @@ class OneLabelTask(HeadTask[ConfigT]):
         given = {
             "class_weights": self.options.class_weights is not None,
             "label_smoothing": self.options.label_smoothing,
+            "among": bool(self.options.among),
         }
         return [name for name, value in given.items() if value]
 
     def log_probabilities(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return logits.float().log_softmax(-1), labels
+        return self._told_apart(logits, labels).log_softmax(-1), labels
+
+    def _told_apart(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Logits in float32, those of labels that a row's own is not told apart from at minus infinity."""
+        import torch
+
+        if not self.options.among:
+            return logits.float()
+        if self._apart is None:
+            raise ConfigError(
+                "task.among: the groups are worked out from a recipe's labels, and there is no recipe",
+                hint="In a training loop of your own, mask the logits yourself.",
+            )
+        table = torch.tensor(self._apart, device=logits.device)
+        return logits.float().masked_fill(~table[labels.clamp(min=-1)], float("-inf"))
 
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -187,9 +221,8 @@ class OneLabelTask(HeadTask[ConfigT]):
                     hint="In a training loop of your own, weight the loss of the logits yourself.",
                 )
             weights = torch.tensor(self._weights, device=logits.device)
-        total = cross_entropy(
-            logits.float(), labels, weights, reduction="sum", label_smoothing=self.options.label_smoothing
-        )
+        logits = self._told_apart(logits, labels)
+        total = cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=self.options.label_smoothing)
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     def trial_answers(self, labels: Sequence[str]) -> Sequence[int]:
@@ -199,6 +232,10 @@ class OneLabelTask(HeadTask[ConfigT]):
         return int(example["labels"])
 
     def decode(self, logits: torch.Tensor, example: Example, labels: Sequence[str]) -> ClassPrediction:
+        if (allowed := self.allowed_answers(labels)) is not None:
+            import torch
+
+            logits = logits.masked_fill(~torch.tensor(allowed), float("-inf"))
         probabilities: list[float] = logits.softmax(-1).tolist()
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         return ClassPrediction(best, probabilities, labels)

@@ -25,6 +25,8 @@ class SequenceClassification(OneLabelTask[ClassificationConfig], TextHeadTask[Cl
     }
 
     def why_not_merged(self, kind: str, format: str) -> str | None:
+        if self.options.answers or self.options.among:
+            return "a merged model would also answer with labels that task.answers or task.among leaves out"
         return None
 
     def check_input(self, table: Table, index: int, row: Row, *, labelled: bool) -> None:
