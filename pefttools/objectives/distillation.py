@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pefttools.methods import Method
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
+    from pefttools.tasks.model import Model
 
 
 class DistillationConfig(ObjectiveConfig):
@@ -31,6 +32,12 @@ class DistillationConfig(ObjectiveConfig):
         0.5, gt=0, le=1, description="share of the teacher's answers in the loss; the labels have the rest"
     )
 
+    among: list[list[str]] = Field(
+        default_factory=list,
+        description="groups of labels: how the teacher tells those of a group apart is learned, group by group; empty: "
+        "all labels are one group",
+    )
+
     @field_validator("teacher", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
@@ -41,11 +48,14 @@ class Distillation(Objective[DistillationConfig]):
     """``(1 - alpha) L + alpha T^2 KL(teacher / T, student / T)``, with ``T`` the temperature.
 
     The teacher may have another base, another variant and another method; what it must have is the labels. It answers
-    each training row once, in eval mode, before the training begins; its answers are kept in the cache.
+    each training row once, in eval mode, before the training begins; its answers are kept in the cache. With the groups
+    of labels that were learned before (`among`) and the model of before as the teacher, this is learning without
+    forgetting.
 
     References:
         Hinton, G., Vinyals, O. and Dean, J. (2015). Distilling the knowledge in a neural network.
         https://arxiv.org/abs/1503.02531
+        Li, Z. and Hoiem, D. (2016). Learning without forgetting. ECCV. https://arxiv.org/abs/1606.09282
     """
 
     name = "distillation"
@@ -59,6 +69,7 @@ class Distillation(Objective[DistillationConfig]):
     def __init__(self, config: DistillationConfig) -> None:
         super().__init__(config)
         self._answers: torch.Tensor | None = None
+        self._groups: list[list[int]] = []
 
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
@@ -75,6 +86,12 @@ class Distillation(Objective[DistillationConfig]):
     def teach(self, answers: Sequence[torch.Tensor]) -> None:
         self._answers = sum(answers[1:], answers[0]) / len(answers)
 
+    def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
+        for group in self.options.among:
+            if unknown := next((label for label in group if label not in model.labels), None):
+                raise ConfigError(f"objective.among: there is no label {unknown!r}")
+        self._groups = [[model.labels.index(label) for label in group] for group in self.options.among]
+
     def term(self, step: Step) -> torch.Tensor:
         import torch
 
@@ -85,5 +102,18 @@ class Distillation(Objective[DistillationConfig]):
         else:
             assert self._answers is not None, "the teacher was not asked"
             answers = self._answers[step.rows.cpu()].to(plain.logits.device)
-        divergence = step.divergence(answers / options.temperature, plain.logits / options.temperature)
+        teacher, student = answers / options.temperature, plain.logits / options.temperature
+        if self._groups:
+            each = [_divergence(teacher[:, group], student[:, group]) for group in self._groups]
+            divergence = torch.stack(each).sum() / step.task.items(step.labels, step.num_items)
+        else:
+            divergence = step.divergence(teacher, student)
         return (1 - options.alpha) * plain.loss + options.alpha * options.temperature**2 * divergence
+
+
+def _divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence of the student's answers from the teacher's, summed over the rows."""
+    from torch.nn.functional import kl_div
+
+    known, given = (one.float().log_softmax(-1) for one in (teacher, student))
+    return kl_div(given, known, reduction="sum", log_target=True)

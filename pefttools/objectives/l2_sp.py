@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,10 @@ class L2SPConfig(ObjectiveConfig):
     """Options of L2-SP."""
 
     alpha: float = Field(0.01, gt=0, description="factor of half the squared distance from the start")
-    beta: float = Field(0.01, ge=0, description="the same for a new head, whose distance is that from 0")
+    beta: float = Field(0.01, ge=0, description="the same for the head")
+    head: Literal["zero", "start"] = Field(
+        "zero", description="what the head is pulled to: 0, as it is new; or its start, where it goes on from another"
+    )
 
 
 class L2SP(Objective[L2SPConfig]):
@@ -48,7 +51,8 @@ class L2SP(Objective[L2SPConfig]):
         for name, parameter in step.trained.items():
             new = name in of_head
             factor = self.options.beta if new else self.options.alpha
-            distance = parameter if new else parameter - self._start[name]
+            to_zero = new and self.options.head == "zero"
+            distance = parameter if to_zero else parameter - self._start[name]
             terms.append(factor / 2 * distance.float().square().sum())
         # One penalty per step, though a step's batch may be run in parts.
         return torch.stack(terms).sum() / step.model.passes

@@ -14,6 +14,7 @@ from pefttools.registry import Registry
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from pefttools.bases import BaseVariant
     from pefttools.methods import Method, Pass
@@ -71,6 +72,10 @@ class Objective(ABC, Generic[ConfigT]):
     replaces_loss: ClassVar[bool] = False
     #: whether it says what the loss of a pass is, in the task's place; see `loss`
     shapes_loss: ClassVar[bool] = False
+    #: whether rows of one label are to come in twos, so that a batch has pairs of them
+    pairs_rows: ClassVar[bool] = False
+    #: whether it says what the head's weights are once all else is trained; see `fit_head`
+    fits_head: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT) -> None:
         self.options: ConfigT = config
@@ -177,6 +182,16 @@ class Objective(ABC, Generic[ConfigT]):
         """
         raise NotImplementedError(f"the objective {self.name!r} says that it shapes the loss, and has no loss()")
 
+    def fit_head(self, layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Set the weights of the head's linear layer; with `fits_head`, before each evaluation and at the end.
+
+        Args:
+            layer: whose outputs are the logits.
+            features: what it reads of each training row, ``[rows, hidden]`` in float32.
+            labels: numbers of the rows' labels, ``[rows]``.
+        """
+        raise NotImplementedError(f"the objective {self.name!r} says that it fits the head, and has no fit_head()")
+
     def state(self) -> dict[str, torch.Tensor]:
         """What a training that goes on needs, for checkpoints."""
         return {}
@@ -203,6 +218,7 @@ def check_together(terms: Sequence[Objective[Any]]) -> None:
     for place, names in (
         ("replace the task's loss", [one.name for one in terms if one.replaces_loss]),
         ("say what the loss of a pass is", [one.name for one in terms if one.shapes_loss]),
+        ("fit the head", [one.name for one in terms if one.fits_head]),
     ):
         if len(names) > 1:
             raise ConfigError(f"the objectives {' and '.join(map(repr, names))} can't be used together: both {place}")

@@ -15,7 +15,7 @@ from pefttools.objectives.gradients import Collected
 from pefttools.objectives.inputs import Change, Texts, changed_input
 from pefttools.objectives.perturbation import Perturbation
 from pefttools.tasks.task import Task
-from pefttools.tasks.types import Batch
+from pefttools.tasks.types import IGNORE, Batch
 
 if TYPE_CHECKING:
     from pefttools.objectives.objective import Objective
@@ -146,7 +146,7 @@ class Step:
             batch: inputs.
         """
         rows = len(next(iter(batch.values())))
-        labels = torch.zeros(rows, dtype=torch.long, device=self.labels.device)
+        labels = torch.full((rows,), IGNORE, device=self.labels.device)
         return Step(self.model, batch, labels, rows * self.model.passes, self._terms)
 
     def slope(self) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pefttools.errors import ConfigError
+from pefttools.objectives.features import check_one_vector, check_reads_one_vector
 from pefttools.objectives.objective import Objective, WeightedConfig
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class SupervisedContrastive(Objective[SupConConfig]):
     """``L + weight * mean_i mean_{p in P(i)} -log softmax_{j != i}(z_i z_j / temperature)_p``.
 
     ``z`` is what the head's linear layer reads of a row, at length 1; ``P(i)`` are the other rows of the batch with the
-    label of row ``i``. Rows without such another one are left out. If a batch is computed in parts, each part is on its
-    own: use batches that hold several rows of a label.
+    label of row ``i``. Rows of a label come in twos, so that a batch has such pairs; rows without another one are left
+    out. If a batch is computed in parts, each part is on its own.
 
     References:
         Khosla, P., Teterwak, P., Wang, C., Sarna, A., Tian, Y., Isola, P., Maschinot, A., Liu, C. and Krishnan, D.
@@ -44,35 +44,33 @@ class SupervisedContrastive(Objective[SupConConfig]):
     config = SupConConfig
     reads_features = True
     keeps_graph = True
+    pairs_rows = True
 
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
-        if task.modality == "image-text":
-            raise ConfigError(
-                f"the objective {self.name!r} reads what a head's linear layer reads, and the task {task.name!r} "
-                "answers by comparing an image with texts"
-            )
-        if not task.one_label:
-            raise ConfigError(
-                f"the objective {self.name!r} needs one label per row, which the task {task.name!r} has not"
-            )
+        check_reads_one_vector(self.name, task)
 
     def term(self, step: Step) -> torch.Tensor:
-        import torch
-        from torch.nn.functional import normalize
+        features = check_one_vector(f"the objective {self.name!r}", step.plain().features)
+        return self.options.weight * contrast(features, step.labels, self.options.temperature) / step.model.passes
 
-        features = step.plain().features
-        assert features is not None
-        if features.dim() != 2:
-            raise ConfigError(
-                f"the objective {self.name!r} needs one vector per row, and this model's own head reads each token",
-                hint="Set task.head to mean, cls or last.",
-            )
-        vectors = normalize(features.float(), dim=-1)
-        alone = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-        similar = (vectors @ vectors.T / self.options.temperature).masked_fill(alone, float("-inf"))
-        same = (step.labels[:, None] == step.labels) & ~alone
-        nearness = similar.log_softmax(-1).masked_fill(alone, 0.0)
-        counts = same.sum(-1)
-        each = -(nearness * same).sum(-1) / counts.clamp(min=1)
-        return self.options.weight * each.sum() / (counts > 0).sum().clamp(min=1) / step.model.passes
+
+def contrast(features: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The supervised contrastive loss of some rows: a scalar.
+
+    Args:
+        features: a vector per row, ``[rows, hidden]``.
+        labels: of the rows, ``[rows]``.
+        temperature: what cosine similarities are divided by.
+    """
+    import torch
+    from torch.nn.functional import normalize
+
+    vectors = normalize(features.float(), dim=-1)
+    alone = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    similar = (vectors @ vectors.T / temperature).masked_fill(alone, float("-inf"))
+    same = (labels[:, None] == labels) & ~alone
+    nearness = similar.log_softmax(-1).masked_fill(alone, 0.0)
+    counts = same.sum(-1)
+    each = -(nearness * same).sum(-1) / counts.clamp(min=1)
+    return each.sum() / (counts > 0).sum().clamp(min=1)

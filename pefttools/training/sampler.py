@@ -116,8 +116,18 @@ class LengthWindowSampler(Sampler[int]):
         return batches
 
 
-def company(task: Task[Any], examples: Sequence[Example]) -> tuple[list[Hashable] | None, list[Hashable] | None]:
-    """Per example, what it is kept together with, and what it is kept apart from; None if there is no such thing."""
+def company(
+    task: Task[Any], examples: Sequence[Example], *, by_label: bool = False
+) -> tuple[list[Hashable] | None, list[Hashable] | None]:
+    """Per example, what it is kept together with, and what it is kept apart from; None if there is no such thing.
+
+    Args:
+        task: of the training.
+        examples: training examples.
+        by_label: whether those of one label are kept together.
+    """
+    if by_label:
+        return [int(one["labels"]) for one in examples], None
     if not task.loss_over_batch:
         return None, None
     together, apart = (

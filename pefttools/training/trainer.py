@@ -31,6 +31,7 @@ from pefttools.training.checkpoints import (
     write_state,
 )
 from pefttools.training.gradients import check_gradients, without_gradient
+from pefttools.training.head import fit_head
 from pefttools.training.optimizer import decay_to_their_values, parameter_groups
 from pefttools.training.prepare import Prepared
 from pefttools.training.rates import Rates
@@ -128,7 +129,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthWindowSampler:
         lengths = self.tuned.spec.task.sizes(self.train_dataset.examples)
         # A step's examples are fixed first, then distributed over processes and parts.
-        together, apart = company(self.tuned.spec.task, self.train_dataset.examples)
+        paired = any(one.pairs_rows for one in self.tuned.objectives)
+        together, apart = company(self.tuned.spec.task, self.train_dataset.examples, by_label=paired)
         return LengthWindowSampler(
             lengths, self.config.batch_size, self.args.data_seed or 0, together=together, apart=apart
         )
@@ -155,6 +157,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         """Metrics on the validation examples; remembers the best state. Process 0 computes, all get the result."""
         self.losses.settle()
         with nullcontext() if self.averaged is None else self.averaged.in_place():
+            fit_head(self.tuned, self.train_dataset.examples, self.config.eval_batch_size)
             return self._measured()
 
     def _measured(self) -> dict[str, float]:
@@ -197,6 +200,7 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
             self.averaged.put()
         if best and self.best_state:
             put_state(self.tuned, self.best_state, "the best state")
+        fit_head(self.tuned, self.train_dataset.examples, self.config.eval_batch_size)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:

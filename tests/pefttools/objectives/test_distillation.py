@@ -132,3 +132,39 @@ def test_a_checkpoint_belongs_to_its_teacher(teacher: Path, tmp_path: Path) -> N
     prepared = prepare(Recipe.model_validate(_recipe(MINILM, rows, tmp_path / "a", objective=objective)))
     assert made_from(prepared)["teacher 1"] == prepared.teachers[0][0].digest
     assert prepared.digests()["teacher 1"] == prepared.teachers[0][0].digest
+
+
+@pytest.mark.parametrize("groups", [[["b"], ["a", "c"]], [["c", "a", "b"]]])
+def test_answers_are_learned_group_by_group(groups: list[list[str]], tiny_bert: str) -> None:
+    """As in learning without forgetting: logits of labels that are not named have no part in it."""
+    from pefttools.objectives.step import Step
+    from tests.pefttools.objectives.models import batch_of, classifier
+
+    options = {"name": "distillation", "teacher": "somewhere", "temperature": 2.0, "alpha": 0.25, "among": groups}
+    model = classifier(tiny_bert, options)
+    (objective,) = model.objectives
+    batch = batch_of(model)
+    targets = batch.pop("targets")
+    answers = torch.randn(len(targets), 3, generator=torch.Generator().manual_seed(1))
+    objective.teach([answers])
+    model.begin_objectives()
+    step = Step(model, batch, targets, None, model.objectives, torch.arange(len(targets)))
+    found = objective.term(step)
+    plain = step.plain()
+    assert found is not None and plain.logits is not None
+    total = torch.zeros(())
+    for group in groups:
+        columns = ["abc".index(label) for label in group]
+        known = (answers[:, columns] / 2).softmax(-1)
+        given = (plain.logits[:, columns] / 2).log_softmax(-1)
+        total = total + (known * (known.log() - given)).sum()
+    wanted = 0.75 * plain.loss + 0.25 * 4 * total / len(targets)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_group_with_a_label_that_there_is_none_of_is_refused(tiny_bert: str) -> None:
+    from tests.pefttools.objectives.models import classifier
+
+    model = classifier(tiny_bert, {"name": "distillation", "teacher": "somewhere", "among": [["a", "x"]]})
+    with pytest.raises(ConfigError, match="there is no label 'x'"):
+        model.begin_objectives()

@@ -34,6 +34,7 @@ OFTEN = {
     ("vat", "question-answering"), ("smart", "regression"), ("focal", "multi-label-classification"),
     ("pgd", "multiple-choice"), ("neftune", "seq2seq-lm"), ("fgm", "speech-recognition"),
     ("l2-sp", "sentence-embedding"), ("supcon", "image-classification"), ("supcon", "causal-lm"),
+    ("setfit", "image-classification"),
     ("label-smoothing", "multiple-choice"),
     ("fgm", "sentence-embedding"), ("focal", "regression"),
 }  # fmt: skip
