@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .choosing.choice import choose as choose
     from .comparison import bench as bench
+    from .continual_learning.run import continual as continual
     from .curves.run import curve as curve
     from .probing.run import probe as probe
     from .records import RunRecord as RunRecord
@@ -18,12 +19,13 @@ _HOMES = {
     "bench": (".comparison", "bench"),
     "choose": (".choosing.choice", "choose"),
     "curve": (".curves.run", "curve"),
+    "continual": (".continual_learning.run", "continual"),
     "probe": (".probing.run", "probe"),
     "report": (".reporting", "write_report"),
     "RunRecord": (".records", "RunRecord"),
 }
 
-__all__ = ["RunRecord", "bench", "choose", "curve", "probe", "report"]
+__all__ = ["RunRecord", "bench", "choose", "continual", "curve", "probe", "report"]
 
 
 def __getattr__(name: str) -> Any:
