@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .comparison import bench as bench
     from .continual_learning.run import continual as continual
     from .curves.run import curve as curve
+    from .labelling.person import label as label
+    from .labelling.simulate import simulate as simulate
     from .probing.run import probe as probe
     from .records import RunRecord as RunRecord
     from .reporting import write_report as report
@@ -20,12 +22,14 @@ _HOMES = {
     "choose": (".choosing.choice", "choose"),
     "curve": (".curves.run", "curve"),
     "continual": (".continual_learning.run", "continual"),
+    "label": (".labelling.person", "label"),
     "probe": (".probing.run", "probe"),
     "report": (".reporting", "write_report"),
     "RunRecord": (".records", "RunRecord"),
+    "simulate": (".labelling.simulate", "simulate"),
 }
 
-__all__ = ["RunRecord", "bench", "choose", "continual", "curve", "probe", "report"]
+__all__ = ["RunRecord", "bench", "choose", "continual", "curve", "label", "probe", "report", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

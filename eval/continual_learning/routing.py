@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pefttools.api import wrap
 from pefttools.artifact.load import load_artifact
 from pefttools.data import Table
-from pefttools.objectives.features import check_one_vector, last_linear
+from pefttools.objectives.features import check_one_vector
 from pefttools.tasks.task import Evaluation, Prediction
-from pefttools.training.head import features_of
+from pefttools.training.head import features_of, head_layer
 from pefttools.training.selection import choose_selection
 from pefttools.tuned import TunedModel
 
@@ -36,8 +36,7 @@ def features(model: TunedModel, table: Table, batch_size: int) -> Features:
         ConfigError: it reads each token.
     """
     examples = model.spec.task.encode(table, model.processor, model.labels, labelled=False)
-    layer = last_linear(model.head or model.transformer, [model.trained()[name] for name in model.of_head()])
-    found = features_of(model, layer, examples, batch_size)
+    found = features_of(model, head_layer(model), examples, batch_size)
     return np.asarray(check_one_vector("a router", found).numpy())
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pefttools.data import Table, load_splits
-from pefttools.data.columns import Row
 from pefttools.errors import ConfigError, DataError
-from pefttools.files import write_bytes_atomic
 from pefttools.tasks import Task
 
+from ..row_files import portable_rows, write_rows
 from .spec import ContinualSpec, StageConfig
 
 DATA = "data"
@@ -125,51 +124,7 @@ def _written(name: str, labels: Sequence[str], tables: dict[str, Table], spec: C
     return Stage(name, tuple(labels), files, digest.hexdigest(), rows)
 
 
-def portable_rows(table: Table, task: Task[Any]) -> list[Row]:
-    """Rows by role; a cell that names a file has its whole path."""
-    files = task.files_in() & set(table.columns)
-    rows = []
-    for index, row in enumerate(table.rows):
-        found = {role: row[role] for role in table.columns}
-        for role in files:
-            cell = table.resolved(index, row[role])
-            found[role] = str(Path(cell).resolve()) if isinstance(cell, str) else cell
-        rows.append(found)
-    return rows
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as parquet.
-
-    Raises:
-        DataError: a column with values of several kinds.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.Table.from_pylist(list(rows))
-    except pyarrow.ArrowException as error:
-        raise DataError(f"these rows can't be written to {path}: {error}") from error
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink)
-    write_bytes_atomic(path, sink.getvalue().to_pybytes())
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows that `write_rows` wrote."""
-    import pyarrow.parquet
-
-    found: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-    return found
-
-
 def slug(name: str) -> str:
     """A name that is safe in a path, and differs for names that differ."""
     plain = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name).strip("-")
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
-
-
-def strata_of(task: Task[Any], row: Row) -> Hashable | None:
-    """What a buffer keeps in balance."""
-    return task.strata(row)

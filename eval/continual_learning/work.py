@@ -14,11 +14,12 @@ from pefttools.training.run import train
 from pefttools.training.selection import choose_selection
 from pefttools.tuned import TunedModel
 
+from ..row_files import read_rows, write_rows
 from .buffer import Balanced, Reservoir
 from .evaluating import evaluated, rows_of, task_choice
 from .plan import ARTIFACT, RUNS, Study, Work
 from .routing import routed_scores
-from .stages import DATA, read_rows, strata_of, write_rows
+from .stages import DATA
 from .strategies import Changes, Keeping, Place
 
 #: score of each stage by its number, as text; of a router, such scores for each order and number of stages learned
@@ -116,10 +117,7 @@ def _kept(study: Study, learned: tuple[int, ...], size: int, keeping: Keeping, s
     name = "-".join([keeping, str(size), ".".join(str(number + 1) for number in learned), f"seed{seed}"])
     path = study.folder / DATA / f"{name}.parquet"
     buffer: Reservoir[dict[str, Any]] | Balanced[dict[str, Any]]
-    if keeping == "reservoir":
-        buffer = Reservoir(size, seed)
-    else:
-        buffer = Balanced(size, seed, lambda row: strata_of(study.task, row))
+    buffer = Reservoir(size, seed) if keeping == "reservoir" else Balanced(size, seed, study.task.strata)
     for number in learned:
         buffer.add(read_rows(study.stages[number].files["train"]))
     write_rows(path, buffer.rows)

@@ -26,8 +26,8 @@ from pefttools.eval.continual_learning.plan import plan
 from pefttools.eval.continual_learning.report import HTML, JSON
 from pefttools.eval.continual_learning.run import prepared
 from pefttools.eval.continual_learning.spec import ContinualSpec
-from pefttools.eval.continual_learning.stages import read_rows
 from pefttools.eval.continual_learning.terminal import show
+from pefttools.eval.row_files import read_rows
 from pefttools.recipe import validate
 from tests.conftest import INTENTS, MINILM
 
@@ -95,8 +95,8 @@ def test_a_reservoir_keeps_every_row_with_the_same_chance() -> None:
 def _spec(intents: dict[str, str], output: Path, **fields: Any) -> dict[str, Any]:
     return {
         "name": "four intents", "base": MINILM, "method": "lora", "data": intents, "parts": 2,
-        "strategies": ["plain", {"name": "replay", "rows": 16}, "alone"],
-        "training": {"max_steps": 6, "batch_size": 16, "evaluations": 1, "precision": "float32"},
+        "strategies": ["plain", {"name": "replay", "rows": 40}, "alone"],
+        "training": {"max_steps": 8, "batch_size": 16, "evaluations": 1, "precision": "float32"},
         "output": str(output), **fields,
     }  # fmt: skip
 
@@ -131,11 +131,11 @@ def test_its_files_and_table(report: Report) -> None:
 
 
 def test_rows_that_are_kept_are_of_earlier_stages(report: Report) -> None:
-    (path,) = (report.folder / "data").glob("balanced-16-1-seed0.parquet")
+    (path,) = (report.folder / "data").glob("balanced-40-1-seed0.parquet")
     first = {row["text"] for row in read_rows(report.folder / "data" / _stage_file(report, 0))}
     kept = read_rows(path)
-    assert len(kept) == 16 and {row["text"] for row in kept} <= first
-    assert sorted(Counter(row["label"] for row in kept).values()) == [8, 8]
+    assert len(kept) == 40 and {row["text"] for row in kept} <= first
+    assert sorted(Counter(row["label"] for row in kept).values()) == [20, 20]
 
 
 def _stage_file(report: Report, number: int) -> str:
