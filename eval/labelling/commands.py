@@ -17,13 +17,13 @@ def label(
     """Label the rows that a model learns the most from, a few at a time."""
     from rich.console import Console
 
-    from pefttools.progress import default_reporter
-
     if not simulation:
         from .person import label as ask
 
-        print(f"labels     {ask(spec, overrides=overrides, console=Console(), reporter=default_reporter())}")
+        print(f"labels     {ask(spec, overrides=overrides, console=Console())}")
         return
+    from pefttools.progress import default_reporter
+
     from .data import HTML, JSON
     from .simulate import simulate
     from .terminal import show

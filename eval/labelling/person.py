@@ -11,7 +11,7 @@ import numpy as np
 from pefttools.data import Table, read_table
 from pefttools.errors import ConfigError
 from pefttools.files import check_writable
-from pefttools.progress import Reporter, SilentReporter
+from pefttools.progress import SilentReporter
 from pefttools.recipe import choose_method, choose_task, validate
 
 from ..reporting.terminal import plain
@@ -36,7 +36,6 @@ def label(
     overrides: Sequence[str] = (),
     console: Console,
     ask: Callable[[str], str] = input,
-    reporter: Reporter | None = None,
 ) -> Path:
     """Ask a person for labels, train after every round, and ask about what the model would learn the most from.
 
@@ -45,7 +44,6 @@ def label(
         overrides: ``field.field=value`` on a YAML file.
         console: where rows are shown.
         ask: gives a line that was typed; at its end of file the loop ends as with /quit.
-        reporter: shows progress of trainings.
 
     Returns:
         The CSV with the labels. The last model is in ``model/artifact`` next to it.
@@ -66,32 +64,28 @@ def label(
     check(task)
     choose_method(spec.method)
     data = spec.data
-    table = read_table(
-        data.train, task.columns(labelled=False), {r: c for r, c in data.columns.items() if task.roles[r].is_input},
-        delimiter=data.delimiter, files_in=task.files_in(),
-    )  # fmt: skip
+    roles = {role: needed for role, needed in task.columns(labelled=False).items() if role in task.inputs()}
+    columns = {role: column for role, column in data.columns.items() if role in roles}
+    table = read_table(data.train, roles, columns, delimiter=data.delimiter, files_in=task.files_in())
     task.check(table, spec.labels, labelled=False)
     path = spec.output / LABELS
     check_writable(path)
     order = [int(one) for one in np.random.default_rng(spec.seeds[0]).permutation(len(table))]
     session = Session(LabelFile(path, table, spec.labels), len(table), order[: spec.start], spec.per_round)
-    _loop(spec, session, table, console, ask, reporter or SilentReporter())
-    console.print(plain(f"{len(session.labelled)} labels in {path}"))
+    _loop(spec, session, table, console, ask)
+    console.print(plain(f"{_labels_of(session)} in {path}"))
     return path
 
 
-def _loop(
-    spec: LabellingSpec, session: Session, table: Table, console: Console, ask: Callable[[str], str],
-    reporter: Reporter,
-) -> None:  # fmt: skip
+def _loop(spec: LabellingSpec, session: Session, table: Table, console: Console, ask: Callable[[str], str]) -> None:
     if session.labelled:
-        console.print(plain(f"going on with {len(session.labelled)} labels"))
+        console.print(plain(f"going on with {_labels_of(session)}"))
     _labels(spec, console)
     console.print(plain(_HELP))
     likely: dict[int, Sequence[tuple[str, float]]] = {}
     while True:
         if session.due:
-            likely = _trained(spec, session, table, console, reporter)
+            likely = _trained(spec, session, table, console)
         elif session.current is None:
             # All rows of the round were skipped, or have one label: any others.
             session.trained(session.rest[: spec.per_round])
@@ -125,15 +119,15 @@ def _answered(spec: LabellingSpec, session: Session, answer: str, console: Conso
 
 
 def _trained(
-    spec: LabellingSpec, session: Session, table: Table, console: Console, reporter: Reporter
+    spec: LabellingSpec, session: Session, table: Table, console: Console
 ) -> dict[int, Sequence[tuple[str, float]]]:
     """Train on all labels, choose the next rows; gives what the model takes them for."""
     labelled, seed = session.labelled, spec.seeds[0]
-    console.print(plain(f"training on {len(labelled)} labels ..."))
+    console.print(plain(f"training on {_labels_of(session)} ..."))
     task = choose_task(spec.task)
     rows = portable_rows(table, task)
     known = [{**rows[entry.index], "label": entry.label} for entry in labelled]
-    stored = train_on(spec, known, spec.labels, spec.output / "model", seed, reporter)
+    stored = train_on(spec, known, spec.labels, spec.output / "model", seed, SilentReporter())
     generator = np.random.default_rng([seed, len(labelled)])
     rest = session.rest
     if len(rest) > _LOOK_AT:
@@ -152,13 +146,18 @@ def _trained(
 
 
 def _show(session: Session, table: Table, index: int, likely: Sequence[tuple[str, float]], console: Console) -> None:
-    console.rule(plain(f"{len(session.labelled)} labels, {len(session.rest):,} rows left; row {table.numbers[index]}"))
+    console.rule(plain(f"{_labels_of(session)}, {len(session.rest):,} rows left; row {table.numbers[index]}"))
     row = table.rows[index]
     for role in table.columns:
         if row[role] is not None:
             console.print(plain(str(row[role]) if len(table.columns) == 1 else f"{role}: {row[role]}"))
     if likely:
         console.print(plain("likely: " + ", ".join(f"{name} {share:.0%}" for name, share in likely), "dim"))
+
+
+def _labels_of(session: Session) -> str:
+    count = len(session.labelled)
+    return f"{count} label{'' if count == 1 else 's'}"
 
 
 def _labels(spec: LabellingSpec, console: Console) -> None:

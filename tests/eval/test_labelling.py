@@ -291,4 +291,4 @@ def test_the_command(intents: dict[str, str], report: Report, tmp_path: Path) ->
     path.write_text(yaml.safe_dump(_spec(intents, tmp_path / "out", labels=LABELS)))
     result = CliRunner().invoke(build_app(), ["label", str(path)], input="1\n/quit\n")
     assert result.exit_code == 0, result.output
-    assert "1 labels in" in result.output
+    assert "1 label in" in result.output and "label:" not in result.output
