@@ -16,7 +16,7 @@ from pefttools.recipe import choose_method, choose_task, validate
 
 from ..reporting.terminal import plain
 from ..row_files import portable_rows
-from .session import LabelFile, Session, choice_of
+from .session import ANSWERS, LABELS, LabelFile, Session, choice_of
 from .spec import LabellingSpec, load_spec
 from .strategies import STRATEGIES
 from .training import check, said_of, train_on
@@ -24,7 +24,6 @@ from .training import check, said_of, train_on
 if TYPE_CHECKING:
     from rich.console import Console
 
-LABELS = "labels.csv"
 _HELP = "A label's number, its name or its beginning. /skip, /undo, /labels, /quit (or their first letter)."
 #: rows that a new model is asked about
 _LOOK_AT = 5000
@@ -46,7 +45,7 @@ def label(
         ask: gives a line that was typed; at its end of file the loop ends as with /quit.
 
     Returns:
-        The CSV with the labels. The last model is in ``model/artifact`` next to it.
+        The CSV with the labelled rows. The last model is in ``model/artifact`` next to it.
 
     Raises:
         ConfigError: no labels, or anything wrong with the spec.
@@ -68,13 +67,14 @@ def label(
     columns = {role: column for role, column in data.columns.items() if role in roles}
     table = read_table(data.train, roles, columns, delimiter=data.delimiter, files_in=task.files_in())
     task.check(table, spec.labels, labelled=False)
-    path = spec.output / LABELS
+    path = spec.output / ANSWERS
     check_writable(path)
     order = [int(one) for one in np.random.default_rng(spec.seeds[0]).permutation(len(table))]
     session = Session(LabelFile(path, table, spec.labels), len(table), order[: spec.start], spec.per_round)
     _loop(spec, session, table, console, ask)
-    console.print(plain(f"{_labels_of(session)} in {path}"))
-    return path
+    labels = path.with_name(LABELS)
+    console.print(plain(f"{_labels_of(session)} in {labels}"))
+    return labels
 
 
 def _loop(spec: LabellingSpec, session: Session, table: Table, console: Console, ask: Callable[[str], str]) -> None:

@@ -7,11 +7,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pefttools.data import Table
 from pefttools.errors import DataError
 from pefttools.files import write_text_atomic
 
+#: what was said of each row; and the labelled rows alone
+ANSWERS, LABELS = "answers.csv", "labels.csv"
 ROW, LABEL, STATE = "row", "label", "state"
 _LABELLED, _SKIPPED = "labelled", "skipped"
 
@@ -27,8 +30,9 @@ class Entry:
 class LabelFile:
     """A CSV of rows with what was said of them, in the order in which it was said.
 
-    It has the row's number in the source, the row's inputs, its label and its state: labelled or skipped. It is
-    replaced as a whole at every answer, so that the loop can be killed at any time.
+    It has the row's number in the source, the row's inputs, its label and its state: labelled or skipped. Next to it
+    is `LABELS`, the labelled rows alone, to be trained on. Both are replaced as a whole at every answer, so that the
+    loop can be killed at any time.
 
     Args:
         path: the file; read if it is there.
@@ -59,16 +63,16 @@ class LabelFile:
         return last
 
     def _write(self) -> None:
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([ROW, *self._roles, LABEL, STATE])
+        lines = []
         for entry in self.entries:
             row = self._table.rows[entry.index]
             state = _SKIPPED if entry.label is None else _LABELLED
             cells = ["" if row[role] is None else row[role] for role in self._roles]
-            writer.writerow([self._table.numbers[entry.index], *cells, entry.label or "", state])
+            lines.append([self._table.numbers[entry.index], *cells, entry.label or "", state])
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self.path, stream.getvalue())
+        write_text_atomic(self.path, _csv([ROW, *self._roles, LABEL, STATE], lines))
+        labelled = [line[1:-1] for line in lines if line[-1] == _LABELLED]
+        write_text_atomic(self.path.with_name(LABELS), _csv([*self._roles, LABEL], labelled))
 
     def _read(self, labels: Sequence[str]) -> list[Entry]:
         indices = {number: index for index, number in enumerate(self._table.numbers)}
@@ -89,6 +93,14 @@ class LabelFile:
                     raise DataError(f"{where}: {state!r} is neither {_LABELLED} nor {_SKIPPED}")
                 found.append(Entry(index, label if state == _LABELLED else None))
         return found
+
+
+def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return stream.getvalue()
 
 
 class Session:

@@ -258,12 +258,14 @@ def test_a_person_labels_undoes_skips_and_goes_on(intents: dict[str, str], tmp_p
         return "/undo" if count == 5 else right[shown[-1]]
 
     path = label(spec, console=console, ask=ask)
-    with path.open(newline="") as stream:
+    with path.with_name("answers.csv").open(newline="") as stream:
         kept = list(csv.DictReader(stream))
     text = console.export_text(clear=False)
     assert [row["state"] for row in kept].count("skipped") == 1 and "'nonsense' is no label" in text
     labelled = [row for row in kept if row["state"] == "labelled"]
     assert all(right[row["text"]] == row["label"] for row in labelled)
+    with path.open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == [{"text": one["text"], "label": one["label"]} for one in labelled]
     assert len(labelled) == 12 - 1 and "training on" not in text
     # The second time it goes on, trains once a round is full, and says what the model takes the next row for.
     console = Console(width=300, record=True, file=io.StringIO())
