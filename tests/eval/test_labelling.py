@@ -174,7 +174,7 @@ def test_a_label_by_its_number_name_or_beginning() -> None:
 def test_what_is_said_is_in_the_file_and_can_be_taken_back(
     steps: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path = tmp_path_factory.mktemp("labels") / "answers.csv"
     session = Session(LabelFile(path, _table(), LABELS), 6, range(6), per_round=4)
     model: list[Entry] = []
     for number, step in enumerate(steps):
@@ -211,7 +211,7 @@ def _unkept() -> LabelFile:
 
 
 def test_labels_of_other_rows_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
+    path = tmp_path / "answers.csv"
     LabelFile(path, _table(), LABELS).add(Entry(2, LABELS[0]))
     other = Table("rows.csv", [{"text": "another"}] * 6, {"text": "text"}, range(1, 7))
     with pytest.raises(DataError, match=r"line 2: this is not row 3 of rows\.csv"):
