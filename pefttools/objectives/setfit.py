@@ -23,20 +23,24 @@ if TYPE_CHECKING:
 class SetFitConfig(ObjectiveConfig):
     """Options of SetFit."""
 
+    alpha: float = Field(
+        0.5, gt=0, le=1, description="share of the contrastive loss; the task's loss has the rest, and 1 is SetFit"
+    )
     temperature: float = Field(0.05, gt=0, description="what cosine similarities are divided by")
     c: float = Field(10.0, gt=0, description="inverse of the L2 penalty of the logistic regression")
 
 
 class SetFit(Objective[SetFitConfig]):
-    """Rows of a label are pulled together and the others pushed apart; then a logistic regression is the head.
+    """``(1 - alpha) L + alpha C``; then a logistic regression is the head.
 
-    What is minimised is the term of `supcon` alone, over what the head's linear layer reads. Rows of a label come in
-    twos, and a batch should have many labels: 64 rows or more. The head takes no part in that. Before each evaluation,
-    and at the end, it becomes scikit-learn's logistic regression of the training rows' features at length 1.
+    ``C`` is the supervised contrastive loss of `supcon`: by what the head's linear layer reads, rows of a label are
+    pulled together, and all others of the batch pushed apart. Rows of a label come in twos, and a batch should have
+    many labels: 64 rows or more. Before each evaluation, and at the end, the head becomes scikit-learn's logistic
+    regression of the training rows' features at length 1.
 
-    The paper minimises the squared error of the cosine for pairs of rows that it draws, and tunes the whole encoder.
-    Here the method says what is tuned, and each row is compared with all others of its batch: on a base that was made
-    for comparing sentences, cosines of exactly 0 between labels ask for more than they are worth.
+    The paper has no ``L``, minimises the squared error of the cosine for pairs of rows that it draws, and tunes the
+    whole encoder. Here the method says what is tuned. On a base that was made for comparing sentences, cosines of
+    exactly 0 between labels ask for more than they are worth, and the task's loss helps a little.
 
     References:
         Tunstall, L., Reimers, N., Jo, U. E. S., Bates, L., Korat, D., Wasserblat, M. and Pereg, O. (2022). Efficient
@@ -44,7 +48,7 @@ class SetFit(Objective[SetFitConfig]):
     """
 
     name = "setfit"
-    summary = "few labels: rows of a label are pulled together, then a logistic regression is the head (after SetFit)"
+    summary = "few labels: rows of a label are pulled together, and a logistic regression is the head (after SetFit)"
     paper = "https://arxiv.org/abs/2209.11055"
     config = SetFitConfig
     reads_features = True
@@ -60,8 +64,9 @@ class SetFit(Objective[SetFitConfig]):
     def term(self, step: Step) -> torch.Tensor:
         plain = step.plain()
         features = check_one_vector(f"the objective {self.name!r}", plain.features)
-        # Times 0: the head's parameters get a gradient, as all that is trained must.
-        return contrast(features, step.labels, self.options.temperature) / step.model.passes + 0.0 * plain.loss
+        contrastive = contrast(features, step.labels, self.options.temperature) / step.model.passes
+        # Also if alpha is 1: the head's parameters get a gradient, as all that is trained must.
+        return (1 - self.options.alpha) * plain.loss + self.options.alpha * contrastive
 
     def fit_head(self, layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> None:
         import torch
