@@ -134,14 +134,17 @@ def _values(
 
 def _seconds(study: Study, strategy: Strategy[Any], results: Results) -> float:
     """Of one sequence, on average."""
-    ids = {
-        id_of(study, strategy, seed, order[: step + 1])
-        for seed in study.spec.seeds
-        for order in study.spec.sequences()
-        for step in range(len(order))
-    }
-    sequences = len(study.spec.seeds) * (len(study.spec.sequences()) if strategy.kind == "chained" else 1)
-    return sum(float(results[one]["seconds"]) for one in ids if one in results) / sequences
+    found = []
+    for seed in study.spec.seeds:
+        for order in study.spec.sequences():
+            learned = [order[: step + 1] for step in range(len(order))]
+            if strategy.kind in ("alone", "routed"):
+                learned = [(number,) for number in order]
+            ids = {id_of(study, strategy, seed, one) for one in learned}
+            if strategy.kind == "routed":  # and the adapters that it chooses from
+                ids |= {id_of(study, Alone(Options(), Alone.name), seed, one) for one in learned}
+            found.append(sum(float(results[one]["seconds"]) for one in ids if one in results))
+    return sum(found) / len(found)
 
 
 def _unlearned(results: Results) -> list[str]:
