@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pefttools.methods import Method, Pass
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
+    from pefttools.tasks.evaluation import Prediction
     from pefttools.tasks.model import Model
     from pefttools.tasks.types import Batch
 
@@ -133,6 +134,15 @@ class Objective(ABC, Generic[ConfigT]):
             batch_of: gives, for the number of a batch and its size, inputs without labels.
         """
         return
+
+    def said_of_unlabelled(self, predictions: Sequence[Prediction], references: Sequence[Any] | None) -> str | None:
+        """What to report at the end about the rows without labels; None: nothing.
+
+        Args:
+            predictions: of the trained model for them.
+            references: the right answers, if the file has them after all.
+        """
+        return None
 
     def old_rows(self) -> tuple[Path, int] | None:
         """A file of rows that were learned before and are not to be forgotten, and the maximum number to read."""

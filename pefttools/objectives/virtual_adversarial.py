@@ -11,6 +11,7 @@ from pydantic import Field
 from pefttools.errors import ConfigError
 from pefttools.objectives.attack import Attack, AttackConfig, direction
 from pefttools.objectives.objective import WeightedConfig
+from pefttools.objectives.unlabelled import Stream
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +55,7 @@ class VirtualAdversarial(Attack[VATConfig]):
 
     def __init__(self, config: VATConfig) -> None:
         super().__init__(config)
-        self._batch_of: Callable[[int, int], Batch] | None = None
-        self._seen = 0
+        self._stream = Stream()
 
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
@@ -66,25 +66,19 @@ class VirtualAdversarial(Attack[VATConfig]):
         return self.options.unlabelled
 
     def receive(self, batch_of: Callable[[int, int], Batch]) -> None:
-        self._batch_of = batch_of
+        self._stream.receive(batch_of)
 
     def state(self) -> dict[str, torch.Tensor]:
-        import torch
-
-        return {"seen": torch.tensor(self._seen)}
+        return self._stream.state()
 
     def restore_state(self, state: dict[str, torch.Tensor]) -> None:
-        self._seen = int(state["seen"])
+        self._stream.restore_state(state)
 
     def term(self, step: Step) -> torch.Tensor:
         found = self._divergence(step)
         if self.options.unlabelled is None:
             return found
-        # In a step that is only measured, the rows themselves stand for those without labels.
-        rows = len(step.labels)
-        batch = step.batch if self._batch_of is None else self._batch_of(self._seen, rows)
-        self._seen += 1
-        return found + self._divergence(step.over(batch))
+        return found + self._divergence(self._stream.beside(step))
 
     def _divergence(self, step: Step) -> torch.Tensor:
         """The term of one batch."""

@@ -19,7 +19,7 @@ from pefttools.training.checkpoints import Checkpoint
 from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
-from pefttools.training.shown import passes, remember, teach
+from pefttools.training.shown import passes, remember, report_unlabelled, teach
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
 
@@ -112,6 +112,7 @@ def fit(
         why = why_not_learned(task, prepared.selection, evaluation, prepared.labels, before)
         if why is not None:
             reporter.event(f"DID NOT LEARN: {why}. Try a learning rate other than {rates.method:g}.")
+        report_unlabelled(prepared, model, reporter)
     state, train = trainer.state, prepared.examples.train
     epochs = state.epoch or 0.0
     return Fitted(

@@ -8,7 +8,10 @@ from functools import partial
 import torch
 
 from pefttools.compute.moving import all_moved
+from pefttools.data import Table
+from pefttools.errors import DataError
 from pefttools.methods import Pass
+from pefttools.objectives import Objective
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Example
 from pefttools.training.prepare import Prepared
@@ -27,6 +30,32 @@ def teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
         if rows is not None:
             examples = prepared.task.encode(rows, model.processor, prepared.labels, labelled=False)
             objective.receive(Unlabelled(model, examples, prepared.recipe.seed))
+
+
+def report_unlabelled(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
+    """Let objectives report what became of the rows without labels that they learned from."""
+    task, size = prepared.task, prepared.recipe.training.eval_batch_size
+    for objective, rows in zip(model.objectives, prepared.unlabelled, strict=True):
+        if rows is None or type(objective).said_of_unlabelled is Objective.said_of_unlabelled:
+            continue
+        known = _has_answers(prepared, rows)
+        examples = task.encode(rows, model.processor, prepared.labels, labelled=known)
+        references = [task.reference(one, prepared.labels) for one in examples] if known else None
+        predictions = task.predict(model, examples, batch_size=size)
+        if (said := objective.said_of_unlabelled(predictions, references)) is not None:
+            reporter.event(said)
+
+
+def _has_answers(prepared: Prepared, rows: Table) -> bool:
+    """Whether rows that are read without labels have them after all, and only such as are learned."""
+    task = prepared.task
+    if not task.columns().keys() - task.inputs() <= rows.columns.keys():
+        return False
+    try:
+        task.check(rows, prepared.labels)
+    except DataError:
+        return False
+    return True
 
 
 def remember(prepared: Prepared, model: TunedModel) -> None:
