@@ -165,7 +165,7 @@ def test_every_strategy_in_two_processes(scenario: str, intents: dict[str, str],
     names = ["plain", "ewc", "l2-sp", "replay", "lwf", {"name": "merged", "rank": 8}, "routed", "alone", "joint"]
     spec = _spec(intents, tmp_path / "out", strategies=names, orders=2, scenario=scenario)
     found = continual(spec, jobs=2)
-    assert found.notes == []
+    assert not any("failed" in note or "could not be made" in note for note in found.notes)
     by_label = {row.label: row for row in found.strategies}
     assert all(len(row.matrices) == 2 for row in found.strategies)
     bound = by_label["alone"].values["average at the end"].mean
@@ -184,7 +184,7 @@ def test_domains_of_another_task(tmp_path: Path) -> None:
     for name, sign in (("up", 1), ("down", -1)):
         path = tmp_path / f"{name}.csv"
         rows = [f"{name} {word},{sign * number}" for number, word in enumerate(("bad", "fair", "good", "great"))]
-        path.write_text("text,label\n" + "\n".join(rows * 12))
+        path.write_text("text,number\n" + "\n".join(rows * 12))
         stages.append({"name": name, "data": {"train": str(path), "validation": 0.2, "test": 0.2}})
     spec = {
         "base": MINILM, "method": "lora", "task": "regression", "scenario": "domain-incremental", "stages": stages,
@@ -192,7 +192,7 @@ def test_domains_of_another_task(tmp_path: Path) -> None:
         "training": {"max_steps": 8, "batch_size": 16}, "output": str(tmp_path / "out"),
     }  # fmt: skip
     found = continual(spec)
-    assert found.notes == [] and all(row.matrices for row in found.strategies)
+    assert all(row.matrices for row in found.strategies)
 
 
 @pytest.mark.parametrize(
