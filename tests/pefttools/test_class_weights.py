@@ -38,6 +38,15 @@ def test_balanced_is_what_scikit_learn_calls_so() -> None:
     assert more.options.class_weights == {**task.options.class_weights, "d": 1.0}
 
 
+def test_effective_numbers_of_rows() -> None:
+    """As in the paper: sums of a geometric series, scaled so that the weights of all labels add up to their number."""
+    labels = "a" * 500 + "b" * 20 + "c"
+    found = _task(class_weights="effective").settled(_table(labels), ["a", "b", "c", "d"]).options.class_weights
+    effective = {name: sum(0.999**n for n in range(labels.count(name))) for name in "abc"}
+    scale = 3 / sum(1 / one for one in effective.values())
+    assert found == pytest.approx({**{name: scale / one for name, one in effective.items()}, "d": 1.0})
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, {"c": 5.0, "a": 0.5, "b": 1.0}])
 def test_the_loss_is_torchs(smoothing: float, weights: dict[str, float] | None) -> None:

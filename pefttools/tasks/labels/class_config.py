@@ -17,10 +17,11 @@ class ClassOptions(TaskConfig):
     labels: list[str] = Field(
         default_factory=list, description="all labels, in output order; empty: those of the training rows"
     )
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+    class_weights: Literal["balanced", "effective"] | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
         None,
         description="label -> factor for its rows' loss in training; balanced: rows / (labels * rows of the label), so "
-        "that every label has the same weight",
+        "that every label has the same weight; effective: the inverse of the effective number of its rows, "
+        "(1 - 0.999^rows) / (1 - 0.999), scaled to a mean of 1 over the labels (Cui et al. 2019)",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="label smoothing: share of each target that is spread evenly over all labels"

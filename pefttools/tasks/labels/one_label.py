@@ -20,6 +20,7 @@ from pefttools.metrics.losses import LogLoss
 from pefttools.tasks.head import HeadTask
 from pefttools.tasks.labels.class_config import ClassOptions
 from pefttools.tasks.labels.class_labels import answers_of, check_label, label_names, numbers_of, read_label, told_apart
+from pefttools.tasks.labels.class_weights import balanced, by_effective_number
 from pefttools.tasks.task import Evaluation, Example, Prediction
 
 if TYPE_CHECKING:
@@ -102,11 +103,12 @@ class OneLabelTask(HeadTask[ConfigT]):
         given = self.options.class_weights
         if given is None:
             return self
-        if given == "balanced":
+        if isinstance(given, str):
             counts = Counter(map(label_text, train.column("label")))
-            present = sum(label in counts for label in labels)
+            there = {label: counts[label] for label in labels if counts[label]}
+            found = balanced(there) if given == "balanced" else by_effective_number(there)
             # A label without a training row has no effect in any case.
-            given = {label: len(train) / (present * counts[label]) if counts[label] else 1.0 for label in labels}
+            given = {label: found.get(label, 1.0) for label in labels}
         if unlike := sorted(given.keys() ^ set(labels)):
             known = "has no weight" if unlike[0] in labels else "is not a label of the training rows"
             raise ConfigError(
