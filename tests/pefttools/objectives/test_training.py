@@ -137,8 +137,14 @@ def test_its_term_is_in_the_history(request: pytest.FixtureRequest, tmp_path: Pa
         assert 0 < entry["fgm"] < entry["loss"] and 0 <= entry["l2-sp"] < entry["loss"]
 
 
-@pytest.mark.parametrize("objective", ["fgm", "pgd", "freelb", "r-drop", "smart", "vat", "l2-sp", "neftune"])
-def test_memory_is_planned_within_a_hundredth(objective: str, tiny_bert: str) -> None:
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "fgm", "pgd", "freelb", "r-drop", "smart", "vat", "l2-sp", "neftune", "supcon", "setfit",
+        {"name": "self-training", "unlabelled": "more.csv"}, {"name": "vat", "unlabelled": "more.csv"},
+    ],
+)  # fmt: skip
+def test_memory_is_planned_within_a_hundredth(objective: Any, tiny_bert: str) -> None:
     from pefttools.bases.skeleton import skeleton
     from pefttools.compute.optimizers import make_optimizer
 
