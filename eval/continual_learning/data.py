@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..statistics import Interval
+from ..shown import Shown
 from .measures import MEASURES, Matrix, Measure, Value
 
 
@@ -85,9 +85,9 @@ class Report:
     folder: Path
 
     @property
-    def scale(self) -> float:
-        """What scores are multiplied by to be shown."""
-        return 100.0 if self.unit == "%" else 1.0
+    def shown(self) -> Shown:
+        """How its scores are shown."""
+        return Shown(self.unit)
 
     @property
     def over(self) -> str:
@@ -95,19 +95,6 @@ class Report:
         if len(self.orders) > 1:
             return f"over {len(self.orders)} orders"
         return f"over {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
-
-    def number(self, value: float | None, *, signed: bool = False) -> str:
-        """A score, or a difference of scores, for people."""
-        if value is None:
-            return ""
-        form = ("+" if signed else "") + (".1f" if self.unit == "%" else ".3g")
-        return f"{self.scale * value + 0.0:{form}}"
-
-    def spread(self, interval: Interval | None, *, signed: bool = False) -> str:
-        """An interval for people."""
-        if interval is None:
-            return ""
-        return f"{self.number(interval.low, signed=signed)} to {self.number(interval.high, signed=signed)}"
 
     def verdict(self, measure: Measure, value: Value) -> str:
         """Whether a strategy is better than the baseline by one measure; empty where nothing is compared."""

@@ -17,9 +17,8 @@ def show(report: Report, console: Console) -> None:
 
     from ..reporting.terminal import plain
 
-    unit = f", {report.unit}" if report.unit else ""
     over = f"; 95 % intervals {report.over}" if report.over else ""
-    console.print(plain(f"{report.title}: {report.metric}{unit}, {report.scenario}{over}"))
+    console.print(plain(f"{report.title}: {report.metric}{report.shown.ending}, {report.scenario}{over}"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", style="bold", overflow="fold")
     for measure in report.measures():
@@ -31,8 +30,8 @@ def show(report: Report, console: Console) -> None:
             if value is None:
                 cells.append("")
                 continue
-            spread = report.spread(value.interval)
-            cells.append(f"{report.number(value.mean)}" + (f"\n({spread})" if spread else ""))
+            spread = report.shown.spread(value.interval)
+            cells.append(f"{report.shown.number(value.mean)}" + (f"\n({spread})" if spread else ""))
         table.add_row(plain(row.label), *cells)
     console.print(table)
     if report.baseline is not None and any(cells for cells in compared(report)):
@@ -60,9 +59,9 @@ def compared(report: Report) -> list[list[str]]:
             if value is None or value.difference is None:
                 cells.append("")
                 continue
-            spread = report.spread(value.difference_interval, signed=True)
+            spread = report.shown.spread(value.difference_interval, signed=True)
             verdict = report.verdict(measure, value)
             ending = f" ({spread}) {verdict}" if spread else ""
-            cells.append(f"{report.number(value.difference, signed=True)}{ending}")
+            cells.append(f"{report.shown.number(value.difference, signed=True)}{ending}")
         rows.append(cells)
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..shown import Shown
 from ..statistics import Interval
 
 
@@ -93,13 +94,9 @@ class Curve:
         return sorted({point.per_class for point in self.points})
 
     @property
-    def scale(self) -> float:
-        """What scores are multiplied by to be shown."""
-        return 100.0 if self.unit == "%" else 1.0
-
-    def shown(self, point: Point) -> str:
-        """A score for people, without its unit."""
-        return "" if point.score is None else f"{self.scale * point.score:.{1 if self.unit == '%' else 3}f}"
+    def shown(self) -> Shown:
+        """How its scores are shown."""
+        return Shown(self.unit)
 
     def of(self, name: str) -> list[Point]:
         """The points of a method that have a score."""

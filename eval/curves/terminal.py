@@ -17,12 +17,13 @@ def show(curve: Curve, console: Console) -> None:
 
     from ..reporting.terminal import plain
 
-    unit = f", {curve.unit}" if curve.unit else ""
+    def score(point: Point) -> str:
+        return curve.shown.number(point.score)
 
     def needed(point: Point) -> str:
         return "" if point.equivalent is None else point.equivalent.text
 
-    tables = [(f"{curve.title}: {curve.metric}{unit} by labels per class", curve.shown)]
+    tables = [(f"{curve.title}: {curve.metric}{curve.shown.ending} by labels per class", score)]
     if curve.baseline is not None:
         tables.append((f"Labels per class that {curve.baseline} needs for the same (95 % interval)", needed))
     for title, cell in tables:

@@ -24,7 +24,7 @@ def label(
         return
     from pefttools.progress import default_reporter
 
-    from .data import HTML, JSON
+    from .report import HTML, JSON
     from .simulate import simulate
     from .terminal import show
 

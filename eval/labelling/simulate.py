@@ -23,7 +23,8 @@ from pefttools.training.selection import choose_selection
 
 from ..environment import Environment, this_environment
 from ..row_files import portable_rows, write_rows
-from .data import Report, report_of, write
+from .data import Report
+from .report import report_of, write
 from .spec import LabellingSpec, load_spec
 from .strategies import STRATEGIES
 from .training import check, said_of, train_on

@@ -17,8 +17,7 @@ def show(report: Report, console: Console) -> None:
 
     from ..reporting.terminal import plain
 
-    unit = f", {report.unit}" if report.unit else ""
-    console.print(plain(f"{report.title}: {report.metric}{unit} by number of labels"))
+    console.print(plain(f"{report.title}: {report.metric}{report.shown.ending} by number of labels"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", style="bold")
     for count in report.curves[0].labels:
@@ -28,7 +27,7 @@ def show(report: Report, console: Console) -> None:
         table.add_column(f"mean, minus {BASELINE}", justify="right")
         table.add_column(f"{BASELINE} needs", justify="right")
     for curve in report.curves:
-        cells = [report.number(mean) for mean in curve.means]
+        cells = [report.shown.number(mean) for mean in curve.means]
         if compared:
             cells += [report.difference(curve), curve.equivalent]
         table.add_row(plain(curve.name), *cells)

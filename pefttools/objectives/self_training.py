@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pefttools.errors import ConfigError
 from pefttools.objectives.objective import Objective, WeightedConfig
-from pefttools.objectives.unlabelled import Stream
+from pefttools.objectives.unlabelled import ReadsUnlabelled
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
     from pefttools.tasks.evaluation import Prediction
-    from pefttools.tasks.types import Batch
 
 
 class SelfTrainingConfig(WeightedConfig):
@@ -33,7 +32,7 @@ class SelfTrainingConfig(WeightedConfig):
     threshold: float = Field(0.9, gt=0, lt=1, description="probability from which an answer is taken for a label")
 
 
-class SelfTraining(Objective[SelfTrainingConfig]):
+class SelfTraining(ReadsUnlabelled, Objective[SelfTrainingConfig]):
     """``L + weight * mean_u [p(u) >= threshold] CE(argmax p(u), p'(u))`` over rows ``u`` without labels.
 
     ``p`` is the answer of one pass, a constant, and ``p'`` that of another with different dropout, so that answers are
@@ -52,10 +51,6 @@ class SelfTraining(Objective[SelfTrainingConfig]):
     config = SelfTrainingConfig
     compares = True
 
-    def __init__(self, config: SelfTrainingConfig) -> None:
-        super().__init__(config)
-        self._stream = Stream()
-
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
         if not task.one_label:
@@ -64,17 +59,8 @@ class SelfTraining(Objective[SelfTrainingConfig]):
     def unlabelled(self) -> Path | None:
         return self.options.unlabelled
 
-    def receive(self, batch_of: Callable[[int, int], Batch]) -> None:
-        self._stream.receive(batch_of)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return self._stream.state()
-
-    def restore_state(self, state: dict[str, torch.Tensor]) -> None:
-        self._stream.restore_state(state)
-
     def term(self, step: Step) -> torch.Tensor:
-        other = self._stream.beside(step)
+        other = self.beside(step)
         known, _ = step.task.log_probabilities(other.answer(), other.labels)
         best, labels = known.max(-1)
         sure = best.exp() >= self.options.threshold

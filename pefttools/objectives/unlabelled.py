@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from pefttools.tasks.types import Batch
 
 
-class Stream:
-    """Batches of rows without labels, one for each pass over the labelled ones, in an order that a checkpoint keeps."""
+class ReadsUnlabelled:
+    """The part of an objective that reads rows without labels, a batch for each pass over the labelled ones.
 
-    def __init__(self) -> None:
-        self._batch_of: Callable[[int, int], Batch] | None = None
-        self._seen = 0
+    Which rows come next is in its checkpoints.
+    """
+
+    _batch_of: Callable[[int, int], Batch] | None = None
+    _seen = 0
 
     def receive(self, batch_of: Callable[[int, int], Batch]) -> None:
         """See `Objective.receive`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from pydantic import Field
 from pefttools.errors import ConfigError
 from pefttools.objectives.attack import Attack, AttackConfig, direction
 from pefttools.objectives.objective import WeightedConfig
-from pefttools.objectives.unlabelled import Stream
+from pefttools.objectives.unlabelled import ReadsUnlabelled
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pefttools.methods import Method
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
-    from pefttools.tasks.types import Batch
 
 
 class VATConfig(AttackConfig, WeightedConfig):
@@ -36,7 +34,7 @@ class VATConfig(AttackConfig, WeightedConfig):
     )
 
 
-class VirtualAdversarial(Attack[VATConfig]):
+class VirtualAdversarial(ReadsUnlabelled, Attack[VATConfig]):
     """``L + weight KL(p(x), p(x + epsilon |x| d))``, with ``d`` the direction that changes the answer most.
 
     ``d`` begins at random; each step replaces it by the unit gradient of ``KL(p(x), p(x + probe |x| d))``.
@@ -53,10 +51,6 @@ class VirtualAdversarial(Attack[VATConfig]):
     config = VATConfig
     compares = True
 
-    def __init__(self, config: VATConfig) -> None:
-        super().__init__(config)
-        self._stream = Stream()
-
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
         if self.options.unlabelled is not None and not task.one_label:
@@ -65,20 +59,11 @@ class VirtualAdversarial(Attack[VATConfig]):
     def unlabelled(self) -> Path | None:
         return self.options.unlabelled
 
-    def receive(self, batch_of: Callable[[int, int], Batch]) -> None:
-        self._stream.receive(batch_of)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return self._stream.state()
-
-    def restore_state(self, state: dict[str, torch.Tensor]) -> None:
-        self._stream.restore_state(state)
-
     def term(self, step: Step) -> torch.Tensor:
         found = self._divergence(step)
         if self.options.unlabelled is None:
             return found
-        return found + self._divergence(self._stream.beside(step))
+        return found + self._divergence(self.beside(step))
 
     def _divergence(self, step: Step) -> torch.Tensor:
         """The term of one batch."""

@@ -123,7 +123,7 @@ def test_its_files_and_table(report: Report) -> None:
     (matrix,) = content["strategies"][0]["matrices"]
     assert matrix["scores"] == next(iter(report.strategies[0].matrices.values()))
     page = (report.folder / HTML).read_text()
-    assert "class-incremental" in page and report.number(report.strategies[1].values["forgetting"].mean) in page
+    assert "class-incremental" in page and report.shown.number(report.strategies[1].values["forgetting"].mean) in page
     console = Console(width=200, record=True, file=io.StringIO())
     show(report, console)
     text = console.export_text()

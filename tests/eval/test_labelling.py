@@ -22,7 +22,8 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.eval import label, simulate
 from pefttools.eval.labelling import simulate as simulating
-from pefttools.eval.labelling.data import HTML, JSON, Report, report_of
+from pefttools.eval.labelling.data import Report
+from pefttools.eval.labelling.report import HTML, JSON, report_of
 from pefttools.eval.labelling.session import Entry, LabelFile, Session, choice_of
 from pefttools.eval.labelling.spec import LabellingSpec
 from pefttools.eval.labelling.strategies import STRATEGIES, Pool
@@ -111,7 +112,7 @@ def test_a_simulation_and_its_files(report: Report) -> None:
     assert not set(rounds[0]["next"]) & set(rounds[0]["labelled"])
     content = json.loads((report.folder / JSON).read_text())
     assert [one["name"] for one in content["curves"]] == ["random", "margin"]
-    assert report.number(margin.means[-1]) in (report.folder / HTML).read_text()
+    assert report.shown.number(margin.means[-1]) in (report.folder / HTML).read_text()
     console = Console(width=200, record=True, file=io.StringIO())
     show(report, console)
     assert "minus random" in console.export_text()
