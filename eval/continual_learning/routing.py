@@ -91,7 +91,7 @@ def routed_scores(study: Study, artifacts: Sequence[Path], seed: int) -> dict[st
     classes: list[list[Hashable]] = [[task.strata(row) if by_class else None for row in table.rows] for table in trains]
     predicted, references, measured = [], [], None
     for number, artifact in enumerate(artifacts):
-        model = load_artifact(artifact, base=spec.base)
+        model = load_artifact(artifact)
         own = [evaluated(study, model, table, study.answers([number], number)) for table in tests]
         measured = own[0].measured
         predicted.append([one.predictions for one in own])

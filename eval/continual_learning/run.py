@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from pefttools.recipe import choose_method, choose_task, validate
 from ..environment import Environment, this_environment
 from .data import Report
 from .evaluating import task_choice
-from .plan import RESULT, RUNS, Study, Work, plan
+from .plan import ARTIFACT, RESULT, RUNS, Study, Work, plan
 from .report import report_of, write
 from .spec import ContinualSpec, load_spec
 from .stages import write_stages
@@ -124,6 +125,12 @@ def _done(study: Study, works: Sequence[Work], reporter: Reporter) -> Results:
         elsewhere.update(unlike)
         if study.spec.reuse == "any" or not unlike:
             found[work.id] = result
+    # Results may be kept without the models, which what is left may need.
+    for work in reversed(works):
+        if work.id not in found:
+            for need in work.needs:
+                if not (study.folder / RUNS / need / ARTIFACT).is_dir():
+                    found.pop(need, None)
     if outdated:
         reporter.event(f"{outdated} pieces were made with other settings or rows: they are made anew")
     if elsewhere:
@@ -195,3 +202,6 @@ def _outcome(study: Study, work: Work, reporter: Reporter) -> dict[str, Any] | s
         return do(study, work, reporter)
     except PeftToolsError as error:
         return f"failed: {error.message}"
+    except Exception as error:  # whatever it is, the others go on, and the report says it
+        traceback.print_exc()
+        return f"failed: {type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ def show(report: Report, console: Console) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", style="bold", overflow="fold")
     for measure in report.measures():
-        table.add_column(measure.name, justify="right")
+        table.add_column(measure.name, justify="right", overflow="fold")
     for row in report.strategies:
         cells = []
         for measure in report.measures():
@@ -39,7 +39,7 @@ def show(report: Report, console: Console) -> None:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("strategy", style="bold", overflow="fold")
         for measure in report.measures():
-            table.add_column(measure.name, justify="right")
+            table.add_column(measure.name, justify="right", overflow="fold")
         for label, *cells in compared(report):
             table.add_row(plain(label), *cells)
         console.print(table)

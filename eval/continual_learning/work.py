@@ -65,9 +65,8 @@ def _merged(study: Study, work: Work) -> TunedModel:
     options, output = work.strategy.options, _artifact(study, work.id)
     kept = {} if options.rule == SUM else {"density": options.density, "rank": options.rank}
     folders = [_artifact(study, one) for one in work.needs]
-    compose(folders, [options.weight] * len(folders), output, rule=options.rule, seed=work.seed, base=study.spec.base,
-            overwrite=True, **kept)  # fmt: skip
-    return load_artifact(output, base=study.spec.base)
+    compose(folders, [options.weight] * len(folders), output, rule=options.rule, seed=work.seed, overwrite=True, **kept)
+    return load_artifact(output)
 
 
 def _recipe(study: Study, work: Work, output: Path) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,16 @@ def test_what_is_done_is_not_done_again(
     more = ["plain", {"name": "l2-sp", "alpha": 1.0}]
     continual(_spec(intents, report.folder, strategies=more))
     assert done == ["l2-sp-1.2-seed0"]
+    # Where results were kept without the models, those that the rest needs are made again.
+    done.clear()
+    shutil.rmtree(report.folder / "runs" / _run_of(report, "alone-part-1") / "artifact")
+    continual(_spec(intents, report.folder, strategies=["plain", {"name": "l2-sp", "label": "more", "alpha": 2.0}]))
+    assert done == [_run_of(report, "alone-part-1"), "more-1.2-seed0"]
+
+
+def _run_of(report: Report, beginning: str) -> str:
+    (found,) = [one.name for one in (report.folder / "runs").iterdir() if one.name.startswith(beginning)]
+    return found
 
 
 @pytest.mark.slow
