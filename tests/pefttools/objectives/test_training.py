@@ -32,10 +32,8 @@ MORE = ("l2-sp", "focal", "pgd", "label-smoothing")
 OFTEN = {
     ("fgm", "image-classification"), ("freelb", "causal-lm"), ("r-drop", "token-classification"),
     ("vat", "question-answering"), ("smart", "regression"), ("focal", "multi-label-classification"),
-    ("pgd", "multiple-choice"), ("neftune", "seq2seq-lm"), ("fgm", "speech-recognition"),
-    ("l2-sp", "sentence-embedding"), ("supcon", "image-classification"), ("supcon", "causal-lm"),
-    ("setfit", "image-classification"),
-    ("label-smoothing", "multiple-choice"),
+    ("neftune", "seq2seq-lm"), ("fgm", "speech-recognition"), ("supcon", "causal-lm"),
+    ("setfit", "image-classification"), ("l2-sp", "multiple-choice"),
     ("fgm", "sentence-embedding"), ("focal", "regression"),
 }  # fmt: skip
 

@@ -52,11 +52,16 @@ def _adapters(head: str, fixture: str, most: int, share: int | None) -> list[tup
     return found
 
 
+#: heads and formats that are tried every day, each format once
+NEIGHBOURS = {("mean", "int8"), ("lm", "nf4"), ("model", "hqq"), ("lm", "torchao-int8")}
+
+
 def test_every_registered_method_is_tried_or_refused() -> None:
     assert {name for name in methods if methods.get(name).capabilities.deltas} == set(VARIED)
 
 
-@pytest.mark.parametrize("method", daily(CORE, VARIED))
+# Those of `CORE` share a batch below, every day.
+@pytest.mark.parametrize("method", daily(("lora", "prefix"), VARIED))
 @pytest.mark.parametrize(("fixture", "head"), BASES)
 def test_rows_of_one_method(
     fixture: str, head: str, method: str, artifact: Make, request: pytest.FixtureRequest
@@ -183,8 +188,14 @@ def test_a_method_without_deltas_is_refused_by_name(tiny_bert: str, tmp_path: ob
     assert pool.resident == []
 
 
-@pytest.mark.parametrize("variant", ["int8", "nf4", "hqq", "torchao-int8"])
-@pytest.mark.parametrize(("fixture", "head"), [("tiny_bert", "mean"), ("tiny_bert", "model"), ("tiny_llama", "lm")])
+@pytest.mark.parametrize(
+    ("fixture", "head", "variant"),
+    [
+        pytest.param(fixture, head, variant, marks=() if (head, variant) in NEIGHBOURS else pytest.mark.slow)
+        for fixture, head in (("tiny_bert", "mean"), ("tiny_bert", "model"), ("tiny_llama", "lm"))
+        for variant in ("int8", "nf4", "hqq", "torchao-int8")
+    ],
+)
 def test_a_neighbour_changes_no_bit_on_a_quantized_base(
     fixture: str, head: str, variant: str, artifact: Make, request: pytest.FixtureRequest
 ) -> None:

@@ -19,7 +19,13 @@ from tests.pefttools.tasks.samples import SAMPLES
 ROWS = SAMPLES["sequence-classification"][1]
 
 
-@pytest.mark.parametrize("name", NAMES)
+#: one of each kind: attacks, comparisons, penalties, changed inputs, features, other losses
+EVERY_DAY = ("fgm", "vat", "r-drop", "l2-sp", "neftune", "setfit", "focal")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.slow) for name in NAMES]
+)
 def test_an_objective_holds_its_contract(name: str, tiny_bert: str, tmp_path: Path) -> None:
     check_objective(name, base=tiny_bert, rows=ROWS, folder=tmp_path)
 
