@@ -143,7 +143,7 @@ def _seconds(study: Study, strategy: Strategy[Any], results: Results) -> float:
             ids = {id_of(study, strategy, seed, one) for one in learned}
             if strategy.kind in ("routed", "merged"):  # and the adapters that it is made of
                 ids |= {id_of(study, Alone(Options(), Alone.name), seed, (number,)) for number in order}
-            found.append(sum(float(results[one]["seconds"]) for one in ids if one in results))
+            found.append(sum(float(results[one]["seconds"]) for one in sorted(ids) if one in results))
     return sum(found) / len(found)
 
 
