@@ -183,7 +183,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
     if not isinstance(changes, dict):
         raise ConfigError(f"methods.{index}.training: a mapping is needed, not {changes!r}")
     objective = options.pop("objective", spec.objective)
-    name = "-".join((_slug(label), _slug(variant), f"seed{seed}"))
+    name = "-".join((slug(label), slug(variant), f"seed{seed}"))
     training = {**spec.training.model_dump(mode="json"), **changes, "checkpoints": False}
     recipe = {
         "base": spec.base,
@@ -203,7 +203,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
                       memory_check=spec.memory_check)  # fmt: skip
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """A name that is safe as a folder; a short digest keeps names with replaced characters distinguishable."""
     plain = re.sub(r"[^A-Za-z0-9_.=]+", "-", text).strip("-.")
     if plain == text:

@@ -11,8 +11,9 @@ from typing import Any
 
 from pefttools.tasks import Task
 
+from ..spec import slug
 from .spec import ContinualSpec
-from .stages import Stage, slug
+from .stages import Stage
 from .strategies import Alone, Options, Strategy
 
 RUNS = "runs"

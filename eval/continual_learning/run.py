@@ -63,7 +63,8 @@ def continual(
     reporter = reporter or SilentReporter()
     study = prepared(spec)
     works = plan(study)
-    results, failures = _done(study, works, reporter), {}
+    environment = this_environment(type(choose_method(spec.method)[0]))
+    results, failures = _done(study, works, environment, reporter), {}
     waiting = [work for work in works if work.id not in results]
     if results:
         reporter.event(f"{len(results)} of {len(works)} pieces are already done: {len(waiting)} are left")
@@ -74,7 +75,7 @@ def continual(
                 reporter.event(f"{work.id}: {outcome}")
             else:
                 results[work.id] = outcome
-                _keep(study, work, outcome)
+                _keep(study, work, outcome, environment)
             advance(len(results), len(works), work.id)
     if not results:
         raise TrainingError(f"nothing could be trained; the first: {next(iter(failures.values()))}")
@@ -105,9 +106,8 @@ def prepared(spec: ContinualSpec) -> Study:
     return Study(spec, choose_task(task_choice(study)), labels, stages, strategies, base.identity)
 
 
-def _done(study: Study, works: Sequence[Work], reporter: Reporter) -> Results:
+def _done(study: Study, works: Sequence[Work], now: Environment, reporter: Reporter) -> Results:
     """What need not be done again."""
-    now = this_environment(type(choose_method(study.spec.method)[0]))
     found: Results = {}
     outdated, elsewhere = 0, set()
     for work in works:
@@ -139,8 +139,7 @@ def _done(study: Study, works: Sequence[Work], reporter: Reporter) -> Results:
     return found
 
 
-def _keep(study: Study, work: Work, outcome: Mapping[str, Any]) -> None:
-    environment = this_environment(type(choose_method(study.spec.method)[0]))
+def _keep(study: Study, work: Work, outcome: Mapping[str, Any], environment: Environment) -> None:
     learned = [study.stages[number].name for number in work.learned]
     content = {
         "id": work.id,

@@ -14,6 +14,7 @@ from pefttools.errors import ConfigError, DataError
 from pefttools.tasks import Task
 
 from ..row_files import portable_rows, write_rows
+from ..spec import slug
 from .spec import ContinualSpec, StageConfig
 
 DATA = "data"
@@ -122,9 +123,3 @@ def _written(name: str, labels: Sequence[str], tables: dict[str, Table], spec: C
         files[split] = path
     rows = {split: len(tables[split]) for split in _SPLITS}
     return Stage(name, tuple(labels), files, digest.hexdigest(), rows)
-
-
-def slug(name: str) -> str:
-    """A name that is safe in a path, and differs for names that differ."""
-    plain = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name).strip("-")
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")

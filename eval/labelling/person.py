@@ -125,8 +125,9 @@ def _trained(
     labelled, seed = session.labelled, spec.seeds[0]
     console.print(plain(f"training on {_labels_of(session)} ..."))
     task = choose_task(spec.task)
-    rows = portable_rows(table, task)
-    known = [{**rows[entry.index], "label": entry.label} for entry in labelled]
+    taken = table.take([entry.index for entry in labelled])
+    rows = portable_rows(taken, task)
+    known = [{**row, "label": entry.label} for row, entry in zip(rows, labelled, strict=True)]
     stored = train_on(spec, known, spec.labels, spec.output / "model", seed, SilentReporter())
     generator = np.random.default_rng([seed, len(labelled)])
     rest = session.rest
@@ -135,7 +136,7 @@ def _trained(
     if not rest:
         session.trained(())
         return {}
-    said = said_of(stored, table.take(rest), table.take([one.index for one in labelled]), spec.training.eval_batch_size)
+    said = said_of(stored, table.take(rest), taken, spec.training.eval_batch_size)
     chosen = [int(one) for one in STRATEGIES[spec.strategies[0]](said, spec.per_round, generator)]
     session.trained([rest[one] for one in chosen])
     likely: dict[int, Sequence[tuple[str, float]]] = {}

@@ -199,8 +199,9 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         if self.averaged is not None:
             self.averaged.put()
         if best and self.best_state:
-            put_state(self.tuned, self.best_state, "the best state")
-        fit_head(self.tuned, self.train_dataset.examples, self.config.eval_batch_size)
+            put_state(self.tuned, self.best_state, "the best state")  # with the head as it was fitted for it
+        else:
+            fit_head(self.tuned, self.train_dataset.examples, self.config.eval_batch_size)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:

@@ -192,8 +192,8 @@ def test_what_is_said_is_in_the_file_and_can_be_taken_back(
             assert LabelFile(path, _table(), LABELS).entries == model, "what is read is what was written"
 
 
-def test_a_model_is_due_after_a_round_of_two_labels() -> None:
-    session = Session(_unkept(), 6, range(6), per_round=2)
+def test_a_model_is_due_after_a_round_of_two_labels(tmp_path: Path) -> None:
+    session = Session(LabelFile(tmp_path / "answers.csv", _table(), LABELS), 6, range(6), per_round=2)
     session.said("a")
     session.said("a")
     assert not session.due, "one label alone teaches nothing"
@@ -203,12 +203,6 @@ def test_a_model_is_due_after_a_round_of_two_labels() -> None:
     assert not session.due and session.current == 5
     session.undo()
     assert session.current == 2 and not session.due
-
-
-def _unkept() -> LabelFile:
-    file = LabelFile(Path("nowhere.csv"), _table(), LABELS)
-    file._write = lambda: None  # type: ignore[method-assign]
-    return file
 
 
 def test_labels_of_other_rows_are_refused(tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import pefttools
-from pefttools.objectives.features import last_linear
 from pefttools.objectives.setfit import SetFit, SetFitConfig
 from pefttools.recipe import Recipe
-from pefttools.training.head import features_of, fit_head
+from pefttools.training.head import features_of, fit_head, head_layer
 from pefttools.training.prepare import build_model, prepare
 from pefttools.training.sampler import LengthWindowSampler, company
 from tests.conftest import INTENTS, MINILM
@@ -51,7 +50,7 @@ def test_what_is_stored_has_that_head_and_answers_well(intents: dict[str, str], 
     assert stored.test.metrics["accuracy"] > 0.85
     prepared = prepare(Recipe.model_validate({**recipe, "output": str(tmp_path / "other")}))
     model = stored.model
-    layer = last_linear(model.head, list(model.head.parameters()))  # type: ignore[arg-type, union-attr]
+    layer = head_layer(model)
     before = layer.weight.detach().clone()
     examples = prepared.examples.train
     features = features_of(model, layer, examples, 64)
