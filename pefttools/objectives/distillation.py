@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.objectives.objective import Objective, ObjectiveConfig
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ class DistillationConfig(ObjectiveConfig):
     alpha: float = Field(
         0.5, gt=0, le=1, description="share of the teacher's answers in the loss; the labels have the rest"
     )
-
     among: list[list[str]] = Field(
         default_factory=list,
         description="groups of labels: how the teacher tells those of a group apart is learned, group by group; empty: "
@@ -86,10 +85,13 @@ class Distillation(Objective[DistillationConfig]):
     def teach(self, answers: Sequence[torch.Tensor]) -> None:
         self._answers = sum(answers[1:], answers[0]) / len(answers)
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        for label in (label for group in self.options.among for label in group):
+            if label not in labels:
+                near = UnknownNameError("label", label, labels)
+                raise ConfigError(f"{self.name}.among: there is no label {label!r}", hint=near.hint)
+
     def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
-        for group in self.options.among:
-            if unknown := next((label for label in group if label not in model.labels), None):
-                raise ConfigError(f"objective.among: there is no label {unknown!r}")
         self._groups = [[model.labels.index(label) for label in group] for group in self.options.among]
 
     def term(self, step: Step) -> torch.Tensor:

@@ -111,6 +111,17 @@ class Objective(ABC, Generic[ConfigT]):
                 hint="Leave one of them out.",
             )
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuse options that do not fit the labels, before anything is loaded.
+
+        Args:
+            labels: that are learned; empty if the task has none.
+
+        Raises:
+            ConfigError: an option names a label that there is none of.
+        """
+        return
+
     def teachers(self) -> Sequence[Path]:
         """Artifacts whose answers to the training rows it needs."""
         return ()

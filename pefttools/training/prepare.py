@@ -121,6 +121,8 @@ def prepare(recipe: Recipe) -> Prepared:
         if table is not None:
             task.check(table, labels)
     check_measured(selection, task, task.load_metrics(labels))
+    for objective in objectives:
+        objective.check_labels(labels)
     teachers = tuple(tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in objectives)
     unlabelled = tuple(_unlabelled(one, recipe, task, labels, splits) for one in objectives)
     old_rows = tuple(_old_rows(one, recipe, task, labels, parent) for one in objectives)

@@ -162,9 +162,9 @@ def test_answers_are_learned_group_by_group(groups: list[list[str]], tiny_bert: 
     torch.testing.assert_close(found, wanted)
 
 
-def test_a_group_with_a_label_that_there_is_none_of_is_refused(tiny_bert: str) -> None:
-    from tests.pefttools.objectives.models import classifier
-
-    model = classifier(tiny_bert, {"name": "distillation", "teacher": "somewhere", "among": [["a", "x"]]})
-    with pytest.raises(ConfigError, match="there is no label 'x'"):
-        model.begin_objectives()
+def test_a_group_with_a_label_that_there_is_none_of_is_refused_before_the_teacher_is_read(
+    tiny_bert: str, tmp_path: Path
+) -> None:
+    objective = {"name": "distillation", "teacher": str(tmp_path / "none"), "among": [["card", "crad"]]}
+    with pytest.raises(ConfigError, match=r"distillation\.among: there is no label 'crad'"):
+        pefttools.train(_recipe(tiny_bert, _rows(tmp_path / "rows.csv", LABELS), tmp_path / "a", objective=objective))
