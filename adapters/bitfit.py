@@ -64,8 +64,7 @@ class BitFit(OwnMethod[BitFitConfig]):
         chosen = match_modules(model, config.targets, option="bitfit.targets", linear_only=False)
         if not config.targets:
             chosen = [name for name, _ in model.named_modules()]
-        heads = tuple(f"{name}." for name in target.head_modules)
-        modules = [model.get_submodule(name) for name in chosen if not f"{name}.".startswith(heads)]
+        modules = [model.get_submodule(name) for name in chosen if not target.in_head(name)]
         # A bias that two modules share is read in the layer itself, not in the module that contains the layer.
         modules.sort(key=lambda module: next(module.children(), None) is not None)
         seen: set[int] = set()

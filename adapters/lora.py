@@ -156,8 +156,7 @@ class Lora(PeftMethod[LoraConfig]):
 
         fused = None if config.experts else " (experts are adapted with lora.experts=true)"
         names = match_modules(model, config.targets, option="lora.targets", fused=fused)
-        heads = tuple(f"{name}." for name in target.head_modules)
-        names = [name for name in names if not f"{name}.".startswith(heads)]
+        names = [name for name in names if not target.in_head(name)]
         return peft.LoraConfig(
             r=config.r,
             lora_alpha=config.alpha,

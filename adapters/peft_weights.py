@@ -125,8 +125,7 @@ class PeftWeights(PeftMethod[OptionsT]):
             TargetError: a pattern that matches nothing.
         """
         names = match_modules(model, config.targets, option=f"{self.name}.targets")
-        heads = tuple(f"{name}." for name in target.head_modules) if target else ()
-        return [name for name in names if not heads or not f"{name}.".startswith(heads)]
+        return [name for name in names if target is None or not target.in_head(name)]
 
     def sizes(self, model: nn.Module, config: OptionsT, names: list[str]) -> dict[str, Any]:
         """Options that depend on the sizes of the layers.

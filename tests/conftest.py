@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,13 @@ def pytest_configure() -> None:
 def _quiet() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     quiet_libraries()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freeze_what_exists() -> None:
+    """Imported modules and what session fixtures made need not be scanned by each garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

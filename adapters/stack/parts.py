@@ -123,7 +123,7 @@ def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put
 def without_head(target: Target) -> Target:
     """The target of a method if another one trains the task head."""
     # PEFT trains the head automatically for task types that it knows.
-    return replace(target, head_modules=(), peft_task_type="")
+    return replace(target, head_modules=(), heads_of_others=target.head_modules, peft_task_type="")
 
 
 def put_on(model: nn.Module) -> list[Part]:

@@ -45,6 +45,7 @@ class LNTuning(PeftWeights[LNTuningOptions]):
         names = match_modules(model, config.targets, option="ln_tuning.targets", linear_only=False)
         norms = [name for name, module in model.named_modules() if "Norm" in type(module).__name__]
         chosen = [name for name in norms if not config.targets or name in names]
+        chosen = [name for name in chosen if target is None or not target.in_head(name)]
         if not chosen:
             raise TargetError("ln_tuning: none of the chosen modules is a normalization layer")
         return chosen

@@ -92,8 +92,15 @@ class Target:
         task: the task's name.
         peft_task_type: PEFT's name of the model class, e.g. ``SEQ_CLS``.
         head_modules: names of modules inside the transformers model that are fully trained: its own task head.
+        heads_of_others: such modules that another of several methods trains.
     """
 
     task: str
     peft_task_type: str
     head_modules: tuple[str, ...] = field(default=())
+    heads_of_others: tuple[str, ...] = field(default=())
+
+    def in_head(self, name: str) -> bool:
+        """Whether a module belongs to the model's own head, which is trained whole: no method adapts it."""
+        heads = tuple(f"{head}." for head in (*self.head_modules, *self.heads_of_others))
+        return f"{name}.".startswith(heads)

@@ -61,6 +61,9 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
         counter.track(tensor, "weights")
     collecting = gc.isenabled()
     gc.disable()
+    frozen = gc.get_freeze_count() > 0  # by the caller: then it stays so
+    if frozen:
+        gc.collect()  # cheap then; what is garbage would stay too
     gc.freeze()  # what exists already need not be scanned again and again
     counter.collect = True
     try:
@@ -72,7 +75,8 @@ def counting(model: nn.Module, mode: FakeTensorMode, device: Device, title: str)
             raise
         raise ConfigError(f"{title} can't be traced: {(str(error) or repr(error)).splitlines()[0]}") from error
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
         if collecting:
             gc.enable()
 

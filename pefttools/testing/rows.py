@@ -28,8 +28,10 @@ def encoded_rows(model: TunedModel, rows: Sequence[Mapping[str, Any]] | None) ->
 
 
 def _row(task: Task[Any], text: str, index: int, labels: Sequence[str]) -> dict[str, Any]:
+    # By the roles that every such task has for what is read and what is written.
+    written = next((role for role, one in task.roles.items() if not one.is_input), None)
+    if written is None:
+        return {task.main_role(): text}
     if task.generates:
-        # By the roles that every such task has for what is read and what is written.
-        written = next(role for role, one in task.roles.items() if not one.is_input)
         return {task.main_role(): text, written: "an answer"}
     return {task.main_role(): text, "label": labels[index % len(labels)]}

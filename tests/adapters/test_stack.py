@@ -73,6 +73,15 @@ def test_the_contract_by_the_models_own_head(head: str, tiny_bert: str, tmp_path
     assert check_method(["ln_tuning", SMALL], base=tiny_bert, folder=tmp_path, task=task) is not None
 
 
+@pytest.mark.parametrize(
+    "first", ["ln_tuning", {"name": "bitfit", "targets": ["*LayerNorm"]}, {"name": "lora", "targets": ["*dense"]}]
+)
+def test_the_models_own_head_is_trained_by_one_of_them(first: Any, tiny_bert: str, tmp_path: Path) -> None:
+    # BERT's own head for words has a linear layer and a norm, which the first would adapt as well.
+    methods = [first, {"name": "lora", "r": 4, "targets": ["*query"]}]
+    assert check_method(methods, base=tiny_bert, folder=tmp_path, task={"name": "masked-lm"}) is not None
+
+
 def test_each_part_is_what_its_method_alone_would_be(tiny_bert: str, tmp_path: Path) -> None:
     """What is stored of a part is an adapter of its method: put on a fresh base, it changes what it changed."""
     from pefttools.adapters.lora import Lora
