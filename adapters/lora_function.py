@@ -28,7 +28,9 @@ def keep_less(model: nn.Module) -> None:
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():
-        if isinstance(layer, LoraLayer) and isinstance(layer.base_layer, nn.Linear):
+        # Other methods' layers are of its class, but multiply otherwise.
+        plain = type(layer).__module__.startswith("peft.tuners.lora.")
+        if plain and isinstance(layer, LoraLayer) and isinstance(layer.base_layer, nn.Linear):
             layer.forward = types.MethodType(_forward, layer)
 
 

@@ -30,6 +30,8 @@ class PeftMethod(Method[ConfigT]):
     """A method that PEFT trains; its files are PEFT's own, so that ``PeftModel.from_pretrained`` reads them."""
 
     library = "peft"
+    #: whether two of it, with other options, can be applied to one base
+    twice: ClassVar[bool] = True
     #: PEFT's prefix to the names of the transformers model's parameters
     state_prefix: ClassVar[str] = "base_model.model."
     #: PEFT's name of the adapter within the model; a different one if several are put on one base

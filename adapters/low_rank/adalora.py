@@ -104,7 +104,7 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
 
         found = []
         for name, parameter in model.named_parameters():
-            if ".lora_A." in name or ".lora_B." in name:
+            if name.endswith((f".lora_A.{self.adapter}", f".lora_B.{self.adapter}")):  # not those of another method
                 products = parameter @ parameter.T if ".lora_A." in name else parameter.T @ parameter
                 found.append(torch.linalg.matrix_norm(products - torch.eye(len(products), device=products.device)))
         return config.orthogonality * torch.stack(found).mean()
@@ -112,7 +112,10 @@ class AdaLora(PeftWeights[AdaLoraOptions]):
     def save(self, model: nn.Module, folder: Path, base_id: str) -> None:
         """Without the pruned ranks, in the state that is saved rather than in the last one."""
         given = _tuner(model).peft_config[self.adapter]
-        kept = {name: (p != 0).flatten().tolist() for name, p in _tuner(model).model.named_parameters() if _is_e(name)}
+        own = [
+            (name, p) for name, p in _tuner(model).model.named_parameters() if name.endswith(f".lora_E.{self.adapter}")
+        ]
+        kept = {name: (p != 0).flatten().tolist() for name, p in own}
         last, given.rank_pattern = given.rank_pattern, kept if any(map(any, kept.values())) else None
         try:
             super().save(model, folder, base_id)
@@ -142,10 +145,6 @@ _KEPT = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 def _tuner(model: nn.Module) -> Any:
     """PEFT's AdaLoraModel."""
     return model.base_model
-
-
-def _is_e(name: str) -> bool:
-    return ".lora_E." in name
 
 
 def _as_tensor(values: list[bool]) -> Tensor:

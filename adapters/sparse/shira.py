@@ -40,6 +40,7 @@ class Shira(PeftWeights[ShiraOptions]):
     peft_class = "ShiraConfig"
     quantized = QUANTIZED
     on_meta = False
+    twice = False  # PEFT stores the places of both with each
 
     def sizes(self, model: nn.Module, config: ShiraOptions, names: list[str]) -> dict[str, Any]:
         return {

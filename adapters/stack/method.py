@@ -73,6 +73,10 @@ class StackedMethods(Method[StackOptions]):
                     f"the method {part.method.name!r} can't be one of several: it trains no parameters of its own",
                     hint="A task's head is trained along with every method.",
                 )
+        names = [part.method.name for part in self.parts]
+        for part in self.parts:
+            if names.count(part.method.name) > 1 and not getattr(part.method, "twice", True):
+                raise ConfigError(f"the method {part.method.name!r} can't be combined with itself")
         if sum(part.method.capabilities.effect == "virtual_tokens" for part in self.parts) > 1:
             raise ConfigError("two methods that put virtual tokens before a text can't be combined", hint="Choose one.")
 
@@ -80,7 +84,7 @@ class StackedMethods(Method[StackOptions]):
         for part in self.parts:
             part.method.check_model(part.config, model)
         acting = [part for part in self.parts if part.method.capabilities.effect != "virtual_tokens"]
-        refuse_overlap([part.alone(model) for part in acting], {name for name, _ in model.named_modules()})
+        refuse_overlap((part, part.sites_on(model)) for part in acting)
 
     def check_base(self, config: StackOptions, base: Base) -> None:
         for part in self.parts:

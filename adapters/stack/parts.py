@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
 
 from ..peft_bridge import PeftMethod
+from ..peft_weights import PeftWeights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,21 @@ class Part:
         """The parameters that it trains, by its own names."""
         return {name: module.get_parameter(last) for name, (module, last) in self.places.items()}
 
-    def alone(self, model: nn.Module) -> Part:
+    def sites(self, plain: Container[str]) -> list[str]:
+        """The modules of the base that it acts on, after it was applied; not the base as a whole.
+
+        Args:
+            plain: names of the modules of the base.
+        """
+        return list(dict.fromkeys(site for name in self.places if (site := _site(name, plain)) is not None))
+
+    def sites_on(self, model: nn.Module) -> list[str]:
+        """The modules of a base that it would act on, were it applied alone."""
+        if isinstance(self.method, PeftWeights):  # some need the numbers of the weights to be applied
+            return self.method.sites(model, self.config)
+        return self._on_meta(model).sites({name for name, _ in model.named_modules()})
+
+    def _on_meta(self, model: nn.Module) -> Part:
         """The same, applied to a copy of a base on the meta device."""
         import torch
         from torch import nn
@@ -115,9 +130,26 @@ def put_parts(model: nn.Module, chosen: Sequence[Part], target: Target, put: Put
     for part in parts:
         for parameter in part.own.values():  # PEFT freezes whatever is not its own
             parameter.requires_grad_(True)
-    refuse_overlap(parts, plain)
+    _activate(outer, [part.method.adapter for part in parts if isinstance(part.method, PeftMethod)])
+    refuse_overlap((part, part.sites(plain)) for part in parts)
     object.__setattr__(outer, _PARTS, parts)
     return outer
+
+
+def _activate(model: nn.Module, adapters: list[str]) -> None:
+    """Make each of PEFT's layers use its own adapter.
+
+    PEFT activates the adapter that was added last in all layers of its type. Those of an earlier part of the same type
+    have no adapter of that name: they would pass their input on, and never be trained.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            held = {name for attribute in module.adapter_layer_names for name in getattr(module, attribute, ())}
+            own = [name for name in adapters if name in held]
+            if own:
+                module._active_adapter = own  # `set_adapter` would train all that it holds
 
 
 def without_head(target: Target) -> Target:
@@ -185,21 +217,18 @@ def _plain(model: Any) -> nn.Module:
     return found
 
 
-def refuse_overlap(parts: Iterable[Part], plain: set[str]) -> None:
+def refuse_overlap(parts: Iterable[tuple[Part, Iterable[str]]]) -> None:
     """Refuse methods that act on the same module.
 
     Args:
-        parts: applied to a model, together or each alone.
-        plain: names of the modules of the base.
+        parts: each with the names of the modules that it acts on.
 
     Raises:
         ConfigError: names the module.
     """
     seen: dict[str, str] = {}
-    for part in parts:
-        for site in dict.fromkeys(_site(name, plain) for name in part.places):
-            if site is None:
-                continue
+    for part, sites in parts:
+        for site in sites:
             if site in seen:
                 raise ConfigError(
                     f"the methods {seen[site]!r} and {part.method.name!r} both act on {site}, where one would "
@@ -209,7 +238,7 @@ def refuse_overlap(parts: Iterable[Part], plain: set[str]) -> None:
             seen[site] = part.method.name
 
 
-def _site(parameter: str, plain: Mapping[str, Any] | set[str]) -> str | None:
+def _site(parameter: str, plain: Container[str]) -> str | None:
     """The module of the base that a parameter belongs to; None for the base as a whole, as with virtual tokens."""
     parts = parameter.removeprefix(_PREFIX).split(".")
     names = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))

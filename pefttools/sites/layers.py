@@ -43,13 +43,25 @@ def input_size(module: nn.Module) -> int:
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules by name, without those that a method has added to the base: they say so by ``of_adapter``."""
+    """The modules by name, without those that a method has added to the base.
+
+    These say so by ``of_adapter``; PEFT's stand around a layer of the base, their ``base_layer``, and have its name.
+    """
+    from torch import nn
+
     added: list[str] = []
     for name, module in model.named_modules():
-        if getattr(module, "of_adapter", False):
+        if added and f"{name}.".startswith(tuple(added)):
+            continue
+        own = module
+        while isinstance(inner := getattr(own, "base_layer", None), nn.Module):
+            own = inner
+        if own is not module:
             added.append(f"{name}.")
-        if not added or not f"{name}.".startswith(tuple(added)):
-            yield name, module
+        if getattr(own, "of_adapter", False):
+            added.append(f"{name}.")
+            continue
+        yield name, own
 
 
 def parametrized(module: nn.Module) -> dict[str, Any]:

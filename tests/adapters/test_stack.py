@@ -22,6 +22,8 @@ LABELS = ["a", "b"]
 ROWS = [{"text": f"text number {n} of kind {LABELS[n % 2]}", "label": LABELS[n % 2]} for n in range(40)]
 SMALL = {"name": "lora", "r": 4}
 MEAN = {"name": "sequence-classification", "head": "mean"}
+OUTPUTS, QUERIES = {"targets": ["*attention.output.dense"]}, {"targets": ["*query"]}
+SAME_LIBRARY = ("adalora", "adamss", "bdlora", "frod", "lora", "oft")
 MIX_AND_MATCH = [{"name": "bottleneck", "placement": "parallel", "size": 8}, {"name": "prefix", "length": 5}]
 EVERY_KIND = ["prompt", "reft", "ln_tuning", {"name": "lora", "targets": ["*query", "*q_proj"]}]
 APART = [
@@ -74,7 +76,12 @@ def test_the_contract_by_the_models_own_head(head: str, tiny_bert: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "first", ["ln_tuning", {"name": "bitfit", "targets": ["*LayerNorm"]}, {"name": "lora", "targets": ["*dense"]}]
+    "first",
+    [
+        "ln_tuning",
+        {"name": "bitfit", "targets": ["*LayerNorm"]},
+        {"name": "lora", "targets": ["*output.dense", "*transform.dense"]},
+    ],
 )
 def test_the_models_own_head_is_trained_by_one_of_them(first: Any, tiny_bert: str, tmp_path: Path) -> None:
     # BERT's own head for words has a linear layer and a norm, which the first would adapt as well.
@@ -121,6 +128,38 @@ def test_a_recipe_names_them_in_a_list(tiny_bert: str, tmp_path: Path) -> None:
     manifest = pefttools.inspect(tmp_path / "a")
     assert [one["name"] for one in manifest.method.config["methods"]] == ["ln_tuning", "lora"]
     assert pefttools.predict(tmp_path / "a", ROWS[:4]) == pefttools.predict(trained.model, ROWS[:4])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("lora", "lora"),
+        *(pytest.param(one, one, marks=pytest.mark.slow) for one in SAME_LIBRARY if one != "lora"),
+        *(pytest.param(one, "lora", marks=pytest.mark.slow) for one in SAME_LIBRARY if one != "lora"),
+    ],
+)
+def test_two_of_one_library_are_both_trained(first: str, second: str, tiny_bert: str, tmp_path: Path) -> None:
+    """PEFT activates the adapter that was added last, in the layers of the first one too."""
+    methods = [{"name": first, **OUTPUTS}, {"name": second, **QUERIES}]
+    assert check_method(methods, base=tiny_bert, folder=tmp_path, task=MEAN) is not None
+
+
+def test_a_method_finds_its_layers_beside_those_that_are_adapted_already(tiny_bert: str, tmp_path: Path) -> None:
+    """The bottleneck knows a model's layers by their names; PEFT has put its own layers in the place of some."""
+    methods = [{"name": "lora", **QUERIES}, {"name": "bottleneck", "size": 8, "placement": "houlsby"}]
+    assert check_method(methods, base=tiny_bert, folder=tmp_path, task=MEAN) is not None
+
+
+def test_a_penalty_is_on_the_methods_own_matrices(tiny_bert: str) -> None:
+    methods = [{"name": "adalora", **OUTPUTS}, {"name": "lora", **QUERIES}]
+    model = pefttools.wrap(tiny_bert, methods, task=MEAN, labels=LABELS)
+    method, config = model.spec.method, model.spec.config
+    before = method.penalty(model.transformer, config)
+    with torch.no_grad():
+        for parameter in put_on(model.transformer)[1].own.values():
+            parameter.mul_(3.0)
+    assert before is not None
+    torch.testing.assert_close(method.penalty(model.transformer, config), before)
 
 
 def test_each_keeps_its_learning_rate(tiny_bert: str) -> None:
@@ -171,6 +210,7 @@ def test_each_keeps_its_weight_decay(other: dict[str, Any], tiny_bert: str) -> N
         (["lora", {"name": "loro"}], "unknown method 'loro'"),
         (["lora", {"name": "ln_tuning", "rank": 4}], "rank: no such field"),
         (["lora"], "methods"),
+        ([{"name": "shira", **OUTPUTS}, {"name": "shira", **QUERIES}], "'shira' can't be combined with itself"),
     ],
 )
 def test_what_does_not_go_together(methods: list[Any], said: str, variant: str, tiny_bert: str) -> None:

@@ -40,7 +40,8 @@ for line in sys.stdin:
 #: why methods of PEFT are refused before anything is loaded, or by the base's structure
 KNOWN = (
     "can't be used with the variant", "can't train the task", "PEFT does not support its attention",
-    "can't train the model's own head", "can't be used on models with an encoder and a decoder", "the parts of this model's blocks are not known",
+    "can't train the model's own head", "can't be used on models with an encoder and a decoder",
+    "the parts of this model's blocks are not known",
 )  # fmt: skip
 
 
