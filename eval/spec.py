@@ -15,6 +15,7 @@ from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.recipe import Choice, MethodChoice, Recipe, method_title, read_yaml, validate
+from pefttools.tasks.passages import KnowledgeConfig
 from pefttools.training.rates import Rates
 
 from .records import ARTIFACT, RUNS
@@ -89,14 +90,17 @@ class BenchSpec(BaseModel):
     variants: list[str] = Field(default_factory=lambda: ["float32"], min_length=1)
     methods: list[MethodChoice] = Field(
         min_length=1,
-        description="names, mappings with name, options, and optionally label, variants, training and objective, or "
-        "lists",
+        description="names, mappings with name, options, and optionally label, variants, training, objective and "
+        "knowledge, or lists",
     )
     task: Choice = "sequence-classification"
     objective: Choice | list[Choice] = Field(
         default_factory=list, description="of all methods that name none; see `pefttools objectives`"
     )
     data: DataConfig
+    knowledge: KnowledgeConfig | None = Field(
+        None, description="passages that are looked up for all methods that name no knowledge of their own"
+    )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     selection: SelectionConfig = Field(
         default_factory=lambda: SelectionConfig(), description="metric for checkpoints, trials and the report"
@@ -183,6 +187,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
     if not isinstance(changes, dict):
         raise ConfigError(f"methods.{index}.training: a mapping is needed, not {changes!r}")
     objective = options.pop("objective", spec.objective)
+    knowledge = options.pop("knowledge", None if spec.knowledge is None else spec.knowledge.model_dump(mode="json"))
     name = "-".join((slug(label), slug(variant), f"seed{seed}"))
     training = {**spec.training.model_dump(mode="json"), **changes, "checkpoints": False}
     recipe = {
@@ -193,6 +198,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
         "task": spec.task,
         "objective": objective,
         "data": spec.data.model_dump(mode="json"),
+        "knowledge": knowledge,
         "training": training,
         "selection": spec.selection.model_dump(mode="json"),
         "seed": seed,

@@ -176,7 +176,8 @@ def spans() -> dict[str, Rows]:
         else:
             there = {"text": [answer], "answer_start": [passage.index(answer)]}
         rows.append({"question": question, "context": passage, "answers": there})
-    return _split("spans", rows, 1000)
+    passages = [{"text": text} for text in dict.fromkeys(row["context"] for row in rows)]
+    return {**_split("spans", rows, 1000), "spans-passages": passages}
 
 
 def choices() -> dict[str, Rows]:

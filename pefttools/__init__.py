@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pefttools.api import evaluate as evaluate
     from pefttools.api import export as export
     from pefttools.api import import_adapter as import_adapter
+    from pefttools.api import index as index
     from pefttools.api import inspect as inspect
     from pefttools.api import largest_fit as largest_fit
     from pefttools.api import load as load
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pefttools.api import predict as predict
     from pefttools.api import push_to_hub as push_to_hub
     from pefttools.api import save as save
+    from pefttools.api import search as search
     from pefttools.api import sign as sign
     from pefttools.api import signing_key as signing_key
     from pefttools.api import train as train
@@ -41,6 +43,7 @@ _HOMES = {
             "evaluate",
             "export",
             "import_adapter",
+            "index",
             "inspect",
             "largest_fit",
             "load",
@@ -51,6 +54,7 @@ _HOMES = {
             "predict",
             "push_to_hub",
             "save",
+            "search",
             "sign",
             "signing_key",
             "train",

@@ -20,6 +20,7 @@ from pefttools.methods import Method, MethodConfig, methods
 from pefttools.objectives import Objective, objectives
 from pefttools.objectives.objective import check_together
 from pefttools.tasks import Task, tasks
+from pefttools.tasks.passages import KnowledgeConfig
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 #: a plugin by name, or by name with options
@@ -57,6 +58,9 @@ class Recipe(BaseModel):
         "options, or a list of several; see `pefttools objectives`",
     )
     data: DataConfig
+    knowledge: KnowledgeConfig | None = Field(
+        None, description="an index of passages that are looked up for each row and added to it"
+    )
     parent: Path | None = Field(
         None, alias="from", description="an artifact of the same base and method: its weights are the start"
     )
@@ -75,6 +79,8 @@ class Recipe(BaseModel):
         content = self.model_dump(mode="json")
         if not self.objective:
             del content["objective"]
+        if self.knowledge is None:
+            del content["knowledge"]
         for name, idle in _LATER.items():
             if content["training"][name] == idle:
                 del content["training"][name]

@@ -19,6 +19,7 @@ from pefttools.objectives.step import Step, total_loss
 from pefttools.sites import transformers_models
 from pefttools.tasks import Task
 from pefttools.tasks.language.generation import end_tokens
+from pefttools.tasks.passages import Placement
 from pefttools.tasks.types import ROWS, Batch
 from pefttools.tasks.whole_batch import logits_in_parts
 
@@ -37,6 +38,8 @@ class Spec:
     target: Target
     #: role -> column of the training data, if an artifact remembers them
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: where its rows have passages that were looked up; None if they have none
+    knowledge: Placement | None = None
 
 
 @dataclass(frozen=True)

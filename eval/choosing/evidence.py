@@ -93,7 +93,8 @@ class Evidence:
 def read_comparison(folder: Path) -> list[Evidence]:
     """Every method that gave a result, from a comparison's output folder.
 
-    What was trained with an objective of its own is left out: its score is not that of the method alone.
+    What was trained with an objective of its own, or on rows with passages, is left out: its score is not that of the
+    method alone.
 
     Raises:
         DataError: the folder holds none.
@@ -102,7 +103,7 @@ def read_comparison(folder: Path) -> list[Evidence]:
     baseline = next((row for row in data.rows if row.is_baseline and row.score is not None), None)
     found = []
     for row in data.rows:
-        if row.score is None or row.first.recipe.get("objective"):
+        if row.score is None or row.first.recipe.get("objective") or row.first.recipe.get("knowledge"):
             continue
         first, against = row.first, row.against
         found.append(

@@ -12,6 +12,7 @@ from pefttools.api.artifacts import (
     signing_key,
     verify,
 )
+from pefttools.api.knowledge import index, search
 from pefttools.api.models import evaluate, load, predict, save, train, wrap
 from pefttools.api.planning import largest_fit, plan, plan_pool
 
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "export",
     "import_adapter",
+    "index",
     "inspect",
     "largest_fit",
     "load",
@@ -30,6 +32,7 @@ __all__ = [
     "predict",
     "push_to_hub",
     "save",
+    "search",
     "sign",
     "signing_key",
     "train",

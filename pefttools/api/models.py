@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pefttools.api.knowledge import columns_with, opened, with_passages
 from pefttools.artifact import Manifest, load_artifact, save_artifact
 from pefttools.artifact.signing import trusted
 from pefttools.bases import BaseVariant, locate_base, variants
@@ -17,6 +18,7 @@ from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
 from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
+from pefttools.knowledge import KnowledgeIndex
 from pefttools.methods import Method, methods
 from pefttools.objectives import Objective
 from pefttools.outline import check_on_outline
@@ -197,6 +199,7 @@ def predict(
     batch_size: int = 64,
     on_error: OnError = "stop",
     all_scores: bool = False,
+    knowledge: KnowledgeIndex | PathLike | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Predictions, one per input: ``{"prediction": ...}``, with a ``score`` if the task gives one.
@@ -211,20 +214,25 @@ def predict(
         batch_size: inputs at a time.
         on_error: ``stop`` at an invalid row, or ``skip`` it: its entry has ``error`` instead of ``prediction``.
         all_scores: include ``scores``, the probability of every label.
+        knowledge: an index of passages that are looked up for each input; see `pefttools.index`.
         reporter: shows progress.
 
     Returns:
         One entry per input, in order. If a row was truncated to ``max_length``, ``cut_from`` is its length in tokens.
+        With ``knowledge`` its ``sources`` are the passages that were read, by id and score.
 
     Raises:
+        ConfigError: the model was trained with passages, and there is no index to find them in.
         DataError: a row that the model can't take.
     """
     if (inputs is None) == (data is None):
         raise ConfigError("predict takes either inputs or data")
     tuned = model if isinstance(model, TunedModel) else load(model)
     task = tuned.spec.task
+    knowledge = None if knowledge is None else opened(knowledge)
     if data is not None:
-        table = _read(tuned, data, task.columns(labelled=False), columns, id_column, delimiter)
+        wanted = columns_with(tuned, knowledge, labelled=False)
+        table = _read(tuned, data, wanted, columns, id_column, delimiter)
     elif isinstance(inputs, Table):
         table = inputs
     else:
@@ -232,10 +240,12 @@ def predict(
         table = table_of(inputs, task)
     if not len(table):
         return []
-    return _predict(
-        tuned, table, batch_size=batch_size, on_error=on_error, all_scores=all_scores,
-        reporter=reporter or SilentReporter(),
-    )  # fmt: skip
+    reporter = reporter or SilentReporter()
+    table, hits = with_passages(tuned, table, knowledge, reporter)
+    found = _predict(tuned, table, batch_size=batch_size, on_error=on_error, all_scores=all_scores, reporter=reporter)
+    if hits is None:
+        return found
+    return [{**one, "sources": [hit.as_source() for hit in sources]} for one, sources in zip(found, hits, strict=True)]
 
 
 def evaluate(
@@ -245,6 +255,7 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     batch_size: int = 64,
+    knowledge: KnowledgeIndex | PathLike | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Metrics and predictions of a tuned model on labelled rows.
@@ -255,19 +266,22 @@ def evaluate(
         columns: role -> column name, if different from the training data's, which an artifact remembers.
         delimiter: delimiter of a csv file; None to detect it.
         batch_size: rows at a time.
+        knowledge: an index of passages that are looked up for each row; see `pefttools.index`.
         reporter: shows progress.
 
     Raises:
+        ConfigError: the model was trained with passages, and there is no index to find them in.
         DataError: a row that the model can't take.
     """
     tuned = model if isinstance(model, TunedModel) else load(model)
-    task = tuned.spec.task
+    task, reporter = tuned.spec.task, reporter or SilentReporter()
+    knowledge = None if knowledge is None else opened(knowledge)
     if not isinstance(data, Table):
-        data = _read(tuned, data, task.columns(), columns, delimiter=delimiter)
+        data = _read(tuned, data, columns_with(tuned, knowledge), columns, delimiter=delimiter)
+    data, _ = with_passages(tuned, data, knowledge, reporter)
     task.check_roles(data.columns, tuned.spec.columns)
     task.check(data, tuned.labels)
     examples = task.encode(data, tuned.processor, tuned.labels)
-    reporter = reporter or SilentReporter()
     for note in data.notes:
         reporter.event(note)
     with reporter.step("evaluating", "rows") as advance:

@@ -81,6 +81,7 @@ def load_verified(
     entry = manifest.task
     precision = precision_there(manifest.precision, device)
     model = assemble(built, wrapped, base, kind, method, config, task, entry.labels, precision, device, entry.columns)
+    model.spec = replace(model.spec, knowledge=manifest.knowledge)
     model.requires_grad_(False)
     return model.eval()
 

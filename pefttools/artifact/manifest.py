@@ -13,12 +13,13 @@ from pefttools.errors import ArtifactError
 from pefttools.files import canonical_json, sha256_file
 from pefttools.recipe import stored_task
 from pefttools.tasks import Task
+from pefttools.tasks.passages import Placement
 
 MANIFEST = "pefttools.json"
 #: signature of the manifest, and so of everything; it is optional, and listed nowhere
 SIGNATURE = "pefttools.json.sig"
 #: a newer minor version adds fields; a newer major version can't be read
-SCHEMA = "1.3"
+SCHEMA = "1.4"
 
 
 class _Part(BaseModel):
@@ -117,6 +118,8 @@ class Manifest(_Part):
     packages: dict[str, str]
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    #: where the rows that it was trained on had passages that were looked up; None if they had none
+    knowledge: Placement | None = None
     #: origin of an adapter that another program trained; None if pefttools did
     imported: ImportedEntry | None = None
 

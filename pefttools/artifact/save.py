@@ -117,6 +117,7 @@ def draft_manifest(
         packages=package_versions(_PACKAGES),
         training=dict(training or {}),
         metrics=dict(metrics or {}),
+        knowledge=spec.knowledge,
     )
 
 

@@ -15,6 +15,7 @@ BASE = typer.Option(None, "--base", help="Path of the base model, if it has move
 VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
 COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column for a role, e.g. text=sentence.")
 DELIMITER = typer.Option(None, "--delimiter", help="Delimiter of a csv file; detected by default.")
+KNOWLEDGE = typer.Option(None, "--knowledge", metavar="FOLDER", help="Index of passages to look up; see `index`.")
 OVERWRITE = typer.Option(False, "--overwrite", help="Overwrite existing output.")
 BATCH = typer.Option(64, "--batch-size", min=1, help="Batch size.")
 
@@ -27,6 +28,7 @@ def evaluate(
     column: list[str] = COLUMN,
     delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
+    knowledge: Path | None = KNOWLEDGE,
     predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
     per_class: bool = typer.Option(False, "--per-class", help="Also show scores per class and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -39,8 +41,9 @@ def evaluate(
 
     model = api.load(artifact, base=base, variant=variant)
     found = api.evaluate(
-        model, data, columns=_columns(column), delimiter=delimiter, batch_size=batch_size, reporter=default_reporter()
-    )
+        model, data, columns=_columns(column), delimiter=delimiter, batch_size=batch_size, knowledge=knowledge,
+        reporter=default_reporter(),
+    )  # fmt: skip
     if predictions is not None:
         _write_lines(predictions, found.entries())
     classes = model.spec.task.class_report(found, model.labels) if per_class else None
@@ -72,6 +75,7 @@ def predict(
     column: list[str] = COLUMN,
     delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
+    knowledge: Path | None = KNOWLEDGE,
 ) -> None:
     """Print one JSON object per text or row."""
     from pefttools import api
@@ -86,7 +90,8 @@ def predict(
     model = api.load(artifact, base=base, variant=variant)
     found = api.predict(
         model, texts, data=data, columns=_columns(column), id_column=id_column, delimiter=delimiter,
-        batch_size=batch_size, on_error=on_error, all_scores=all_scores, reporter=default_reporter(),
+        batch_size=batch_size, on_error=on_error, all_scores=all_scores, knowledge=knowledge,
+        reporter=default_reporter(),
     )  # fmt: skip
     if output is not None:
         _write_lines(output, found)

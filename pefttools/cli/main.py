@@ -11,6 +11,7 @@ import typer
 from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
 from pefttools.cli.hub import push_to_hub
 from pefttools.cli.importing import import_adapter
+from pefttools.cli.knowledge import index, search
 from pefttools.cli.listing import bases, methods, objectives, schema, tasks, variants
 from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
@@ -52,6 +53,8 @@ def build_app() -> typer.Typer:
         export,
         compose,
         serve,
+        index,
+        search,
         methods,
         variants,
         tasks,

@@ -21,10 +21,12 @@ class Splits:
     test: Table | None
     #: notes on how they were made
     notes: tuple[str, ...] = ()
+    #: the same rows as they were read, if something was added to them
+    given: Splits | None = None
 
     def digests(self) -> dict[str, str]:
-        """sha256 of each split's rows."""
-        return {name: table.digest() for name, table in self.tables().items()}
+        """sha256 of each split's rows, as they were read."""
+        return {name: table.digest() for name, table in (self.given or self).tables().items()}
 
     def tables(self) -> dict[str, Table]:
         """The splits by name."""

@@ -29,6 +29,7 @@ class Table:
         numbers: row number in the source (from 1), for messages.
         notes: what is unusual about the source.
         parts: number of rows before each file and its name, if the source is several files.
+        looked_up: role that got passages which were looked up; None if none did.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Table:
     numbers: Sequence[int]
     notes: tuple[str, ...] = ()
     parts: tuple[tuple[int, str], ...] = ()
+    looked_up: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

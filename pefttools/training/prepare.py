@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pefttools.recipe import Recipe
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
 from pefttools.training.examples import Examples
+from pefttools.training.knowledge import Knowledge, open_knowledge
 from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent
@@ -54,6 +55,8 @@ class Prepared:
     unlabelled: tuple[Table | None, ...] = ()
     #: of each objective, the rows that are not to be forgotten
     old_rows: tuple[Table | None, ...] = ()
+    #: what is looked up for each row
+    knowledge: Knowledge | None = None
     #: what was changed automatically, for the log
     notes: list[str] = field(default_factory=list)
 
@@ -64,12 +67,14 @@ class Prepared:
 
     def digests(self) -> dict[str, str]:
         """What decides the result of a training beside its recipe, by content: rows, base, teachers."""
-        return {**self.splits.digests(), "base": self.base.identity, **self.objective_digests()}
+        return {**self.splits.digests(), "base": self.base.identity, **self.other_digests()}
 
-    def objective_digests(self) -> dict[str, str]:
-        """What names the weights of teachers, and rows that are not to be forgotten."""
+    def other_digests(self) -> dict[str, str]:
+        """What names the weights of teachers, rows that are not to be forgotten, and passages that are looked up."""
         every = [teacher for several in self.teachers for teacher in several]
         found = {f"teacher {number}": teacher.digest for number, teacher in enumerate(every, 1)}
+        if self.knowledge is not None:
+            found["knowledge"] = self.knowledge.index.digest
         for name, tables in (("old rows", self.old_rows), ("unlabelled rows", self.unlabelled)):
             there = [table for table in tables if table is not None]
             found |= {f"{name} {number}": table.digest() for number, table in enumerate(there, 1)}
@@ -111,12 +116,16 @@ def prepare(recipe: Recipe) -> Prepared:
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
-    splits = load_splits(recipe.data, task.columns(), task.strata, task.files_in())
+    knowledge = None if recipe.knowledge is None else open_knowledge(recipe.knowledge, task)
+    columns = task.columns() if knowledge is None else knowledge.columns(task)
+    splits = load_splits(recipe.data, columns, task.strata, task.files_in())
     labels = task.labels(splits.train)
     if parent is not None:
         labels = parent.labels(labels)
     if recipe.data.unknown_labels == "skip":
         splits = known_rows(splits, task, labels)
+    if knowledge is not None:
+        splits = knowledge.add_to_splits(splits)
     for table in (splits.train, splits.validation, splits.test):
         if table is not None:
             task.check(table, labels)
@@ -124,8 +133,9 @@ def prepare(recipe: Recipe) -> Prepared:
     for objective in objectives:
         objective.check_labels(labels)
     teachers = tuple(tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in objectives)
-    unlabelled = tuple(_unlabelled(one, recipe, task, labels, splits) for one in objectives)
-    old_rows = tuple(_old_rows(one, recipe, task, labels, parent) for one in objectives)
+    others = _Others(recipe, task, labels, knowledge)
+    unlabelled = tuple(others.unlabelled(one, splits) for one in objectives)
+    old_rows = tuple(others.old_rows(one, parent) for one in objectives)
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
@@ -150,55 +160,64 @@ def prepare(recipe: Recipe) -> Prepared:
         teachers,
         unlabelled,
         old_rows,
+        knowledge,
         notes,
     )
 
 
-def _old_rows(
-    objective: Objective[Any], recipe: Recipe, task: Task[Any], labels: Sequence[str], parent: Parent | None
-) -> Table | None:
-    """The rows that an objective is not to let be forgotten; None: it asks for none.
+@dataclass(frozen=True)
+class _Others:
+    """Rows that objectives read besides those of the recipe, read as those are."""
 
-    Raises:
-        ConfigError: training does not start from an artifact.
-        DataError: see `read_table`, `Task.check`.
-    """
-    wanted = objective.old_rows()
-    if wanted is None:
-        return None
-    if parent is None:
-        raise ConfigError(
-            f"the objective {objective.name!r} keeps what was learned before, and this training starts anew",
-            hint="Give the artifact that was trained on the old rows: from: FOLDER.",
-        )
-    path, limit = wanted
-    table = _read(path, recipe, task, labelled=True)
-    table, _ = draw(table, limit, recipe.data.seed, task.strata, "old rows")
-    task.check(table, labels)
-    return table
+    recipe: Recipe
+    task: Task[Any]
+    labels: Sequence[str]
+    knowledge: Knowledge | None
 
+    def old_rows(self, objective: Objective[Any], parent: Parent | None) -> Table | None:
+        """The rows that an objective is not to let be forgotten; None: it asks for none.
 
-def _unlabelled(
-    objective: Objective[Any], recipe: Recipe, task: Task[Any], labels: Sequence[str], splits: Splits
-) -> Table | None:
-    """The rows without labels that an objective reads; None: it reads none.
+        Raises:
+            ConfigError: training does not start from an artifact.
+            DataError: see `read_table`, `Task.check`.
+        """
+        wanted = objective.old_rows()
+        if wanted is None:
+            return None
+        if parent is None:
+            raise ConfigError(
+                f"the objective {objective.name!r} keeps what was learned before, and this training starts anew",
+                hint="Give the artifact that was trained on the old rows: from: FOLDER.",
+            )
+        path, limit = wanted
+        table, _ = draw(self._read(path, True), limit, self.recipe.data.seed, self.task.strata, "old rows")
+        table = self._with_passages(table)
+        self.task.check(table, self.labels)
+        return table
 
-    Raises:
-        DataError: see `read_table`, `Task.check`; their parts are not those of the training rows.
-    """
-    path = objective.unlabelled()
-    if path is None:
-        return None
-    table = _read(path, recipe, task, labelled=False)
-    task.check(table, labels, labelled=False)
-    task.check_roles(table.columns, splits.train.columns)
-    return table
+    def unlabelled(self, objective: Objective[Any], splits: Splits) -> Table | None:
+        """The rows without labels that an objective reads; None: it reads none.
 
+        Raises:
+            DataError: see `read_table`, `Task.check`; their parts are not those of the training rows.
+        """
+        path = objective.unlabelled()
+        if path is None:
+            return None
+        table = self._with_passages(self._read(path, False))
+        self.task.check(table, self.labels, labelled=False)
+        self.task.check_roles(table.columns, splits.train.columns)
+        return table
 
-def _read(path: Path, recipe: Recipe, task: Task[Any], *, labelled: bool) -> Table:
-    """Rows of an objective's own, read as those of the recipe are."""
-    data, columns = recipe.data, task.columns(labelled=labelled)
-    return read_table(str(path), columns, data.columns, delimiter=data.delimiter, files_in=task.files_in())
+    def _read(self, path: Path, labelled: bool) -> Table:
+        data, task = self.recipe.data, self.task
+        columns = task.columns(labelled=labelled)
+        if self.knowledge is not None:
+            columns = self.knowledge.columns(task, labelled=labelled)
+        return read_table(str(path), columns, data.columns, delimiter=data.delimiter, files_in=task.files_in())
+
+    def _with_passages(self, table: Table) -> Table:
+        return table if self.knowledge is None else self.knowledge.add_to(table)
 
 
 def known_rows(splits: Splits, task: Task[Any], labels: Sequence[str]) -> Splits:
@@ -233,4 +252,6 @@ def build_model(prepared: Prepared) -> TunedModel:
     if prepared.task.loss_over_batch:
         model.parts = recipe.training.microbatches
     model.objectives = recipe.chosen_objectives()
+    if prepared.knowledge is not None:
+        model.spec = replace(model.spec, knowledge=prepared.knowledge.placement)
     return model

@@ -74,7 +74,7 @@ def made_from(prepared: Prepared) -> dict[str, Any]:
         "labels": _digest(prepared.labels),
         "processes": world_size(),
         "parent": prepared.parent.digest if prepared.parent else None,
-        **prepared.objective_digests(),
+        **prepared.other_digests(),
     }
     chosen = dict(_flat(recipe.settings()))
     chosen |= _flat({"method": {"name": prepared.method.name, **prepared.method.describe(prepared.config)}})

@@ -25,7 +25,7 @@ LAYERS = [
     ["building"],
     ["outline", "predicting"],
     ["artifact"],
-    ["planning", "importers", "store"],
+    ["planning", "importers", "store", "knowledge"],
     ["training"],
     ["pool"],
     ["server"],

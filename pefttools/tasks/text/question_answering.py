@@ -136,6 +136,8 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
             found = [answers_of(table, index) for index in range(len(table))]
             if silent := sum(not one.texts for one in found):
                 notes.append(f"{split}: {silent:,} of {len(table):,} questions have no answer")
+            if absent := sum(one.start is None for one in found):
+                notes.append(f"{split}: {absent:,} answers are not in the context that was looked up")
             if several := sum(one.elsewhere for one in found):
                 notes.append(f"{split}: {several:,} answers occur several times in their context: the first is taken")
         return notes

@@ -76,6 +76,8 @@ def _answered(table: Table, index: int, starts: Sequence[int], ends: Sequence[in
     answers = answers_of(table, index)
     if not answers.texts:
         return {"answers": [""], "span": []}
+    if answers.start is None:
+        return {"answers": list(answers.texts), "span": []}
     text = answers.texts[0]
     span = covering(starts, ends, answers.start, answers.start + len(text))
     if span is None:

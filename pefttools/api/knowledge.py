@@ -1,0 +1,106 @@
+"""Passages: indexed, searched, and added to the rows of a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pefttools.data import Table
+from pefttools.errors import ConfigError
+from pefttools.knowledge import Hit, KnowledgeIndex, build_index, open_index
+from pefttools.progress import Reporter
+from pefttools.tasks.passages import KnowledgeConfig, Placement
+from pefttools.tuned import TunedModel
+
+PathLike = str | Path
+
+
+def index(
+    passages: str | Sequence[str] | Sequence[Mapping[str, Any]],
+    encoder: PathLike,
+    output: PathLike,
+    *,
+    fields: Sequence[str] = ("text",),
+    id_field: str | None = None,
+    base: str | None = None,
+    reporter: Reporter | None = None,
+) -> KnowledgeIndex:
+    """Embed passages, and write an index in which they are found by what they mean.
+
+    Args:
+        passages: a source as `read_table` takes it, or texts, or mappings.
+        encoder: an artifact of an embedding task; it is copied into the index.
+        output: folder of the index; an older index there is replaced.
+        fields: columns of the passages. Of one, its text; of several, ``name: value`` for each, as of a table's rows.
+        id_field: column that names a passage in citations; by default its row number.
+        base: path of the encoder's base, if it has moved.
+        reporter: shows progress.
+
+    Raises:
+        DataError: a passage has no text, or two different ones have the same name.
+        ConfigError: the encoder's task gives no vectors for texts; the output holds something else.
+
+    Example:
+        >>> found = pefttools.index("manual.jsonl", "artifacts/encoder", "indexes/manual")
+        >>> found.search(["How do I reset it?"])[0][0].text
+    """
+    return build_index(
+        passages, Path(encoder), Path(output), fields=fields, id_field=id_field, base=base, reporter=reporter
+    )
+
+
+def search(
+    knowledge: KnowledgeIndex | PathLike, texts: Sequence[str], *, passages: int = 3, base: str | None = None
+) -> list[list[Hit]]:
+    """The passages of an index that are nearest to each text, the best first.
+
+    Args:
+        knowledge: an index or its folder.
+        texts: what is looked up.
+        passages: how many for each text.
+        base: path of the encoder's base, if it has moved.
+
+    Raises:
+        ArtifactError: there is no index, or it is damaged.
+    """
+    return opened(knowledge, base).search(texts, passages)
+
+
+def opened(knowledge: KnowledgeIndex | PathLike, base: str | None = None) -> KnowledgeIndex:
+    """The index itself."""
+    return knowledge if isinstance(knowledge, KnowledgeIndex) else open_index(Path(knowledge), base=base)
+
+
+def columns_with(model: TunedModel, knowledge: KnowledgeIndex | None, *, labelled: bool = True) -> dict[str, bool]:
+    """What a table must have, if an index is given: not what comes from it."""
+    columns = model.task.columns(labelled=labelled)
+    if knowledge is None:
+        return columns
+    placement = _placement(model, knowledge)
+    return columns if placement.into == placement.query else {**columns, placement.into: False}
+
+
+def with_passages(
+    model: TunedModel, table: Table, knowledge: KnowledgeIndex | None, reporter: Reporter
+) -> tuple[Table, list[list[Hit]] | None]:
+    """The rows as the model reads them, and the passages that were looked up for them; None if none were.
+
+    Raises:
+        ConfigError: the model was trained with passages, and there is no index to find them in.
+    """
+    placement = model.spec.knowledge
+    if knowledge is None:
+        if placement is None or placement.is_given(table):
+            return table, None
+        raise ConfigError(
+            "the model was trained on rows with passages that were looked up, and no index is given",
+            hint="Give one: --knowledge FOLDER (knowledge=FOLDER); `pefttools index` makes it."
+            + ("" if placement.into == placement.query else f" Or give passages of your own as {placement.into!r}."),
+        )
+    return knowledge.add_to(table, _placement(model, knowledge), reporter=reporter)
+
+
+def _placement(model: TunedModel, knowledge: KnowledgeIndex) -> Placement:
+    """Where passages go: as in training, else as the task has it."""
+    return model.spec.knowledge or KnowledgeConfig(index=knowledge.folder).placement(model.task.roles)

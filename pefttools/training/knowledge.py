@@ -1,0 +1,44 @@
+"""Passages for the rows of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pefttools.data import Splits, Table
+from pefttools.knowledge import KnowledgeIndex, open_index
+from pefttools.tasks.passages import KnowledgeConfig, Placement
+from pefttools.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """An index, and where what is found in it goes."""
+
+    index: KnowledgeIndex
+    placement: Placement
+
+    def columns(self, task: Task[Any], *, labelled: bool = True) -> dict[str, bool]:
+        """What a table must have: not what comes from the index."""
+        columns = task.columns(labelled=labelled)
+        return columns if self.placement.into == self.placement.query else {**columns, self.placement.into: False}
+
+    def add_to(self, table: Table) -> Table:
+        """Rows with their passages, which are kept in the cache."""
+        return self.index.add_to(table, self.placement, keep=True)[0]
+
+    def add_to_splits(self, splits: Splits) -> Splits:
+        """Splits with the passages of each row."""
+        found = {name: self.add_to(table) for name, table in splits.tables().items()}
+        return Splits(found["train"], found["validation"], found.get("test"), splits.notes, given=splits)
+
+
+def open_knowledge(config: KnowledgeConfig, task: Task[Any]) -> Knowledge:
+    """The index of a recipe.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged.
+        ConfigError: the task has no place for passages.
+    """
+    placement = config.placement(task.roles)
+    return Knowledge(open_index(config.index), placement)
