@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pefttools.artifact.manifest import Manifest, TaskEntry
+from pefttools.artifact.manifest import Manifest
 from pefttools.methods import methods
 
 
@@ -26,6 +26,7 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
         f"tags: {json.dumps(['pefttools', method.name, task.name], ensure_ascii=False)}",
         "---",
     ]
+    looked_up = ', knowledge="path/to/an/index"' if manifest.knowledge is not None else ""
     made = "made with pefttools" if manifest.imported is None else "imported into pefttools"
     lines = [
         "",
@@ -41,7 +42,7 @@ def model_card(manifest: Manifest, adapter: Mapping[str, Any]) -> str:
         "import pefttools",
         "",
         'model = pefttools.load("path/to/this/folder")',
-        f"print(pefttools.predict(model, [{_example(task)}]))",
+        f"print(pefttools.predict(model, [{_example(manifest)}]{looked_up}))",
         "```",
         "",
     ]
@@ -62,6 +63,8 @@ def _facts(manifest: Manifest) -> list[str]:
     ]
     if manifest.imported is not None:
         lines.append(f"| imported | {plain(manifest.imported.origin())} |")
+    if (said := manifest.passages()) is not None:
+        lines.append(f"| passages | {plain(said)} |")
     if task.labels:
         shown = ", ".join(plain(label) for label in task.labels[:20])
         more = f" and {len(task.labels) - 20} more" if len(task.labels) > 20 else ""
@@ -81,11 +84,15 @@ def _facts(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _example(entry: TaskEntry) -> str:
+def _example(manifest: Manifest) -> str:
     """A row as the model takes it: a text, or the cells of several columns."""
+    entry, found = manifest.task, manifest.knowledge
     task = entry.stored("the manifest's task")
+    looked_up = None if found is None or found.into == found.query else found.into
     roles = [
-        name for name, role in task.roles.items() if role.is_input and (role.required or name in (entry.columns or ()))
+        name
+        for name, role in task.roles.items()
+        if role.is_input and (role.required or name in (entry.columns or ())) and name != looked_up
     ]
     if len(roles) < 2:
         return '"..."'

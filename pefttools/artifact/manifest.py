@@ -123,6 +123,14 @@ class Manifest(_Part):
     #: origin of an adapter that another program trained; None if pefttools did
     imported: ImportedEntry | None = None
 
+    def passages(self) -> str | None:
+        """What its rows must have because passages were looked up for them in training; None if none were."""
+        found = self.knowledge
+        if found is None:
+            return None
+        place = "before it" if found.into == found.query else f"as {found.into!r}"
+        return f"trained on rows with the {found.passages} passages nearest to {found.query!r}, {place}"
+
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, with a digest over itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,8 @@ def _merge(held: Held, folder: Path, output: Path, base: str | None, format: str
         )
     if (why := manifest.task.stored("the manifest's task").why_not_merged(manifest.task.head, format)) is not None:
         raise ConfigError(f"the adapter can't be merged: {why}", hint="Use the artifact as it is.")
+    if (passages := manifest.passages()) is not None:
+        warnings.warn(f"the adapter was {passages}: the merged model looks nothing up", stacklevel=4)
     tuned = load_verified(held.folder, manifest, find_base(manifest, base), variant="float32")
     if tuned.head is None and tuned.labels and reads_the_last_position(tuned.transformer):
         raise ConfigError(

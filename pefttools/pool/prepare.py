@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,8 @@ class Preparer:
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
+        if (passages := manifest.passages()) is not None:
+            warnings.warn(f"{folder} was {passages}; a pool reads rows as they are given", stacklevel=2)
         return replace(self.to_deltas(held.folder, manifest.task, method, config), digest=held.digest)
 
     def to_deltas(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> PreparedAdapter:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pefttools.artifact import Manifest
 from pefttools.errors import DataError, PeftToolsError
+from pefttools.knowledge import Hit
 from pefttools.tasks import Task
 from pefttools.tasks.cuts import is_cut
 from pefttools.tasks.task import Example, Prediction
@@ -46,12 +48,14 @@ class Answered:
         error: why the row could not be taken.
         cut_from: its full length, if it was truncated: in tokens, or in seconds for audio.
         prediction: what the adapter predicts.
+        sources: the passages that were looked up for it; None if none were.
     """
 
     example: Example | None = None
     error: str | None = None
     cut_from: float | None = None
     prediction: Prediction | None = None
+    sources: Sequence[Hit] | None = None
 
     @classmethod
     def of(cls, example: Example | DataError, task: Task[Any]) -> Answered:
@@ -65,4 +69,5 @@ class Answered:
         if self.prediction is None:
             return {"error": {"message": self.error}}
         cut = {} if self.cut_from is None else {"cut_from": self.cut_from}
-        return {**self.prediction.as_dict(all_scores=all_scores), **cut}
+        sources = {} if self.sources is None else {"sources": [hit.as_source() for hit in self.sources]}
+        return {**self.prediction.as_dict(all_scores=all_scores), **cut, **sources}

@@ -30,6 +30,7 @@ class Background:
         self._of_thread = copy.deepcopy(tokenizer)
         self._files = ThreadPoolExecutor(16, "pefttools-files")
         self._tokenizing = ThreadPoolExecutor(1, "pefttools-tokenizer")
+        self._looking = ThreadPoolExecutor(1, "pefttools-lookup")
         self._seconds = seconds
         self._begun: set[Future[Any]] = set()
         self.closed = False
@@ -37,7 +38,7 @@ class Background:
     def close(self) -> bool:
         """Accept nothing new; returns whether all threads are free."""
         self.closed = True
-        for threads in (self._files, self._tokenizing):
+        for threads in (self._files, self._tokenizing, self._looking):
             threads.shutdown(wait=False, cancel_futures=True)
         return not self._begun
 
@@ -49,6 +50,10 @@ class Background:
             ClosedError: the server is stopping.
         """
         return await self._run(self._files, work, *arguments)
+
+    async def lookups(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """The result of `work`, which runs a model: one at a time. Raises as `files`."""
+        return await self._run(self._looking, work, *arguments)
 
     async def tokens(self, work: Callable[[Any], _T], characters: int) -> _T:
         """The result of `work` for a tokenizer; raises as `files`.

@@ -68,11 +68,24 @@ class Refused(_Answer):
     error: RowError
 
 
+class Source(_Answer):
+    """A passage that was looked up for a row.
+
+    Attributes:
+        id: its name in the index.
+        score: how near it is to the row's text: the cosine of their vectors.
+    """
+
+    id: str
+    score: float
+
+
 class _Label(_Answer):
     index: int
     label: str
     score: float
     scores: dict[str, float]
+    sources: list[Source] | None = None
 
 
 class Label(_Label):
@@ -111,6 +124,7 @@ class RowPrediction(_Answer):
         end: the character after it.
         candidates: further pieces of the context, best first.
         no_answer: score for there being no answer.
+        sources: the passages that were looked up, for an adapter that was trained with them.
     """
 
     index: int
@@ -123,6 +137,7 @@ class RowPrediction(_Answer):
     candidates: list[Piece] | None = None
     no_answer: float | None = None
     cut_from: float | None = None
+    sources: list[Source] | None = None
 
 
 class Predictions(_Answer):

@@ -22,6 +22,7 @@ from pefttools.server.background import Background
 from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.generating import Generation
 from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
+from pefttools.server.lookup import Lookup
 from pefttools.server.metrics import Metrics
 from pefttools.server.models import Models
 from pefttools.server.running import ANSWER, GENERATE, BatchRunner
@@ -68,6 +69,7 @@ class Service:
         self.metrics = Metrics()
         self.background = Background(self.pool.tokenizer, settings.timeout_s)
         self.models = Models(settings, self.pool, self.store, self.keys, self.metrics, self.background)
+        self.lookup = Lookup(settings.knowledge, self.background)
         self._batcher = Batcher(
             BatchRunner(self.pool, self.metrics, lambda: self._batcher, self._loaded),
             max_batch=settings.max_batch,
@@ -132,6 +134,7 @@ class Service:
             raise UnsuitedError(f"the model {chosen.name or self.settings.name!r} has no head that makes predictions")
         assert chosen.manifest is not None
         check_files(rows, task.files_in())
+        rows, sources = await self.lookup.add(chosen, rows)
         roles = {role: role for row in rows for role in row if role in task.inputs()}
         if unknown := sorted({role for row in rows for role in row} - roles.keys()):
             raise UnsuitedError(
@@ -157,7 +160,8 @@ class Service:
                 lambda tokenizer: encoded(table, task, tokenizer, (), on_error),
                 sum(len(str(cell)) for row in rows for cell in row.values()),
             )
-        return await self.answered(chosen, [Answered.of(one, task) for one in examples], gone)
+        found = await self.answered(chosen, [Answered.of(one, task) for one in examples], gone)
+        return found if sources is None else [replace(one, sources=s) for one, s in zip(found, sources, strict=True)]
 
     async def answered(self, chosen: Chosen, found: Sequence[Answered], gone: Gone | None = None) -> list[Answered]:
         """Rows with their predictions; those with an error stay as they are. Arguments and errors as in `predict`."""
@@ -245,6 +249,7 @@ class Service:
         Raises:
             DataError: the chat can't be written.
         """
+        self.lookup.check_writing(chosen)
         task = chosen.task() or self.pool.base_task
         try:
             return await self.background.tokens(
@@ -260,6 +265,7 @@ class Service:
         Raises:
             DataError: an empty text.
         """
+        self.lookup.check_writing(chosen)
         task = chosen.task() or self.pool.base_task
 
         def work(tokenizer: Any) -> list[Example]:

@@ -57,4 +57,7 @@ class Settings(BaseModel):
     metrics: Literal["open", "managers", "off"] = Field("open", description="who may read /metrics")
     docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")
     signed_by: tuple[Path, ...] = Field((), description="public key; each adapter must be signed by one of those given")
+    knowledge: Path | None = Field(
+        None, description="folder of an index of passages, for adapters that were trained with them"
+    )
     keys: Path | None = Field(None, description="file of API keys; none: no authentication")

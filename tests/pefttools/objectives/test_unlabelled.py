@@ -66,7 +66,7 @@ def _weights(folder: Path) -> torch.Tensor:
     return torch.cat([state[name].flatten() for name in sorted(state)])
 
 
-@pytest.mark.parametrize("name", ["vat", "self-training"])
+@pytest.mark.parametrize("name", ["self-training", pytest.param("vat", marks=pytest.mark.slow)])
 def test_they_are_learned_from_and_a_training_that_goes_on_sees_the_same(
     name: str, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
