@@ -89,6 +89,8 @@ def merge(
         format: ``transformers``: a model for ``from_pretrained`` and ``pipeline``; a pooling head is written next to it
             as ``head.safetensors``, and the card has the code that applies it. ``sentence-transformers``: pooling,
             linear layer and softmax as modules of that library, so that ``encode`` gives each label's probability.
+            ``onnx``: a graph from token ids to logits, for one label or an embedding per text. ``onnx-int8``: the same
+            with weights in 8 bits, whose logits differ a little; a warning says by how much.
         overwrite: replace an existing model.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pefttools.artifact.card import plain
 from pefttools.artifact.manifest import Manifest
+from pefttools.artifact.onnx_model import FLOAT32, INT8
 from pefttools.tuned import TunedModel
 
 _POOLED = {
@@ -26,6 +27,26 @@ with torch.no_grad():
 {pooling}
 scores = (pooled @ head["linear.weight"].T + head["linear.bias"]).softmax(-1)
 print([(model.config.id2label[int(row.argmax())], float(row.max())) for row in scores])"""
+
+_ONNX = """\
+import numpy as np
+import onnxruntime
+from transformers import AutoConfig, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+session = onnxruntime.InferenceSession(f"{{FOLDER}}/model.onnx")
+batch = tokenizer(TEXTS, padding=True, padding_side="right", truncation=True, max_length={length}, return_tensors="np")
+(logits,) = session.run(None, {{one.name: batch[one.name] for one in session.get_inputs()}})
+"""
+
+_ONNX_LABELS = """\
+scores = np.exp(logits - logits.max(-1, keepdims=True))
+scores /= scores.sum(-1, keepdims=True)
+labels = AutoConfig.from_pretrained(FOLDER).id2label
+print([(labels[int(row.argmax())], float(row.max())) for row in scores])"""
+
+_ONNX_EMBEDDING = """\
+print(logits / np.linalg.norm(logits, axis=-1, keepdims=True))"""
 
 _SENTENCE_TRANSFORMER = """\
 from sentence_transformers import SentenceTransformer
@@ -96,8 +117,7 @@ def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
     lines = [
         f"# {plain(base.id)}, tuned by {plain(method.name)} for {plain(task.name)}",
         "",
-        "A plain model in float32: the adapter is merged into the weights. Written by pefttools, which compared its",
-        "answers with the adapter's.",
+        *_said(format),
         "",
         "| | |",
         "|---|---|",
@@ -110,6 +130,19 @@ def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
     return "\n".join(lines)
 
 
+def _said(format: str) -> list[str]:
+    if format == INT8:
+        return [
+            "An ONNX graph with weights in 8 bits: the adapter is merged into the weights. Written by pefttools. Its",
+            "answers differ a little from the adapter's: measure it on rows of your own.",
+        ]
+    what = "An ONNX graph" if format == FLOAT32 else "A plain model"
+    return [
+        f"{what} in float32: the adapter is merged into the weights. Written by pefttools, which compared its",
+        "answers with the adapter's.",
+    ]
+
+
 def code(tuned: TunedModel, format: str) -> str:
     """Lines of Python that print what the model gives for ``TEXTS``."""
     options = tuned.spec.task.options
@@ -120,6 +153,8 @@ def code(tuned: TunedModel, format: str) -> str:
         )
     if tuned.spec.task.self_supervised and not tuned.spec.task.generates:
         return _FILL_MASK
+    if format in (FLOAT32, INT8):
+        return _ONNX.format(length=length) + (_ONNX_EMBEDDING if tuned.spec.task.embeds else _ONNX_LABELS)
     if tuned.spec.task.embeds:
         if format == "sentence-transformers":
             return _SENTENCE_EMBEDDING

@@ -177,7 +177,9 @@ def verify(
 def merge(
     artifact: Path = ARTIFACT,
     output: Path = typer.Option(..., "--output", help="Folder of the merged model."),
-    format: str = typer.Option("transformers", "--format", help="transformers, or sentence-transformers."),
+    format: str = typer.Option(
+        "transformers", "--format", help="transformers, sentence-transformers, onnx, or onnx-int8."
+    ),
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:

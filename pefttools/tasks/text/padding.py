@@ -30,7 +30,10 @@ def padded_on_the_right(batch: Batch) -> Batch:
     mask = batch.get("attention_mask")
     if mask is None or mask.ndim != 2:
         return batch
-    order = mask.argsort(dim=1, descending=True, stable=True)
+    tokens = mask.shape[1]
+    # All keys differ: a stable sort would do the same without them, but ONNX has none.
+    keys = mask.ne(0).long() * tokens - torch.arange(tokens, device=mask.device)
+    order = keys.topk(tokens, dim=1).indices
     return {name: tensor.gather(1, order) if tensor.shape == mask.shape else tensor for name, tensor in batch.items()}
 
 
