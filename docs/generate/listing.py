@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pefttools.cli.main import build_app
 
-_WIDTH = 96
+_WIDTH = 80
 
 
 def listed(kind: str) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,8 @@ def generated_pages() -> dict[str, str]:
 def with_links(path: str, text: str) -> str:
     """A page that is written by hand, with links to generated pages that its source can't have.
 
-    In the repository there are no generated pages; the first cells of tables become links on the site alone.
+    In the repository there are no generated pages. On the site, names in the first column of a table lead to them,
+    instead of to a paper, which is linked there too.
     """
     folder = {"methods.md": "methods", "tasks.md": "tasks", "objectives.md": "objectives"}.get(path)
     if folder is None:
@@ -34,7 +35,7 @@ def with_links(path: str, text: str) -> str:
 
     known = registered()[folder]
     return re.sub(
-        r"^\| `([\w-]+)` \|",
+        r"^\| \[?`([\w-]+)`(?:\]\(http.*?\))? \|",
         lambda found: f"| [`{found[1]}`]({folder}/{found[1]}.md) |" if found[1] in known else found[0],
         text,
         flags=re.M,

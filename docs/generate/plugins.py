@@ -68,7 +68,8 @@ def objective_pages() -> dict[str, str]:
     for name in objectives:
         objective, row = objectives.get(name), rows[name]
         uses = ", ".join(row["uses"]) or "the plain pass alone"
-        facts = table(["", ""], [["the task's loss", row["the task's loss"]], ["uses", uses]])
+        loss = row["the task's loss"]
+        facts = f"- the task's loss: {loss}\n- uses: {uses}"
         pages[f"objectives/{name}.md"] = page(
             f"`{name}`", _lead(row), docstring(objective.__doc__), facts, _choice("objective", name, objective.config),
             "## Options", fields(objective.config, 3),
@@ -98,7 +99,7 @@ def _capabilities(row: dict[str, Any]) -> str:
         ["can", ", ".join(row["can"])],
         ["default learning rate", str(row["learning rate"])],
     ]
-    return table(["", ""], lines)
+    return "\n".join(f"- {name}: {value}" for name, value in lines)
 
 
 def _metrics(task: Any) -> str:

@@ -25,7 +25,8 @@ CHECKS = (
     "exported",
     "compiled",
 )
-_SIGNS = {"works": "✓", "refused": "no", "fails": "fails", "wrong": "wrong", "not tried": "–"}
+#: how a check ends, besides that it was not tried
+_OUTCOMES = ("works", "refused", "fails", "wrong")
 
 
 @cache
@@ -39,30 +40,37 @@ def observed(method: str) -> str:
     cells = [cell for cell in _findings()["cells"] if cell["method"] == method]
     if not cells:
         return ""
-    checks = [name for name in CHECKS if any(_outcome(cell, name)[0] not in ("", "not tried") for cell in cells)]
-    rows = [[", ".join(formats), ", ".join(families), *signs] for formats, families, signs in _alike(cells, checks)]
+    ends = [word for word in _OUTCOMES if any(_checks(cell, word) for cell in cells)]
+    rows = [
+        [", ".join(formats), ", ".join(families), *(", ".join(_checks(cell, word)) or "–" for word in ends)]
+        for formats, families, cell in _alike(cells)
+    ]
     parts = [
         "## What was observed",
         f"`pefttools probe` on tiny models with random weights, {_versions()}. The [checks](../choosing.md"
-        "#what-works-on-your-model) are explained with the command. ✓: works; no: refused with an error that says why; "
-        "–: not tried, because it does not apply or an earlier check was refused.",
-        table(["format", "models", *checks], rows),
+        "#what-works-on-your-model) are explained with the command. *Refused*: with an error that says why, below. A "
+        "check that is not named was not tried: it does not apply, or an earlier one was refused.",
+        table(["format", "models", *ends], rows),
         _reasons(cells),
         "[All findings, with filters](../probe.html).",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _alike(cells: list[dict[str, Any]], checks: list[str]) -> list[tuple[list[str], tuple[str, ...], tuple[str, ...]]]:
-    """Formats, families and outcomes, those that are the same in one row."""
-    families: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+def _checks(cell: dict[str, Any], word: str) -> list[str]:
+    """Checks that ended in this way."""
+    return [name for name in CHECKS if _outcome(cell, name)[0] == word]
+
+
+def _alike(cells: list[dict[str, Any]]) -> list[tuple[list[str], tuple[str, ...], dict[str, Any]]]:
+    """Formats and families with the same outcomes, and a cell that shows them."""
+    families: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
-        signs = tuple(_SIGNS.get(_outcome(cell, name)[0], "–") for name in checks)
-        families[cell["variant"], signs].append(cell["family"])
-    formats: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = defaultdict(list)
-    for (variant, signs), found in families.items():
-        formats[tuple(found), signs].append(variant)
-    rows = [(variants, found, signs) for (found, signs), variants in formats.items()]
+        families[cell["variant"], str([_checks(cell, word) for word in _OUTCOMES])].append(cell)
+    formats: dict[tuple[tuple[str, ...], str], list[dict[str, Any]]] = defaultdict(list)
+    for (_, ends), found in families.items():
+        formats[tuple(cell["family"] for cell in found), ends].append(found[0])
+    rows = [([cell["variant"] for cell in found], names, found[0]) for (names, _), found in formats.items()]
     return sorted(rows, key=lambda row: ("float32" not in row[0], -len(row[1])))
 
 

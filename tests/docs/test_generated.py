@@ -48,8 +48,10 @@ def test_a_method_page_tells_what_was_observed() -> None:
     observed = page.partition("## What was observed")[2].partition("### Reasons")[0]
     for family in {cell["family"] for cell in cells}:
         assert re.search(rf"[ ,]{re.escape(family)}[ ,]", observed), family
-    failed = [line.split(" | ")[1] for line in observed.splitlines() if line.endswith("| fails |")]
+    failed = [line.split(" | ")[1] for line in observed.splitlines() if line.endswith("| compiled |")]
     assert failed == ["bert", "llama"], "nothing else was compiled"
+    (line,) = [line for line in observed.splitlines() if line.startswith("| float32 | deberta-v2 |")]
+    assert line.split(" | ")[3] == "mixed", "what was refused"
     assert "InductorError" in page and "TORCHDYNAMO" not in page
 
 
@@ -135,3 +137,18 @@ def test_docstrings_become_markdown() -> None:
     assert r"name_with_underscores \_not emphasis\_ <https://arxiv.org/abs/1>." in shown
     assert "hidden" not in shown
     assert table(["a"], [["x|y\nz"]]).splitlines()[-1] == r"| x\|y z |"
+
+
+def test_names_in_tables_lead_to_their_pages() -> None:
+    from generate.pages import with_links
+
+    text = "| [`lora`](https://arxiv.org/abs/2106.09685) | low |\n| `ia3` | x |\n| `nothing` | y |\n"
+    linked = with_links("methods.md", text)
+    assert linked.splitlines() == [
+        "| [`lora`](methods/lora.md) | low |",
+        "| [`ia3`](methods/ia3.md) | x |",
+        "| `nothing` | y |",
+    ]
+    assert with_links("pool.md", text) == text
+    page = (DOCS / "methods.md").read_text(encoding="utf-8")
+    assert with_links("methods.md", page).count("](methods/lora.md)") == 2, "in both tables"
