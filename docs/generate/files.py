@@ -1,4 +1,4 @@
-"""References of the files that commands read: a recipe, and the specs of comparisons and their kin."""
+"""References of the files that commands read: a recipe, and the specs of several commands."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _WIDTH = 80
 
 
 def listed(kind: str) -> dict[str, dict[str, Any]]:
-    """Name -> row of ``pefttools methods --json`` and its kin."""
+    """Name -> row of ``pefttools methods --json``, or tasks, or objectives."""
     rows: list[dict[str, Any]] = json.loads(output([kind, "--json"]))
     return {row["name"]: row for row in rows}
 
