@@ -85,10 +85,9 @@ def _lead(row: dict[str, Any]) -> str:
 
 
 def _choice(kind: str, name: str, config: type[BaseModel]) -> str:
-    """How a recipe names it; with its required options, if it has any."""
-    required = [field for field, info in config.model_fields.items() if info.is_required()]
-    options = "".join(f", {field}: ..." for field in required)
-    return f"```yaml\n{kind}: {f'{{name: {name}{options}}}' if required else name}\n```"
+    """How a recipe names it."""
+    bare = all(not field.is_required() for field in config.model_fields.values())
+    return f"```yaml\n{kind}: {name if bare else f'{{name: {name}}}  # and options, see below'}\n```"
 
 
 def _capabilities(row: dict[str, Any]) -> str:

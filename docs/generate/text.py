@@ -37,7 +37,7 @@ def _paragraph(text: str) -> str:
         return "Reference: " + prose(" ".join(line.strip() for line in lines[1:]))
     if all(line.startswith("    ") or re.search(r"\S {3,}\S", line) for line in lines):
         return "```text\n" + textwrap.dedent(text) + "\n```"
-    return prose(" ".join(line.strip() for line in lines))
+    return prose(" ".join(line.strip() for line in lines).replace("::", ":"))
 
 
 def prose(text: str) -> str:

@@ -122,7 +122,7 @@ def test_making_the_pages_loads_no_torch() -> None:
 def test_docstrings_become_markdown() -> None:
     from generate.text import docstring, table
 
-    text = """Title with a * and ``code * here``.
+    text = """Title with a * and ``code * here``::
 
     y = W x      formula * with marks
 
@@ -132,7 +132,7 @@ def test_docstrings_become_markdown() -> None:
         hidden: not shown.
     """
     shown = docstring(text)
-    assert r"Title with a \* and `code * here`." in shown
+    assert "Title with a \\* and `code * here`:\n" in shown
     assert "formula * with marks" in shown.partition("```text\n")[2].partition("```")[0]
     assert r"name_with_underscores \_not emphasis\_ <https://arxiv.org/abs/1>." in shown
     assert "hidden" not in shown
