@@ -85,37 +85,43 @@ class BenchSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("comparison", description="title of the report")
-    base: str
-    revision: str | None = None
-    variants: list[str] = Field(default_factory=lambda: ["float32"], min_length=1)
+    base: str = Field(description="folder, .gguf file, package: reference or hub id of the base model")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    variants: list[str] = Field(
+        default_factory=lambda: ["float32"],
+        min_length=1,
+        description="number formats of the base's weights, each with every method; see `pefttools variants`",
+    )
     methods: list[MethodChoice] = Field(
         min_length=1,
         description="names, mappings with name, options, and optionally label, variants, training, objective and "
         "knowledge, or lists",
     )
-    task: Choice = "sequence-classification"
+    task: Choice = Field("sequence-classification", description="name, or a mapping; see `pefttools tasks`")
     objective: Choice | list[Choice] = Field(
         default_factory=list, description="of all methods that name none; see `pefttools objectives`"
     )
-    data: DataConfig
+    data: DataConfig = Field(description="where the rows come from")
     knowledge: KnowledgeConfig | None = Field(
         None, description="passages that are looked up for all methods that name no knowledge of their own"
     )
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="of all methods")
     selection: SelectionConfig = Field(
         default_factory=lambda: SelectionConfig(), description="metric for checkpoints, trials and the report"
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [0], min_length=1, description="every method is trained once with each"
+    )
     baseline: str = Field("full", description="label of the method that the others are compared with")
-    search: Search = Field(default_factory=lambda: Search())
-    storage: str = "auto"
+    search: Search = Field(default_factory=lambda: Search(), description="learning rates that each method tries")
+    storage: str = Field("auto", description="number format of the artifacts: auto, float16 or float32")
     reuse: Literal["same", "any"] = Field(
         "same",
         description="runs that are kept when a comparison is continued: same: those made with the same versions on the "
         "same machine, the others are repeated; any: all, and the report marks those that were made differently",
     )
     memory_check: bool = Field(True, description="skip a run that is predicted not to fit in memory")
-    output: Path = Path("runs/comparison")
+    output: Path = Field(Path("runs/comparison"), description="folder of the runs and the report")
 
 
 class PlannedRun(BaseModel):

@@ -57,15 +57,17 @@ class Recipe(BaseModel):
         description="what is minimised beside the task's loss, or instead of it: name, or a mapping with name and "
         "options, or a list of several; see `pefttools objectives`",
     )
-    data: DataConfig
+    data: DataConfig = Field(description="where the rows come from")
     knowledge: KnowledgeConfig | None = Field(
         None, description="an index of passages that are looked up for each row and added to it"
     )
     parent: Path | None = Field(
         None, alias="from", description="an artifact of the same base and method: its weights are the start"
     )
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
-    selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig())
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="how the model is trained")
+    selection: SelectionConfig = Field(
+        default_factory=lambda: SelectionConfig(), description="what chooses the best model, and when to stop"
+    )
     seed: int = Field(0, description="seed for initialisation, data order and dropout")
     output: Path = Field(Path("artifacts/adapter"), description="folder of the artifact")
     storage: str = Field(

@@ -21,8 +21,8 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1)
-    data: DataConfig
+    name: str = Field(min_length=1, description="name in the report")
+    data: DataConfig = Field(description="its rows")
 
 
 class ContinualSpec(BaseModel):
@@ -31,11 +31,13 @@ class ContinualSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("continual learning", description="title of the report")
-    base: str
-    revision: str | None = None
-    variant: str = Field(default_factory=variants.default)
-    method: MethodChoice
-    task: Choice = Field(default_factory=tasks.default)
+    base: str = Field(description="folder, .gguf file, package: reference or hub id of the base model")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    variant: str = Field(
+        default_factory=variants.default, description="number format of the base's weights; see `pefttools variants`"
+    )
+    method: MethodChoice = Field(description="name, or a mapping with name and options, or a list of several")
+    task: Choice = Field(default_factory=tasks.default, description="name, or a mapping; see `pefttools tasks`")
     stages: list[StageConfig] = Field(default_factory=list, description="two or more, each with its rows")
     data: DataConfig | None = Field(None, description="instead of stages: rows whose labels are dealt into `parts`")
     parts: int | None = Field(None, ge=2, description="number of stages that the labels of `data` are dealt into")
@@ -51,12 +53,14 @@ class ContinualSpec(BaseModel):
         description="number of orders, each shifted by one place, so that with as many orders as stages each stage is "
         "once at each place; or the orders themselves, as lists of the stages' numbers from 1",
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [0], min_length=1, description="everything is trained once with each"
+    )
     objective: Choice | list[Choice] = Field(default_factory=list, description="of all trainings")
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
-    selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig())
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="of all trainings")
+    selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig(), description="of all trainings")
     reuse: Literal["same", "any"] = Field("same", description="see the spec of `pefttools bench`")
-    output: Path = Path("runs/continual")
+    output: Path = Field(Path("runs/continual"), description="folder of the runs and the report")
 
     @model_validator(mode="after")
     def _stages_or_parts(self) -> Self:

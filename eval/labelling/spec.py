@@ -23,11 +23,13 @@ class LabellingSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("labelling", description="title of the report")
-    base: str
-    revision: str | None = None
-    variant: str = Field(default_factory=variants.default)
-    method: MethodChoice
-    task: Choice = Field(default_factory=tasks.default)
+    base: str = Field(description="folder, .gguf file, package: reference or hub id of the base model")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    variant: str = Field(
+        default_factory=variants.default, description="number format of the base's weights; see `pefttools variants`"
+    )
+    method: MethodChoice = Field(description="name, or a mapping with name and options, or a list of several")
+    task: Choice = Field(default_factory=tasks.default, description="name, or a mapping; see `pefttools tasks`")
     objective: Choice | list[Choice] = Field(default_factory=list, description="of all trainings")
     data: DataConfig = Field(
         description="train: the rows to label, which a simulation reads with their labels; validation and test: for "
@@ -44,11 +46,13 @@ class LabellingSpec(BaseModel):
     start: int = Field(20, ge=2, description="rows that are labelled first, drawn at random")
     per_round: int = Field(20, ge=1, description="rows that are labelled before the model is trained anew")
     rounds: int = Field(5, ge=1, description="number of trainings after the first, in a simulation")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
-    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
-    selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig())
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [0], min_length=1, description="a simulation is repeated with each"
+    )
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="of all trainings")
+    selection: SelectionConfig = Field(default_factory=lambda: SelectionConfig(), description="of all trainings")
     reuse: Literal["same", "any"] = Field("same", description="see the spec of `pefttools bench`")
-    output: Path = Path("runs/labelling")
+    output: Path = Field(Path("runs/labelling"), description="folder of the rows, the models and the report")
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

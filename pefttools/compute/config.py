@@ -48,10 +48,12 @@ class TrainingConfig(BaseModel):
         gt=0,
         description="rate of the task head, the same for every method unless search.head_learning_rate varies it",
     )
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, as in AdamW")
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps used for learning-rate warm-up")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("linear")
-    max_gradient_norm: float = Field(1.0, gt=0)
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        "linear", description="how the learning rate changes after the warm-up"
+    )
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients with a larger norm are scaled down to it")
     gradient_checkpointing: bool | Literal["selective"] = Field(
         False,
         description="recompute activations in the backward pass. true: those of each layer; selective: all but the "
