@@ -14,9 +14,11 @@ from pefttools.api.artifacts import (
 )
 from pefttools.api.models import evaluate, load, predict, save, train, wrap
 from pefttools.api.planning import largest_fit, plan, plan_pool
+from pefttools.installation import doctor
 
 __all__ = [
     "compose",
+    "doctor",
     "evaluate",
     "export",
     "import_adapter",

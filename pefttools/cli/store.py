@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pefttools.cli.examples import add_command
 from pefttools.cli.importing import LABELS, OPTION, TASK, label_names, task_choice
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ REFERENCE = typer.Argument(help="NAME@VERSION, NAME@TAG, or NAME for the newest 
 def store_app() -> typer.Typer:
     """The sub-commands."""
     app = typer.Typer(no_args_is_help=True, help="Keep adapters as immutable versions, with tags that can move.")
-    app.command("list")(list_entries)
+    add_command(app, list_entries, "list")
     for command in (add, show, tag, untag, history, verify, remove, gc, push, pull):
-        app.command()(command)
+        add_command(app, command)
     return app
 
 
