@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pefttools.pool import AdapterPool as AdapterPool
     from pefttools.recipe import Recipe as Recipe
     from pefttools.store import Store as Store
+    from pefttools.tasks.starters import new as new
     from pefttools.tuned import TunedModel as TunedModel
 
 _HOMES = {
@@ -64,6 +65,7 @@ _HOMES = {
     "PeftToolsError": "pefttools.errors",
     # not by way of pefttools.api, which can't be imported where torch is broken
     "doctor": "pefttools.installation",
+    "new": "pefttools.tasks.starters",
     "Recipe": "pefttools.recipe",
     "Store": "pefttools.store",
     "TunedModel": "pefttools.tuned",

@@ -16,6 +16,7 @@ from pefttools.cli.listing import bases, methods, objectives, schema, tasks, var
 from pefttools.cli.planning import plan
 from pefttools.cli.serving import api_key, serve
 from pefttools.cli.signing import sign, signing_key
+from pefttools.cli.starting import new
 from pefttools.cli.store import store_app
 from pefttools.cli.training import train
 from pefttools.errors import ConfigError
@@ -25,6 +26,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register them."""
     for command in (
         doctor,
+        new,
         plan,
         train,
         evaluate,

@@ -20,6 +20,7 @@ REGISTRIES = {
     "pefttools.importers": "pefttools.importers.importer:importers",
     "pefttools.methods": "pefttools.methods:methods",
     "pefttools.objectives": "pefttools.objectives:objectives",
+    "pefttools.starters": "pefttools.tasks.starters:starters",
     "pefttools.tasks": "pefttools.tasks:tasks",
     "pefttools.variants": "pefttools.bases:variants",
 }
