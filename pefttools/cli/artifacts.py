@@ -31,7 +31,12 @@ def evaluate(
     per_class: bool = typer.Option(False, "--per-class", help="Also show scores per class and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Measure a saved artifact on labelled rows."""
+    """Measure a saved artifact on labelled rows.
+
+    Examples:
+        pefttools evaluate artifacts/intents --data test.csv
+        pefttools evaluate artifacts/intents --data test.csv --per-class --predictions out.jsonl
+    """
     from pefttools import api
     from pefttools.cli.class_tables import print_classes
     from pefttools.errors import ConfigError
@@ -73,7 +78,12 @@ def predict(
     delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
 ) -> None:
-    """Print one JSON object per text or row."""
+    """Print one JSON object per text or row.
+
+    Examples:
+        pefttools predict artifacts/intents --text "where is my card"
+        pefttools predict artifacts/intents --data rows.csv --id key --scores --output out.jsonl
+    """
     from pefttools import api
     from pefttools.errors import ConfigError
     from pefttools.progress import default_reporter
@@ -100,7 +110,12 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="Print the manifest as JSON."),
     norms: bool = typer.Option(False, "--norms", help="Also show the norm of its change at each site; loads the base."),
 ) -> None:
-    """Show what an artifact is and which base it belongs to."""
+    """Show what an artifact is and which base it belongs to.
+
+    Examples:
+        pefttools inspect artifacts/intents
+        pefttools inspect artifacts/intents --json
+    """
     from pefttools.artifact.effect import warn_without_effect
     from pefttools.artifact.manifest import read_manifest
 
@@ -152,7 +167,12 @@ def verify(
     ),
     signed_by: list[Path] = typer.Option([], "--signed-by", help="Public key; the artifact must be signed by one."),
 ) -> None:
-    """Check every file of an artifact, and that its base is the one it was trained on."""
+    """Check every file of an artifact, and that its base is the one it was trained on.
+
+    Examples:
+        pefttools verify artifacts/intents
+        pefttools verify artifacts/intents --signed-by key.pem.pub
+    """
     from pefttools.artifact.load import find_base
     from pefttools.artifact.manifest import unlisted
     from pefttools.artifact.reading import hold
@@ -176,7 +196,11 @@ def merge(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Merge an adapter into its base: writes a plain model for other libraries and checks that its outputs agree."""
+    """Merge an adapter into its base: writes a plain model for other libraries and checks that its outputs agree.
+
+    Examples:
+        pefttools merge artifacts/intents --output merged
+    """
     from pefttools import api
 
     print(api.merge(artifact, output, base=base, format=format, overwrite=overwrite))
@@ -192,7 +216,12 @@ def export(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Write an adapter in a format that other servers load; prints the relative error."""
+    """Write an adapter in a format that other servers load; prints the relative error.
+
+    Examples:
+        pefttools export artifacts/intents --output exported
+        pefttools export artifacts/intents --rank 16 --output exported
+    """
     from pefttools import api
 
     error = api.export(artifact, output, format=format, rank=rank, base=base, overwrite=overwrite)
@@ -212,7 +241,12 @@ def compose(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Save the weighted sum of adapters as a new one, or combine them by another rule."""
+    """Save the weighted sum of adapters as a new one, or combine them by another rule.
+
+    Examples:
+        pefttools compose artifacts/a artifacts/b --weights 0.6,0.4 --output artifacts/both
+        pefttools compose artifacts/a artifacts/b --weights 1,1 --rule ties --density 0.2 --rank 16 --output both
+    """
     from pefttools import api
     from pefttools.errors import ConfigError
 

@@ -25,7 +25,12 @@ def import_adapter(
     variant: str = VARIANT,
     overwrite: bool = typer.Option(False, "--overwrite", help="Overwrite an existing artifact."),
 ) -> None:
-    """Make an artifact from an adapter that another program trained."""
+    """Make an artifact from an adapter that another program trained.
+
+    Examples:
+        pefttools import peft-folder --base path/to/base --output artifacts/imported
+        pefttools import ORG/NAME --base ORG/BASE --labels no,yes --output artifacts/imported
+    """
     from pefttools import api
 
     manifest = api.import_adapter(

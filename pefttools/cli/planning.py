@@ -69,6 +69,11 @@ def plan(
     """Predict the memory that a training run needs; no weights are loaded.
 
     Figures are for the CPU's kernels unless --gpu or --fit asks for a GPU's.
+
+    Examples:
+        pefttools plan path/to/base --gpu rtx4090 --batch-size 8 --length 512
+        pefttools plan recipe.yaml --gpu rtx4090
+        pefttools plan path/to/base --fit
     """
     from pefttools.errors import ConfigError
     from pefttools.logs import quiet_libraries
