@@ -9,10 +9,17 @@ from typing import Any, Literal
 
 import typer
 
+from pefttools.cli.completing import names_of
+
 _INPUT = "A text, or the path of an image or audio file; may be repeated. Use - to read one per line from stdin."
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
-VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
+VARIANT = typer.Option(
+    None,
+    "--variant",
+    help="Number format of the base, if not the one trained on.",
+    autocompletion=names_of("pefttools.variants"),
+)
 COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column for a role, e.g. text=sentence.")
 DELIMITER = typer.Option(None, "--delimiter", help="Delimiter of a csv file; detected by default.")
 OVERWRITE = typer.Option(False, "--overwrite", help="Overwrite existing output.")

@@ -7,12 +7,24 @@ from typing import Any
 
 import typer
 
+from pefttools.cli.completing import names_of
+
 LABELS = typer.Option(
     None, "--labels", help="Label names in the order of the head's outputs, e.g. no,yes; by default those configured."
 )
-TASK = typer.Option(None, "--task", help="Name of the task, if the source does not say; see `pefttools tasks`.")
+TASK = typer.Option(
+    None,
+    "--task",
+    help="Name of the task, if the source does not say; see `pefttools tasks`.",
+    autocompletion=names_of("pefttools.tasks"),
+)
 OPTION = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of the task, e.g. max_length=256.")
-VARIANT = typer.Option("float32", "--variant", help="Number format of the base; see `pefttools variants`.")
+VARIANT = typer.Option(
+    "float32",
+    "--variant",
+    help="Number format of the base; see `pefttools variants`.",
+    autocompletion=names_of("pefttools.variants"),
+)
 
 
 def import_adapter(

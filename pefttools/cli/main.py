@@ -23,7 +23,6 @@ def build_app(*, only_doctor: bool = False) -> typer.Typer:
     app = typer.Typer(
         name="pefttools",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from pefttools.cli.completing import names_of
+
 
 def _kinds() -> str:
     """Names of the starters; importing none of them."""
@@ -14,7 +16,9 @@ def _kinds() -> str:
 
 
 def new(
-    kind: str = typer.Argument(help=f"What to start with: {_kinds()}.", metavar="KIND"),
+    kind: str = typer.Argument(
+        help=f"What to start with: {_kinds()}.", metavar="KIND", autocompletion=names_of("pefttools.starters")
+    ),
     folder: Path = typer.Argument(help="Folder to write; it must be empty or not exist.", metavar="FOLDER"),
     base: str | None = typer.Option(None, "--base", help="Base model: folder, package: reference or hub id."),
 ) -> None:

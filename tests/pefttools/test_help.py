@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,3 +109,23 @@ print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
+    """As bash does when Tab is pressed: by the function that --show-completion prints."""
+    wanted = {
+        "pefttools cho": "choose",
+        "pefttools plan base --task token": "token-classification",
+        "pefttools plan base --methods lora,ia": "lora,ia3",
+        "pefttools predict artifact --variant b": "bfloat16",
+        "pefttools new cl": "classify",
+        "pefttools store ta": "tag",
+    }
+    program = 'source <(pefttools --show-completion)\nfor line in "$@"; do\n  COMP_WORDS=($line)\n'
+    program += "  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _pefttools_completion pefttools; echo ${COMPREPLY[*]}\ndone\n"
+    environment = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", program, "bash", *wanted], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout.splitlines() == [*wanted.values()], done.stderr
