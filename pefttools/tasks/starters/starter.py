@@ -39,7 +39,11 @@ class Starter(ABC):
         package = sys.modules[cls.__module__].__package__
         assert package is not None, f"{cls.__module__} is in no package"
         folder = files(package) / cls.name
-        return {one.name: _filled(one.name, one.read_text(encoding="utf-8"), base) for one in folder.iterdir()}
+        return {
+            one.name: _filled(one.name, one.read_text(encoding="utf-8"), base)
+            for one in folder.iterdir()
+            if one.is_file()
+        }
 
 
 def _filled(name: str, text: str, base: str) -> str:

@@ -119,6 +119,28 @@ def test_an_empty_folder_and_an_odd_base(tmp_path: Path, monkeypatch: pytest.Mon
     assert shlex.split(line)[3] == base
 
 
+def test_a_starter_of_another_package(tmp_path: Path) -> None:
+    """As docs/plugin-guide.md says."""
+    package = tmp_path / "our_package"
+    (package / "tickets").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "starters.py").write_text(
+        "from pefttools.tasks.starters import Starter\n"
+        "class Tickets(Starter):\n    name, summary, base = 'tickets', 'departments for tickets', 'a/base'\n"
+    )
+    (package / "tickets" / "recipe.yaml").write_text("base: {{base}}\n")
+    info = tmp_path / "ours-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pefttools.starters]\ntickets = our_package.starters:Tickets\n")
+    program = Path(sys.executable).with_name("pefttools")
+    given: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": str(tmp_path)}, "capture_output": True, "text": True}
+    done = subprocess.run([program, "new", "tickets", tmp_path / "mine"], check=False, **given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "recipe.yaml").read_text() == "base: a/base\n"
+    assert "tickets" in subprocess.run([program, "new", "--help"], check=False, **given).stdout
+
+
 #: what its test rows must give after training, on the starter's own base
 _GOALS: dict[str, tuple[str, float]] = {
     "classify": ("accuracy", 0.9),
