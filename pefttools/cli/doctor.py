@@ -67,6 +67,8 @@ def _show(found: Diagnosis) -> None:
     else:
         named = ", ".join(dict.fromkeys(one.name for one in found.problems))
         console.print(Text(f"{len(found.problems)} to mend before pefttools can work: {named}", style="bold red"))
+        if any(one.section == "packages" and one.data.get("version") is None for one in found.problems):
+            console.print("pip install pefttools installs what is missing.")
 
 
 def _described(one: Finding) -> Text:

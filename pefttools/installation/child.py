@@ -58,12 +58,11 @@ def _load(module: str) -> None:
 
 def _load_plugin(what: str) -> None:
     group, _, name = what.partition(" ")
+    for point in entry_points(group=group, name=name):
+        point.load()
     if group in REGISTRIES:
         module, _, attribute = REGISTRIES[group].partition(":")
         getattr(importlib.import_module(module), attribute).get(name)
-        return
-    for point in entry_points(group=group, name=name):
-        point.load()
 
 
 def _devices(_: str) -> list[dict[str, Any]]:

@@ -38,4 +38,6 @@ def _guarded(section: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
     except Exception as error:
-        yield Finding(section, check.__name__, "problem", f"this could not be checked: {shown(error)}")
+        yield Finding(
+            section, check.__name__.replace("_", " "), "problem", f"this could not be checked: {shown(error)}"
+        )

@@ -27,6 +27,8 @@ EXTRAS = {
     "serve": "the server",
     "test": "the tests of a checkout",
 }
+#: more packages of an extra than this, such as developers' tools, are not listed by name
+_LISTED = 6
 
 
 def python() -> Iterator[Finding]:
@@ -59,21 +61,24 @@ def extras() -> Iterator[Finding]:
     """The optional parts, and what is missing of each."""
     for extra in distribution(OURS).metadata.get_all("Provides-Extra") or ():
         found: dict[str, str | None] = {}
-        wrong = []
+        missing, wrong = [], []
         for one in _requirements(extra):
             found[one.name], problem = _installed(one)
-            if problem is not None:
+            if found[one.name] is None:
+                missing.append(one.name)
+            elif problem is not None:
                 wrong.append(f"{one.name} {problem}")
         brings = EXTRAS.get(extra, "")
         command = f'pip install "{OURS}[{extra}]"'
         data = {"brings": brings, "packages": found, "command": command}
-        if wrong:
-            text = f"{brings}: {', '.join(wrong)}"
+        if missing or wrong:
+            named = ", ".join(missing) if len(missing) <= _LISTED else f"{len(missing)} packages"
+            problems = [*([f"without {named}"] if missing else []), *wrong]
+            text = f"{brings}: {', '.join(problems)}"
             yield Finding("extras", extra, "note", text, command, data)
         else:
             versions = ", ".join(f"{name} {number}" for name, number in found.items())
-            # the developers' tools are too many to list
-            text = brings if len(found) > 6 else f"{brings}: {versions}"
+            text = brings if len(found) > _LISTED else f"{brings}: {versions}"
             yield Finding("extras", extra, "ok", text, data=data)
 
 

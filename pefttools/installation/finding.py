@@ -58,7 +58,7 @@ class Diagnosis:
 
 def shown(error: BaseException) -> str:
     """An error in one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(getattr(error, "message", error)).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -19,6 +19,7 @@ _SECONDS = 300
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "tokenizers", "pefttools.api")
 _OURS = "pefttools"
 _DEVICES = "devices "
+_REINSTALL = "Reinstall the package that the error is about."
 
 
 def loads() -> Iterator[Finding]:
@@ -43,18 +44,22 @@ def _plugins() -> list[EntryPoint]:
 def _libraries(found: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     working = []
     for name in LIBRARIES:
-        if (error := found[f"load {name}"].get("error")) is None:
+        error = found[f"load {name}"].get("error")
+        if error is None:
             working.append(name)
-        else:
-            yield Finding(
-                "imports", name, "problem", error, "Reinstall the package that the error is about.", {"error": error}
-            )
+        elif error != _not_there(name):  # the packages say that already
+            yield Finding("imports", name, "problem", error, _REINSTALL, {"error": error})
     if working:
         yield Finding("imports", "libraries", "ok", f"{', '.join(working)} can be imported")
 
 
+def _not_there(module: str) -> str:
+    """The error of a module that is not installed."""
+    return f"ModuleNotFoundError: No module named {module!r}"
+
+
 def _devices(answer: dict[str, Any]) -> Iterator[Finding]:
-    if "error" in answer:
+    if answer.get("error", _not_there("torch")) != _not_there("torch"):
         yield Finding("devices", "torch", "problem", answer["error"], "Reinstall torch.")
     for one in answer.get("found", ()):
         text = one["title"]
@@ -105,7 +110,8 @@ def _broken(owner: str, error: str, points: Sequence[EntryPoint]) -> Finding:
     data = {"error": error, "plugins": [{"group": one.group, "name": one.name, "target": one.value} for one in points]}
     # One of ours takes part in what everyone does; without another's everything else works.
     status: Status = "problem" if owner == _OURS else "note"
-    return Finding("plugins", owner, status, f"{what}: {error}", f"Reinstall or remove {owner}.", data)
+    hint = _REINSTALL if owner == _OURS else f"Reinstall or remove {owner}."
+    return Finding("plugins", owner, status, f"{what}: {error}", hint, data)
 
 
 def _run(steps: Sequence[str]) -> dict[str, dict[str, Any]]:
