@@ -13,7 +13,12 @@ def bench(
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of concurrent runs, as far as memory allows."),
     share_cards: bool = typer.Option(False, "--share-cards", help="Allow more jobs than GPUs; their times are marked."),
 ) -> None:
-    """Compare methods; if interrupted and started again, it continues where it stopped."""
+    """Compare methods; if interrupted and started again, it continues where it stopped.
+
+    Examples:
+        pefttools bench comparison.yaml
+        pefttools bench comparison.yaml --jobs 2 --set seeds=[1,2,3]
+    """
     from .spec import load_spec
 
     settings = load_spec(spec, overrides)
@@ -39,7 +44,11 @@ def report(
     runs: Path = typer.Argument(help="Output folder of a `pefttools bench`.", metavar="RUNS_DIR"),
     output: Path | None = typer.Option(None, "--output", help="Folder of the report; default: RUNS_DIR/report."),
 ) -> None:
-    """Rewrite the report of a comparison: HTML, Markdown, CSV, JSON."""
+    """Rewrite the report of a comparison: HTML, Markdown, CSV, JSON.
+
+    Examples:
+        pefttools report runs/intents
+    """
     from rich.console import Console
 
     from .reporting import load_report, print_table, write_report

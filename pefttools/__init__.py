@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from pefttools.api import verify as verify
     from pefttools.api import wrap as wrap
     from pefttools.errors import PeftToolsError as PeftToolsError
+    from pefttools.installation import doctor as doctor
     from pefttools.pool import AdapterPool as AdapterPool
     from pefttools.recipe import Recipe as Recipe
     from pefttools.store import Store as Store
+    from pefttools.tasks.starters import new as new
     from pefttools.tuned import TunedModel as TunedModel
 
 _HOMES = {
@@ -65,6 +67,9 @@ _HOMES = {
     ),
     "AdapterPool": "pefttools.pool",
     "PeftToolsError": "pefttools.errors",
+    # not by way of pefttools.api, which can't be imported where torch is broken
+    "doctor": "pefttools.installation",
+    "new": "pefttools.tasks.starters",
     "Recipe": "pefttools.recipe",
     "Store": "pefttools.store",
     "TunedModel": "pefttools.tuned",

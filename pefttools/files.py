@@ -34,10 +34,15 @@ _NOT_WRITABLE = (
 )
 
 
-def cache_dir(*parts: str) -> Path:
-    """A folder below the cache (``$PEFTTOOLS_CACHE``, else ``~/.cache/pefttools``), created if missing."""
+def cache_root() -> Path:
+    """The cache: ``$PEFTTOOLS_CACHE``, else ``~/.cache/pefttools``."""
     root = os.environ.get("PEFTTOOLS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "pefttools")
-    folder = Path(root).expanduser().joinpath(*parts)
+    return Path(root).expanduser()
+
+
+def cache_dir(*parts: str) -> Path:
+    """A folder below the cache, created if missing."""
+    folder = cache_root().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

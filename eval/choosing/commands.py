@@ -35,6 +35,9 @@ def choose(
     """Which method to start with: what fits on the GPU, ranked by what stored comparisons have shown.
 
     Nothing is guessed: each score comes with its comparison and its uncertainty, and untried methods are marked.
+
+    Examples:
+        pefttools choose path/to/base --gpu rtx4090 --rows 2000 --labels 4
     """
     from rich.console import Console
 

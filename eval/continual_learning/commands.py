@@ -12,7 +12,11 @@ def continual(
     overrides: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field."),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of concurrent trainings."),
 ) -> None:
-    """Learn stages one after the other, and measure what is forgotten, by several strategies."""
+    """Learn stages one after the other, and measure what is forgotten, by several strategies.
+
+    Examples:
+        pefttools continual stages.yaml
+    """
     from rich.console import Console
 
     from pefttools.progress import default_reporter

@@ -13,7 +13,11 @@ def curve(
     overrides: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field."),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Number of concurrent runs, as far as memory allows."),
 ) -> None:
-    """Compare methods at several numbers of labels per class: how many labels each one saves."""
+    """Compare methods at several numbers of labels per class: how many labels each one saves.
+
+    Examples:
+        pefttools curve comparison.yaml --per-class 4,8,16
+    """
     from rich.console import Console
 
     from pefttools.errors import ConfigError

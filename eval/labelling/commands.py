@@ -14,7 +14,11 @@ def label(
     ),
     overrides: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Override a field."),
 ) -> None:
-    """Label the rows that a model learns the most from, a few at a time."""
+    """Label the rows that a model learns the most from, a few at a time.
+
+    Examples:
+        pefttools label labelling.yaml
+    """
     from rich.console import Console
 
     if not simulation:

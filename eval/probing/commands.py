@@ -38,6 +38,9 @@ def probe(
 
     Every result is compared with what it must be. The exit code is 1 if something fails, or differs from what the
     method declares.
+
+    Examples:
+        pefttools probe path/to/base
     """
     from rich.console import Console
 

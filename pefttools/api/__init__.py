@@ -15,9 +15,12 @@ from pefttools.api.artifacts import (
 from pefttools.api.knowledge import index, search
 from pefttools.api.models import evaluate, load, predict, save, train, wrap
 from pefttools.api.planning import largest_fit, plan, plan_pool
+from pefttools.installation import doctor
+from pefttools.tasks.starters import new
 
 __all__ = [
     "compose",
+    "doctor",
     "evaluate",
     "export",
     "import_adapter",
@@ -26,6 +29,7 @@ __all__ = [
     "largest_fit",
     "load",
     "merge",
+    "new",
     "norms",
     "plan",
     "plan_pool",

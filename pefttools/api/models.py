@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,9 +38,10 @@ from pefttools.recipe import (
 from pefttools.tasks import Evaluation, Task, tasks
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
-from pefttools.training.run import train as _train
-from pefttools.training.store import Stored
 from pefttools.tuned import TunedModel
+
+if TYPE_CHECKING:
+    from pefttools.training.store import Stored
 
 PathLike = str | Path
 
@@ -158,6 +159,8 @@ def train(
         PeftToolsError: anything wrong with the recipe; existing output that may not be replaced; nothing to resume, or
             a checkpoint of another training run.
     """
+    from pefttools.training.run import train as _train
+
     if isinstance(recipe, str | Path):
         recipe = load_recipe(Path(recipe), overrides)
     elif not isinstance(recipe, Recipe):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pefttools.planning.device import find_device
-from pefttools.planning.fits import Largest, largest_that_fit
-from pefttools.planning.plan import Choice, MemoryPlan
-from pefttools.planning.request import resolve_request
-from pefttools.pool.planned import Serving, plan_serving
-from pefttools.recipe import GivenMethod
+if TYPE_CHECKING:
+    from pefttools.planning.fits import Largest
+    from pefttools.planning.plan import Choice, MemoryPlan
+    from pefttools.pool.planned import Serving
+    from pefttools.recipe import GivenMethod
+
+# What plans is imported when it is used: a prediction needs neither it nor the pool, nor what both import of torch.
 
 
 def plan(
@@ -48,6 +49,9 @@ def plan(
         >>> row.peak_bytes < 16 * 2**30
         True
     """
+    from pefttools.planning.device import find_device
+    from pefttools.planning.request import resolve_request
+
     request = resolve_request(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
     return [planned.row(request.shape) for planned in request.planned]
 
@@ -83,6 +87,10 @@ def plan_pool(
     Raises:
         PeftToolsError: as `plan`; a method whose adapters can't be pooled.
     """
+    from pefttools.planning.device import find_device
+    from pefttools.planning.request import resolve_request
+    from pefttools.pool.planned import plan_serving
+
     request = resolve_request(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
     return [plan_serving(planned, request.shape, residents) for planned in request.planned]
 
@@ -116,6 +124,10 @@ def largest_fit(
     Raises:
         PeftToolsError: as `plan`.
     """
+    from pefttools.planning.device import find_device
+    from pefttools.planning.fits import largest_that_fit
+    from pefttools.planning.request import resolve_request
+
     methods, variants = None if method is None else [method], None if variant is None else [variant]
     request = resolve_request(base, task, methods, variants, labels, overrides, shape, find_device(gpu))
     return largest_that_fit(request.planned[0], request.shape, request.cards)

@@ -9,10 +9,17 @@ from typing import Any, Literal
 
 import typer
 
+from pefttools.cli.completing import names_of
+
 _INPUT = "A text, or the path of an image or audio file; may be repeated. Use - to read one per line from stdin."
 ARTIFACT = typer.Argument(help="Folder of the artifact.", metavar="ARTIFACT")
 BASE = typer.Option(None, "--base", help="Path of the base model, if it has moved.")
-VARIANT = typer.Option(None, "--variant", help="Number format of the base, if not the one trained on.")
+VARIANT = typer.Option(
+    None,
+    "--variant",
+    help="Number format of the base, if not the one trained on.",
+    autocompletion=names_of("pefttools.variants"),
+)
 COLUMN = typer.Option([], "--column", metavar="ROLE=NAME", help="Column for a role, e.g. text=sentence.")
 DELIMITER = typer.Option(None, "--delimiter", help="Delimiter of a csv file; detected by default.")
 KNOWLEDGE = typer.Option(None, "--knowledge", metavar="FOLDER", help="Index of passages to look up; see `index`.")
@@ -33,7 +40,12 @@ def evaluate(
     per_class: bool = typer.Option(False, "--per-class", help="Also show scores per class and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Measure a saved artifact on labelled rows."""
+    """Measure a saved artifact on labelled rows.
+
+    Examples:
+        pefttools evaluate artifacts/intents --data test.csv
+        pefttools evaluate artifacts/intents --data test.csv --per-class --predictions out.jsonl
+    """
     from pefttools import api
     from pefttools.cli.class_tables import print_classes
     from pefttools.errors import ConfigError
@@ -77,7 +89,12 @@ def predict(
     batch_size: int = BATCH,
     knowledge: Path | None = KNOWLEDGE,
 ) -> None:
-    """Print one JSON object per text or row."""
+    """Print one JSON object per text or row.
+
+    Examples:
+        pefttools predict artifacts/intents --text "where is my card"
+        pefttools predict artifacts/intents --data rows.csv --id key --scores --output out.jsonl
+    """
     from pefttools import api
     from pefttools.errors import ConfigError
     from pefttools.progress import default_reporter
@@ -105,7 +122,12 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="Print the manifest as JSON."),
     norms: bool = typer.Option(False, "--norms", help="Also show the norm of its change at each site; loads the base."),
 ) -> None:
-    """Show what an artifact is and which base it belongs to."""
+    """Show what an artifact is and which base it belongs to.
+
+    Examples:
+        pefttools inspect artifacts/intents
+        pefttools inspect artifacts/intents --json
+    """
     from pefttools.artifact.effect import warn_without_effect
     from pefttools.artifact.manifest import read_manifest
 
@@ -157,7 +179,12 @@ def verify(
     ),
     signed_by: list[Path] = typer.Option([], "--signed-by", help="Public key; the artifact must be signed by one."),
 ) -> None:
-    """Check every file of an artifact, and that its base is the one it was trained on."""
+    """Check every file of an artifact, and that its base is the one it was trained on.
+
+    Examples:
+        pefttools verify artifacts/intents
+        pefttools verify artifacts/intents --signed-by key.pem.pub
+    """
     from pefttools.artifact.load import find_base
     from pefttools.artifact.manifest import unlisted
     from pefttools.artifact.reading import hold
@@ -183,7 +210,11 @@ def merge(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Merge an adapter into its base: writes a plain model for other libraries and checks that its outputs agree."""
+    """Merge an adapter into its base: writes a plain model for other libraries and checks that its outputs agree.
+
+    Examples:
+        pefttools merge artifacts/intents --output merged
+    """
     from pefttools import api
 
     print(api.merge(artifact, output, base=base, format=format, overwrite=overwrite))
@@ -199,7 +230,12 @@ def export(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Write an adapter in a format that other servers load; prints the relative error."""
+    """Write an adapter in a format that other servers load; prints the relative error.
+
+    Examples:
+        pefttools export artifacts/intents --output exported
+        pefttools export artifacts/intents --rank 16 --output exported
+    """
     from pefttools import api
 
     error = api.export(artifact, output, format=format, rank=rank, base=base, overwrite=overwrite)
@@ -219,7 +255,12 @@ def compose(
     base: str | None = BASE,
     overwrite: bool = OVERWRITE,
 ) -> None:
-    """Save the weighted sum of adapters as a new one, or combine them by another rule."""
+    """Save the weighted sum of adapters as a new one, or combine them by another rule.
+
+    Examples:
+        pefttools compose artifacts/a artifacts/b --weights 0.6,0.4 --output artifacts/both
+        pefttools compose artifacts/a artifacts/b --weights 1,1 --rule ties --density 0.2 --rank 16 --output both
+    """
     from pefttools import api
     from pefttools.errors import ConfigError
 

@@ -12,7 +12,11 @@ def push_to_hub(
     repository: str = typer.Argument(help="ORG/NAME, or ORG/NAME@BRANCH.", metavar="REPOSITORY"),
     private: bool = typer.Option(True, "--private/--public", help="Visibility of a new repository."),
 ) -> None:
-    """Upload an artifact to the Hugging Face hub; prints the commit's URL."""
+    """Upload an artifact to the Hugging Face hub; prints the commit's URL.
+
+    Examples:
+        pefttools push-to-hub artifacts/intents ORG/NAME
+    """
     from pefttools import api
 
     print(api.push_to_hub(artifact, repository, private=private))

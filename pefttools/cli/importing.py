@@ -7,12 +7,24 @@ from typing import Any
 
 import typer
 
+from pefttools.cli.completing import names_of
+
 LABELS = typer.Option(
     None, "--labels", help="Label names in the order of the head's outputs, e.g. no,yes; by default those configured."
 )
-TASK = typer.Option(None, "--task", help="Name of the task, if the source does not say; see `pefttools tasks`.")
+TASK = typer.Option(
+    None,
+    "--task",
+    help="Name of the task, if the source does not say; see `pefttools tasks`.",
+    autocompletion=names_of("pefttools.tasks"),
+)
 OPTION = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of the task, e.g. max_length=256.")
-VARIANT = typer.Option("float32", "--variant", help="Number format of the base; see `pefttools variants`.")
+VARIANT = typer.Option(
+    "float32",
+    "--variant",
+    help="Number format of the base; see `pefttools variants`.",
+    autocompletion=names_of("pefttools.variants"),
+)
 
 
 def import_adapter(
@@ -25,7 +37,12 @@ def import_adapter(
     variant: str = VARIANT,
     overwrite: bool = typer.Option(False, "--overwrite", help="Overwrite an existing artifact."),
 ) -> None:
-    """Make an artifact from an adapter that another program trained."""
+    """Make an artifact from an adapter that another program trained.
+
+    Examples:
+        pefttools import peft-folder --base path/to/base --output artifacts/imported
+        pefttools import ORG/NAME --base ORG/BASE --labels no,yes --output artifacts/imported
+    """
     from pefttools import api
 
     manifest = api.import_adapter(

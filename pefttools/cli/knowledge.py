@@ -23,7 +23,9 @@ def index(
 ) -> None:
     """Build an index of passages, which can be looked up for the rows of a recipe and of predictions.
 
-    Example: pefttools index manual.jsonl --encoder artifacts/encoder --output indexes/manual
+    Examples:
+        pefttools index manual.jsonl --encoder artifacts/encoder --output indexes/manual
+        pefttools index goods.csv --field name --field price --encoder artifacts/encoder --output indexes/goods
     """
     from pefttools import api
     from pefttools.progress import default_reporter
@@ -43,7 +45,8 @@ def search(
 ) -> None:
     """Print the passages of an index that are nearest to a text.
 
-    Example: pefttools search indexes/manual --text "How do I reset it?"
+    Examples:
+        pefttools search indexes/manual --text "How do I reset it?"
     """
     from pefttools import api
 

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def methods(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the tuning methods and what each can do."""
+    """List the tuning methods and what each can do.
+
+    Examples:
+        pefttools methods
+        pefttools methods --json
+    """
     from pefttools.methods import methods as registry
 
     def row(method: type[Method[Any]]) -> dict[str, Any]:
@@ -91,7 +96,11 @@ def _learning_rate(method: type[Method[Any]]) -> float | str:
 
 
 def variants(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the variants: number formats of a base's weights."""
+    """List the variants: number formats of a base's weights.
+
+    Examples:
+        pefttools variants
+    """
     from pefttools.bases import variants as registry
 
     def row(variant: type[BaseVariant]) -> dict[str, Any]:
@@ -101,7 +110,11 @@ def variants(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) 
 
 
 def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """The former name of `variants`."""
+    """The former name of `variants`.
+
+    Examples:
+        pefttools variants
+    """
     print(
         "`pefttools bases` is called `pefttools variants` now; the old name will be removed in the next minor version",
         file=sys.stderr,
@@ -110,7 +123,11 @@ def bases(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
 
 
 def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the tasks, their columns and options."""
+    """List the tasks, their columns and options.
+
+    Examples:
+        pefttools tasks
+    """
     from pefttools.tasks import tasks as registry
 
     def row(task: type[Task[Any]]) -> dict[str, Any]:
@@ -125,7 +142,11 @@ def tasks(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> 
 
 
 def objectives(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the objectives: what is minimised beside the task's loss, or instead of it."""
+    """List the objectives: what is minimised beside the task's loss, or instead of it.
+
+    Examples:
+        pefttools objectives
+    """
     from pefttools.objectives import objectives as registry
 
     def row(objective: type[Objective[Any]]) -> dict[str, Any]:
@@ -156,7 +177,12 @@ def schema(
         help="recipe, the name of a command that reads a file (bench), method:NAME, task:NAME or objective:NAME.",
     ),
 ) -> None:
-    """Print a JSON schema, for editors."""
+    """Print a JSON schema, for editors.
+
+    Examples:
+        pefttools schema > recipe.schema.json
+        pefttools schema bench
+    """
     from pefttools.errors import UnknownNameError
 
     files = _files_of_commands()

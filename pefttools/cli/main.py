@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import sys
 import warnings
-from importlib.metadata import entry_points
 
 import typer
 
-from pefttools.cli.artifacts import compose, evaluate, export, inspect, merge, predict, verify
-from pefttools.cli.hub import push_to_hub
-from pefttools.cli.importing import import_adapter
-from pefttools.cli.knowledge import index, search
-from pefttools.cli.listing import bases, methods, objectives, schema, tasks, variants
-from pefttools.cli.planning import plan
-from pefttools.cli.serving import api_key, serve
-from pefttools.cli.signing import sign, signing_key
-from pefttools.cli.store import store_app
-from pefttools.cli.training import train
+from pefttools.cli.doctor import doctor, print_diagnosis
+from pefttools.cli.examples import add_command
 from pefttools.errors import PeftToolsError
 
 DEBUG = "--debug"
 
 
-def build_app() -> typer.Typer:
-    """All commands, including those of other packages (entry points ``pefttools.commands``)."""
+def build_app(*, only_doctor: bool = False) -> typer.Typer:
+    """All commands.
+
+    Args:
+        only_doctor: leave out all others, which can't be imported if a package that they need is missing or broken.
+    """
     app = typer.Typer(
         name="pefttools",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
@@ -41,35 +35,12 @@ def build_app() -> typer.Typer:
     ) -> None:
         """Plug in, compare, save and swap parameter-efficient tuning methods for Hugging Face models."""
 
-    for command in (
-        plan,
-        train,
-        evaluate,
-        predict,
-        inspect,
-        verify,
-        sign,
-        merge,
-        export,
-        compose,
-        serve,
-        index,
-        search,
-        methods,
-        variants,
-        tasks,
-        objectives,
-        schema,
-    ):
-        app.command()(command)
-    app.command(hidden=True)(bases)
-    app.command("import")(import_adapter)
-    app.command("push-to-hub")(push_to_hub)
-    app.command("api-key")(api_key)
-    app.command("signing-key")(signing_key)
-    app.add_typer(store_app(), name="store")
-    for point in sorted(entry_points(group="pefttools.commands"), key=lambda point: point.name):
-        app.command(point.name)(point.load())
+    if only_doctor:
+        add_command(app, doctor)
+    else:
+        from pefttools.cli.commands import add_commands
+
+        add_commands(app)
     return app
 
 
@@ -81,8 +52,9 @@ def run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     quiet_libraries()
     warnings.formatwarning = lambda message, *place: f"warning: {message}\n"
+    examined = arguments[:1] == [doctor.__name__]
     try:
-        build_app()(arguments)
+        build_app(only_doctor=examined)(arguments)
     except PeftToolsError as error:
         if debug:
             raise
@@ -94,10 +66,13 @@ def run() -> None:
     except Exception as error:
         if debug:
             raise
-        _show(
-            f"{type(error).__name__}: {error}",
-            "This is unexpected. Run again with --debug for the traceback, and report it.",
-        )
+        if examined and isinstance(error, ImportError):
+            # what reads the command line is broken itself
+            sys.exit(print_diagnosis("--json" in arguments))
+        hint = "This is unexpected. Run again with --debug for the traceback, and report it."
+        if isinstance(error, ImportError):
+            hint = "A package is missing or broken: `pefttools doctor` says which. --debug shows the traceback."
+        _show(f"{type(error).__name__}: {error}", hint)
         sys.exit(1)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from pefttools.cli.completing import names_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -46,9 +48,18 @@ _FIT = "Find the largest batch and length for training, per card or on the given
 
 def plan(
     base: str = typer.Argument(help=_SOURCE, metavar="BASE|RECIPE"),
-    task: str | None = typer.Option(None, "--task", help="Name of the task.  [default: one label per text]"),
-    methods: str | None = typer.Option(None, "--methods", help="Comma-separated names.  [default: LoRA]"),
-    variants: str | None = typer.Option(None, "--variants", help=_VARIANTS),
+    task: str | None = typer.Option(
+        None,
+        "--task",
+        help="Name of the task.  [default: one label per text]",
+        autocompletion=names_of("pefttools.tasks"),
+    ),
+    methods: str | None = typer.Option(
+        None, "--methods", help="Comma-separated names.  [default: LoRA]", autocompletion=names_of("pefttools.methods")
+    ),
+    variants: str | None = typer.Option(
+        None, "--variants", help=_VARIANTS, autocompletion=names_of("pefttools.variants")
+    ),
     bases: str | None = typer.Option(None, "--bases", hidden=True),
     batch_size: int | None = _SHAPE["batch_size"],
     length: int | None = _SHAPE["length"],
@@ -69,6 +80,11 @@ def plan(
     """Predict the memory that a training run needs; no weights are loaded.
 
     Figures are for the CPU's kernels unless --gpu or --fit asks for a GPU's.
+
+    Examples:
+        pefttools plan path/to/base --gpu rtx4090 --batch-size 8 --length 512
+        pefttools plan recipe.yaml --gpu rtx4090
+        pefttools plan path/to/base --fit
     """
     from pefttools.errors import ConfigError
     from pefttools.logs import quiet_libraries

@@ -42,7 +42,12 @@ def serve(
     ),
     **given: Any,
 ) -> None:
-    """Serve one base and the adapters of a store; requests for all of them are batched together."""
+    """Serve one base and the adapters of a store; requests for all of them are batched together.
+
+    Examples:
+        pefttools serve --base path/to/base --store adapters --port 8000
+        pefttools serve --base path/to/base --store adapters --keys keys.yaml --access-log
+    """
     from pefttools.errors import ConfigError
     from pefttools.recipe import validate
 
@@ -148,7 +153,11 @@ def api_key(
     manage: list[str] = typer.Option([], "--manage", help="Names or patterns that it may use, load, unload and tag."),
     expires: datetime | None = typer.Option(None, "--expires", help="Date or time (UTC) at which it expires."),
 ) -> None:
-    """Make an API key; it is shown only once, and the file keeps its digest."""
+    """Make an API key; it is shown only once, and the file keeps its digest.
+
+    Examples:
+        pefttools api-key acme --keys keys.yaml --adapters 'acme*'
+    """
     import yaml
 
     from pefttools.errors import ConfigError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pefttools.cli.examples import add_command
 from pefttools.cli.importing import LABELS, OPTION, TASK, label_names, task_choice
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ REFERENCE = typer.Argument(help="NAME@VERSION, NAME@TAG, or NAME for the newest 
 def store_app() -> typer.Typer:
     """The sub-commands."""
     app = typer.Typer(no_args_is_help=True, help="Keep adapters as immutable versions, with tags that can move.")
-    app.command("list")(list_entries)
+    add_command(app, list_entries, "list")
     for command in (add, show, tag, untag, history, verify, remove, gc, push, pull):
-        app.command()(command)
+        add_command(app, command)
     return app
 
 
@@ -48,7 +49,11 @@ def add(
     task: str | None = TASK,
     options: list[str] = OPTION,
 ) -> None:
-    """Copy an artifact into the store as the next version; with --base, import it first."""
+    """Copy an artifact into the store as the next version; with --base, import it first.
+
+    Examples:
+        pefttools store add artifacts/intents --store adapters --tag prod
+    """
     import tempfile
     import warnings
 
@@ -90,7 +95,11 @@ def _bytes(text: str) -> int:
 
 
 def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List all versions."""
+    """List all versions.
+
+    Examples:
+        pefttools store list --store adapters
+    """
     opened = _open(store)
     entries = [opened.show(f"{name}@{version}") for name in opened.names() for version in opened.versions(name)]
     if as_json:
@@ -114,7 +123,11 @@ def list_entries(store: str = STORE, as_json: bool = typer.Option(False, "--json
 
 
 def show(reference: str = REFERENCE, store: str = STORE) -> None:
-    """Show one version, verified, and where its files are."""
+    """Show one version, verified, and where its files are.
+
+    Examples:
+        pefttools store show intents@prod --store adapters
+    """
     from pefttools.cli.artifacts import inspect
 
     opened = _open(store)
@@ -129,7 +142,12 @@ def tag(
     undo: bool = typer.Option(False, "--undo", help="Undo the tag's last move; give only the adapter's name."),
     store: str = STORE,
 ) -> None:
-    """Point a tag at a version."""
+    """Point a tag at a version.
+
+    Examples:
+        pefttools store tag intents@3 prod --store adapters
+        pefttools store tag intents prod --undo --store adapters
+    """
     opened = _open(store)
     if undo:
         back = opened.undo(reference, tag)
@@ -141,7 +159,11 @@ def tag(
 
 
 def untag(reference: str = typer.Argument(help="NAME@TAG", metavar="NAME@TAG"), store: str = STORE) -> None:
-    """Remove a tag; its version stays."""
+    """Remove a tag; its version stays.
+
+    Examples:
+        pefttools store untag intents@prod --store adapters
+    """
     from pefttools.errors import ConfigError
 
     name, sign, tag = reference.partition("@")
@@ -152,14 +174,22 @@ def untag(reference: str = typer.Argument(help="NAME@TAG", metavar="NAME@TAG"), 
 
 
 def history(name: str = typer.Argument(help="The adapter.", metavar="NAME"), store: str = STORE) -> None:
-    """Show who moved which tag of an adapter, and when."""
+    """Show who moved which tag of an adapter, and when.
+
+    Examples:
+        pefttools store history intents --store adapters
+    """
     for move in _open(store).history(name):
         before, after = ("none" if one is None else f"@{one}" for one in (move.before, move.version))
         print(f"{move.time}  {move.by}  {move.tag}: {before} -> {after}")
 
 
 def verify(store: str = STORE) -> None:
-    """Check every file of every version."""
+    """Check every file of every version.
+
+    Examples:
+        pefttools store verify --store adapters
+    """
     from pefttools.errors import ArtifactError
 
     opened = _open(store)
@@ -171,7 +201,11 @@ def verify(store: str = STORE) -> None:
 
 
 def remove(reference: str = REFERENCE, store: str = STORE) -> None:
-    """Remove a version that no tag points at."""
+    """Remove a version that no tag points at.
+
+    Examples:
+        pefttools store remove intents@1 --store adapters
+    """
     print(f"removed {_open(store).remove(reference)}")
 
 
@@ -182,7 +216,11 @@ def gc(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print what would be removed."),
 ) -> None:
-    """Remove versions that no tag points at, except the newest."""
+    """Remove versions that no tag points at, except the newest.
+
+    Examples:
+        pefttools store gc --keep 3 --dry-run --store adapters
+    """
     found = _open(store).gc(keep=keep, dry_run=dry_run)
     for reference in found:
         print(f"{'would remove' if dry_run else 'removed'} {reference}")
@@ -196,7 +234,11 @@ def push(
     store: str = STORE,
     private: bool = typer.Option(True, "--private/--public", help="Visibility of a new repository."),
 ) -> None:
-    """Upload a version to the Hugging Face hub."""
+    """Upload a version to the Hugging Face hub.
+
+    Examples:
+        pefttools store push intents@prod hub:ORG/NAME --store adapters
+    """
     from pefttools.store.hub import push as to_hub
 
     print(to_hub(_open(store).get(reference), target, private=private))
@@ -208,7 +250,11 @@ def pull(
     name: str | None = typer.Option(None, "--name", help="Name of the adapter, if not that of the repository."),
     tag: str | None = typer.Option(None, "--tag", help="Point this tag at the new version."),
 ) -> None:
-    """Download an artifact from the Hugging Face hub as the next version."""
+    """Download an artifact from the Hugging Face hub as the next version.
+
+    Examples:
+        pefttools store pull hub:ORG/NAME --name intents --tag prod --store adapters
+    """
     from pefttools.store import Store
     from pefttools.store.hub import pull as from_hub
     from pefttools.store.hub import repository

@@ -23,7 +23,13 @@ def train(
     resume: bool = typer.Option(False, "--resume", help="Continue from the last checkpoint of an interrupted run."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Overwrite the recipe's existing output."),
 ) -> None:
-    """Train one method and save its artifact."""
+    """Train one method and save its artifact.
+
+    Examples:
+        pefttools train recipe.yaml
+        pefttools train recipe.yaml --set training.epochs=2 --set output=artifacts/short
+        pefttools train recipe.yaml --resume
+    """
     from pefttools.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides)

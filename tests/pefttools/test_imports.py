@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import pefttools
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -101,6 +103,32 @@ def test_no_torch_for_help_and_listing(program: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+#: rooms that a prediction does not need, and libraries that take long
+NOT_FOR_PREDICTION = {"pefttools.planning", "pefttools.pool", "pefttools.server", "pefttools.training"}
+NOT_FOR_PREDICTION |= {"datasets", "evaluate", "pandas", "plotly", "pyarrow", "sklearn"}
+
+
+def _imported(program: str) -> set[str]:
+    check = f"{program}\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_functions_load_no_room_before_it_is_used() -> None:
+    found = _imported("import pefttools; pefttools.predict, pefttools.plan, pefttools.train")
+    assert "torch" in found and not found & (NOT_FOR_PREDICTION | {"transformers", "peft", "torch._dynamo"})
+
+
+@pytest.mark.slow
+def test_a_prediction_loads_only_what_it_needs(tmp_path: Path, tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, labels=["no", "yes"])
+    artifact = str(tmp_path / "artifact")
+    pefttools.save(model, artifact)
+    found = _imported(f"import pefttools; pefttools.predict({artifact!r}, ['a text'])")
+    assert "peft" in found and not found & NOT_FOR_PREDICTION
 
 
 def test_functions_are_not_hidden_by_modules_of_their_names() -> None:

@@ -13,6 +13,7 @@ FOLDERS = {"pefttools": "pefttools", "adapters": "pefttools.adapters", "eval": "
 LAYERS = [
     ["errors"],
     ["registry", "files", "logs", "progress", "compute", "sites", "metrics"],
+    ["installation"],
     ["packages"],
     ["bases", "data"],
     ["deltas"],
