@@ -41,7 +41,7 @@ def index(
         DataError: a passage has no text, or two different ones have the same name.
         ConfigError: the encoder's task gives no vectors for texts; the output holds something else.
 
-    Example:
+    Examples:
         >>> found = pefttools.index("manual.jsonl", "artifacts/encoder", "indexes/manual")
         >>> found.search(["How do I reset it?"])[0][0].text
     """
