@@ -17,7 +17,7 @@ PathLike = str | Path
 
 
 def index(
-    passages: str | Sequence[str] | Sequence[Mapping[str, Any]],
+    passages: PathLike | Sequence[str] | Sequence[Mapping[str, Any]],
     encoder: PathLike,
     output: PathLike,
     *,
@@ -45,8 +45,9 @@ def index(
         >>> found = pefttools.index("manual.jsonl", "artifacts/encoder", "indexes/manual")
         >>> found.search(["How do I reset it?"])[0][0].text
     """
+    given = str(passages) if isinstance(passages, Path) else passages
     return build_index(
-        passages, Path(encoder), Path(output), fields=fields, id_field=id_field, base=base, reporter=reporter
+        given, Path(encoder), Path(output), fields=fields, id_field=id_field, base=base, reporter=reporter
     )
 
 
@@ -73,16 +74,16 @@ def opened(knowledge: KnowledgeIndex | PathLike, base: str | None = None) -> Kno
 
 
 def columns_with(model: TunedModel, knowledge: KnowledgeIndex | None, *, labelled: bool = True) -> dict[str, bool]:
-    """What a table must have, if an index is given: not what comes from it."""
+    """What a table must have: not what comes from an index."""
     columns = model.task.columns(labelled=labelled)
-    if knowledge is None:
+    placement = model.spec.knowledge if knowledge is None else _placement(model, knowledge)
+    if placement is None:
         return columns
-    placement = _placement(model, knowledge)
     return columns if placement.into == placement.query else {**columns, placement.into: False}
 
 
 def with_passages(
-    model: TunedModel, table: Table, knowledge: KnowledgeIndex | None, reporter: Reporter
+    model: TunedModel, table: Table, knowledge: KnowledgeIndex | None, reporter: Reporter, *, strict: bool = True
 ) -> tuple[Table, list[list[Hit]] | None]:
     """The rows as the model reads them, and the passages that were looked up for them; None if none were.
 
@@ -98,9 +99,9 @@ def with_passages(
             hint="Give one: --knowledge FOLDER (knowledge=FOLDER); `pefttools index` makes it."
             + ("" if placement.into == placement.query else f" Or give passages of your own as {placement.into!r}."),
         )
-    return knowledge.add_to(table, _placement(model, knowledge), reporter=reporter)
+    return knowledge.add_to(table, _placement(model, knowledge), reporter=reporter, strict=strict)
 
 
 def _placement(model: TunedModel, knowledge: KnowledgeIndex) -> Placement:
     """Where passages go: as in training, else as the task has it."""
-    return model.spec.knowledge or KnowledgeConfig(index=knowledge.folder).placement(model.task.roles)
+    return model.spec.knowledge or KnowledgeConfig(index=knowledge.folder).placement(model.task)

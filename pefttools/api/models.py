@@ -244,7 +244,7 @@ def predict(
     if not len(table):
         return []
     reporter = reporter or SilentReporter()
-    table, hits = with_passages(tuned, table, knowledge, reporter)
+    table, hits = with_passages(tuned, table, knowledge, reporter, strict=on_error == "stop")
     found = _predict(tuned, table, batch_size=batch_size, on_error=on_error, all_scores=all_scores, reporter=reporter)
     if hits is None:
         return found

@@ -246,6 +246,7 @@ def _check_alike(one: Opened, other: Opened) -> None:
         ("tasks", a.task.name, b.task.name),
         ("heads", a.task.head, b.task.head),
         ("labels", a.task.labels, b.task.labels),
+        ("passages to read", a.passages(), b.passages()),
     ):
         if left != right:
             raise ConfigError(

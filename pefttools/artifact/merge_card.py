@@ -124,6 +124,8 @@ def merged_card(manifest: Manifest, tuned: TunedModel, format: str) -> str:
         f"| base weights | sha256 `{base.weights}` |",
         f"| head | {plain(_head(tuned))} |",
     ]
+    if (passages := manifest.passages()) is not None:
+        lines.append(f"| passages | the adapter was {plain(passages)}; this model looks nothing up |")
     if task.labels:
         lines.append(f"| labels | {', '.join(plain(label) for label in task.labels)} |")
     lines += ["", "```python", f'FOLDER = "path/to/this/folder"\n{code(tuned, format)}', "```", ""]

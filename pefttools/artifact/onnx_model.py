@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pefttools.bases.quiet import quiet
-from pefttools.errors import ConfigError
+from pefttools.errors import ConfigError, is_out_of_memory
 from pefttools.tuned import TunedModel
 
 MODEL = "model.onnx"
@@ -52,7 +52,7 @@ def replace_by_onnx(folder: Path, tuned: TunedModel, format: str, probes: Sequen
     Args:
         folder: of the merged model.
         tuned: the merged model.
-        format: ``onnx``, or ``onnx-int8``: weights of linear layers in 8 bits, inputs quantized as they come.
+        format: ``onnx``, or ``onnx-int8``: weights in 8 bits, inputs quantized as they come.
         probes: batches that the graph is traced with, each with `input_ids` and `attention_mask`.
     """
     graph = _Graph(tuned).eval()
@@ -67,12 +67,27 @@ def replace_by_onnx(folder: Path, tuned: TunedModel, format: str, probes: Sequen
             path.unlink()
     shape = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
-    with quiet(), _without_noise():
-        torch.onnx.export(
-            graph, tuple(inputs), folder / MODEL, dynamo=True, input_names=names, output_names=["logits"],
-            dynamic_shapes=tuple(shape for _ in names), external_data=size > _LARGE, verbose=False,
-        )  # fmt: skip
-        if format == INT8:
+    if format == INT8 and size > _LARGE:
+        raise ConfigError(
+            f"a model of {size / 1e9:.1f} GB is too large for --format onnx-int8", hint="Use --format onnx."
+        )
+    try:
+        with quiet(), _without_noise():
+            torch.onnx.export(
+                graph, tuple(inputs), folder / MODEL, dynamo=True, input_names=names, output_names=["logits"],
+                dynamic_shapes=tuple(shape for _ in names), external_data=size > _LARGE, verbose=False,
+            )  # fmt: skip
+    # Anything: a model's code may do what no graph can.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{tuned.spec.base.model_type} can't be written as ONNX by the installed torch: "
+            f"{str(error).strip().splitlines()[-1][:300]}",
+            hint="Merge without --format onnx.",
+        ) from error
+    if format == INT8:
+        with _without_noise():
             _quantize(folder / MODEL)
 
 

@@ -21,11 +21,13 @@ EXTRAS = {
     "images": "images",
     "scores": "BLEU, chrF, ROUGE and word error rates",
     "audio": "audio files",
+    "onnx": "merged models as ONNX graphs",
     "torchao": "further number formats of a base's weights",
     "sign": "signatures of artifacts",
     "ray": "several replicas of the server",
     "serve": "the server",
     "test": "the tests of a checkout",
+    "docs": "the documentation as a site",
 }
 #: more packages of an extra than this, such as developers' tools, are not listed by name
 _LISTED = 6

@@ -47,7 +47,8 @@ def build_index(
 
     reporter = reporter or SilentReporter()
     check_replaceable(output, ABOUT)
-    found = _passages(passages, fields, id_field)
+    found = _passages(passages, (fields,) if isinstance(fields, str) else fields, id_field)
+    digest = read_digest(encoder)
     model = load_artifact(encoder, base=base)
     check_encoder(model)
     with reporter.step("embedding passages", "passages") as advance:
@@ -58,11 +59,11 @@ def build_index(
         lines = (json.dumps(one, ensure_ascii=False) for one in found)
         (folder / PASSAGES).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         save_file({"vectors": vectors}, folder / VECTORS)
-        shutil.copytree(encoder, folder / ENCODER)
+        shutil.copytree(encoder, folder / ENCODER)  # compared with its digest when the index is opened, below
         about = About(
             passages=len(found),
             numbers=vectors.shape[1],
-            encoder=read_digest(encoder),
+            encoder=digest,
             files={name: sha256_file(folder / name) for name in (PASSAGES, VECTORS)},
         )
         (folder / ABOUT).write_text(f"{about.model_dump_json(indent=2)}\n", encoding="utf-8")
@@ -84,7 +85,9 @@ def _passages(
     names: set[str] = set()
     for number, row in enumerate(rows, start=1):
         text = _text(row, fields)
-        name = str(number if id_field is None else row.get(id_field))
+        name = str(number if id_field is None else row.get(id_field, ""))
+        if not name:
+            raise DataError(f"{source}, row {number}: the passage has no {id_field!r}")
         if not text:
             raise DataError(f"{source}, row {number}: the passage has no text")
         if text in found:
@@ -100,5 +103,6 @@ def _passages(
 
 def _text(row: Mapping[str, Any], fields: Sequence[str]) -> str:
     if len(fields) == 1:
-        return str(row.get(fields[0]) or "").strip()
+        cell = row.get(fields[0])
+        return "" if cell is None else str(cell).strip()
     return "; ".join(f"{name}: {row[name]}" for name in fields if row.get(name) not in (None, ""))

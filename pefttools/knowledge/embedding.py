@@ -26,6 +26,8 @@ def check_encoder(model: TunedModel) -> None:
             f"an encoder of passages gives a vector for a text; the task {model.task.name!r} does not",
             hint="`pefttools tasks` lists the task for it.",
         )
+    if model.spec.knowledge is not None:
+        raise ConfigError("an encoder of passages can't itself look passages up")
 
 
 def embed(
@@ -39,6 +41,7 @@ def embed(
         batch_size: texts at a time.
         progress: told of finished texts.
     """
+    import numpy as np
     import torch
 
     task = model.task
@@ -46,5 +49,5 @@ def embed(
     task.check(table, model.labels, labelled=False)
     examples = task.encode(table, model.processor, model.labels, labelled=False)
     predictions = task.predict(model, examples, batch_size=batch_size, progress=progress)
-    vectors = torch.tensor([list(one.answer) for one in predictions], dtype=torch.float32)
+    vectors = torch.from_numpy(np.stack([np.asarray(one.answer, dtype=np.float32) for one in predictions]))
     return torch.nn.functional.normalize(vectors, dim=-1), cuts_of(examples, task)

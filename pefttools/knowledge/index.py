@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pefttools.artifact import load_artifact
+from pefttools.artifact.manifest import read_digest
 from pefttools.data import Table
 from pefttools.errors import ArtifactError
-from pefttools.files import cache_dir, sha256_file, write_bytes_atomic
+from pefttools.files import cache_dir, write_bytes_atomic
 from pefttools.knowledge.embedding import check_encoder, embed
 from pefttools.progress import Reporter, SilentReporter
 from pefttools.tasks.passages import Placement
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 #: files of an index
 ABOUT, PASSAGES, VECTORS, ENCODER = "knowledge.json", "passages.jsonl", "vectors.safetensors", "encoder"
+_AGAIN = "Build the index again."
 #: queries that are compared with all passages at a time
 _SLICE = 256
 
@@ -75,32 +77,23 @@ class KnowledgeIndex:
 
     Args:
         folder: as `build_index` wrote it.
-        about: its description.
-        digest: of the description, and so of everything in the index.
+        digest: of its description, and so of everything in it.
+        passages: ``id`` and ``text`` of each.
+        vectors: of each passage, ``[passages, numbers]``.
         base: path of the encoder's base, if it has moved.
     """
 
-    def __init__(self, folder: Path, about: About, digest: str, base: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, digest: str, passages: list[dict[str, str]], vectors: torch.Tensor, base: str | None = None
+    ) -> None:
         self.folder = folder
-        self.about = about
         self.digest = digest
+        self.passages = passages
+        self.vectors = vectors
         self._base = base
 
     def __len__(self) -> int:
-        return self.about.passages
-
-    @cached_property
-    def passages(self) -> list[dict[str, str]]:
-        """``id`` and ``text`` of each."""
-        lines = (self.folder / PASSAGES).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-
-    @cached_property
-    def vectors(self) -> torch.Tensor:
-        """Of each passage, ``[passages, numbers]``."""
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / VECTORS)["vectors"]
+        return len(self.passages)
 
     @cached_property
     def encoder(self) -> TunedModel:
@@ -113,6 +106,10 @@ class KnowledgeIndex:
         model = load_artifact(self.folder / ENCODER, base=self._base)
         check_encoder(model)
         return model
+
+    def release(self) -> None:
+        """Let go of the encoder's memory; it is loaded again when it is needed."""
+        self.__dict__.pop("encoder", None)
 
     def search(self, texts: Sequence[str], passages: int = 3, *, reporter: Reporter | None = None) -> list[list[Hit]]:
         """The nearest passages of each text, the best first.
@@ -134,7 +131,13 @@ class KnowledgeIndex:
         return found
 
     def add_to(
-        self, table: Table, placement: Placement, *, reporter: Reporter | None = None, keep: bool = False
+        self,
+        table: Table,
+        placement: Placement,
+        *,
+        reporter: Reporter | None = None,
+        keep: bool = False,
+        strict: bool = True,
     ) -> tuple[Table, list[list[Hit]]]:
         """A table with the passages that were found for its rows, and these.
 
@@ -143,8 +146,11 @@ class KnowledgeIndex:
             placement: what is looked up, and where the passages go.
             reporter: shows progress.
             keep: keep what was found in the cache, for the next time that these rows are read.
+            strict: refuse rows without a text to look up; see `Placement.add`.
 
         Raises:
+            ConfigError: no row has the role that is looked up.
+            DataError: a row without a text to look up.
         """
         queries = placement.queries(table)
         file = _cached(self.digest, queries, placement.passages)
@@ -153,7 +159,7 @@ class KnowledgeIndex:
             hits = self.search(queries, placement.passages, reporter=reporter)
             if keep:
                 self._keep(file, hits)
-        return placement.add(table, [[hit.text for hit in found] for found in hits]), hits
+        return placement.add(table, [[hit.text for hit in found] for found in hits], strict=strict), hits
 
     def _nearest(self, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
@@ -197,6 +203,8 @@ def open_index(folder: Path, *, base: str | None = None) -> KnowledgeIndex:
     Raises:
         ArtifactError: there is none, or it is damaged.
     """
+    from safetensors.torch import load
+
     path = folder / ABOUT
     if not path.is_file():
         raise ArtifactError(f"{folder} is not an index of passages: it has no {ABOUT}", hint="See `pefttools index`.")
@@ -204,11 +212,20 @@ def open_index(folder: Path, *, base: str | None = None) -> KnowledgeIndex:
     try:
         about = About.model_validate_json(raw)
     except ValidationError as error:
-        raise ArtifactError(f"{path} is damaged: {error.errors()[0]['msg']}", hint="Build the index again.") from error
-    for name, digest in about.files.items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
-            raise ArtifactError(f"{folder / name} is missing or was changed", hint="Build the index again.")
-    return KnowledgeIndex(folder, about, hashlib.sha256(raw).hexdigest(), base)
+        raise ArtifactError(f"{path} is damaged: {error.errors()[0]['msg']}", hint=_AGAIN) from error
+    files = {name: _verified(folder / name, digest) for name, digest in about.files.items()}
+    if read_digest(folder / ENCODER) != about.encoder:
+        raise ArtifactError(f"{folder / ENCODER} is another encoder than that of the index", hint=_AGAIN)
+    passages = [json.loads(line) for line in files[PASSAGES].decode().split("\n") if line]
+    return KnowledgeIndex(folder, hashlib.sha256(raw).hexdigest(), passages, load(files[VECTORS])["vectors"], base)
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    """A file's content, read once."""
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ArtifactError(f"{path} is missing or was changed", hint=_AGAIN)
+    return content
 
 
 def _cached(index: str, queries: Sequence[str], passages: int) -> Path:

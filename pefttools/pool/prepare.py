@@ -110,8 +110,9 @@ class Preparer:
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
-        if (passages := manifest.passages()) is not None:
-            warnings.warn(f"{folder} was {passages}; a pool reads rows as they are given", stacklevel=2)
+        found = manifest.knowledge
+        if found is not None and found.into == found.query:  # else rows without passages are refused
+            warnings.warn(f"{folder} was {manifest.passages()}: rows must come with them", stacklevel=2)
         return replace(self.to_deltas(held.folder, manifest.task, method, config), digest=held.digest)
 
     def to_deltas(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> PreparedAdapter:

@@ -46,7 +46,7 @@ class Lookup:
             )
 
     def check_writing(self, chosen: Chosen) -> None:
-        """Refuse an adapter that continues texts or chats with passages in them: an answer would have no sources.
+        """Refuse an adapter that embeds or continues texts with passages in them: nothing would name the sources.
 
         Raises:
             UnsuitedError: it was trained with passages.
@@ -54,7 +54,7 @@ class Lookup:
         if chosen.manifest is not None and chosen.manifest.knowledge is not None:
             raise UnsuitedError(
                 f"the adapter {chosen.name!r} was trained on texts with passages that were looked up, which this "
-                "server does not do for texts and chats that are continued",
+                "server does not do for texts that are embedded, and for texts and chats that are continued",
                 hint="Use pefttools.predict(..., knowledge=FOLDER).",
             )
 

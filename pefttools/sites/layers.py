@@ -54,7 +54,7 @@ def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if added and f"{name}.".startswith(tuple(added)):
             continue
         own = module
-        while isinstance(inner := getattr(own, "base_layer", None), nn.Module):
+        while hasattr(own, "adapter_layer_names") and isinstance(inner := getattr(own, "base_layer", None), nn.Module):
             own = inner
         if own is not module:
             added.append(f"{name}.")

@@ -67,6 +67,8 @@ class Task(ServedTask[ConfigT]):
     self_supervised: ClassVar[bool] = False
     #: whether a row's answer is a vector, an array of floats
     embeds: ClassVar[bool] = False
+    #: role of a text that models read along with the first one
+    second_text: ClassVar[str | None] = None
     #: whether outputs have names, which the training data or a recipe gives
     has_labels: ClassVar[bool] = False
     #: whether a prediction has scores of further answers, though outputs have no names

@@ -32,6 +32,11 @@ class Knowledge:
         found = {name: self.add_to(table) for name, table in splits.tables().items()}
         return Splits(found["train"], found["validation"], found.get("test"), splits.notes, given=splits)
 
+    def trained_on(self, splits: Splits) -> Knowledge:
+        """The same, with what the artifact says of its rows; the index's encoder is not needed any more."""
+        self.index.release()
+        return Knowledge(self.index, self.placement.trained_on((splits.given or splits).train))
+
 
 def open_knowledge(config: KnowledgeConfig, task: Task[Any]) -> Knowledge:
     """The index of a recipe.
@@ -40,5 +45,5 @@ def open_knowledge(config: KnowledgeConfig, task: Task[Any]) -> Knowledge:
         ArtifactError: there is none, or it is damaged.
         ConfigError: the task has no place for passages.
     """
-    placement = config.placement(task.roles)
+    placement = config.placement(task)
     return Knowledge(open_index(config.index), placement)

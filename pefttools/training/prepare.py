@@ -91,44 +91,17 @@ def prepare(recipe: Recipe) -> Prepared:
     method, config = recipe.chosen_method()
     task = recipe.chosen_task()
     selection = choose_selection(recipe.selection, task)
-    device = default_device()
-    check_precision(recipe.training.precision, recipe.variant, device)
-    variant = variants.get(recipe.variant)(device)
-    check_combination(method, config, variant, task)
     objectives = recipe.chosen_objectives()
-    for objective in objectives:
-        objective.check(method, variant, task)
-    if recipe.training.gradient_checkpointing:
-        method.check_checkpointing()
-    if recipe.training.batch_size % (recipe.training.microbatches * world_size()):
-        raise ConfigError(
-            f"training.batch_size={recipe.training.batch_size} is not divisible by gradient_accumulation="
-            f"{recipe.training.microbatches} times {world_size()} processes"
-        )
-    if task.loss_over_batch and world_size() > 1:
-        raise ConfigError(
-            f"the loss of the task {task.name!r} compares all rows of a batch, which {world_size()} processes can't "
-            "share",
-            hint="Train it with one process; training.gradient_accumulation computes a batch in parts, to save memory.",
-        )
+    _check_together(recipe, method, config, task, objectives)
     check_writable(recipe.output)
     check_replaceable(recipe.output, MANIFEST)
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
     knowledge = None if recipe.knowledge is None else open_knowledge(recipe.knowledge, task)
-    columns = task.columns() if knowledge is None else knowledge.columns(task)
-    splits = load_splits(recipe.data, columns, task.strata, task.files_in())
-    labels = task.labels(splits.train)
     if parent is not None:
-        labels = parent.labels(labels)
-    if recipe.data.unknown_labels == "skip":
-        splits = known_rows(splits, task, labels)
-    if knowledge is not None:
-        splits = knowledge.add_to_splits(splits)
-    for table in (splits.train, splits.validation, splits.test):
-        if table is not None:
-            task.check(table, labels)
+        parent.check_passages(None if knowledge is None else knowledge.placement)
+    splits, labels = _rows(recipe, task, parent, knowledge)
     check_measured(selection, task, task.load_metrics(labels))
     for objective in objectives:
         objective.check_labels(labels)
@@ -160,9 +133,60 @@ def prepare(recipe: Recipe) -> Prepared:
         teachers,
         unlabelled,
         old_rows,
-        knowledge,
+        None if knowledge is None else knowledge.trained_on(splits),
         notes,
     )
+
+
+def _check_together(
+    recipe: Recipe, method: Method[Any], config: MethodConfig, task: Task[Any], objectives: Sequence[Objective[Any]]
+) -> None:
+    """Refuse options that don't go together.
+
+    Raises:
+        ConfigError: names them.
+    """
+    device = default_device()
+    check_precision(recipe.training.precision, recipe.variant, device)
+    variant = variants.get(recipe.variant)(device)
+    check_combination(method, config, variant, task)
+    for objective in objectives:
+        objective.check(method, variant, task)
+    if recipe.training.gradient_checkpointing:
+        method.check_checkpointing()
+    if recipe.training.batch_size % (recipe.training.microbatches * world_size()):
+        raise ConfigError(
+            f"training.batch_size={recipe.training.batch_size} is not divisible by gradient_accumulation="
+            f"{recipe.training.microbatches} times {world_size()} processes"
+        )
+    if task.loss_over_batch and world_size() > 1:
+        raise ConfigError(
+            f"the loss of the task {task.name!r} compares all rows of a batch, which {world_size()} processes can't "
+            "share",
+            hint="Train it with one process; training.gradient_accumulation computes a batch in parts, to save memory.",
+        )
+
+
+def _rows(
+    recipe: Recipe, task: Task[Any], parent: Parent | None, knowledge: Knowledge | None
+) -> tuple[Splits, list[str]]:
+    """The rows, with their passages, and the labels.
+
+    Raises:
+        DataError: see `load_splits`, `Task.check`.
+    """
+    columns = task.columns() if knowledge is None else knowledge.columns(task)
+    splits = load_splits(recipe.data, columns, task.strata, task.files_in())
+    labels = task.labels(splits.train)
+    if parent is not None:
+        labels = parent.labels(labels)
+    if recipe.data.unknown_labels == "skip":
+        splits = known_rows(splits, task, labels)
+    if knowledge is not None:
+        splits = knowledge.add_to_splits(splits)
+    for table in splits.tables().values():
+        task.check(table, labels)
+    return splits, labels
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pefttools.training.prepare import Prepared
 #: fields of a recipe that may change when training is resumed: what is done with its result, and what is among the
 #: facts by content
 _FREE = {
-    "base", "revision", "data", "output", "storage", "from",
+    "base", "revision", "data", "output", "storage", "from", "knowledge.index",
     "training.eval_batch_size", "training.keep_best", "training.report_to", "training.checkpoints",
 }  # fmt: skip
 

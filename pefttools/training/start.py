@@ -16,6 +16,7 @@ from pefttools.bases import Base
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import stored_method
+from pefttools.tasks.passages import Placement
 from pefttools.tasks.task import Example, Task
 from pefttools.training.checkpoints import put_state
 from pefttools.tuned import TunedModel
@@ -51,6 +52,24 @@ class Parent:
                 hint="Its head has one output for each label that it was trained on. Train without `from`.",
             )
         return list(known)
+
+    def check_passages(self, placement: Placement | None) -> None:
+        """Refuse rows with other passages than those that the artifact was trained on.
+
+        Args:
+            placement: of the recipe.
+
+        Raises:
+            ConfigError: only one of them has passages, or they are in another place.
+        """
+        mine = None if placement is None else (placement.query, placement.into)
+        found = self.manifest.knowledge
+        if mine != (None if found is None else (found.query, found.into)):
+            said = self.manifest.passages() or "trained on rows without passages that were looked up"
+            raise ConfigError(
+                f"from: {self.folder} was {said}, which those of the recipe are not",
+                hint="Give the recipe the same knowledge.query and knowledge.into, or none.",
+            )
 
 
 def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodConfig, task: Task[Any]) -> Parent:

@@ -57,6 +57,11 @@ def open_teacher(folder: Path, task: Task[Any], labels: Sequence[str]) -> Teache
     """
     with hold_weights(folder) as held:
         teacher = Teacher(folder, held.manifest, held.digest)
+    if (passages := teacher.manifest.passages()) is not None:
+        raise ConfigError(
+            f"the teacher {folder} was {passages}: it can't be asked about rows as they are",
+            hint="Let it answer the rows with `pefttools predict --knowledge`, and train on its answers.",
+        )
     entry = teacher.manifest.task
     if entry.name != task.name:
         raise ConfigError(f"the teacher {folder} was trained for the task {entry.name!r}, not {task.name!r}")

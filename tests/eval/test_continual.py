@@ -144,6 +144,7 @@ def _stage_file(report: Report, number: int) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(
     report: Report, intents: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise table.error(index, "messages", f"message {number} must be an object with role and content")
         try:
-            text = _text(message.get("content"))
+            text = text_of(message.get("content"))
         except TypeError:
             raise table.error(index, "messages", f"the content of message {number} is not text") from None
         if not text.strip() and not message.get("tool_calls"):
@@ -67,10 +67,10 @@ def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -
 def _plain(message: Mapping[str, Any]) -> Message:
     """A message without empty fields, which tables add where another row has the field."""
     given = {key: value for key, value in message.items() if value is not None}
-    return {**given, "content": _text(given.get("content"))}
+    return {**given, "content": text_of(given.get("content"))}
 
 
-def _text(content: Any) -> str:
+def text_of(content: Any) -> str:
     """The text of a message's content: a string, parts of type text, or nothing next to tool calls.
 
     Raises:

@@ -90,6 +90,7 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         "answers": Role("answers", required=False, is_input=False),
         "answer": Role("text", required=False, is_input=False),
     }
+    second_text = "context"
     auto_class = "AutoModelForQuestionAnswering"
     # PEFT's class for QUESTION_ANS takes token types but passes none on: question and context would look alike.
     peft_task_type = "FEATURE_EXTRACTION"

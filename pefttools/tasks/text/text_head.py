@@ -81,6 +81,7 @@ class TextHeadTask(TextStatesTask[TextConfigT]):
 
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
+    second_text = "pair"
     pairs_hint = "Choose another method, or join the texts in one column."
 
     def head_kind(self, base: Base) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_an_encoder_gives_vectors(tiny_bert: str, tmp_path: Path) -> None:
         pefttools.index(PASSAGES, tmp_path / "classifier", tmp_path / "index")
 
 
+def test_all_that_could_be_the_end_of_a_line(encoder: Path, tmp_path: Path) -> None:
+    texts = [f"one{sign}two" for sign in "\n\r\u2028\u2029\x85\x0c"]
+    found = pefttools.index(texts, encoder, tmp_path / "index")
+    assert [one["text"] for one in open_index(tmp_path / "index").passages] == [one["text"] for one in found.passages]
+    assert [one["text"] for one in found.passages] == texts
+
+
+def test_another_encoder_is_refused(encoder: Path, tiny_bert: str, tmp_path: Path) -> None:
+    pefttools.index(PASSAGES, encoder, tmp_path / "index")
+    shutil.rmtree(tmp_path / "index" / "encoder")
+    task = {"name": "sentence-embedding", "max_length": 17}
+    pefttools.save(pefttools.wrap(tiny_bert, "untuned", task=task), tmp_path / "index" / "encoder")
+    with pytest.raises(ArtifactError, match="encoder is another encoder than that of the index"):
+        open_index(tmp_path / "index")
+
+
 @pytest.mark.parametrize("name", ["passages.jsonl", "vectors.safetensors"])
 def test_a_changed_file_is_refused(name: str, encoder: Path, tmp_path: Path) -> None:
     pefttools.index(PASSAGES, encoder, tmp_path / "index")
@@ -107,7 +124,8 @@ def test_passages_come_before_what_is_there_and_nothing_is_lost(
 ) -> None:
     cells = [{"text": text, "pair": pair} for text, pair in rows]
     table = Table("rows", cells, {"text": "text", "pair": "pair"}, range(1, len(rows) + 1))
-    made = Placement(query="text", into="pair", passages=3, replace=replace).add(table, [found] * len(rows))
+    placement = Placement(query="text", into="pair", passages=3, replace=replace)
+    made = placement.add(table, [found] * len(rows))
     for row, (text, pair) in zip(made.rows, rows, strict=True):
         assert row["text"] == text
         joined = "\n".join(found)
@@ -122,11 +140,45 @@ def test_a_chat_gets_them_before_the_users_last_message() -> None:
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "second"},
     ]
-    placement = KnowledgeConfig(index=Path("x"), query="messages").placement(tasks.get("causal-lm").roles)
-    table = Table("rows", [{"messages": chat}], {"messages": "messages"}, [1])
-    assert placement.queries(table) == ["second"]
-    said = [one["content"] for one in placement.add(table, [["known"]]).rows[0]["messages"]]
-    assert said == ["first", "yes", "known\n\nsecond"]
+    placement = KnowledgeConfig(index=Path("x"), query="messages").placement(tasks.get("causal-lm"))
+    in_parts = [
+        *chat[:2],
+        {"role": "user", "content": [{"type": "text", "text": "sec"}, {"type": "text", "text": "ond"}]},
+    ]
+    for one in (chat, in_parts):
+        table = Table("rows", [{"messages": one}], {"messages": "messages"}, [1])
+        assert placement.queries(table) == ["second"]
+        said = [message["content"] for message in placement.add(table, [["known"]]).rows[0]["messages"]]
+        assert said == ["first", "yes", "known\n\nsecond"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [None, "", " ", 3, "\ud800", [], ["words"], [{"role": "user", "content": 3}], [{"role": "system", "content": "a"}]],
+)
+def test_a_row_without_a_text_is_named_or_left_to_its_task(cell: Any) -> None:
+    placement = Placement(query="messages", into="messages", passages=1)
+    table = Table("rows.jsonl", [{"messages": cell, "prompt": "x"}], {"messages": "messages", "prompt": "prompt"}, [7])
+    assert placement.queries(table) == [""]
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 7, column 'messages': there is no text to look passages up"):
+        placement.add(table, [[]])
+    assert placement.add(table, [[]], strict=False).rows == [{"messages": None, "prompt": None}]
+
+
+def test_rows_without_what_is_looked_up_are_refused() -> None:
+    table = Table("rows", [{"messages": []}], {"messages": "messages"}, [1])
+    with pytest.raises(ConfigError, match="there is no 'prompt', which passages are looked up for"):
+        Placement(query="prompt", into="prompt", passages=1).queries(table)
+
+
+def test_rows_with_something_of_their_own_are_looked_up_if_those_of_the_training_were() -> None:
+    placement = Placement(query="text", into="pair", passages=1)
+    alone = Table("rows", [{"text": "a"}], {"text": "text"}, [1])
+    own = Table("rows", [{"text": "a", "pair": "b"}], {"text": "text", "pair": "pair"}, [1])
+    assert placement.trained_on(alone).is_given(own) and not placement.trained_on(alone).is_given(alone)
+    assert not placement.trained_on(own).is_given(own)
+    replaced = placement.model_copy(update={"replace": True})
+    assert replaced.trained_on(own).is_given(own)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +188,10 @@ def test_a_chat_gets_them_before_the_users_last_message() -> None:
         ("sequence-classification", {"into": "text"}, ("text", "text")),
         ("question-answering", {}, ("question", "context")),
         ("masked-lm", {}, ("text", "text")),
+        ("causal-lm", {}, ("prompt", "prompt")),
+        ("causal-lm", {"query": "messages"}, ("messages", "messages")),
+        ("causal-lm", {"into": "text"}, "the task does not read 'text' along with 'prompt'"),
+        ("multiple-choice", {}, ("text", "text")),
         ("token-classification", {}, "the task reads no text that passages could be added to"),
         ("sequence-classification", {"into": "label"}, "knowledge.into: the task reads no text with the role 'label'"),
         ("masked-lm", {"replace": True}, "the passages would take the place of the query"),
@@ -145,7 +201,7 @@ def test_where_they_go(task: str, options: dict[str, Any], expected: tuple[str, 
     config = KnowledgeConfig(index=Path("x"), **options)
     if isinstance(expected, str):
         with pytest.raises(ConfigError, match=expected):
-            config.placement(tasks.get(task).roles)
+            config.placement(tasks.get(task))
         return
-    placement = config.placement(tasks.get(task).roles)
+    placement = config.placement(tasks.get(task))
     assert (placement.query, placement.into) == expected

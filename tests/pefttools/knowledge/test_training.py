@@ -74,6 +74,33 @@ def test_in_the_place_of_the_text_itself_it_can_not_be_forgotten(
     assert len(pefttools.predict(tmp_path / "a", ["one two"], knowledge=knowledge)[0]["sources"]) == 3
 
 
+def test_a_language_model_reads_them_in_its_prompt(knowledge: KnowledgeIndex, tiny_llama: str, tmp_path: Path) -> None:
+    rows = [{"prompt": PASSAGES[n % 9], "completion": "yes"} for n in range(12)]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    recipe = _recipe(knowledge, tiny_llama, tmp_path, task="causal-lm", data={"train": str(path), "validation": 0.25})
+    prepared = prepare(validate(Recipe, recipe, "recipe"))
+    assert prepared.splits.given is not None
+    (hits,) = knowledge.search([prepared.splits.given.train.rows[0]["prompt"]], 2)
+    example = prepared.examples.train[0]
+    read = " ".join(prepared.examples.processor.decode(example["input_ids"], skip_special_tokens=True).split())
+    assert all(hit.text in read for hit in hits)
+
+
+def test_training_goes_on_only_with_passages_in_the_same_place(
+    knowledge: KnowledgeIndex, tiny_bert: str, tmp_path: Path
+) -> None:
+    recipe = _recipe(knowledge, tiny_bert, tmp_path)
+    pefttools.train(recipe)
+    later = {**recipe, "from": str(tmp_path / "a"), "output": str(tmp_path / "b")}
+    with pytest.raises(ConfigError, match="was trained on rows with the 2 passages nearest to 'text', as 'pair'"):
+        pefttools.train({**later, "knowledge": None})
+    teacher = {"name": "distillation", "teacher": str(tmp_path / "a")}
+    with pytest.raises(ConfigError, match="it can't be asked about rows as they are"):
+        pefttools.train({**recipe, "knowledge": None, "objective": teacher, "output": str(tmp_path / "b")})
+    assert pefttools.train(later) is not None
+
+
 def test_a_row_without_a_text_is_skipped_alone(knowledge: KnowledgeIndex, tiny_bert: str, tmp_path: Path) -> None:
     pefttools.train(_recipe(knowledge, tiny_bert, tmp_path))
     found = pefttools.predict(tmp_path / "a", ["one two", " ", "three"], knowledge=knowledge, on_error="skip")

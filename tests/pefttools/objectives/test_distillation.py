@@ -47,6 +47,7 @@ def _answers(artifact: Path) -> list[str]:
     return [one["prediction"] for one in pefttools.predict(artifact, TEXTS)]
 
 
+@pytest.mark.slow
 def test_a_student_learns_the_teacher_and_not_the_labels(
     teacher: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

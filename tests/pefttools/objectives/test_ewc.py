@@ -62,6 +62,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "artifact", rows
 
 
+@pytest.mark.slow
 def test_an_old_domain_is_forgotten_without_it_and_kept_with_it(first: tuple[Path, str], tmp_path: Path) -> None:
     artifact, old = first
     new = _file(tmp_path / "rows.csv", SECOND)

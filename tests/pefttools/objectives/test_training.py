@@ -138,8 +138,12 @@ def test_its_term_is_in_the_history(request: pytest.FixtureRequest, tmp_path: Pa
 @pytest.mark.parametrize(
     "objective",
     [
-        "fgm", "pgd", "freelb", "r-drop", "smart", "vat", "l2-sp", "neftune", "supcon", "setfit",
-        {"name": "self-training", "unlabelled": "more.csv"}, {"name": "vat", "unlabelled": "more.csv"},
+        "fgm", "r-drop", "l2-sp", "supcon", {"name": "self-training", "unlabelled": "more.csv"},
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("pgd", "freelb", "smart", "vat", "neftune", "setfit")
+        ),
+        pytest.param({"name": "vat", "unlabelled": "more.csv"}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_memory_is_planned_within_a_hundredth(objective: Any, tiny_bert: str) -> None:

@@ -92,7 +92,7 @@ def test_rows_of_one_method(
     ("fixture", "head", "share"),
     [
         ("tiny_bert", "mean", 0),
-        ("tiny_llama", "lm", CORE_ONLY),
+        pytest.param("tiny_llama", "lm", CORE_ONLY, marks=pytest.mark.slow),
         pytest.param("tiny_bert", "model", CORE_ONLY, marks=pytest.mark.slow),
         pytest.param("tiny_llama", "lm", 1, marks=pytest.mark.slow),
         pytest.param("tiny_bert", "model", None, marks=pytest.mark.slow),

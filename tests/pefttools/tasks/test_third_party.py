@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PLUGIN = Path(__file__).parents[3] / "examples" / "task-plugin"
-_PROGRAM = """
+_BEGIN = """
+import json
 import sys
 sys.path.insert(0, SITE)
 from pathlib import Path
@@ -22,6 +25,8 @@ levels, words = ["low", "medium", "high"], "one two three four five six".split()
 task = {"name": "ordinal", "levels": levels, "head": "mean"}
 rows = [{"text": " ".join(words[: 1 + n % 6]), "level": levels[n % 6 // 2]} for n in range(36)]
 folder = Path(FOLDER)
+"""
+_WAY = """
 stored = check_task(task, base=BASE, rows=rows, folder=folder)
 assert stored.manifest.task.labels == levels
 
@@ -54,6 +59,10 @@ with running(Settings(base=BASE, store=str(folder / "store"))) as server:
 alone = pefttools.predict(folder / "artifact", ["one", "one two"])
 assert [one["prediction"] for one in answer["data"]] == [one["prediction"] for one in alone]
 
+"""
+_COMPARED = """
+data = folder / "rows.jsonl"
+data.write_text("".join(f"{json.dumps(row)}\\n" for row in rows))
 from pefttools.eval import bench
 outcome = bench({"base": BASE, "task": task, "data": {"train": str(data), "validation": 0.25, "test": 0.25},
                  "methods": ["lora", "head"], "baseline": "head", "seeds": [1], "output": str(folder / "bench"),
@@ -61,20 +70,29 @@ outcome = bench({"base": BASE, "task": task, "data": {"train": str(data), "valid
 assert {record.primary_metric for record in outcome.records.values()} == {"quadratic_kappa"}
 report = (folder / "bench" / "report" / "report.md").read_text()
 assert "quadratic_kappa" in report and "seeds and" not in report.splitlines()[0]
-print("all well")
 """
 
 
-def test_it_is_trained_compared_planned_and_served(tmp_path: Path, tiny_bert: str) -> None:
+def _run(program: str, tmp_path: Path, base: str) -> None:
+    """Run a program in a process that has the plugin installed."""
     site = tmp_path / "site"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(PLUGIN)], check=True
     )
     folder = tmp_path / "work"
     folder.mkdir()
-    program = f"SITE, FOLDER, BASE = {str(site)!r}, {str(folder)!r}, {tiny_bert!r}\n{_PROGRAM}"
+    given = f"SITE, FOLDER, BASE = {str(site)!r}, {str(folder)!r}, {base!r}\n"
     environment = {"PYTHONPATH": f"{site}:{Path(__file__).parents[3]}"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
-                          env={**os.environ, **environment})  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", f"{given}{_BEGIN}{program}print('all well')"], capture_output=True,
+                          text=True, check=False, env={**os.environ, **environment})  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.split("\n")[-2] == "all well"
+
+
+def test_it_is_trained_planned_and_served(tmp_path: Path, tiny_bert: str) -> None:
+    _run(_WAY, tmp_path, tiny_bert)
+
+
+@pytest.mark.slow
+def test_it_is_compared(tmp_path: Path, tiny_bert: str) -> None:
+    _run(_COMPARED, tmp_path, tiny_bert)
