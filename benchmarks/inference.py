@@ -6,8 +6,8 @@
 The task is BANKING77 on MiniLM. Forms: LoRA as it is and merged; on bases in 16, 8 and 4 bits; merged as an ONNX graph,
 in float32 and in 8 bits; a bottleneck adapter in all blocks, and in the last three alone (AdapterDrop). All answer the
 same rows in the same batches; times are medians over rounds in which every form takes its turn, ratios those of the
-same round. All compute in float32, except for the base in 16 bits and what quantized layers do by themselves. Threads are
-those of torch and ONNX Runtime by default.
+same round. All compute in float32, except for the base in 16 bits and what quantized layers do by themselves. Threads
+are those of torch and ONNX Runtime by default.
 """
 
 from __future__ import annotations
