@@ -22,7 +22,9 @@ from pefttools.tuned import TunedModel
 
 def teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
     """Show objectives the answers that they learn, and rows without labels."""
-    table, size = prepared.splits.train, prepared.recipe.training.eval_batch_size
+    # Teachers were trained on rows without passages that are looked up.
+    given = prepared.splits.given or prepared.splits
+    table, size = given.train, prepared.recipe.training.eval_batch_size
     for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
         if teachers:
             objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])

@@ -160,6 +160,7 @@ def test_what_trains_nothing_is_not_advised(base: str, monkeypatch: pytest.Monke
     assert advice.first is not None and advice.first.label == "lora"
 
 
+@pytest.mark.slow
 def test_a_large_base_and_needed_options_are_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**BERT, "num_hidden_layers": 40}))
     given = {"task": TASK, "gpu": "t4", "length": 16, "batch_size": 2, "methods": ["lora", "trainable_tokens"]}

@@ -147,6 +147,7 @@ def test_the_command_says_so_by_its_exit_code(broken: type[Method[Any]], tmp_pat
     assert (tmp_path / "probe.html").is_file()
 
 
+@pytest.mark.slow
 def test_ones_own_model(tiny_llama: str, tmp_path: Path) -> None:
     table = probe(tiny_llama, methods=["ia3"], compiled=False, output=tmp_path)
     (cell,) = table.cells

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import pefttools
 from pefttools.errors import ConfigError
 from pefttools.eval import bench
 from pefttools.eval.spec import BenchSpec, plan
 from pefttools.knowledge import KnowledgeIndex
+from pefttools.objectives.distillation import Distillation
+from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe, validate
-from pefttools.training.prepare import prepare
+from pefttools.training.prepare import build_model, prepare
+from pefttools.training.shown import teach
 
 from .makers import PASSAGES, WORDS
 
@@ -99,6 +103,25 @@ def test_training_goes_on_only_with_passages_in_the_same_place(
     with pytest.raises(ConfigError, match="it can't be asked about rows as they are"):
         pefttools.train({**recipe, "knowledge": None, "objective": teacher, "output": str(tmp_path / "b")})
     assert pefttools.train(later) is not None
+
+
+def test_a_teacher_is_asked_about_the_rows_without_passages(
+    knowledge: KnowledgeIndex, tiny_bert: str, tmp_path: Path
+) -> None:
+    """As it was trained; the student's rows have them."""
+    recipe = _recipe(knowledge, tiny_bert, tmp_path)
+    plain = pefttools.train({**recipe, "knowledge": None, "output": str(tmp_path / "teacher")})
+    assert plain is not None
+    teacher = {"name": "distillation", "teacher": str(tmp_path / "teacher")}
+    prepared = prepare(validate(Recipe, {**recipe, "objective": teacher}, "recipe"))
+    model = build_model(prepared)
+    teach(prepared, model, SilentReporter())
+    (objective,) = model.objectives
+    assert isinstance(objective, Distillation) and prepared.splits.given is not None
+    rows = [row["text"] for row in prepared.splits.given.train.rows]
+    scores = [list(one["scores"].values()) for one in pefttools.predict(plain.model, rows, all_scores=True)]
+    learned = objective._answers.softmax(-1)  # type: ignore[union-attr]
+    torch.testing.assert_close(learned, torch.tensor(scores), atol=1e-5, rtol=0)
 
 
 def test_a_row_without_a_text_is_skipped_alone(knowledge: KnowledgeIndex, tiny_bert: str, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def _recipe(intents: dict[str, str], output: Path, **fields: Any) -> dict[str, A
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_stored_has_that_head_and_answers_well(intents: dict[str, str], tmp_path: Path) -> None:
     recipe = _recipe(intents, tmp_path / "artifact", storage="float32")
     stored = pefttools.train(recipe)

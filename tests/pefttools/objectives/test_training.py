@@ -31,9 +31,7 @@ MORE = ("l2-sp", "focal", "pgd", "label-smoothing")
 #: the fast ones; all others are slow
 OFTEN = {
     ("fgm", "image-classification"), ("freelb", "causal-lm"), ("r-drop", "token-classification"),
-    ("vat", "question-answering"), ("smart", "regression"), ("focal", "multi-label-classification"),
-    ("neftune", "seq2seq-lm"), ("fgm", "speech-recognition"), ("supcon", "causal-lm"),
-    ("setfit", "image-classification"), ("l2-sp", "multiple-choice"),
+    ("vat", "question-answering"), ("fgm", "speech-recognition"), ("supcon", "causal-lm"), ("l2-sp", "multiple-choice"),
     ("fgm", "sentence-embedding"), ("focal", "regression"),
 }  # fmt: skip
 

@@ -107,7 +107,8 @@ def test_only_confident_answers_are_learned(tiny_bert: str) -> None:
     torch.testing.assert_close(found, -2.0 * (p.max(-1).values.log() * sure).sum() / len(targets))
 
 
-@pytest.mark.parametrize("labelled", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("labelled", [True, False])
 def test_how_many_confident_answers_were_wrong_is_said(labelled: bool, intents: dict[str, str], tmp_path: Path) -> None:
     """By labels that the file has after all; they are not learned, though all of them are another label's."""
     with Path(intents["train"]).open(newline="") as stream:

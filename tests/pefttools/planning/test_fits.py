@@ -181,6 +181,7 @@ def test_what_can_not_be_is_left_out(tiny_llama: str) -> None:
     assert found["serving"][0]["adapters_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_the_api_plans_what_the_command_plans(tiny_llama: str, tmp_path: Path) -> None:
     rows = pefttools.plan(tiny_llama, task="causal-lm", methods=["lora"], variants=["float32", "nf4"], batch_size=4,
                           length=24)  # fmt: skip

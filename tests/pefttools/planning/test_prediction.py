@@ -441,6 +441,7 @@ def test_bad_input(tiny_bert: str, tiny_llama: str, tmp_path: Path) -> None:
         plan(tiny_bert, methods=["adamss"])
 
 
+@pytest.mark.slow
 def test_how_an_adapter_begins_changes_no_plan(tiny_bert: str) -> None:
     starts = [{"name": "lora", "start": start} for start in ("zero", "pissa", "olora", "eva", "corda")]
     plain, *others = plan(tiny_bert, methods=starts)

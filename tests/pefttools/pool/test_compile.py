@@ -112,7 +112,8 @@ def test_pairs_have_graphs_too(tiny_bert: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("chosen", "sizes", "graphs"), [
-    (["ia3-0", "prefix-0", "prefix-2"], [2], 2),  # with a prefix or without
+    # with a prefix or without
+    pytest.param(["ia3-0", "prefix-0", "prefix-2"], [2], 2, marks=pytest.mark.slow),
     # prefix, prompt, both or neither; a single row has three of them
     pytest.param([*EVERY_KIND, "prefix-2"], [1, 2], 7, marks=pytest.mark.slow),
 ])  # fmt: skip

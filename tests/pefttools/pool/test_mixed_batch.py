@@ -61,7 +61,7 @@ def test_every_registered_method_is_tried_or_refused() -> None:
 
 
 # Those of `CORE` share a batch below, every day.
-@pytest.mark.parametrize("method", daily(("lora", "prefix"), VARIED))
+@pytest.mark.parametrize("method", daily(("lora",), VARIED))
 @pytest.mark.parametrize(("fixture", "head"), BASES)
 def test_rows_of_one_method(
     fixture: str, head: str, method: str, artifact: Make, request: pytest.FixtureRequest
@@ -157,7 +157,8 @@ def test_generated_tokens(
         assert (found[row, len(wanted) :] == model.tokenizer.pad_token_id).all()
 
 
-@pytest.mark.parametrize("share", [CORE_ONLY, *(pytest.param(one, marks=pytest.mark.slow) for one in range(3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [CORE_ONLY, *range(3)])
 def test_float64_is_exact(share: int, tiny_llama: str, artifact: Make) -> None:
     """But for methods that compute a part of what they do in float32 whatever they are told."""
     chosen = [
