@@ -26,11 +26,11 @@ def index(
     base: str | None = None,
     reporter: Reporter | None = None,
 ) -> KnowledgeIndex:
-    """Embed passages, and write an index in which they are found by what they mean.
+    """Embed passages, and write an index in which they are found by what they mean; equal ones are kept once.
 
     Args:
         passages: a source as `read_table` takes it, or texts, or mappings.
-        encoder: an artifact of an embedding task; it is copied into the index.
+        encoder: an artifact of an embedding task. It is copied into the index; its base is not.
         output: folder of the index; an older index there is replaced.
         fields: columns of the passages. Of one, its text; of several, ``name: value`` for each, as of a table's rows.
         id_field: column that names a passage in citations; by default its row number.

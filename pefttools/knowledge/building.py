@@ -28,21 +28,7 @@ def build_index(
     base: str | None = None,
     reporter: Reporter | None = None,
 ) -> KnowledgeIndex:
-    """Embed passages and write an index of them; equal passages are kept once.
-
-    Args:
-        passages: a source as `read_table` takes it, or texts, or mappings.
-        encoder: an artifact of an embedding task. It is copied into the index; its base is not.
-        output: folder of the index.
-        fields: columns of the passages. Of one, its text; of several, ``name: value`` for each, as of a table's rows.
-        id_field: column that names a passage in citations; by default its row number.
-        base: path of the encoder's base, if it has moved.
-        reporter: shows progress.
-
-    Raises:
-        DataError: a passage has no text, or two have the same name.
-        ConfigError: the encoder's task gives no vectors for texts; the output holds something else.
-    """
+    """Embed passages and write an index of them. Arguments and errors: see `pefttools.index`."""
     from safetensors.torch import save_file
 
     reporter = reporter or SilentReporter()
@@ -61,8 +47,6 @@ def build_index(
         save_file({"vectors": vectors}, folder / VECTORS)
         shutil.copytree(encoder, folder / ENCODER)  # compared with its digest when the index is opened, below
         about = About(
-            passages=len(found),
-            numbers=vectors.shape[1],
             encoder=digest,
             files={name: sha256_file(folder / name) for name in (PASSAGES, VECTORS)},
         )

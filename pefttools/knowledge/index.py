@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pefttools.artifact import load_artifact
 from pefttools.artifact.manifest import read_digest
@@ -38,17 +38,13 @@ class About(BaseModel):
 
     Attributes:
         schema_version: of this file.
-        passages: their number.
-        numbers: of a vector.
         encoder: digest of the encoder's artifact.
         files: name -> sha256.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    schema_version: str = "1.0"
-    passages: int
-    numbers: int
+    schema_version: str = Field("1.0", pattern=r"^\d+\.\d+$")
     encoder: str
     files: dict[str, str]
 
@@ -213,6 +209,8 @@ def open_index(folder: Path, *, base: str | None = None) -> KnowledgeIndex:
         about = About.model_validate_json(raw)
     except ValidationError as error:
         raise ArtifactError(f"{path} is damaged: {error.errors()[0]['msg']}", hint=_AGAIN) from error
+    if int(about.schema_version.partition(".")[0]) > 1:
+        raise ArtifactError(f"{path} has the schema {about.schema_version}", hint="Install a newer pefttools.")
     files = {name: _verified(folder / name, digest) for name, digest in about.files.items()}
     if read_digest(folder / ENCODER) != about.encoder:
         raise ArtifactError(f"{folder / ENCODER} is another encoder than that of the index", hint=_AGAIN)

@@ -105,6 +105,15 @@ def test_a_changed_file_is_refused(name: str, encoder: Path, tmp_path: Path) -> 
         open_index(tmp_path / "index")
 
 
+@pytest.mark.parametrize(("version", "said"), [("2.0", "has the schema 2.0"), ("one", "knowledge.json is damaged")])
+def test_an_index_of_another_schema_is_refused(version: str, said: str, encoder: Path, tmp_path: Path) -> None:
+    pefttools.index(PASSAGES[:2], encoder, tmp_path / "index")
+    path = tmp_path / "index" / "knowledge.json"
+    path.write_text(path.read_text().replace('"1.0"', f'"{version}"'))
+    with pytest.raises(ArtifactError, match=said):
+        open_index(tmp_path / "index")
+
+
 def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is not an index of passages"):
         open_index(tmp_path)
