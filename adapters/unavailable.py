@@ -29,6 +29,26 @@ class _Unavailable(Method[MethodConfig]):
         raise self.refusal()
 
 
+class ActivatedLora(_Unavailable):
+    """Activated LoRA, https://arxiv.org/abs/2504.12397."""
+
+    name = "alora"
+    summary = "LoRA that acts from a given sequence of tokens on"
+    paper = "https://arxiv.org/abs/2504.12397"
+    peft_class = "LoraConfig"
+    why_not = "what it does depends on where its invocation stands, which generation, packing and pools don't follow"
+
+
+class Arrow(_Unavailable):
+    """Arrow, https://arxiv.org/abs/2405.11157."""
+
+    name = "arrow"
+    summary = "a router over previously trained LoRA adapters, computed from their weights"
+    paper = "https://arxiv.org/abs/2405.11157"
+    peft_class = "LoraConfig"
+    why_not = "nothing of it is trained, and PEFT reads the adapters that it mixes bypassing every check"
+
+
 class CPT(_Unavailable):
     """Context-aware prompt tuning, https://arxiv.org/abs/2410.17222."""
 
@@ -54,6 +74,16 @@ class Poly(_Unavailable):
     summary = "a mixture of low-rank updates for each of several tasks"
     paper = "https://arxiv.org/abs/2202.13914"
     why_not = "every row needs the number of its task; for one task it is LoRA, the method 'lora'"
+
+
+class QALora(_Unavailable):
+    """QA-LoRA, https://arxiv.org/abs/2309.14717."""
+
+    name = "qalora"
+    summary = "LoRA on pooled groups of inputs, which merges into a base quantized in such groups"
+    paper = "https://arxiv.org/abs/2309.14717"
+    peft_class = "LoraConfig"
+    why_not = "PEFT has it on GPTQ bases only, which are not loaded here"
 
 
 class Shadow(_Unavailable):

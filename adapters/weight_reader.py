@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _EXACT = 1e-6
 #: the same for layers that compute a part in float32, relative to the base's weight
 _NOISE = 1e-5
+#: random vectors beyond the rank
+_MORE = 8
 _PREFIX = "base_model.model."
 
 
@@ -74,7 +76,8 @@ def read_changes(
     sites = {}
     dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
     for name in names:
-        found = _change(method, options, adapted.get_submodule(_PREFIX + name), name, dtype)
+        layer = adapted.get_submodule(_PREFIX + name)
+        found = _change(method, options, layer, _twin(model.get_submodule(name)), name, dtype)
         if found.parts:
             sites[name] = found
     return AdapterDeltas(sites)
@@ -147,24 +150,26 @@ def _twin(module: nn.Module) -> nn.Module:
     return layer
 
 
-def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: str, dtype: torch.dtype) -> SiteDelta:
-    """What a layer does that the base's layer does not."""
+def _change(
+    method: WeightMethod, options: Mapping[str, Any], layer: Any, base: nn.Module, name: str, dtype: torch.dtype
+) -> SiteDelta:
+    """What a layer does that the base's layer does not; the one within it may have lost a part of its weight."""
     with torch.no_grad():
         rounding = 1e-12
         try:
-            exact = copy.deepcopy(layer).double()
-            change, bias = _pushed(exact, method, name)
+            exact, plain = copy.deepcopy(layer).double(), copy.deepcopy(base).double()
+            change, bias = _pushed(exact, plain, method, name)
         except RuntimeError:  # some part of it always stays in float32
-            exact, rounding = layer.float(), 1e-6
-            change, bias = _pushed(exact, method, name)
-        small = _smaller(method, exact, change, bias)
+            exact, plain, rounding = layer.float(), base, 1e-6
+            change, bias = _pushed(exact, plain, method, name)
+        small = _smaller(method, exact, plain, change, bias)
     if small is not None:
         return SiteDelta(*(converted(part, dtype) for part in small))
     parts: list[DeltaKind] = []
     if bool(change.any()):
         outputs, inputs = change.shape
         rank = method.rank(options, inputs, outputs)
-        noise = _NOISE * float(torch.linalg.matrix_norm(layer.get_base_layer().weight.double()))
+        noise = _NOISE * float(torch.linalg.matrix_norm(base.get_parameter("weight").double()))
         pays = _pays(rank, inputs, outputs)
         parts.append(_factors(change, rank, dtype, noise) if pays else Dense(change.to(dtype)))
     if float(bias.abs().max()) > rounding:
@@ -172,14 +177,15 @@ def _change(method: WeightMethod, options: Mapping[str, Any], layer: Any, name: 
     return SiteDelta(*parts)
 
 
-def _smaller(method: WeightMethod, layer: Any, change: torch.Tensor, bias: torch.Tensor) -> Sequence[DeltaKind] | None:
+def _smaller(
+    method: WeightMethod, layer: Any, base: nn.Module, change: torch.Tensor, bias: torch.Tensor
+) -> Sequence[DeltaKind] | None:
     """The method's own form of a layer's effect, if it has one that does the same and is smaller."""
     parts = method.parts(layer, "default")
     if not parts or sum(part.bytes for part in parts) >= change.numel() * change.element_size():
         return None
-    base = layer.get_base_layer()
     weight = dense_weight(base).to(change)
-    own = weight.new_zeros(len(weight)) if getattr(base, "bias", None) is None else base.bias.detach()
+    own = weight.new_zeros(len(weight)) if getattr(base, "bias", None) is None else base.get_parameter("bias").detach()
     delta = SiteDelta(*parts)
     off = max(
         float((weight_change(delta, weight) - change).abs().max()), float((bias_change(delta, own) - bias).abs().max())
@@ -187,14 +193,13 @@ def _smaller(method: WeightMethod, layer: Any, change: torch.Tensor, bias: torch
     return parts if off <= _EXACT * max(1.0, float(weight.abs().max())) else None
 
 
-def _pushed(layer: Any, method: WeightMethod, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _pushed(layer: Any, base: nn.Module, method: WeightMethod, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Changes of the weight ``[out, in]`` and of the bias ``[out]``.
 
     Raises:
         ConfigError: it does something else.
     """
-    base = layer.get_base_layer()
-    inputs, like = input_size(base), base.weight
+    inputs, like = input_size(base), base.get_parameter("weight")
 
     def added(x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = layer(x.clone()) - base(x)
@@ -228,9 +233,12 @@ def _factors(change: torch.Tensor, rank: int | None, dtype: torch.dtype, noise: 
     https://arxiv.org/abs/0909.4061), which is exact for a matrix of that rank.
     """
     generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(change.shape[1], rank or 0, dtype=change.dtype, generator=generator)
+    found = rank or 0
+    # A few more probes than the rank, so that components much smaller than the largest are not lost.
+    probes = torch.randn(change.shape[1], found + _MORE, dtype=change.dtype, generator=generator)
     basis = torch.linalg.qr(change @ probes).Q
-    low = LowRank(basis.T @ change, basis)
+    u, s, v = torch.linalg.svd(basis.T @ change, full_matrices=False)
+    low = LowRank(s[:found, None] * v[:found], basis @ u[:, :found])
     left = torch.linalg.matrix_norm(change - low.dense())
     if float(left) > noise + _EXACT * float(torch.linalg.matrix_norm(change)):
         return Dense(change.to(dtype))

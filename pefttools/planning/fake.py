@@ -63,7 +63,7 @@ def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]
 
 class SharedGradients(Mode):
     """In a backward pass: adds up a parameter's gradients in place, as autograd does only with real tensors, if the
-    first of them is not a view.
+    first of them is not a view. Sums of a forward pass that is recomputed, in which gradients are on, are left alone.
 
     Args:
         shapes: shapes of the trained parameters.
@@ -74,7 +74,7 @@ class SharedGradients(Mode):
         self._shapes = frozenset(shapes)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        sums = func is torch.ops.aten.add.Tensor and args[0].shape in self._shapes
+        sums = func is torch.ops.aten.add.Tensor and args[0].shape in self._shapes and not torch.is_grad_enabled()
         if sums and args[0].shape == getattr(args[1], "shape", None) and not args[0]._is_view():
             return torch.ops.aten.add_.Tensor(*args)
         return func(*args, **(kwargs or {}))

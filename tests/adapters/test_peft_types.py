@@ -36,7 +36,8 @@ def test_what_cannot_be_trained_says_why(name: str, tiny_bert: str) -> None:
 #: fields of PEFT's LoraConfig that options of `lora`, or methods beside it, stand for
 LORA = {
     "r", "lora_alpha", "lora_dropout", "target_modules", "target_parameters", "use_rslora", "use_dora", "use_bdlora",
-    "velora_config", "init_lora_weights", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
+    "velora_config", "kasa_config", "monteclora_config",
+    "init_lora_weights", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
 }  # fmt: skip
 #: that choose layers, ranks or modules otherwise than here, or are set by the bridge
 OTHERWISE = {
@@ -46,7 +47,7 @@ OTHERWISE = {
 }  # fmt: skip
 #: that the page of methods says are not here, and why
 NOT_HERE = {
-    "alora_invocation_tokens", "kasa_config", "monteclora_config", "use_qalora", "qalora_group_size", "arrow_config",
+    "alora_invocation_tokens", "use_qalora", "qalora_group_size", "arrow_config",
     "layer_replication",
 }  # fmt: skip
 

@@ -94,7 +94,19 @@ def test_changes_are_those_of_the_merged_weights(name: str, tiny_bert: str, tmp_
 KINDS = {
     **{
         name: {"low_rank"}
-        for name in ("adalora", "bdlora", "deft", "delora", "hra", "tinylora", "unilora", "vblora", "velora")
+        for name in (
+            "adalora",
+            "bdlora",
+            "deft",
+            "delora",
+            "hra",
+            "kasa",
+            "monteclora",
+            "tinylora",
+            "unilora",
+            "vblora",
+            "velora",
+        )
     },
     **{name: {"low_rank", "dense"} for name in ("peanut", "psoft")},
     **{name: {"sparse"} for name in ("shira", "supertuning")},

@@ -482,3 +482,8 @@ def test_of_generation(method: str, length: int, new: int, tiny_llama: str) -> N
     peak = peak_of(lambda: model.generate(prompts, max_new_tokens=new))
     standing = sum(t.untyped_storage().nbytes() for t in {*weights_of(model), *prompts.values()})
     assert row.generation_bytes == pytest.approx(standing + peak, rel=0.02)
+
+
+def test_random_samples_in_a_pass_that_is_recomputed(tiny_llama: str) -> None:
+    """Sums in two formats that happen to have a parameter's shape are no sums of gradients."""
+    check(tiny_llama, {"name": "monteclora", "samples": 8}, "lm", "float32", "bfloat16", (2, 12), recompute=True)
