@@ -62,7 +62,10 @@ class Recipe(BaseModel):
         None, description="an index of passages that are looked up for each row and added to it"
     )
     parent: Path | None = Field(
-        None, alias="from", description="an artifact of the same base and method: its weights are the start"
+        None,
+        alias="from",
+        description="an artifact of the same base and method: its weights are the start; if it was trained for another "
+        "task, those of its adapter, and the head is new",
     )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="how the model is trained")
     selection: SelectionConfig = Field(

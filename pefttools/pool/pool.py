@@ -110,9 +110,7 @@ class AdapterPool:
         return self._cache.evictions
 
     def register(self, name: str, artifact: str | Path, *, digest: str | None = None) -> None:
-        """Make an adapter known; its weights are read when a row first asks for it.
-
-        A resident one of the same name is dropped, between two calls.
+        """Make an adapter known, to be read when a row first asks for it; a resident one of its name is dropped.
 
         Args:
             name: name by which rows ask for it.
@@ -287,14 +285,15 @@ class AdapterPool:
         max_new_tokens: int | Sequence[int] | None = None,
         num_beams: int | None = None,
         sampling: Sampling | Sequence[Sampling | None] | None = None,
+        written: Sequence[int] = (),
         **options: Any,
     ) -> torch.Tensor:
-        """As `generate`, but the new tokens themselves, ``[rows, new]``, padded on the right."""
-        return self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options)[0]
+        """As `generate`, but the new tokens, ``[rows, new]``; as many as `written` of a prompt's are of its answer."""
+        return self._generate(inputs, adapters, max_new_tokens, num_beams, sampling, options, written)[0]
 
     def _generate(
         self, inputs: Inputs, adapters: Sequence[str | None], max_new_tokens: Any, num_beams: int | None, sampling: Any,
-        options: dict[str, Any],
+        options: dict[str, Any], own: Sequence[int] = (),
     ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
         """New tokens, and per row the tokens that end it."""
         if (why := self.served.why_not_generated()) is not None:
@@ -306,7 +305,9 @@ class AdapterPool:
                 return self._texts.written(
                     rows, examples, max_new_tokens, num_beams, sampling, given, lambda own: options
                 )
-            return self._texts.continued(rows, adapters, inputs, max_new_tokens, num_beams, sampling, given, options)
+            return self._texts.continued(
+                rows, adapters, inputs, max_new_tokens, num_beams, sampling, given, options, own
+            )
 
     @torch.no_grad()
     def write_tokens(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -16,6 +17,7 @@ from pefttools.pool.running import Runner
 from pefttools.predicting import example_of
 from pefttools.tasks import Task
 from pefttools.tasks.batches import by_size
+from pefttools.tasks.language.allowed import AllowedAnswers, OnlyAllowed
 from pefttools.tasks.language.generation import TextPrediction, answer_text, end_tokens
 from pefttools.tasks.task import Example
 
@@ -38,6 +40,22 @@ class Texts:
         self._served = served
         self._runner = runner
         self._tensors = tensors
+        #: for each task that was asked: what it may write
+        self._allowed: WeakKeyDictionary[Task[Any], AllowedAnswers | None] = WeakKeyDictionary()
+
+    def only_allowed(self, tasks: Sequence[Any], starts: Sequence[int]) -> list[OnlyAllowed]:
+        """The processor of logits that keeps rows to their tasks' allowed answers; empty if there are none.
+
+        Args:
+            tasks: each row's task; None for the base.
+            starts: where each row's answer begins in its tokens.
+        """
+        for task in tasks:
+            if task is not None and task not in self._allowed:
+                own = self._tensors.processor_of(task)
+                self._allowed[task] = task.only_answers(own, self.ends(task)) if task.generates else None
+        rows = [None if task is None else self._allowed[task] for task in tasks]
+        return [OnlyAllowed(rows, starts)] if any(row is not None for row in rows) else []
 
     def ends(self, task: Task[Any] | None) -> list[int]:
         """Tokens that end an answer of a task; without a task, of the base itself."""
@@ -47,17 +65,34 @@ class Texts:
     def continued(
         self, rows: Sequence[Resident | None], adapters: Sequence[str | None], inputs: Inputs, max_new_tokens: Any,
         num_beams: int | None, sampling: Any, given: Sequence[int], options: dict[str, Any],
+        written: Sequence[int] = (),
     ) -> tuple[torch.Tensor, list[list[int]]]:  # fmt: skip
-        """New tokens ``[rows, new]`` after prompts, and per row the tokens that end it; see `AdapterPool.generate`."""
+        """New tokens ``[rows, new]`` after prompts, and per row the tokens that end it.
+
+        Args:
+            rows: each row's adapter; None for the base.
+            adapters: their names.
+            inputs: see `AdapterPool.generate`, also for what follows.
+            max_new_tokens: one for all rows or per row.
+            num_beams: beams per row.
+            sampling: one for all rows or per row.
+            given: tokens that end a row, besides those of base and task.
+            options: options of transformers' ``generate``.
+            written: how many tokens at the end of each prompt belong to its answer; empty for none.
+        """
         if are_rows(inputs):  # only the rows' adapters can format them
             inputs = self._tensors.prompts(inputs, [self._task(row) for row in rows])
         batch = self._tensors.of(inputs, adapters, "left")
         ends = [sorted({*given, *self.ends(None if row is None else row.prepared.task)}) for row in rows]
         lengths = per_row("max_new_tokens", _NEW_TOKENS if max_new_tokens is None else max_new_tokens, len(rows))
         drawn = per_row("sampling", sampling, len(rows))
+        tasks = [None if row is None else row.prepared.task for row in rows]
+        prompt = batch["input_ids"].shape[1]
+        only = self.only_allowed(tasks, [prompt - begun for begun in written or [0] * len(rows)])
         tokens = self._runner.generate(
-            rows, batch, max_new_tokens=lengths, num_beams=num_beams or 1, sampling=drawn, ends=ends, **options
-        )
+            rows, batch, max_new_tokens=lengths, num_beams=num_beams or 1, sampling=drawn, ends=ends,
+            **_and_only(options, only),
+        )  # fmt: skip
         return tokens, ends
 
     def encoded(self, rows: Sequence[Resident | None], inputs: Any) -> list[Example]:
@@ -128,12 +163,20 @@ class Texts:
                 num_beams=[num_beams or tasks[index].options.beams for index in own],
                 sampling=[drawn[index] for index in own],
                 ends=[ends[index] for index in own],
-                options=partial(_of_places, options, own),
+                options=partial(self._options_of, options, own, tasks, [len(one) for one in opened]),
             )
             found.update(zip(own, tokens, strict=True))
         pad = float(self._served.tokenizer.pad_token_id)
         rows_of_tokens = [found[index] for index in range(len(rows))]
         return torch.nn.utils.rnn.pad_sequence(rows_of_tokens, batch_first=True, padding_value=pad), ends
+
+    def _options_of(
+        self, options: OptionsOf, own: Sequence[int], tasks: Sequence[Any], starts: Sequence[int], places: Sequence[int]
+    ) -> dict[str, Any]:
+        """Options of ``generate`` for rows at some places among some of all rows."""
+        chosen = [own[place] for place in places]
+        only = self.only_allowed([tasks[index] for index in chosen], [starts[index] for index in chosen])
+        return _and_only(options(chosen), only)
 
     def _task(self, row: Resident | None) -> Any:
         """The task that encodes a row."""
@@ -144,9 +187,9 @@ class Texts:
         return task
 
 
-def _of_places(options: OptionsOf, own: Sequence[int], chosen: Sequence[int]) -> dict[str, Any]:
-    """Options of rows, given their indices among some of the rows."""
-    return options([own[index] for index in chosen])
+def _and_only(options: dict[str, Any], only: Sequence[OnlyAllowed]) -> dict[str, Any]:
+    """Options of ``generate`` with more processors of logits, after those that are there."""
+    return options if not only else {**options, "logits_processor": [*options.get("logits_processor", ()), *only]}
 
 
 def per_row(name: str, given: Any, rows: int) -> list[Any]:

@@ -106,7 +106,11 @@ class BatchRunner:
         inputs = self._pool.tokenizer.pad(prompts, padding_side="left", return_tensors="pt")
         control, options = self._controlled(rows, Slice(self._batcher()))
         self._pool.generate_tokens(
-            dict(inputs), [row.adapter for row in rows], **_of_works(works, self._pool.served.device), **options
+            dict(inputs),
+            [row.adapter for row in rows],
+            written=[len(one.tokens) for one in works],
+            **_of_works(works, self._pool.served.device),
+            **options,
         )
         return control.going_on(rows)
 

@@ -162,7 +162,7 @@ def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float |
     if prepared.parent is not None:
         rows = [validation[index] for index in range(min(4, len(validation)))]
         start_from(model, prepared.parent, task.training_set(rows)[:4])
-        reporter.event(f"starting from the weights of {prepared.parent.folder}")
+        reporter.event(prepared.parent.said())
     remember(prepared, model)
     if is_main_process() and not knows_a_bar(task, validation, prepared.labels):
         return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)

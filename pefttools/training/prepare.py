@@ -208,9 +208,10 @@ class _Others:
         wanted = objective.old_rows()
         if wanted is None:
             return None
-        if parent is None:
+        if parent is None or not parent.same_task:
             raise ConfigError(
-                f"the objective {objective.name!r} keeps what was learned before, and this training starts anew",
+                f"the objective {objective.name!r} keeps what was learned before, and "
+                + ("this training starts anew" if parent is None else "`from` is an artifact of another task"),
                 hint="Give the artifact that was trained on the old rows: from: FOLDER.",
             )
         path, limit = wanted

@@ -19,6 +19,7 @@ from pefttools.recipe import stored_method
 from pefttools.tasks.passages import Placement
 from pefttools.tasks.task import Example, Task
 from pefttools.training.checkpoints import put_state
+from pefttools.training.transfer import take_over
 from pefttools.tuned import TunedModel
 
 #: largest difference of logits that is taken for rounding, as a share of the largest logit
@@ -27,24 +28,38 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Parent:
-    """A verified artifact of the same base, method and task.
+    """A verified artifact of the same base and method.
 
     Attributes:
         folder: its path.
         manifest: its manifest.
         digest: digest of the manifest, and so of everything in the artifact.
+        same_task: whether it was trained for the same task; if not, only its adapter is used, and the head is new.
     """
 
     folder: Path
     manifest: Manifest
     digest: str
+    same_task: bool = True
+
+    def as_dict(self) -> dict[str, str]:
+        """For the manifest of what is trained from it."""
+        return {"name": self.folder.resolve().name, "digest": self.digest, "task": self.manifest.task.name}
+
+    def said(self) -> str:
+        """What of it training starts from."""
+        if self.same_task:
+            return f"starting from the weights of {self.folder}"
+        return f"starting from the adapter of {self.folder}, trained for {self.manifest.task.name}; the head is new"
 
     def labels(self, found: Sequence[str]) -> list[str]:
-        """The artifact's labels, which its head was trained for.
+        """The artifact's labels, which its head was trained for; those of the rows if the head is new.
 
         Raises:
             ConfigError: the training rows have further ones.
         """
+        if not self.same_task:
+            return list(found)
         known = self.manifest.task.labels
         if unknown := [label for label in found if label not in known]:
             raise ConfigError(
@@ -62,6 +77,8 @@ class Parent:
         Raises:
             ConfigError: only one of them has passages, or they are in another place.
         """
+        if not self.same_task:
+            return
         mine = None if placement is None else (placement.query, placement.into)
         found = self.manifest.knowledge
         if mine != (None if found is None else (found.query, found.into)):
@@ -78,7 +95,7 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
     Raises:
         ArtifactError: it is damaged.
         BaseModelError: it belongs to a different base.
-        ConfigError: it has a different method, different options or a different task.
+        ConfigError: it has a different method or different options.
     """
     with hold_weights(folder) as held:
         manifest = held.manifest
@@ -93,9 +110,7 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
                 f"but the recipe says {mine.get(name)!r}",
                 hint="Training can only continue with the method and options that made the weights.",
             )
-    if manifest.task.name != task.name:
-        raise ConfigError(f"from: {folder} was trained for the task {manifest.task.name!r}, not {task.name!r}")
-    return Parent(folder, manifest, held.digest)
+    return Parent(folder, manifest, held.digest, manifest.task.name == task.name)
 
 
 def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> None:
@@ -110,13 +125,17 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
         ConfigError: the artifact does not have the weights that are to be trained, or the model answers differently.
     """
     spec = model.spec
-    if parent.manifest.task.head != spec.head_kind:
+    if parent.same_task and parent.manifest.task.head != spec.head_kind:
         raise ConfigError(f"from: {parent.folder} has the head {parent.manifest.task.head!r}, not {spec.head_kind!r}")
     with hold_weights(parent.folder) as held:
         if held.digest != parent.digest:
             raise ConfigError(f"from: {parent.folder} has been replaced since training began")
         loaded = load_verified(held.folder, held.manifest, spec.base, variant=spec.variant.name, device=model.device)
     loaded.autocast = model.autocast
+    inputs = [{key: value for key, value in example.items() if key != "labels"} for example in probe]
+    if not parent.same_task:
+        take_over(model, loaded, parent.folder, inputs, _TOLERANCE)
+        return
     weights = dict(loaded.named_parameters())
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     shapes = dict(model.named_parameters())
@@ -125,7 +144,6 @@ def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> N
             f"from: {parent.folder} can't be trained further: the method {spec.method.name!r} stores it in a different "
             f"form than it trains it in ({unlike[0]})"
         )
-    inputs = [{key: value for key, value in example.items() if key != "labels"} for example in probe]
     expected = loaded.run(inputs).float()
     put_state(model, {name: weights[name].detach() for name in names}, f"from: {parent.folder}")
     del loaded, weights

@@ -84,7 +84,7 @@ def _training(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
         "selection": {"metric": selection.metric, "greater_is_better": selection.greater_is_better},
         "stopped_early": fitted.stopped_early,
         "did_not_learn": fitted.did_not_learn,
-        **({"parent": {"name": parent.folder.resolve().name, "digest": parent.digest}} if parent else {}),
+        **({"parent": parent.as_dict()} if parent else {}),
     }
 
 

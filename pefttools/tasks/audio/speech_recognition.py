@@ -130,6 +130,7 @@ class SpeechRecognition(SoundTask[SpeechRecognitionConfig], EncoderDecoderTask[S
             self.check_audio(table, index, row, whole=not labelled)  # in prediction, the other rows must go on
             if labelled:
                 check_text(table, index, "text", row)
+                self.check_allowed(table, index, "text", row["text"])
 
     def encode(self, table: Table, processor: Any, labels: Sequence[str], *, labelled: bool = True) -> list[Example]:
         texts = table.column("text") if labelled and "text" in table.columns else None

@@ -73,9 +73,13 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         for index, row in enumerate(table.rows):
             if row.get("messages") is not None:
                 check_messages(table, index, row["messages"], answered=labelled)
+                if labelled:
+                    self.check_allowed(table, index, "messages", row["messages"][-1]["content"])
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
                 check_text(table, index, role, row)
+            if labelled:
+                self.check_allowed(table, index, "completion", row["completion"])
 
     def _check_plain(self, table: Table, labelled: bool) -> None:
         if labelled and self.options.generate:
@@ -121,6 +125,11 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         writer = ChatWriter(tokenizer, self.options)
         ids: list[int] = encoded(row, writer, answered=False, cut=False)["prompt_ids"]
         return ids
+
+    def answer_tokens(self, answer: str, tokenizer: Any) -> list[int]:
+        row = {"prompt": "a prompt", "completion": answer}
+        whole = encoded(row, ChatWriter(tokenizer, self.options), answered=True, cut=False)
+        return list(whole["input_ids"][len(whole["prompt_ids"]) :])
 
     def answer_ends(self, tokenizer: Any) -> list[int]:
         return ChatWriter(tokenizer, self.options).ends
@@ -207,7 +216,8 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         def generate(batch: list[Example]) -> list[str]:
             prompts = [{"input_ids": example["prompt_ids"]} for example in batch]
             inputs = model.processor.pad(prompts, padding_side="left", return_tensors="pt")
-            new = model.generate(dict(inputs), ends=ends, max_new_tokens=self.options.max_new_tokens)
+            only = self.constraint(model.processor, ends, len(batch), inputs["input_ids"].shape[1])
+            new = model.generate(dict(inputs), ends=ends, max_new_tokens=self.options.max_new_tokens, **only)
             return [answer_text(row, model.processor, ends).strip() for row in new.tolist()]
 
         ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}

@@ -93,6 +93,11 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         example |= {"labels": ids[: self.options.max_target_length], "reference": text}
         return len(ids)
 
+    def answer_tokens(self, answer: str, processor: Any) -> list[int]:
+        example: Example = {}
+        self.learn(example, answer, processor)
+        return list(example["labels"])
+
     def answer_ends(self, processor: Any) -> list[int]:
         end = self.tokenizer_of(processor).eos_token_id
         return [] if end is None else [int(end)]
@@ -171,10 +176,13 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         tokenizer = self.tokenizer_of(model.processor)
         ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}
 
+        start = len(self.opening(transformers_models(model.transformer)[0].config, model.processor))
+
         def run(batch: list[Example]) -> list[str]:
             new = self.written(
-                model, batch, ends=ends, max_new_tokens=self.options.max_new_tokens, num_beams=self.options.beams
-            )
+                model, batch, ends=ends, max_new_tokens=self.options.max_new_tokens, num_beams=self.options.beams,
+                **self.constraint(model.processor, ends, len(batch), start),
+            )  # fmt: skip
             return [answer_text(row, tokenizer, ends).strip() for row in new.tolist()]
 
         return in_order_of_size(examples, self.sizes(examples), batch_size, run, progress)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from pefttools.data import Table
 from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
 from pefttools.metrics.texts import ExactMatch
+from pefttools.tasks.language.allowed import AllowedAnswers, OnlyAllowed
 from pefttools.tasks.language.generation import TextPrediction
 from pefttools.tasks.language.language_task import LanguageConfig, LanguageTask
 from pefttools.tasks.task import Example, Prediction, Progress
@@ -25,6 +27,16 @@ class GeneratingConfig(LanguageConfig):
 
     max_new_tokens: int = Field(32, ge=1, description="longest generated answer, in tokens")
     generate: bool = Field(True, description="generate answers at evaluation, e.g. for exact match")
+    answers: list[str] = Field(
+        default_factory=list, description="the only answers that may be generated; if empty, any text may"
+    )
+
+    @field_validator("answers")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value) or any(answer != answer.strip() or not answer for answer in value):
+            raise ValueError("answers must be distinct, not empty, and without spaces at either end")
+        return value
 
 
 ConfigT = TypeVar("ConfigT", bound=GeneratingConfig)
@@ -41,6 +53,50 @@ class GeneratingTask(LanguageTask[ConfigT]):
         self, model: Model, examples: Sequence[Example], *, batch_size: int, progress: Progress | None = None
     ) -> list[str]:
         """One generated text per example."""
+
+    @abstractmethod
+    def answer_tokens(self, answer: str, processor: Any) -> list[int]:
+        """The tokens of an answer as they are learned, with those that end it."""
+
+    def only_answers(self, processor: Any, ends: Collection[int]) -> AllowedAnswers | None:
+        """What may be generated; None for anything.
+
+        Args:
+            processor: the base's.
+            ends: tokens that end an answer.
+
+        Raises:
+            ConfigError: an answer is longer than ``max_new_tokens``.
+        """
+        if not self.options.answers:
+            return None
+        tokens = {answer: self.answer_tokens(answer, processor) for answer in self.options.answers}
+        return AllowedAnswers(tokens, ends, self.options.max_new_tokens)
+
+    def check_allowed(self, table: Table, index: int, role: str, answer: Any) -> None:
+        """Refuse a true answer that could not be generated.
+
+        Raises:
+            DataError: it is none of the allowed ones.
+        """
+        allowed = self.options.answers
+        if allowed and str(answer).strip() not in allowed:
+            raise table.error(
+                index, role, f"{str(answer).strip()!r} is not one of the answers in task.answers",
+                hint="Add it there, or correct the row.",
+            )  # fmt: skip
+
+    def constraint(self, processor: Any, ends: Collection[int], rows: int, start: int) -> dict[str, list[OnlyAllowed]]:
+        """Options for ``generate`` that keep a batch's answers to the allowed ones; empty if any text may be written.
+
+        Args:
+            processor: the base's.
+            ends: tokens that end an answer.
+            rows: number of rows.
+            start: number of tokens before the answers.
+        """
+        own = self.only_answers(processor, ends)
+        return {} if own is None else {"logits_processor": [OnlyAllowed([own] * rows, [start] * rows)]}
 
     @property
     def generated_tokens(self) -> int:

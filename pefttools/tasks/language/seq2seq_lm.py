@@ -71,6 +71,8 @@ class Seq2SeqLM(EncoderDecoderTask[Seq2SeqLMConfig]):
         for index, row in enumerate(table.rows):
             for role in ("text", "target") if labelled else ("text",):
                 check_text(table, index, role, row)
+            if labelled:
+                self.check_allowed(table, index, "target", row["target"])
 
     def size(self, example: Example) -> int:
         return max(len(example["input_ids"]), len(example.get("labels", ())))

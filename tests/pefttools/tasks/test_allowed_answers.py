@@ -1,0 +1,133 @@
+"""Generating tasks that may write nothing but certain answers: alone, in a pool, and behind a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pefttools
+from pefttools.data import Table
+from pefttools.errors import ConfigError, DataError
+from pefttools.pool import AdapterPool
+from pefttools.recipe import choose_task
+from pefttools.tasks.language.allowed import AllowedAnswers, OnlyAllowed
+from tests.pefttools.server.conftest import serve  # noqa: F401
+
+TOPICS = ["card lost", "card", "top up by cash", "refund"]
+PROMPTS = ["where is my card ?", "a refund , please", "how do i top up ?", "x"]
+END = 9
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=4), min_size=1, max_size=6),
+    st.integers(0, 2**16),
+)
+def test_whatever_the_logits_an_allowed_answer_comes_out(answers: list[list[int]], seed: int) -> None:
+    """Answers may begin alike, and one may be the beginning of another."""
+    only = AllowedAnswers({str(index): one for index, one in enumerate(answers)}, [END], 5)
+    process = OnlyAllowed([None, only], [3, 2])
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(0, 10, (2, 3), generator=generator)
+    rows[1, 2] = only.after([])[0]
+    written = [int(rows[1, 2])]
+    while written[-1] != END:
+        scores = torch.randn(2, 10, generator=generator)
+        found = process(rows, scores)
+        assert torch.equal(found[0], scores[0])
+        allowed = found[1] > float("-inf")
+        assert torch.equal(found[1][allowed], scores[1][allowed])
+        rows = torch.cat([rows, found.argmax(1, keepdim=True)], dim=1)
+        written.append(int(rows[1, -1]))
+    assert written[:-1] in answers
+
+
+def _trained(base: str, task: dict[str, Any], folder: Path, seed: int) -> Path:
+    model = pefttools.wrap(base, "lora", r=2, task=task, precision="float32")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.2, generator=generator)
+    pefttools.save(model, folder)
+    return folder
+
+
+CAUSAL = {"name": "causal-lm", "template": "none", "max_new_tokens": 6}
+WRITING = {"name": "seq2seq-lm", "max_length": 32, "max_target_length": 16, "max_new_tokens": 6}
+
+
+@pytest.mark.parametrize(
+    ("base", "task"),
+    [("tiny_llama", CAUSAL), ("tiny_t5", WRITING), ("tiny_t5", WRITING | {"beams": 3})],
+    ids=["decoder", "encoder-decoder", "beams"],
+)
+def test_alone_and_in_a_pool(base: str, task: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Rows of one batch have answers of their own, or none that they are kept to."""
+    where = request.getfixturevalue(base)
+    folders = {
+        "topics": _trained(where, task | {"answers": TOPICS}, tmp_path / "topics", 1),
+        "moods": _trained(where, task | {"answers": ["good", "bad"]}, tmp_path / "moods", 2),
+        "free": _trained(where, task, tmp_path / "free", 3),
+    }
+    role = "prompt" if base == "tiny_llama" else "text"
+    rows = [{role: prompt} for prompt in PROMPTS]
+    alone = {name: [one["prediction"] for one in pefttools.predict(folder, rows)] for name, folder in folders.items()}
+    assert set(alone["topics"]) <= set(TOPICS)
+    assert set(alone["moods"]) <= {"good", "bad"}
+    assert not set(alone["free"]) & {*TOPICS, "good", "bad"}
+    pool = AdapterPool(where)
+    for name, folder in folders.items():
+        pool.load(name, folder)
+    pairs = [(name, index) for index in range(len(rows)) for name in folders]
+    lengths = {} if role == "text" else {"max_new_tokens": 6}
+    mixed = pool.generate([rows[index] for _, index in pairs], [name for name, _ in pairs], **lengths)
+    assert mixed == [alone[name][index] for name, index in pairs]
+
+
+def test_it_is_the_most_likely_of_them_word_by_word(tiny_llama: str, tmp_path: Path) -> None:
+    model = pefttools.load(_trained(tiny_llama, CAUSAL | {"answers": ["good", "bad"]}, tmp_path / "a", 5))
+    task = model.spec.task
+    first = {answer: task.answer_tokens(answer, model.processor)[0] for answer in ("good", "bad")}
+    for prompt in PROMPTS:
+        ids = torch.tensor([task.prompt_ids({"prompt": prompt}, model.processor)])
+        with model.inference_mode():
+            logits = model.transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
+        wanted = max(first, key=lambda answer: float(logits[first[answer]]))
+        table = Table("here", [{"prompt": prompt}], {"prompt": "prompt"}, [1])
+        examples = task.encode(table, model.processor, [], labelled=False)
+        assert task.answers(model, examples, batch_size=1) == [wanted]
+
+
+def test_behind_a_server_whose_answers_give_way(tiny_llama: str, tmp_path: Path, serve: Any) -> None:  # noqa: F811
+    import httpx
+
+    folder = _trained(tiny_llama, CAUSAL | {"answers": TOPICS}, tmp_path / "a", 1)
+    chats = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    wanted = [one["prediction"] for one in pefttools.predict(folder, [{"messages": chat} for chat in chats])]
+    server = serve(tiny_llama, {"a": [folder]}, max_run_ms=0)
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        for chat, answer in zip(chats, wanted, strict=True):
+            asked = {"model": "a", "messages": chat, "temperature": 0}
+            told = http.post("/v1/chat/completions", json=asked).json()
+            assert told["choices"][0]["message"]["content"].strip() == answer
+            drawn = http.post("/v1/chat/completions", json={**asked, "temperature": 1.5, "seed": 3}).json()
+            assert drawn["choices"][0]["message"]["content"].strip() in TOPICS
+
+
+def test_what_makes_no_sense_is_refused(tiny_llama: str) -> None:
+    with pytest.raises(ConfigError, match="must be distinct, not empty, and without spaces"):
+        choose_task(CAUSAL | {"answers": ["a", "a"]})
+    table = Table("here", [{"prompt": "p", "completion": "other"}], {"prompt": "p", "completion": "c"}, [1])
+    with pytest.raises(DataError, match=r"row 1, column 'c': 'other' is not one of the answers in task\.answers"):
+        choose_task(CAUSAL | {"answers": ["good"]}).check(table, [])
+    model = pefttools.wrap(tiny_llama, "lora", task=CAUSAL | {"answers": ["good " * 9 + "!"]}, precision="float32")
+    with pytest.raises(
+        ConfigError, match=r"(?s)takes 11 tokens, but task.max_new_tokens is 6.*Set task.max_new_tokens=11"
+    ):
+        model.spec.task.predict(model, [{"prompt_ids": [1], "input_ids": [1]}], batch_size=1)
