@@ -50,7 +50,7 @@ def test_without_an_exchange_a_folder_is_replaced_all_the_same(
 
 
 def test_folders_are_not_flushed_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed = []
+    flushed: list[int] = []
     monkeypatch.setattr(system.os, "fsync", flushed.append)
     system.sync_folder(tmp_path)
     assert len(flushed) == 1
