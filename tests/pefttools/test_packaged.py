@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+import warnings
 from importlib.metadata import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 
 import pefttools
@@ -47,3 +50,28 @@ def test_workflows_run_what_is_there() -> None:
     assert all(job["continue-on-error"] for job in said["experimental"]["jobs"].values())
     for name in (".ci/run", ".ci/release"):
         assert (ROOT / name).stat().st_mode & 0o111, f"{name} can't be run"
+
+
+@pytest.mark.parametrize(
+    "module", ["pefttools.bases.loading", "pefttools.adapters.lora", "pefttools.eval.spec", "tests.x"]
+)
+def test_a_warning_of_our_own_is_an_error_in_the_tests(module: str) -> None:
+    for category in (UserWarning, DeprecationWarning):
+        with pytest.raises(category, match="of ours"):
+            warnings.warn_explicit("of ours", category, "file.py", 1, module)
+    warnings.warn_explicit("of theirs", DeprecationWarning, "file.py", 1, "torch.nn")
+
+
+def test_what_is_not_an_error_is_said_by_our_code() -> None:
+    """A message that is worded anew must not leave an exception behind that nothing needs."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    messages = [one.split(":")[1] for one in settings["filterwarnings"] if one.split(":")[1]]
+    said = set()
+    for folder in ("pefttools", "adapters", "eval"):
+        for path in (ROOT / folder).rglob("*.py"):
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            said |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    everything = "\n".join(said)
+    assert len(messages) == 5
+    for message in messages:
+        assert all(part in everything for part in message.split(".*")), message
