@@ -22,8 +22,9 @@ import torch
 
 import pefttools
 from pefttools.compute.config import TrainingConfig
-from pefttools.eval.memory import peak_rss, profile
+from pefttools.eval.memory import profile
 from pefttools.logs import quiet_libraries
+from pefttools.system import peak_rss
 from pefttools.testing.rows import encoded_rows
 from pefttools.training.step import optimizer_step
 

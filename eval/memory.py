@@ -7,8 +7,6 @@ is alive is an activation or a temporary.
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -86,12 +84,6 @@ def _training_parts(
     for hook in hooks:
         hook.remove()
     return parts, most
-
-
-def peak_rss() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
 
 
 class _Allocator:

@@ -109,12 +109,12 @@ def describe(planned: PlannedRun, status: Status, failure: Failure | None, **fac
 
 def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     """Train, choose, save, measure; fills `facts` as it goes, so that a failure keeps what was known."""
+    from pefttools.system import peak_rss
     from pefttools.training.microbatches import settle_microbatches
     from pefttools.training.prepare import prepare
     from pefttools.training.store import store
 
     from .gpu import GpuPeaks
-    from .memory import peak_rss
     from .prediction import check_fits
     from .search import search
 

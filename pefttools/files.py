@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import json
@@ -11,16 +10,14 @@ import os
 import secrets
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pefttools.errors import ConfigError, WriteError
+from pefttools.system import exchange, sync_folder
 
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (
     errno.EACCES,
@@ -78,7 +75,7 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _fsync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
@@ -115,7 +112,7 @@ def folder_atomic(target: Path, *, over: str | None = None) -> Iterator[Path]:
         with _writable(target):
             _sync_tree(folder)
             _move_folder(folder, target)
-            _fsync_folder(target.parent)
+            sync_folder(target.parent)
 
 
 def numbered_folder(parent: Path, fill: Callable[[Path], None], next_number: Callable[[], int]) -> int:
@@ -142,7 +139,7 @@ def numbered_folder(parent: Path, fill: Callable[[Path], None], next_number: Cal
                     if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                         raise
                 else:
-                    _fsync_folder(parent)
+                    sync_folder(parent)
                     return number
 
 
@@ -191,8 +188,8 @@ def _sync_tree(folder: Path) -> None:
     """Flush everything in a folder to disk, with the permissions that new files get."""
     open_as_new(folder)
     for path in sorted(folder.rglob("*")):
-        _fsync_folder(path) if path.is_dir() else _fsync_file(path)
-    _fsync_folder(folder)
+        sync_folder(path) if path.is_dir() else _fsync_file(path)
+    sync_folder(folder)
 
 
 def check_replaceable(target: Path, over: str, overwrite: bool = True) -> None:
@@ -258,13 +255,8 @@ def _move_folder(source: Path, target: Path) -> None:
     if not target.exists():
         source.rename(target)
         return
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        rename = getattr(libc, "renameat2", None)
-        if rename is not None:
-            done = rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE)
-            if done == 0:
-                return
+    if exchange(source, target):
+        return
     # No exchange on this system: between the two renames the name does not exist.
     aside = source.with_name(f"{source.name}.old")
     target.rename(aside)
@@ -275,13 +267,3 @@ def _move_folder(source: Path, target: Path) -> None:
 def _fsync_file(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def _fsync_folder(path: Path) -> None:
-    if os.name == "nt":  # folders can't be opened there
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,8 +19,8 @@ OnError = Literal["stop", "skip"]
 ID = "id"
 
 
-def table_of(inputs: Sequence[str | Mapping[str, Any]], task: Task[Any]) -> Table:
-    """Texts, or mappings by column role, as a table of what the task reads.
+def table_of(inputs: Sequence[str | bytes | Mapping[str, Any]], task: Task[Any]) -> Table:
+    """Texts, files' bytes, or mappings by column role, as a table of what the task reads.
 
     Raises:
         ConfigError: a single text instead of a list.

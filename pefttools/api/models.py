@@ -193,7 +193,7 @@ def load(
 
 def predict(
     model: TunedModel | PathLike,
-    inputs: Sequence[str] | Sequence[Mapping[str, Any]] | Table | None = None,
+    inputs: Sequence[str | bytes | Mapping[str, Any]] | Table | None = None,
     *,
     data: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -209,7 +209,8 @@ def predict(
 
     Args:
         model: a tuned model or the folder of an artifact.
-        inputs: texts, mappings by column role (``{"text": ..., "pair": ...}``; ``id`` is passed through), or a table.
+        inputs: texts (or a file's bytes, if the task reads images or audio), mappings by column role
+            (``{"text": ..., "pair": ...}``; ``id`` is passed through), or a table.
         data: instead of inputs, a source as `read_table` takes it.
         columns: with data: role -> column name, if different from the training data's.
         id_column: with data: column whose values are passed through as ``id``.

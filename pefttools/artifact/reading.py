@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
@@ -20,6 +19,7 @@ from pefttools.artifact.finite import check_finite
 from pefttools.artifact.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, missing_manifest, parse_manifest
 from pefttools.errors import ArtifactError, PeftToolsError, WriteError
 from pefttools.files import sha256_file
+from pefttools.system import Place, open_inside, opened_folder, show
 
 if TYPE_CHECKING:
     from pefttools.artifact.signing import Signers
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 _TRIES, _PAUSE = 200, 0.005
 #: bytes; Ed25519 has 64
 _LARGEST_SIGNATURE = 4096
-_OPEN_FILES = Path("/proc/self/fd")
-#: whether files can be opened relative to an open folder; not on Windows, where open files can't be replaced either
-_IN_FOLDERS = os.open in os.supports_dir_fd
 
 
 @dataclass(frozen=True)
@@ -117,20 +114,13 @@ def _opened(folder: Path, view: Path, stack: ExitStack, signers: Signers | None)
     raise ArtifactError(f"{folder} is being replaced faster than it can be read")
 
 
-#: an open folder, or its path
-Place = int | Path
-
-
 def _try(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) -> Held:
-    place: Place = folder
-    if _IN_FOLDERS:
-        try:
-            place = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        except OSError as error:
-            raise missing_manifest(folder) from error
-        stack.callback(os.close, place)
     try:
-        stream = stack.enter_context(_open(place, MANIFEST))
+        place = stack.enter_context(opened_folder(folder))
+    except OSError as error:
+        raise missing_manifest(folder) from error
+    try:
+        stream = stack.enter_context(open_inside(place, MANIFEST))
     except OSError as error:
         _check_same(folder, place, error)
         raise missing_manifest(folder) from error
@@ -157,7 +147,7 @@ def _try(folder: Path, view: Path, stack: ExitStack, signers: Signers | None) ->
 def _signature(place: Place, view: Path) -> bytes | None:
     """Content of the signature, which is put in `view`; None if there is none that could be valid."""
     try:
-        with _open(place, SIGNATURE) as stream:
+        with open_inside(place, SIGNATURE) as stream:
             info = os.fstat(stream.fileno())
             content = stream.read() if stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST_SIGNATURE else None
     except OSError:
@@ -171,33 +161,15 @@ def _take(place: Place, name: str, entry: FileEntry, view: Path, stack: ExitStac
     """Open and verify one file and put it in `view`; returns what is wrong with it."""
     if Path(name).name != name:
         return f"{name!r} is not a plain file name"
-    stream = stack.enter_context(_open(place, name))
+    stream = stack.enter_context(open_inside(place, name))
     info = os.fstat(stream.fileno())
     if not stat.S_ISREG(info.st_mode):
         return f"{name} is not a file"
     if info.st_size != entry.size:
         return f"{name} has {info.st_size} bytes instead of {entry.size}"
-    _show(stream, view / name, copied=copied)
+    show(stream, view / name, copied=copied)
     same = sha256_file(view / name) == entry.sha256
     return None if same else f"{name} has different content (sha256)"
-
-
-def _open(place: Place, name: str) -> IO[bytes]:
-    if isinstance(place, Path):
-        return (place / name).open("rb")
-    # O_NONBLOCK: a pipe under a file's name must not keep its reader waiting.
-    handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0), dir_fd=place)
-    return os.fdopen(handle, "rb")
-
-
-def _show(stream: IO[bytes], path: Path, *, copied: bool = False) -> None:
-    """Make an open file, or a copy of it, available under a path."""
-    if not copied and _OPEN_FILES.is_dir():
-        # Linux: a name for the open file itself, which keeps its content when it is removed
-        path.symlink_to(_OPEN_FILES / str(stream.fileno()))
-        return
-    with path.open("wb") as copy:
-        shutil.copyfileobj(stream, copy)
 
 
 def _check_same(folder: Path, place: Place, error: OSError) -> None:

@@ -1,0 +1,1 @@
+"""The command line; no other room imports it."""

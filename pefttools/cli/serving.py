@@ -115,11 +115,12 @@ def _check_free(host: str, port: int) -> None:
     import socket
 
     from pefttools.errors import ConfigError
+    from pefttools.system import allow_reuse
 
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            allow_reuse(one)
             one.bind(address)
     except OSError as error:
         raise ConfigError(
@@ -129,21 +130,16 @@ def _check_free(host: str, port: int) -> None:
 
 def _check_files(connections: int) -> None:
     """Let the process open a file for every allowed connection, and some more."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows has no such limit
-        return
     from pefttools.errors import ConfigError
+    from pefttools.system import allow_open_files
 
     needed = connections + _FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and needed > hard:
+    allowed = allow_open_files(needed)
+    if allowed is not None:
         raise ConfigError(
-            f"{connections} connections need {needed} open files, but this system allows only {hard}",
+            f"{connections} connections need {needed} open files, but this system allows only {allowed}",
             hint="Lower --max-connections, or raise `ulimit -Hn`.",
         )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def api_key(

@@ -28,6 +28,7 @@ EXTRAS = {
     "serve": "the server",
     "test": "the tests of a checkout",
     "docs": "the documentation as a site",
+    "dev": "hooks before a commit, spelling, coverage, checks of a release",
 }
 #: more packages of an extra than this, such as developers' tools, are not listed by name
 _LISTED = 6

@@ -9,14 +9,10 @@ from pathlib import Path
 
 from pefttools.files import cache_root
 from pefttools.installation.finding import Finding, size
+from pefttools.system import container_memory
 
 #: less than this is worth a note: a small base and its checkpoints
 _LITTLE = 2 * 2**30
-#: limit and use of a container's memory, in the two versions of Linux's control groups
-_GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
 
 
 def memory() -> Iterator[Finding]:
@@ -25,19 +21,11 @@ def memory() -> Iterator[Finding]:
 
     found = psutil.virtual_memory()
     free, total, why = found.available, found.total, ""
-    for limit, used in _GROUPS:
-        if (limited := _number(limit)) is not None and limited < total:
-            total, why = limited, " that this container may use"
-            free = min(free, limited - (_number(used) or 0))
+    if (limited := container_memory(total)) is not None:
+        total, why = limited[0], " that this container may use"
+        free = min(free, total - limited[1])
     text = f"{size(free)} free of {size(total)}{why}"
     yield Finding("memory and disk", "RAM", "ok", text, data={"free_bytes": free, "total_bytes": total})
-
-
-def _number(file: str) -> int | None:
-    try:
-        return int(Path(file).read_text())
-    except (OSError, ValueError):  # no such group, or "max"
-        return None
 
 
 def disks() -> Iterator[Finding]:

@@ -62,8 +62,9 @@ def _places(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]
 
 
 class SharedGradients(Mode):
-    """In a backward pass: adds up a parameter's gradients in place, as autograd does only with real tensors, if the
-    first of them is not a view. Sums of a forward pass that is recomputed, in which gradients are on, are left alone.
+    """In a backward pass: adds up a parameter's gradients in place, if the first of them is not a view.
+
+    Autograd does so only with real tensors. Sums of a recomputed forward pass, with gradients on, are left alone.
 
     Args:
         shapes: shapes of the trained parameters.

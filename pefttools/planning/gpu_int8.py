@@ -1,5 +1,8 @@
-"""int8 layers as a GPU runs them. A CPU trains them with full weights in the input's format, and its operations have
-different temporaries; sizes here are those of bitsandbytes' CUDA kernels."""
+"""int8 layers as a GPU runs them.
+
+A CPU trains them with full weights in the input's format, and its operations have different temporaries; sizes here are
+those of bitsandbytes' CUDA kernels.
+"""
 
 from __future__ import annotations
 

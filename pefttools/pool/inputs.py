@@ -16,7 +16,7 @@ from pefttools.tasks import Task
 from pefttools.tasks.task import Example
 
 #: texts; rows as `predict` takes them; or tensors from the tokenizer
-Inputs = Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, torch.Tensor]
+Inputs = Sequence[str | bytes | Mapping[str, Any]] | Mapping[str, torch.Tensor]
 
 
 class Tensors:

@@ -19,7 +19,7 @@ from pefttools.testing.alone import check_dequantized, check_loaded, check_merge
 from pefttools.testing.mixed import check_mixed
 from pefttools.testing.rows import encoded_rows
 from pefttools.testing.steps import train_a_little
-from pefttools.testing.subject import Choice, Outcome, Rows, Subject, answers_of, logits_of
+from pefttools.testing.subject import Choice, MethodChoice, Outcome, Rows, Subject, answers_of, logits_of
 from pefttools.testing.writing import check_written
 from pefttools.tuned import TunedModel
 
@@ -36,7 +36,7 @@ PROMISES: dict[str, Check] = {
 
 
 def check_method(
-    method: Choice,
+    method: MethodChoice,
     *,
     base: str,
     folder: Path,
@@ -53,7 +53,7 @@ def check_method(
     with an error that names it.
 
     Args:
-        method: its name, or a mapping with name and options.
+        method: its name, a mapping with name and options, or a list of these.
         base: path of a base model that it can be used on; a tiny one is enough.
         folder: an empty folder, for artifacts.
         task: task that it is trained for; None for the default.
@@ -85,7 +85,7 @@ def check_method(
 
 
 def trained_subject(
-    method: Choice,
+    method: MethodChoice,
     *,
     base: str,
     folder: Path,
@@ -143,7 +143,12 @@ def check_declarations(method: Method[Any]) -> None:
 
 
 def _check_refused(
-    method: Choice, base: str, task: Choice | None, labels: Sequence[str], variant: str | None, refusal: ConfigError
+    method: MethodChoice,
+    base: str,
+    task: Choice | None,
+    labels: Sequence[str],
+    variant: str | None,
+    refusal: ConfigError,
 ) -> None:
     try:
         pefttools.wrap(base, method, task=task, labels=labels, variant=variant)

@@ -15,6 +15,8 @@ from pefttools.testing.rows import encoded_rows
 from pefttools.tuned import TunedModel
 
 Choice = str | Mapping[str, Any]
+#: one method, or several that are combined
+MethodChoice = Choice | Sequence[Choice]
 Rows = Sequence[Mapping[str, Any]] | None
 #: relative to the largest logit; float32 sums in a different order stay far below, and bfloat16 sums about there
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
@@ -67,7 +69,7 @@ class Subject:
 
     model: TunedModel
     base: str
-    method: Choice
+    method: MethodChoice
     task: Choice
     folder: Path
     artifact: Path

@@ -117,7 +117,7 @@ def test_pfeiffer_is_the_published_formula(family: str) -> None:
             x = seen[f"{NORMS[family]} in"]
             wanted = up_relu_down(y + x) + y + x
         else:
-            norm = model.get_submodule(norm_name)
+            norm: Any = model.get_submodule(norm_name)
             total = seen[f"{norm_name} in"]  # y + x
 
             def layer_norm(h: torch.Tensor) -> torch.Tensor:

@@ -223,7 +223,7 @@ def test_lora_ga_begins_along_the_gradient(tiny_bert: str) -> None:
     for name, layer in model.transformer.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
-        gradient = plain.transformer.get_submodule(name.removeprefix("base_model.model.")).weight.grad
+        gradient: Any = plain.transformer.get_submodule(name.removeprefix("base_model.model.")).weight.grad
         u, singular, _ = torch.linalg.svd(gradient)
         singular = singular.square()
         size = len(gradient) ** 0.25 / 4

@@ -146,7 +146,10 @@ def test_two_of_one_library_are_both_trained(first: str, second: str, tiny_bert:
 
 def test_a_method_finds_its_layers_beside_those_that_are_adapted_already(tiny_bert: str, tmp_path: Path) -> None:
     """The bottleneck knows a model's layers by their names; PEFT has put its own layers in the place of some."""
-    methods = [{"name": "lora", **QUERIES}, {"name": "bottleneck", "size": 8, "placement": "houlsby"}]
+    methods: list[dict[str, Any]] = [
+        {"name": "lora", **QUERIES},
+        {"name": "bottleneck", "size": 8, "placement": "houlsby"},
+    ]
     assert check_method(methods, base=tiny_bert, folder=tmp_path, task=MEAN) is not None
 
 

@@ -25,7 +25,8 @@ from .pages import DOCS, ROOT, generated
 
 @pytest.mark.parametrize("folder", ["methods", "tasks", "objectives"])
 def test_everything_registered_has_a_page_with_its_options(folder: str) -> None:
-    registry: Registry[Any] = {"methods": methods, "tasks": tasks, "objectives": objectives}[folder]
+    registries: dict[str, Registry[Any]] = {"methods": methods, "tasks": tasks, "objectives": objectives}
+    registry = registries[folder]
     pages = generated()
     for name in registry:
         if registry.origin(name).distribution != "pefttools":
@@ -84,7 +85,7 @@ def test_every_command_is_there_with_its_options() -> None:
     page = generated()["reference/commands.md"]
     parts = dict(re.findall(r"^## pefttools (.*?)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
     top = typer.main.get_command(build_app())
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for name, command in top.commands.items():  # type: ignore[attr-defined]
         below = getattr(command, "commands", None)
         leaves |= {f"{name} {one}": inner for one, inner in below.items()} if below else {name: command}

@@ -58,7 +58,6 @@ def test_a_linear_layers_step(inputs: int, outputs: int, rows: int) -> None:
 
 def test_against_the_allocators_own_record(tiny_bert: str) -> None:
     """torch's profiler hears of every allocation; both see the same peak beyond what was there before."""
-
     model = pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], precision="float32",
                            task={"name": "sequence-classification", "head": "mean"})  # fmt: skip
     examples = [{**model.tokenizer("some words " * 10), "labels": n % 2} for n in range(16)]

@@ -162,7 +162,7 @@ def test_no_records(tmp_path: Path) -> None:
 
 def test_a_seed_that_gave_no_result_is_said_everywhere(tmp_path: Path) -> None:
     write_sample(tmp_path, rows=100, seeds=3)
-    lost = {"status": "oom", "test": {}, "validation": {}, "memory": None, "artifact": None}
+    lost: dict[str, Any] = {"status": "oom", "test": {}, "validation": {}, "memory": None, "artifact": None}
     change(tmp_path, "lora-seed2", **lost, error=Failure(type="MemoryError", message="no room left"))
     files = write_report(tmp_path)
     page = files["html"].read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     file = write_report(folder)["html"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1300, "height": 900})
+        page: Any = browser.new_page(viewport={"width": 1300, "height": 900})
         page.messages = []
         page.requests = []
         page.on("console", lambda message: page.messages.append(message.text))

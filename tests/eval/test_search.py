@@ -31,7 +31,6 @@ def _searched(
     monkeypatch: pytest.MonkeyPatch, prepared: Prepared, settings: Search, outcomes: dict[Any, Outcome]
 ) -> tuple[list[Trial], Fitted, list[str]]:
     """A search in which training gives what `outcomes` says: accuracy and loss; None: it diverges."""
-
     pairs = isinstance(next(iter(outcomes)), tuple)
 
     class Model:
@@ -122,7 +121,7 @@ def test_the_heads_rate_is_searched_with_the_methods(prepared: Prepared, monkeyp
     settings = Search(learning_rate=3, head_learning_rate=2, factor=10, extend=2)
     assert settings.trials == 6
     # the head's default is 0.01; of two rates the other is the smaller one
-    outcomes = {
+    outcomes: dict[Any, Outcome] = {
         (0.01, 0.001): (0.1, 1), (0.01, 0.01): (0.2, 1), (0.1, 0.001): (0.3, 1), (0.1, 0.01): (0.8, 1),
         (1.0, 0.001): (0.2, 1), (1.0, 0.01): (0.5, 1), (0.1, 0.1): (0.7, 1),
     }  # fmt: skip

@@ -254,7 +254,12 @@ def test_the_pool_writes_rows_as_predict_does(tiny_llama: str, tmp_path: Path) -
     pool = pefttools.AdapterPool(base)
     for name in answers:
         pool.load(name, tmp_path / name)
-    rows = [{"messages": [FIRST]}, {"messages": [FIRST]}, {"prompt": "i must go"}, {"prompt": "i must go"}]
+    rows: list[dict[str, Any]] = [
+        {"messages": [FIRST]},
+        {"messages": [FIRST]},
+        {"prompt": "i must go"},
+        {"prompt": "i must go"},
+    ]
     found = pool.generate(rows, ["kind", "brief", "kind", "brief"], max_new_tokens=5)
     assert found == [answers["kind"][0], answers["brief"][0], answers["kind"][1], answers["brief"][1]]
     # a text is continued as it is
@@ -272,8 +277,8 @@ def test_rows_of_one_batch_end_by_tokens_of_their_own(tiny_llama: str, tmp_path:
         pool.load(name, tmp_path / name)
     ids = pool.tokenizer.convert_tokens_to_ids
     said = [ids("hello"), ids("[unused1]"), ids("card"), ids("[SEP]"), ids("card")]
-    model = pool.served.model
-    model.lm_head = _Script(model.lm_head, said, model.config.vocab_size)  # type: ignore[union-attr, arg-type, operator]
+    served = pool.served.model
+    served.lm_head = _Script(served.lm_head, said, served.config.vocab_size)  # type: ignore[union-attr, arg-type, operator]
     found = pool.generate([{"prompt": "a"}] * 2, ["chat", "text"], max_new_tokens=5)
     assert found[0] == "hello" and found[1].split()[0] == "hello" and found[1].split()[-1] == "card"
     with pytest.raises(ConfigError, match="can't be combined with beam search"):

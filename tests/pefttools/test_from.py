@@ -72,15 +72,9 @@ def test_the_parent_is_recorded_by_its_digest(tmp_path: Path, tiny_bert: str, in
     assert stored is not None
     digest = json.loads((tmp_path / "a" / "pefttools.json").read_bytes())["digest"]
     assert stored.manifest.training["parent"] == {"name": "a", "digest": digest, "task": TASK["name"]}
+    pefttools.train(_recipe(tiny_bert, intents, tmp_path / "c", seed=5))
     # What was learned before is not forgotten in three steps: another start would be far away.
-    first, second, other = (
-        pefttools.load(folder).state_dict()
-        for folder in (
-            tmp_path / "a",
-            tmp_path / "b",
-            pefttools.train(_recipe(tiny_bert, intents, tmp_path / "c", seed=5)) and tmp_path / "c",
-        )
-    )
+    first, second, other = (pefttools.load(tmp_path / name).state_dict() for name in ("a", "b", "c"))
     name = next(name for name in first if "lora_A" in name)
     assert (first[name] - second[name]).abs().max() < 0.1 * (first[name] - other[name]).abs().max()
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"pefttools": "pefttools", "adapters": "pefttools.adapters", "eval": "pefttools.eval"}
 #: from the lowest to the highest; a module imports from its own room and from those below
 LAYERS = [
-    ["errors"],
+    ["errors", "system"],
     ["registry", "files", "logs", "progress", "compute", "sites", "metrics"],
     ["installation"],
     ["packages"],

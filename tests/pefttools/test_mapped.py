@@ -227,7 +227,10 @@ def test_large_splits_are_those_of_small_ones(tiny_bert: str, tmp_path: Path, mo
 
 def test_examples_of_unlike_kinds_are_refused() -> None:
     codec = ExampleCodec([{"input_ids": [1, 2], "reference": "a", "labels": [-100, 2]}])
-    rows = [{"input_ids": [], "reference": "", "labels": []}, {"input_ids": [3], "reference": "b", "labels": [3]}]
+    rows: list[dict[str, Any]] = [
+        {"input_ids": [], "reference": "", "labels": []},
+        {"input_ids": [3], "reference": "b", "labels": [3]},
+    ]
     assert codec.decode(codec.encode(rows)) == rows
     with pytest.raises((ValueError, TypeError)):
         codec.encode([{"input_ids": "text", "reference": "", "labels": []}])

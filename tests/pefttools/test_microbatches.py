@@ -56,7 +56,7 @@ def test_a_batch_is_cut_until_it_fits(
 ) -> None:
     prepared = _prepared(tiny_bert, intents, tmp_path / "a")
     # Room for a batch in four parts, of the longest rows that there are, and for no larger ones.
-    needs = {}
+    needs: dict[Any, Any] = {}
     monkeypatch.setattr(
         microbatches, "_predicted", lambda chosen, batch: bool(needs.setdefault(len(batch), batch)) and False
     )

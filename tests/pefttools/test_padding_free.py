@@ -93,6 +93,7 @@ def test_where_it_can_not_be_texts_are_padded(method: str, task: dict[str, Any],
 
 def test_a_model_with_other_results_is_left_alone(tiny_llama: str) -> None:
     model = _model(tiny_llama)
+    module: Any
     for module in model.modules():
         if hasattr(module, "is_causal"):
             module.is_causal = False  # then a text would see the padding behind another
@@ -111,7 +112,7 @@ def test_attention_that_reaches_back_a_few_tokens(llama: TunedModel) -> None:
     """Sliding windows, as Mistral has them, against attention to each text alone."""
     from pefttools.tasks.language.padding_free import _attention
 
-    module = next(module for module in llama.modules() if hasattr(module, "is_causal"))
+    module: Any = next(module for module in llama.modules() if hasattr(module, "is_causal"))
     groups, lengths = module.num_key_value_groups, [9, 4, 7]
     q, k, v = (torch.randn(1, heads, sum(lengths), 8) for heads in (2 * groups, 2, 2))
     out, _ = _attention(module, q, k, v, layout(lengths), sliding_window=3)
@@ -120,8 +121,9 @@ def test_attention_that_reaches_back_a_few_tokens(llama: TunedModel) -> None:
     ):
         at = torch.arange(len(text))
         back = at[:, None] - at
+        query, key, value = part
         wanted = torch.nn.functional.scaled_dot_product_attention(
-            *part, attn_mask=(back >= 0) & (back < 3), enable_gqa=True
+            query, key, value, attn_mask=(back >= 0) & (back < 3), enable_gqa=True
         )
         torch.testing.assert_close(text, wanted[0].transpose(0, 1))
 

@@ -110,8 +110,8 @@ def test_without_names_for_open_files_they_are_copied(
     in_folders: bool, two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on macOS; and where no file can be opened in an open folder, as on Windows."""
-    monkeypatch.setattr("pefttools.artifact.reading._IN_FOLDERS", in_folders)
-    monkeypatch.setattr("pefttools.artifact.reading._OPEN_FILES", tmp_path / "none")
+    monkeypatch.setattr("pefttools.system._IN_FOLDERS", in_folders)
+    monkeypatch.setattr("pefttools.system._OPEN_FILES", tmp_path / "none")
     with hold(two[1]) as held:
         assert not any(path.is_symlink() for path in held.folder.iterdir())
         assert _scale(held.folder) == 2.0

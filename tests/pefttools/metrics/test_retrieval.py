@@ -102,7 +102,7 @@ def test_values_equal_scikit_learn_and_sentence_transformers(predictions: Any) -
     vectors = np.array([one.answer for one in evaluation.predictions], dtype=np.float64)
     count = len(labels)
     relevant = {str(n): {str(m) for m in range(count) if m != n and labels[m] == labels[n]} for n in range(count)}
-    texts = {str(n): "x" for n in range(count)}
+    texts: dict[str, Any] = {str(n): "x" for n in range(count)}
     ks = [1, 3, 5, 10]
     # It takes every text for a candidate, the query too: what it is given here has the query left out.
     library = InformationRetrievalEvaluator(

@@ -206,6 +206,7 @@ def test_activations_that_are_recomputed_in_part_change_nothing(name: str, tiny_
     _same(found[1], found[0])
 
 
+@pytest.mark.filterwarnings("ignore:r-drop has no effect")
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if name not in ("freelb", "vat", "smart", "neftune", "supcon", "setfit")]
 )

@@ -197,7 +197,7 @@ def test_the_api_plans_what_the_command_plans(tiny_llama: str, tmp_path: Path) -
 
 
 def test_the_command_says_what_the_functions_do(tiny_llama: str) -> None:
-    shape = {"batch_size": 4, "length": 16, "eval_batch_size": 4}
+    shape: dict[str, Any] = {"batch_size": 4, "length": 16, "eval_batch_size": 4}
     options = ["--batch-size", "4", "--length", "16", "--eval-batch-size", "4"]
     found = _run(tiny_llama, "--task", "causal-lm", "--residents", "3", *options)
     (row,) = pefttools.plan(tiny_llama, task="causal-lm", **shape)
@@ -207,7 +207,7 @@ def test_the_command_says_what_the_functions_do(tiny_llama: str) -> None:
 
 @pytest.mark.slow
 def test_the_command_finds_the_largest_that_the_function_finds(tiny_llama: str) -> None:
-    shape = {"batch_size": 4, "length": 16, "eval_batch_size": 4}
+    shape: dict[str, Any] = {"batch_size": 4, "length": 16, "eval_batch_size": 4}
     options = ["--batch-size", "4", "--length", "16", "--eval-batch-size", "4"]
     (largest,) = pefttools.largest_fit(tiny_llama, task="causal-lm", gpu="t4", **shape)
     fit = _run(tiny_llama, "--task", "causal-lm", "--gpu", "t4", "--fit", *options)["fit"]

@@ -17,8 +17,10 @@ ROWS = 96
 
 
 def _peaks(base: str, device: Device) -> tuple[Linear8bitLt, int, int, int]:
-    """A layer, and bytes beside its weights, its input and its output's gradient: at the peak of a forward pass,
-    after it, and at the peak of a backward pass."""
+    """A layer, and bytes beside its weights, its input and its output's gradient.
+
+    The bytes are those at the peak of a forward pass, after it, and at the peak of a backward pass.
+    """
     model = Planned(skeleton(base), "causal-lm", "ia3", "int8", 2, device).build(Shape())
     layer = next(module for module in model.modules() if isinstance(module, Linear8bitLt))
     holder = nn.Sequential(layer)

@@ -205,7 +205,7 @@ def _embedding(
     task = choose_task({"name": "sentence-embedding", "projection": True, **options})
     model = build(locate_base(base), "float32", chosen, config, task, [], precision="float32", seed=0)
     model.parts = parts
-    batch = {}
+    batch: dict[str, Any] = {}
     for name, one in (("", shape), ("other_", others)):
         if one is not None:
             mask = torch.ones(one, dtype=torch.long)

@@ -121,9 +121,9 @@ def test_all_methods_in_one_batch(
             kind = "logits" if fixture != "tiny_bert" else "states"
             assert_close(getattr(answer, kind), getattr(expected, kind))
         else:
-            method, number = name.rsplit("-", 1)
+            method, seed = name.rsplit("-", 1)
             assert answer.logits is not None
-            assert_close(answer.logits, alone(pefttools.load(artifact(base, head, method, int(number))), text))
+            assert_close(answer.logits, alone(pefttools.load(artifact(base, head, method, int(seed))), text))
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,10 @@ def test_rows_of_unstacked_kinds(plugins: list[str], tiny_bert: str, artifact: M
     names = [*folders, None, *folders]
     texts = [TEXTS[index % 4] for index in range(len(names))]
     found = pool(texts, names)
-    for name, text, answer in zip(names, texts, found, strict=True):
-        if name is not None:
+    for own, text, answer in zip(names, texts, found, strict=True):
+        if own is not None:
             assert answer.logits is not None
-            assert_close(answer.logits, alone(pefttools.load(folders[name]), text))
+            assert_close(answer.logits, alone(pefttools.load(folders[own]), text))
     before = pool.bytes()
     pool.unload("dense-lora-0")
     assert pool.bytes() < before

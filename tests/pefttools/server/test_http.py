@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -56,7 +57,12 @@ def test_openai_client(serve: Serve, tiny_llama: str, writers: Artifacts) -> Non
         model="acme", prompt="a text that goes on", max_tokens=8, temperature=0, stream=True
     )
     assert "".join(chunk.choices[0].text for chunk in streamed) == texts["acme"]
-    several = {"model": "acme", "prompt": ["a text that goes on", "another"], "max_tokens": 8, "temperature": 0}
+    several: dict[str, Any] = {
+        "model": "acme",
+        "prompt": ["a text that goes on", "another"],
+        "max_tokens": 8,
+        "temperature": 0,
+    }
     whole = client.completions.create(**several)
     found = ["", ""]
     ends = [0, 0]
@@ -476,7 +482,7 @@ def test_a_chat_ends_where_the_template_ends_turns(serve: Serve, tiny_llama: str
     class Script(torch.nn.Module):
         def __init__(self, head: torch.nn.Module) -> None:
             super().__init__()
-            self.weight = head.weight
+            self.weight: Any = head.weight
             self.step = 0
 
         def forward(self, states: torch.Tensor) -> torch.Tensor:

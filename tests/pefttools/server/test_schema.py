@@ -88,7 +88,7 @@ def test_answers_are_what_the_document_says(server: Server) -> None:
             max_examples=25, deadline=None, derandomize=True, database=None,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
-        def ask(case: schemathesis.Case, known: bool) -> None:
+        def ask(case: schemathesis.Case[Any], known: bool) -> None:
             # Half of the requests name a model that there is, so that they get further than the name.
             if known and isinstance(case.body, dict) and "model" in case.body:
                 case.body["model"] = "acme"

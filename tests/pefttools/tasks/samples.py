@@ -36,7 +36,7 @@ def _answer(number: int, context: str) -> dict[str, list[Any]]:
     words = context.split()
     at = number * 3 % (len(words) - 1)
     start = len(" ".join(words[:at])) + (at > 0)
-    whole = {"text": [" ".join(words[at : at + 2])], "answer_start": [start]}
+    whole: dict[str, list[Any]] = {"text": [" ".join(words[at : at + 2])], "answer_start": [start]}
     return {"text": [], "answer_start": []} if number % 4 == 3 else whole
 
 

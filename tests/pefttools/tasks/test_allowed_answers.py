@@ -85,8 +85,8 @@ def test_alone_and_in_a_pool(base: str, task: dict[str, Any], tmp_path: Path, re
     for name, folder in folders.items():
         pool.load(name, folder)
     pairs = [(name, index) for index in range(len(rows)) for name in folders]
-    lengths = {} if role == "text" else {"max_new_tokens": 6}
-    mixed = pool.generate([rows[index] for _, index in pairs], [name for name, _ in pairs], **lengths)
+    lengths = None if role == "text" else 6
+    mixed = pool.generate([rows[index] for _, index in pairs], [name for name, _ in pairs], max_new_tokens=lengths)
     assert mixed == [alone[name][index] for name, index in pairs]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,9 @@ def test_equal_captions_are_no_wrong_answers(tiny_clip: str) -> None:
     assert batch["labels"].tolist() == [[RIGHT, WRONG, IGNORE], [WRONG, RIGHT, WRONG], [IGNORE, WRONG, RIGHT]]
 
 
-def _vector(*numbers: float) -> list[float]:
+def _vector(*numbers: float) -> array[float]:
     length = math.hypot(*numbers)
-    return [number / length for number in numbers]
+    return array("d", [number / length for number in numbers])
 
 
 def test_both_directions_are_ranked() -> None:

@@ -220,7 +220,7 @@ def test_rows_in_files_are_the_same(
     few = pefttools.train(_recipe(tiny_bert, data, tmp_path / "few"))
     for place in ("data.mapped", "data.table", "training.examples"):
         monkeypatch.setattr(f"pefttools.{place}.SMALL", 5)
-    seen = []
+    seen: list[Any] = []
     monkeypatch.setattr(MappedItems, "__getitem__", _noted(seen, MappedItems.__getitem__))
     many = pefttools.train(_recipe(tiny_bert, data, tmp_path / "many"))
     assert few is not None and many is not None and seen

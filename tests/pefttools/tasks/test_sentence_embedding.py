@@ -217,7 +217,7 @@ def test_leaks_between_splits_are_told(tiny_bert: str, tmp_path: Path) -> None:
 def test_candidates_are_all_texts_that_may_be_found(tiny_bert: str) -> None:
     model = pefttools.wrap(tiny_bert, "untuned", task=NAME, precision="float32")
     task = model.spec.task
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": "one", "positive": "two three", "negative": ["four", "five"]},
         {"text": "one", "positive": "six seven eight", "negative": None},
         {"text": "two three", "positive": "nine", "negative": "one"},
@@ -243,7 +243,9 @@ def test_a_model_that_finds_no_more_than_chance_has_not_learned(tiny_bert: str) 
     examples = task.encode(table_of_rows(LABELS, task), model.processor, ())
     found = task.evaluate(model, examples, batch_size=8)
     selection = Selection("ndcg@10", greater_is_better=True)
-    bar = pefttools.tasks.Evaluation.of(task.metrics, task.uninformed(found.references, ()), found.references)
+    chance = task.uninformed(found.references, ())
+    assert chance is not None
+    bar = pefttools.tasks.Evaluation.of(task.metrics, chance, found.references)
     worse = replace(found, metrics={**found.metrics, "ndcg@10": bar.metrics["ndcg@10"] - 0.01})
     better = replace(found, metrics={**found.metrics, "ndcg@10": bar.metrics["ndcg@10"] + 0.01})
     assert "'a random order' for every row" in (why_not_learned(task, selection, worse, (), None) or "")

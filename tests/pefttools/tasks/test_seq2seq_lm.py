@@ -125,9 +125,9 @@ def test_a_pool_writes_what_each_adapter_alone_writes(adapters: dict[str, Path],
     rows = [(text, name) for text in texts for name in [*adapters, None]]
     mixed = pool.generate([text for text, _ in rows], [name for _, name in rows])
     alone = {name: pefttools.predict(folder, texts) for name, folder in adapters.items()}
-    for (text, name), found in zip(rows, mixed, strict=True):
-        if name is not None:
-            assert found == alone[name][texts.index(text)]["prediction"], name
+    for (text, own), found in zip(rows, mixed, strict=True):
+        if own is not None:
+            assert found == alone[own][texts.index(text)]["prediction"], own
     assert len(set(mixed)) > len(texts), "every adapter writes the same"
     assert pool.predict(texts, ["lora"] * len(texts)) == alone["lora"]
 
