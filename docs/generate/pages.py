@@ -7,6 +7,7 @@ import re
 from .api import api_pages
 from .commands import command_page
 from .files import file_pages
+from .notebooks import notebook_pages
 from .plugins import method_pages, objective_pages, task_pages
 
 
@@ -19,6 +20,7 @@ def generated_pages() -> dict[str, str]:
         **file_pages(),
         **command_page(),
         **api_pages(),
+        **notebook_pages(),
     }
 
 

@@ -119,7 +119,7 @@ FOLLOWED: dict[str, Page] = {
     ),
     "CONTRIBUTING.md": Page(
         unrun=dict.fromkeys(
-            ("python -m venv", ". .venv", "pip install", "pytest", "ruff", "mypy", "mkdocs"),
+            ("python -m venv", ". .venv", "pip install", "pytest", "ruff", "mypy", "mkdocs", "python docs/"),
             "what continuous integration runs",
         )
     ),
