@@ -29,11 +29,28 @@ _GIB = 2**30
 
 @dataclass
 class Outcome:
-    """The result of a comparison: its folder, its records by run id, and the files of its report."""
+    """The result of a comparison: its folder, its records by run id, and the files of its report.
+
+    A notebook shows it as the report's table with what it says.
+    """
 
     folder: Path
-    records: dict[str, RunRecord]
+    records: dict[str, RunRecord] = field(repr=False)
     report: dict[str, Path] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The report's table: a mapping of names to plain values per method, as in its CSV file."""
+        from .reporting import load_report
+        from .reporting.tables import flat
+
+        data = load_report(self.folder)
+        return [flat(row, data.metric) for row in data.rows]
+
+    def _repr_html_(self) -> str:
+        from .reporting import load_report
+        from .reporting.fragment import to_fragment
+
+        return to_fragment(load_report(self.folder))
 
 
 def bench(

@@ -22,6 +22,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # set explicitly, so that tokenizers do not warn when a process is started next to them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # of bars in a notebook, for which ipywidgets may be missing
+    warnings.filterwarnings("ignore", message="IProgress not found")
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         for module in ("transformers", "peft", "torch", "bitsandbytes", "accelerate"):
             warnings.filterwarnings("ignore", category=category, module=rf"{module}(\..*)?$")

@@ -45,6 +45,9 @@ class Registry(Generic[T]):
         """Names of all plugins, sorted."""
         return sorted({*self._entry_points(), *self._local})
 
+    def __repr__(self) -> str:
+        return f"<{self.group}: {', '.join(self.names())}>"
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 

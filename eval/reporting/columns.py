@@ -78,6 +78,11 @@ TERMINAL = (
     "train_seconds", "train_cpu_seconds",
 )  # fmt: skip
 
+NOTEBOOK = (
+    "label", "score", "interval_low", "difference", "verdict", "trained_parameters", "training_peak_bytes",
+    "artifact_bytes", "train_cpu_seconds",
+)  # fmt: skip
+
 
 def chosen(data: ReportData, keys: Iterable[str]) -> list[Column]:
     """Columns by their keys."""

@@ -23,6 +23,7 @@ from pefttools.bases.quiet import quiet
 from pefttools.errors import ConfigError, PeftToolsError, UnknownNameError
 from pefttools.files import check_replaceable, folder_atomic
 from pefttools.recipe import stored_method
+from pefttools.tasks.head import HeadTask
 from pefttools.tasks.task import IGNORE
 from pefttools.tasks.text.padding import reads_the_last_position
 from pefttools.tuned import TunedModel
@@ -172,10 +173,11 @@ def _describe(plain: Any, tuned: TunedModel) -> None:
     """Label names, and the tokens that end an answer, where other libraries look for them."""
     from pefttools.tasks.language.generation import end_tokens
 
-    if tuned.labels:
+    task = tuned.spec.task
+    if tuned.labels and not (isinstance(task, HeadTask) and task.outputs(tuned.labels) != len(tuned.labels)):
         plain.config.id2label = dict(enumerate(tuned.labels))
         plain.config.label2id = {label: index for index, label in enumerate(tuned.labels)}
-    ends = sorted({*tuned.spec.task.answer_ends(tuned.tokenizer), *end_tokens(plain)})
+    ends = sorted({*task.answer_ends(tuned.tokenizer), *end_tokens(plain)})
     if ends:
         plain.generation_config.eos_token_id = ends
 

@@ -66,7 +66,8 @@ class HeadTask(Task[ConfigT]):
                 Target(self.name, "FEATURE_EXTRACTION" if self.peft_task_type else ""),
                 processor,
             )
-        names = list(labels) or [f"output {number}" for number in range(self.outputs(labels))]
+        outputs = self.outputs(labels)
+        names = list(labels) if len(labels) == outputs else [f"output {number}" for number in range(outputs)]
         transformer, missing = load_transformer(
             getattr(transformers, self.auto_class),
             base,

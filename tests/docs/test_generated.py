@@ -151,5 +151,6 @@ def test_names_in_tables_lead_to_their_pages() -> None:
         "| `nothing` | y |",
     ]
     assert with_links("pool.md", text) == text
+    assert with_links("index.md", "[a](notebooks/pool.ipynb)") == "[a](notebooks/pool.md)"
     page = (DOCS / "methods.md").read_text(encoding="utf-8")
     assert with_links("methods.md", page).count("](methods/lora.md)") == 2, "in both tables"

@@ -24,6 +24,7 @@ PAGES = (
     "reference/api",
     "tasks",
     "troubleshooting",
+    "notebooks/compare",
 )
 
 

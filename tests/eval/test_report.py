@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -15,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from pefttools.errors import DataError
+from pefttools.eval.comparison import Outcome
 from pefttools.eval.records import (
     RUNS,
     Failure,
@@ -153,6 +155,16 @@ def test_texts_are_escaped(folder: Path) -> None:
     console = Console(record=True, width=200, file=io.StringIO())
     print_table(load_report(folder), console)
     assert EVIL in console.export_text()
+
+
+def test_a_notebook_shows_the_table_and_what_it_says(folder: Path) -> None:
+    outcome = Outcome(folder, {})
+    shown = outcome._repr_html_()
+    assert EVIL not in shown and "&lt;script&gt;document.title" in shown
+    assert shown.count("<tr>") == 1 + 4 and "<th>verdict</th>" in shown
+    assert all(html.escape(text) in shown for text in findings(load_report(folder)))
+    assert {row["label"]: row["verdict"] for row in outcome.rows()}["full"] == "baseline"
+    assert "RunRecord" not in repr(outcome)
 
 
 def test_no_records(tmp_path: Path) -> None:

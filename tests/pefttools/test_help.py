@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,15 @@ from typer.testing import CliRunner
 
 from pefttools.cli.examples import add_command
 from pefttools.cli.main import build_app
+from tests.commands import ALL, parse
 
 PROGRAM = Path(sys.executable).with_name("pefttools")
-
-
-def _commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from _commands(command, *path, name)
-        else:
-            yield (*path, name), command
-
-
-ALL = dict(_commands(typer.main.get_command(build_app())))
 
 
 def _examples(command: Any) -> list[str]:
     """The lines below the heading at the end of a command's help."""
     lines = (command.epilog or "").splitlines()
     return [line.strip() for line in lines[2:]] if [line.strip() for line in lines[:2]] == ["\b", "Examples:"] else []
-
-
-def _parse(words: list[str]) -> None:
-    """As the command line does, without calling the command."""
-    command: Any = typer.main.get_command(build_app())
-    assert words.pop(0) == "pefttools"
-    while hasattr(command, "commands"):
-        name = words.pop(0)
-        assert name in command.commands, name
-        command = command.commands[name]
-    command.make_context(command.name, words).close()
 
 
 def test_all_commands_are_walked() -> None:
@@ -63,7 +41,7 @@ def test_help_ends_with_examples_that_parse(path: tuple[str, ...]) -> None:
     assert "Examples:" not in ALL[path].help
     for one in examples:
         words = shlex.split(one.partition(" > ")[0])
-        _parse(words)
+        parse(words)
     name = " ".join(path).replace("bases", "variants")
     assert any(one.startswith(f"pefttools {name}") for one in examples)
 
@@ -71,7 +49,7 @@ def test_help_ends_with_examples_that_parse(path: tuple[str, ...]) -> None:
 def test_an_example_with_an_unknown_option_is_found() -> None:
     for wrong in ("pefttools train recipe.yaml --sett a=1", "pefttools train", "pefttools plan base --batch-size few"):
         with pytest.raises(Exception, match=r"No such option|Missing parameter|valid integer"):
-            _parse(shlex.split(wrong))
+            parse(shlex.split(wrong))
 
 
 def test_a_plugins_command_gets_its_examples_from_its_docstring() -> None:
@@ -97,6 +75,7 @@ def test_help_is_quick() -> None:
 import sys, typer
 from typer.testing import CliRunner
 from pefttools.cli.main import build_app
+from tests.commands import ALL, parse
 def walk(group, *path):
     for name, command in group.commands.items():
         yield from walk(command, *path, name) if hasattr(command, "commands") else [(*path, name)]

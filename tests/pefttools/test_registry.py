@@ -28,6 +28,7 @@ def test_unknown_name_suggests_near_ones() -> None:
 def test_built_ins_are_plain_entry_points() -> None:
     assert {"full", "head", "lora", "ia3", "prefix", "prompt", "bottleneck", "bitfit"} <= set(methods.names())
     assert methods.origin("lora").distribution == "pefttools"
+    assert repr(methods).startswith("<pefttools.methods: ") and ", lora, " in repr(methods)
 
 
 def test_two_distributions_of_one_name_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,9 @@ assert '"prediction": "' in said
 assert "quadratic_kappa" in run("evaluate", folder / "artifact", "--data", data)
 pefttools.Store(folder / "store").add(folder / "artifact", "stars")
 
+own = pefttools.wrap(BASE, "head", task={"name": "ordinal", "levels": levels}, labels=levels)  # the model's own head
+assert own(**own.processor(["one two"], return_tensors="pt")).shape == (1, 2)
+
 (row,) = pefttools.plan(BASE, task=task, labels=3, batch_size=4, length=16)
 assert row.peak_bytes > row.weights_bytes
 
