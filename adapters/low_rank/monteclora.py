@@ -23,6 +23,12 @@ from .lora_relative import LoraRelative, LoraRelativeOptions
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pefttools.deltas import AdapterDeltas
+
+
+#: buffers of PEFT's sampler that every forward pass in training replaces
+_OF_LAST_PASS = ("gaussian_var_prior", "expert_weights")
+
 
 class MonteCLoraOptions(LoraRelativeOptions):
     """Options of MonteCLoRA."""
@@ -58,6 +64,14 @@ class MonteCLora(LoraRelative[MonteCLoraOptions]):
     def load(self, model: nn.Module, folder: Path, config: MonteCLoraOptions, target: Target) -> nn.Module:
         return _drawn_when_needed(super().load(model, folder, config, target))
 
+    def _state(self, model: nn.Module) -> dict[str, Tensor]:
+        state = super()._state(model) or model.state_dict()
+        return {name: tensor for name, tensor in state.items() if not name.endswith(_OF_LAST_PASS)}
+
+    def state_deltas(self, state: dict[str, Tensor], options: dict[str, Any], model: nn.Module) -> AdapterDeltas:
+        plain = {name: tensor for name, tensor in state.items() if ".lora_monteclora_sampler." not in name}
+        return super().state_deltas(plain, {**options, "monteclora_config": None}, model)
+
     def penalty(self, model: nn.Module, config: MonteCLoraOptions) -> Tensor:
         found: Tensor = model.base_model._get_monteclora_loss(self.adapter)  # type: ignore[operator, union-attr]
         return found
@@ -67,6 +81,8 @@ def _drawn_when_needed(model: nn.Module) -> nn.Module:
     for layer in model.modules():
         for sampler in getattr(layer, "lora_monteclora_sampler", {}).values():
             sampler.sampler = _DrawnWhenNeeded(sampler)
+            for name in _OF_LAST_PASS:  # kept as a plain attribute: it is a part of the last pass's graph
+                setattr(sampler, name, sampler._buffers.pop(name))
     return model
 
 

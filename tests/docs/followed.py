@@ -119,8 +119,9 @@ FOLLOWED: dict[str, Page] = {
     ),
     "CONTRIBUTING.md": Page(
         unrun=dict.fromkeys(
-            ("python -m venv", ". .venv", "pip install", "pytest", "ruff", "mypy", "mkdocs", "python docs/"),
+            ("python -m venv", ". .venv", "pip install", "pytest", "pre-commit", "mkdocs", "python docs/"),
             "what continuous integration runs",
         )
     ),
+    "docs/releasing.md": Page(unrun={"pip install": _INSTALLS, "coverage": "measures all tests, for half an hour"}),
 }

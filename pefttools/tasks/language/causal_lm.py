@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakKeyDictionary
 
 from pefttools.data import Table
@@ -15,6 +15,7 @@ from pefttools.tasks.language.causal_lm_config import CausalLMConfig
 from pefttools.tasks.language.chat_tokens import encoded
 from pefttools.tasks.language.chat_writer import ChatWriter
 from pefttools.tasks.language.chats import check_messages
+from pefttools.tasks.language.examples import drawn_examples
 from pefttools.tasks.language.generating_task import GeneratingTask
 from pefttools.tasks.language.generation import answer_text, end_tokens
 from pefttools.tasks.language.plain_text import encoded_text, is_plain
@@ -56,6 +57,12 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
         return {"plain": "joined", **options}  # the only one before 0.2
+
+    def settled(self, train: Table, labels: Sequence[str]) -> Self:
+        if not self.options.shots:
+            return self
+        examples = drawn_examples(train, self.options.shots)
+        return type(self)(self.options.model_copy(update={"shots": 0, "examples": examples}))
 
     def check_roles(self, given: Collection[str], trained: Collection[str]) -> None:
         return  # a prompt is a chat of one message

@@ -8,7 +8,7 @@ from typing import Any
 
 from pefttools.errors import ConfigError
 from pefttools.tasks.language.chat_writer import ChatWriter, Piece
-from pefttools.tasks.language.chats import SYSTEM, Message, chat_of, without_oldest_turn
+from pefttools.tasks.language.chats import SYSTEM, Message, after_examples, chat_of, without_oldest_turn
 from pefttools.tasks.language.generation import answer_text
 from pefttools.tasks.task import IGNORE, Example
 
@@ -47,8 +47,8 @@ def encoded(row: Mapping[str, Any], writer: ChatWriter, *, answered: bool, cut: 
     Raises:
         ConfigError: the chat template refuses the chat, or the system message alone is too long.
     """
-    messages = chat_of(row, answered=answered)
-    chat = bool(row.get("messages"))
+    messages = after_examples(chat_of(row, answered=answered), writer.examples)
+    chat = bool(row.get("messages") or writer.examples)
 
     def tokens(messages: Sequence[Message]) -> _Tokens:
         pieces = writer.pieces(messages, chat=chat, answered=answered, tools=row.get("tools"))

@@ -67,6 +67,15 @@ class ChatWriter:
         return self._lines(given, answered) if chat else self._prompt(given, answered)
 
     @property
+    def examples(self) -> list[Message]:
+        """``task.examples`` as turns."""
+        return [
+            {"role": role, "content": content}
+            for one in self.options.examples
+            for role, content in (("user", one.prompt), ("assistant", one.completion))
+        ]
+
+    @property
     def takes_system(self) -> bool:
         """Whether ``task.system`` has an effect."""
         return self.templated or self.options.plain == "lines"

@@ -32,6 +32,20 @@ def chat_of(row: Mapping[str, Any], *, answered: bool) -> list[Message]:
     return messages
 
 
+def after_examples(messages: Sequence[Message], examples: Sequence[Message]) -> list[Message]:
+    """A chat with turns put before it, behind its system messages.
+
+    Args:
+        messages: the chat.
+        examples: questions and answers by turns; one that asks what the chat asks is left out.
+    """
+    system = [message for message in messages if message["role"] in SYSTEM]
+    rest = [message for message in messages if message["role"] not in SYSTEM]
+    asked = {message["content"] for message in rest}
+    pairs = zip(examples[::2], examples[1::2], strict=True)
+    return [*system, *(one for pair in pairs if pair[0]["content"] not in asked for one in pair), *rest]
+
+
 def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
     """A chat without its oldest turn; system messages and the last turn stay. None if there is no other turn."""
     system = [message for message in messages if message["role"] in SYSTEM]
