@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .plotting import SHARED, compressed_plotly
 from .reporting.figures import script_json
-
-_SHARED = Path(__file__).parent / "templates"
 
 
 def page(templates: Path, name: str, title: str, figure: Mapping[str, Any], **content: Any) -> str:
@@ -23,14 +22,12 @@ def page(templates: Path, name: str, title: str, figure: Mapping[str, Any], **co
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
-    environment = Environment(loader=FileSystemLoader([templates, _SHARED]), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=FileSystemLoader([templates, SHARED]), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(name).render(
         title=title,
         figure=Markup(script_json(dict(figure))),
-        # plotly's own code: the only text that is not escaped, and no data is in it
-        plotly=Markup(get_plotlyjs()),
+        plotly=compressed_plotly(),
         **content,
     )
 

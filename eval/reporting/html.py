@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..plotting import SHARED, compressed_plotly
 from . import classes, formatting, trials
 from .columns import PARTS, RESOURCES, RESULTS, Column, chosen, html_rows
 from .data import ReportData
@@ -19,10 +20,9 @@ def to_html(data: ReportData) -> str:
     """The page, with plotly's script inside."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, SHARED]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -37,8 +37,7 @@ def to_html(data: ReportData) -> str:
         memory_note=formatting.memory_note(data),
         figures=[(name, title, Markup(text)) for name, title, text in figures(data)],
         runs=[_run(record) for record in data.records],
-        # plotly's own code: the only text that is not escaped, and no data is in it
-        plotly=Markup(get_plotlyjs()),
+        plotly=compressed_plotly(),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )

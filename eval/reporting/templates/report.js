@@ -1,6 +1,8 @@
-for (const [name, figure] of Object.entries(figures)) {
-  Plotly.newPlot(`figure-${name}`, figure.data, figure.layout, { responsive: true, displaylogo: false });
-}
+withPlotly((plotly) => {
+  for (const [name, figure] of Object.entries(figures)) {
+    plotly.newPlot(`figure-${name}`, figure.data, figure.layout, { responsive: true, displaylogo: false });
+  }
+}, Object.keys(figures).map((name) => `figure-${name}`));
 
 function sortBy(table, index) {
   const heads = [...table.tHead.rows[0].cells];
