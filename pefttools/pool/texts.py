@@ -84,7 +84,10 @@ class Texts:
             inputs = self._tensors.prompts(inputs, [self._task(row) for row in rows])
         batch = self._tensors.of(inputs, adapters, "left")
         ends = [sorted({*given, *self.ends(None if row is None else row.prepared.task)}) for row in rows]
-        lengths = per_row("max_new_tokens", _NEW_TOKENS if max_new_tokens is None else max_new_tokens, len(rows))
+        lengths = [
+            _usual_length(row) if given is None else given
+            for row, given in zip(rows, per_row("max_new_tokens", max_new_tokens, len(rows)), strict=True)
+        ]
         drawn = per_row("sampling", sampling, len(rows))
         tasks = [None if row is None else row.prepared.task for row in rows]
         prompt = batch["input_ids"].shape[1]
@@ -185,6 +188,12 @@ class Texts:
         if (why := self._served.why_not_generated(named, language=task.generates)) is not None:
             raise ConfigError(why)
         return task
+
+
+def _usual_length(row: Resident | None) -> int:
+    """New tokens if the caller does not say how many: enough for each answer of a task that has a list of them."""
+    task: Any = None if row is None else row.prepared.task
+    return task.options.max_new_tokens if task is not None and task.generates and task.options.answers else _NEW_TOKENS
 
 
 def _and_only(options: dict[str, Any], only: Sequence[OnlyAllowed]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ from pefttools.tasks.task import Example
 
 #: new tokens if a request does not say how many, as in OpenAI's completions
 _DEFAULT_TOKENS = 16
+#: the same for chats
+_CHAT_TOKENS = 256
 
 #: for whoever monitors the server, without a key
 watched = APIRouter()
@@ -165,7 +167,7 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
     prompt = await service.prompt(chosen, messages)
-    tokens = request.max_completion_tokens or request.max_tokens or min(256, service.settings.max_tokens)
+    tokens = request.max_completion_tokens or request.max_tokens or service.default_tokens(chosen, _CHAT_TOKENS)
     generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
     head = beginning("chat.completion", request.model)
     service.suited.check_prompt(chosen, prompt, tokens)
@@ -187,7 +189,7 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     service.suited.check_texts()
     service.suited.check_writing(chosen)
     _limit(len(prompts), service)
-    tokens = request.max_tokens or min(_DEFAULT_TOKENS, service.settings.max_tokens)
+    tokens = request.max_tokens or service.default_tokens(chosen, _DEFAULT_TOKENS)
     ends = service.ends(chosen, chat=False)
     generations = [
         _generation(request, one["input_ids"], tokens, service, ends, one)

@@ -275,6 +275,12 @@ class Service:
 
         return await self.background.tokens(work, sum(map(len, texts)))
 
+    def default_tokens(self, chosen: Chosen, usual: int) -> int:
+        """New tokens if a request does not say how many: enough for each answer of a task that has a list of them."""
+        task = chosen.task()
+        answers = task is not None and task.generates and task.options.answers
+        return min(task.options.max_new_tokens if answers else usual, self.settings.max_tokens)  # type: ignore[union-attr]
+
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
         """Tokens that end an answer: the base's own, and those that end the adapter's answers or a chat's."""
         task = chosen.task() or (self.pool.base_task if chat else None)

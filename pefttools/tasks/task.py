@@ -137,6 +137,14 @@ class Task(ServedTask[ConfigT]):
         """
         return self
 
+    def check_with(self, processor: Any) -> None:
+        """Check options that depend on the base's tokenizer, or on what else reads its inputs.
+
+        Raises:
+            ConfigError: they don't fit it.
+        """
+        return
+
     def planned(self) -> Self:
         """The same task without options that need rows, and that change no memory."""
         return self

@@ -112,6 +112,7 @@ def prepare(recipe: Recipe) -> Prepared:
     check_on_outline(base, recipe.variant, method, config, task, labels)
     task = task.settled(splits.train, labels)
     examples = Examples(task, base, splits, labels)
+    task.check_with(examples.processor)
     rates = default_rates(recipe.training, method, base)
     notes = [*([shortened] if shortened else []), *splits.notes]
     notes += method.idle_options(config, variants.get(recipe.variant)())

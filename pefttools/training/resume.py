@@ -98,7 +98,7 @@ def checkpoint_to_resume(prepared: Prepared, work: Path, reporter: Reporter) -> 
         return prepared, found
     if prepared.recipe.training.gradient_accumulation == "auto":
         prepared = with_microbatches(prepared, int(found.made_from["recipe"]["training.gradient_accumulation"]))
-    changes = list(_changes(found.made_from, made_from(prepared)))
+    changes = list(_changes(found.made_from, made_from(prepared), _defaults(prepared)))
     if changes:
         raise ConfigError(
             f"{found.folder} belongs to a different training run: {'; '.join(changes)}",
@@ -113,10 +113,21 @@ def remove_checkpoints(work: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _defaults(prepared: Prepared) -> dict[str, Any]:
+    """The values of options of the method and the task that were not given."""
+    kinds = {"method": type(prepared.config), "task": type(prepared.task.options)}
+    given = {
+        kind: {name: field.get_default(call_default_factory=True) for name, field in options.model_fields.items()}
+        for kind, options in kinds.items()
+    }
+    return dict(_flat({"recipe": given}))
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
     old, new = dict(_flat(before)), dict(_flat(now))
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) == new.get(name):
+        # An option that did not exist then did what its default does.
+        if old.get(name, defaults.get(name)) == new.get(name):
             continue
         if name.startswith("recipe."):
             yield f"{name.removeprefix('recipe.')} was {old.get(name)!r} and is now {new.get(name)!r}"

@@ -16,6 +16,7 @@ from pefttools.bases import Base
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, MethodConfig
 from pefttools.recipe import stored_method
+from pefttools.tasks import tasks
 from pefttools.tasks.passages import Placement
 from pefttools.tasks.task import Example, Task
 from pefttools.training.checkpoints import put_state
@@ -110,7 +111,17 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
                 f"but the recipe says {mine.get(name)!r}",
                 hint="Training can only continue with the method and options that made the weights.",
             )
-    return Parent(folder, manifest, held.digest, manifest.task.name == task.name)
+    same = manifest.task.name == task.name
+    if not same:
+        other = tasks.get(manifest.task.name)
+        if task.encoder_decoder or other.encoder_decoder or task.modality != other.modality:
+            raise ConfigError(
+                f"from: {folder} was trained for the task {manifest.task.name!r}, whose adapter the task {task.name!r} "
+                "can't take over",
+                hint="Tasks that write by a decoder of their own, and tasks that read other kinds of inputs, have "
+                "adapters of their own.",
+            )
+    return Parent(folder, manifest, held.digest, same)
 
 
 def start_from(model: TunedModel, parent: Parent, probe: Sequence[Example]) -> None:

@@ -42,7 +42,12 @@ def take_over(model: TunedModel, trained: TunedModel, folder: Path, probe: Seque
         if name in head:
             continue
         found = theirs.get(names[parameter])
-        if found is None or found.shape != parameter.shape:
+        if found is not None and found.shape != parameter.shape:
+            raise ConfigError(
+                f"from: {folder} can't be trained further: the method {model.spec.method.name!r} stores it in a "
+                f"different form than it trains it in ({name})"
+            )
+        if found is None:
             raise ConfigError(
                 f"from: {folder} was trained for the task {trained.spec.task.name!r}, and has no weights for {name}, "
                 f"which the method {model.spec.method.name!r} trains here",
@@ -51,7 +56,11 @@ def take_over(model: TunedModel, trained: TunedModel, folder: Path, probe: Seque
         with torch.no_grad():
             parameter.copy_(found)
     batch = model.spec.task.collate(probe, model.processor)
-    inputs = all_moved({name: batch[name] for name in _INPUTS if name in batch}, model.device)
+    # A row may have several texts, one for each choice.
+    read = {name: batch[name] for name in _INPUTS if name in batch}
+    if "input_ids" in read:
+        read = {name: tensor.flatten(0, -2) for name, tensor in read.items() if tensor.ndim > 1}
+    inputs = all_moved(read, model.device)
     ours, wanted = _states(model, inputs), _states(trained, inputs)
     if ours.shape != wanted.shape or not torch.allclose(
         ours, wanted, rtol=0, atol=tolerance * max(1.0, float(wanted.abs().max()))
@@ -85,6 +94,9 @@ def _states(model: TunedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     try:
         with model.inference_mode(), model.precision():
             model.transformer(**inputs)
+    except (ValueError, RuntimeError):
+        if not found:  # if there are states, it is the head that wants rows of another form
+            raise
     finally:
         handle.remove()
     return found[-1]

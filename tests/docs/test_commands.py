@@ -39,16 +39,18 @@ def _follow(name: str, page: Page, request: pytest.FixtureRequest, folder: Path,
     patch.chdir(folder)
     patch.setenv("PEFTTOOLS_CACHE", str(folder / "cache"))
     before = {id(one): set(one.names()) for one in REGISTRIES}
-    with Follower(page, request.getfixturevalue, patch, whole=whole) as follower:
+    try:
         if page.after:
             other, until = page.after
-            with_its_own = Follower(FOLLOWED[other], request.getfixturevalue, patch, whole=False)
-            with_its_own.follow(other, until=until)
-        follower.follow(name)
-    assert follower.ran
-    for one in REGISTRIES:
-        for added in set(one.names()) - before[id(one)]:
-            one.unregister(added)
+            with Follower(FOLLOWED[other], request.getfixturevalue, patch, whole=False) as first:
+                first.follow(other, until=until)
+        with Follower(page, request.getfixturevalue, patch, whole=whole) as follower:
+            follower.follow(name)
+        assert follower.ran
+    finally:
+        for one in REGISTRIES:
+            for added in set(one.names()) - before[id(one)]:
+                one.unregister(added)
 
 
 @pytest.mark.parametrize("name", QUICK)

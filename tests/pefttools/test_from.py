@@ -179,3 +179,30 @@ def test_an_adapter_that_lacks_weights_is_no_start(tmp_path: Path, tiny_bert: st
     )
     with pytest.raises(ConfigError, match=r"trained for the task 'masked-lm', and has no weights for \S*pooler"):
         pefttools.train(recipe)
+
+
+def test_rows_of_several_texts_start_from_an_adapter_of_single_ones(
+    tmp_path: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    assert pefttools.train(_recipe(tiny_bert, intents, tmp_path / "a", task={"name": "masked-lm"})) is not None
+    path = tmp_path / "choices.jsonl"
+    row = {"text": "what is it ?", "choices": ["a card", "a fee"], "label": 0}
+    path.write_text(f"{json.dumps(row)}\n" * 8)
+    for head in ("mean", "model"):
+        recipe = _recipe(
+            tiny_bert, {"train": str(path), "validation": str(path)}, tmp_path / head,
+            task={"name": "multiple-choice", "head": head}, **{"from": str(tmp_path / "a")},
+        )  # fmt: skip
+        prepared = prepare(Recipe.model_validate(recipe))
+        assert prepared.parent is not None
+        start_from(build_model(prepared), prepared.parent, prepared.examples.validation[:3])
+
+
+def test_tasks_with_a_decoder_of_their_own_start_anew(tmp_path: Path, tiny_t5: str, intents: dict[str, str]) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "one", "target": "two"}\n' * 8)
+    data = {"train": str(path), "validation": str(path)}
+    assert pefttools.train(_recipe(tiny_t5, data, tmp_path / "a", task={"name": "seq2seq-lm"})) is not None
+    recipe = _recipe(tiny_t5, intents, tmp_path / "b", task=TASK, **{"from": str(tmp_path / "a")})
+    with pytest.raises(ConfigError, match="'seq2seq-lm', whose adapter the task 'sequence-classification' can't take"):
+        pefttools.train(recipe)

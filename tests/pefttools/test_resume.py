@@ -256,6 +256,21 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_says_what_it_cannot_know(
     assert any("has no record of its recipe and data" in event for event in told.events)
 
 
+def test_an_option_that_is_newer_than_the_checkpoint_is_no_change(
+    cut: Path, tiny_bert: str, intents: dict[str, str]
+) -> None:
+    """It did then what its default does; with another value it is a change."""
+    for marker in cut.with_name("a.training").glob("checkpoint-*/complete"):
+        content = json.loads(marker.read_bytes())
+        del content["made_from"]["recipe"]["task.label_smoothing"], content["made_from"]["recipe"]["method.rslora"]
+        marker.write_text(json.dumps(content))
+    recipe = _recipe(tiny_bert, intents, cut, evaluations=4)
+    with pytest.raises(ConfigError, match=r"task\.label_smoothing was None and is now 0\.1"):
+        pefttools.train(recipe | {"task": {**recipe["task"], "label_smoothing": 0.1}}, resume=True)
+    stored = pefttools.train(recipe, resume=True)
+    assert stored is not None and stored.manifest.training["steps"] == 20
+
+
 def test_parts_that_were_settled_before_are_kept(
     tmp_path: Path, tiny_bert: str, intents: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ class AllowedAnswers:
     """Which tokens may come next in an answer.
 
     Args:
-        answers: the tokens of each answer, ``{answer: tokens}``; those after its end are ignored.
+        answers: the tokens of each answer in all ways in which it is written; those after its end are ignored.
         ends: tokens that end an answer.
         longest: maximum number of new tokens.
 
@@ -23,12 +23,11 @@ class AllowedAnswers:
         ConfigError: an answer is longer, or no token ends one.
     """
 
-    def __init__(self, answers: Mapping[str, Sequence[int]], ends: Collection[int], longest: int) -> None:
+    def __init__(self, answers: Mapping[str, Sequence[Sequence[int]]], ends: Collection[int], longest: int) -> None:
         if not ends:
             raise ConfigError("task.answers: the base has no token that ends an answer")
-        self._ends = sorted(ends)
         self._next: dict[int, Any] = {}
-        for answer, tokens in answers.items():
+        for answer, tokens in ((answer, one) for answer, ways in answers.items() for one in ways):
             own = _until_end(tokens, ends)
             if len(own) > longest:
                 raise ConfigError(
@@ -40,11 +39,11 @@ class AllowedAnswers:
                 node = node.setdefault(token, {})
 
     def after(self, tokens: Iterable[int]) -> list[int]:
-        """Tokens that may follow those of an answer so far; those that end it, if nothing else does."""
+        """Tokens that may follow those of an answer so far; none if it has ended."""
         node = self._next
         for token in tokens:
             node = node.get(token, {})
-        return list(node) or self._ends
+        return list(node)
 
 
 class OnlyAllowed:
@@ -66,10 +65,17 @@ class OnlyAllowed:
         beams, found = len(scores) // len(self._rows), scores.clone()
         for index in range(len(scores)):
             own, start = self._rows[index // beams], self._starts[index // beams]
-            if own is not None:
-                chosen = torch.tensor(own.after(input_ids[index, start:].tolist()), device=scores.device)
+            following = [] if own is None else own.after(input_ids[index, start:].tolist())
+            if following:
+                chosen = torch.tensor(following, device=scores.device)
                 found[index] = float("-inf")
                 found[index, chosen] = scores[index, chosen]
+                if bool(found[index].isneginf().all()):
+                    raise ConfigError(
+                        "the base's generation settings forbid every token with which an answer of task.answers could "
+                        "go on",
+                        hint="Remove suppress_tokens, no_repeat_ngram_size and such from its generation_config.json.",
+                    )
         return found
 
 

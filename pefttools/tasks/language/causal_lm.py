@@ -14,7 +14,7 @@ from pefttools.tasks.batches import in_order_of_size
 from pefttools.tasks.language.causal_lm_config import CausalLMConfig
 from pefttools.tasks.language.chat_tokens import encoded
 from pefttools.tasks.language.chat_writer import ChatWriter
-from pefttools.tasks.language.chats import check_messages
+from pefttools.tasks.language.chats import check_messages, text_of
 from pefttools.tasks.language.examples import drawn_examples
 from pefttools.tasks.language.generating_task import GeneratingTask
 from pefttools.tasks.language.generation import answer_text, end_tokens
@@ -81,7 +81,7 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
             if row.get("messages") is not None:
                 check_messages(table, index, row["messages"], answered=labelled)
                 if labelled:
-                    self.check_allowed(table, index, "messages", row["messages"][-1]["content"])
+                    self.check_allowed(table, index, "messages", text_of(row["messages"][-1].get("content")))
                 continue
             for role in ("prompt", "completion") if labelled else ("prompt",):
                 check_text(table, index, role, row)
@@ -133,10 +133,14 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         ids: list[int] = encoded(row, writer, answered=False, cut=False)["prompt_ids"]
         return ids
 
-    def answer_tokens(self, answer: str, tokenizer: Any) -> list[int]:
-        row = {"prompt": "a prompt", "completion": answer}
-        whole = encoded(row, ChatWriter(tokenizer, self.options), answered=True, cut=False)
-        return list(whole["input_ids"][len(whole["prompt_ids"]) :])
+    def written_answers(self, answer: str, tokenizer: Any) -> list[list[int]]:
+        writer = ChatWriter(tokenizer, self.options)
+        chat = [{"role": "user", "content": "a prompt"}, {"role": "assistant", "content": answer}]
+        # Without a template, a completion follows its prompt as it is: with a space, if the rows have one.
+        spaces = ("",) if writer.templated else ("", " ")
+        rows: list[dict[str, Any]] = [{"prompt": "a prompt", "completion": space + answer} for space in spaces]
+        found = [encoded(row, writer, answered=True, cut=False) for row in [*rows, {"messages": chat}]]
+        return [list(one["input_ids"][len(one["prompt_ids"]) :]) for one in found]
 
     def answer_ends(self, tokenizer: Any) -> list[int]:
         return ChatWriter(tokenizer, self.options).ends
@@ -205,6 +209,7 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
             "plain": "the tokenizer's chat template writes the texts" * writer.templated,
             "train_on": "a prompt has one answer" * ("messages" not in train.columns),
             "max_new_tokens": "task.generate is off" * (not options.generate),
+            **dict.fromkeys(("answers", "examples", "shots"), "plain texts have no prompts" * plain),
         }
         given = options.model_fields_set
         return [f"task.{name} has no effect: {why}" for name, why in idle.items() if why and name in given]

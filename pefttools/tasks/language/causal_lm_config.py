@@ -54,4 +54,6 @@ class CausalLMConfig(GeneratingConfig, TextTaskConfig):
             raise ValueError("shots and examples are mutually exclusive")
         if (self.shots or self.examples) and self.train_on == "all":
             raise ValueError("train_on=all would learn the answers of the examples before every prompt")
+        if (self.shots or self.examples) and self.plain == "joined":
+            raise ValueError("plain=joined has no form for shots and examples")
         return self

@@ -86,17 +86,19 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         Returns:
             Number of tokens before anything was cut.
         """
-        tokenizer, before = self.tokenizer_of(processor), self.unlearned(processor)
-        ids = list(tokenizer(text_target=text)["input_ids"])
-        if before:  # the tokenizer writes them too, and the first one of every text
-            ids = ids[1 + len(before) :]
+        ids = self._learned(text, processor)
         example |= {"labels": ids[: self.options.max_target_length], "reference": text}
         return len(ids)
 
-    def answer_tokens(self, answer: str, processor: Any) -> list[int]:
-        example: Example = {}
-        self.learn(example, answer, processor)
-        return list(example["labels"])
+    def _learned(self, text: str, processor: Any) -> list[int]:
+        """All tokens of a text to learn."""
+        before = self.unlearned(processor)
+        ids = list(self.tokenizer_of(processor)(text_target=text)["input_ids"])
+        # The tokenizer writes them too, and the first one of every text.
+        return ids[1 + len(before) :] if before else ids
+
+    def written_answers(self, answer: str, processor: Any) -> list[list[int]]:
+        return [self._learned(answer, processor)]
 
     def answer_ends(self, processor: Any) -> list[int]:
         end = self.tokenizer_of(processor).eos_token_id

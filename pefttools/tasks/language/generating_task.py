@@ -55,8 +55,8 @@ class GeneratingTask(LanguageTask[ConfigT]):
         """One generated text per example."""
 
     @abstractmethod
-    def answer_tokens(self, answer: str, processor: Any) -> list[int]:
-        """The tokens of an answer as they are learned, with those that end it."""
+    def written_answers(self, answer: str, processor: Any) -> list[list[int]]:
+        """The tokens of an answer in each way that rows may have it, none of them cut."""
 
     def only_answers(self, processor: Any, ends: Collection[int]) -> AllowedAnswers | None:
         """What may be generated; None for anything.
@@ -70,8 +70,13 @@ class GeneratingTask(LanguageTask[ConfigT]):
         """
         if not self.options.answers:
             return None
-        tokens = {answer: self.answer_tokens(answer, processor) for answer in self.options.answers}
+        tokens = {answer: self.written_answers(answer, processor) for answer in self.options.answers}
         return AllowedAnswers(tokens, ends, self.options.max_new_tokens)
+
+    def check_with(self, processor: Any) -> None:
+        ends = self.answer_ends(processor)
+        if ends:  # the base may have others, which only the model knows
+            self.only_answers(processor, ends)
 
     def check_allowed(self, table: Table, index: int, role: str, answer: Any) -> None:
         """Refuse a true answer that could not be generated.
