@@ -179,6 +179,9 @@ def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Pat
     """Kill -9 a writer at random moments: every version is whole or absent."""
     random.seed(0)
     store = Store(tmp_path / "store")
+    begun = time.monotonic()
+    store.add(artifacts[0], "other", tag="prod")
+    pace = time.monotonic() - begun  # on however busy a machine
     kills = 0
     while kills < times:
         # One process forks writers: starting an interpreter for each would take minutes.
@@ -190,7 +193,7 @@ def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Pat
                     store.gc(keep=2)
             finally:
                 os._exit(1)
-        time.sleep(random.uniform(0.0, 0.03))
+        time.sleep(random.uniform(0.0, 4 * pace))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         kills += 1
