@@ -150,7 +150,8 @@ class _Reading:
 def _without(where: str, column: str, role: str, row: Row) -> DataError:
     return DataError(
         f"{where}: no column {column!r} for the role {role!r}",
-        hint=f"It has: {', '.join(map(repr, row))}. Map one with data.columns.{role}=NAME.",
+        hint=f"It has: {', '.join(map(repr, row))}. Map one: data.columns.{role}=NAME in a recipe, "
+        f"--column {role}=NAME with predict and evaluate.",
     )
 
 

@@ -138,11 +138,17 @@ def test_a_method_that_is_stored_in_another_form_is_refused(
 @pytest.mark.parametrize(
     ("method", "head"),
     [
-        ("lora", "mean"),
         ("bottleneck", "model"),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
-            for one in (("lora", "model"), ("prefix", "mean"), ("prompt", "mean"), ("bitfit", "mean"), ("vera", "mean"))
+            for one in (
+                ("lora", "mean"),
+                ("lora", "model"),
+                ("prefix", "mean"),
+                ("prompt", "mean"),
+                ("bitfit", "mean"),
+                ("vera", "mean"),
+            )
         ),
     ],
 )

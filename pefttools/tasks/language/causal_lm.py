@@ -75,7 +75,8 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         if "messages" not in columns and not ({"prompt", "completion"} if labelled else {"prompt"}) <= columns:
             raise DataError(
                 f"{table.source}: the task causal-lm needs the columns prompt and completion, or messages, or text",
-                hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. Map with data.columns.prompt=NAME.",
+                hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. "
+                "Map one: data.columns.prompt=NAME in a recipe, --column prompt=NAME with predict and evaluate.",
             )
         for index, row in enumerate(table.rows):
             if row.get("messages") is not None:

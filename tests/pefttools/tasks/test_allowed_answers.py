@@ -65,8 +65,11 @@ WRITING = {"name": "seq2seq-lm", "max_length": 32, "max_target_length": 16, "max
 
 @pytest.mark.parametrize(
     ("base", "task"),
-    [("tiny_llama", CAUSAL), ("tiny_t5", WRITING), ("tiny_t5", WRITING | {"beams": 3})],
-    ids=["decoder", "encoder-decoder", "beams"],
+    [
+        pytest.param("tiny_llama", CAUSAL, id="decoder"),
+        pytest.param("tiny_t5", WRITING | {"beams": 3}, id="beams"),
+        pytest.param("tiny_t5", WRITING, id="encoder-decoder", marks=pytest.mark.slow),
+    ],
 )
 def test_alone_and_in_a_pool(base: str, task: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Rows of one batch have answers of their own, or none that they are kept to."""

@@ -40,7 +40,9 @@ def _here(words: list[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", starters.names())
+@pytest.mark.parametrize(
+    "kind", [pytest.param(name, marks=() if name == "classify" else pytest.mark.slow) for name in starters.names()]
+)
 def test_the_commands_of_the_readme(
     kind: str, tmp_path: Path, tiny_bert: str, tiny_llama: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
