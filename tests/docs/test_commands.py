@@ -53,6 +53,7 @@ def _follow(name: str, page: Page, request: pytest.FixtureRequest, folder: Path,
                 one.unregister(added)
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("name", QUICK)
 def test_a_first_page_works_as_written(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     _follow(name, FOLLOWED[name], request, tmp_path, whole=False)

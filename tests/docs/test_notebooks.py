@@ -12,8 +12,6 @@ import pytest
 from .pages import DOCS, generated
 
 NOTEBOOKS = {path.stem: path for path in (DOCS / "notebooks").glob("*.ipynb")}
-#: runs every day; the others take longer
-QUICK = "method"
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
@@ -24,7 +22,8 @@ def _kinds(outputs: list[dict[str, Any]]) -> list[Any]:
     return [(one["output_type"], one.get("name"), sorted(one.get("data", {}))) for one in outputs]
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one != QUICK)) for one in NOTEBOOKS])
+@pytest.mark.pages
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_and_prints_what_is_stored(name: str, tmp_path: Path) -> None:
     """Numbers may differ between machines; what kind of output a cell has may not."""
     from generate.execute import executed

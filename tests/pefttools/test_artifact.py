@@ -182,7 +182,7 @@ def test_kill_9_while_saving_leaves_a_whole_folder(tmp_path: Path) -> None:
     target = tmp_path / "target"
     context = multiprocessing.get_context("fork")
     seen, pace = set(), 0.0
-    for _ in range(40):
+    for _ in range(20):
         begun = time.monotonic()
         process = context.Process(target=_write_for_ever, args=(str(target),))
         process.start()

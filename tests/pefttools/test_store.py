@@ -174,7 +174,7 @@ def test_a_tag_that_moves_during_gc_is_kept(tmp_path: Path, artifacts: list[Path
     assert store.get("acme@prod").is_dir()
 
 
-@pytest.mark.parametrize("times", [60, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_writers_leave_whole_versions(tmp_path: Path, artifacts: list[Path], times: int) -> None:
     """Kill -9 a writer at random moments: every version is whole or absent."""
     random.seed(0)
