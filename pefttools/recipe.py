@@ -65,7 +65,7 @@ class Recipe(BaseModel):
         None,
         alias="from",
         description="an artifact of the same base and method: its weights are the start; if it was trained for another "
-        "task, those of its adapter, and the head is new",
+        "task on texts, those of its adapter, and the head is new",
     )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="how the model is trained")
     selection: SelectionConfig = Field(

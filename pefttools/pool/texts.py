@@ -53,7 +53,7 @@ class Texts:
         for task in tasks:
             if task is not None and task not in self._allowed:
                 own = self._tensors.processor_of(task)
-                self._allowed[task] = task.only_answers(own, self.ends(task)) if task.generates else None
+                self._allowed[task] = task.only_answers(own, self.ends(task))
         rows = [None if task is None else self._allowed[task] for task in tasks]
         return [OnlyAllowed(rows, starts)] if any(row is not None for row in rows) else []
 
@@ -84,12 +84,12 @@ class Texts:
             inputs = self._tensors.prompts(inputs, [self._task(row) for row in rows])
         batch = self._tensors.of(inputs, adapters, "left")
         ends = [sorted({*given, *self.ends(None if row is None else row.prepared.task)}) for row in rows]
+        tasks = [None if row is None else row.prepared.task for row in rows]
         lengths = [
-            _usual_length(row) if given is None else given
-            for row, given in zip(rows, per_row("max_new_tokens", max_new_tokens, len(rows)), strict=True)
+            given if given is not None else _NEW_TOKENS if task is None else task.new_tokens(_NEW_TOKENS)
+            for task, given in zip(tasks, per_row("max_new_tokens", max_new_tokens, len(rows)), strict=True)
         ]
         drawn = per_row("sampling", sampling, len(rows))
-        tasks = [None if row is None else row.prepared.task for row in rows]
         prompt = batch["input_ids"].shape[1]
         only = self.only_allowed(tasks, [prompt - begun for begun in written or [0] * len(rows)])
         tokens = self._runner.generate(
@@ -188,12 +188,6 @@ class Texts:
         if (why := self._served.why_not_generated(named, language=task.generates)) is not None:
             raise ConfigError(why)
         return task
-
-
-def _usual_length(row: Resident | None) -> int:
-    """New tokens if the caller does not say how many: enough for each answer of a task that has a list of them."""
-    task: Any = None if row is None else row.prepared.task
-    return task.options.max_new_tokens if task is not None and task.generates and task.options.answers else _NEW_TOKENS
 
 
 def _and_only(options: dict[str, Any], only: Sequence[OnlyAllowed]) -> dict[str, Any]:

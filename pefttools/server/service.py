@@ -278,8 +278,7 @@ class Service:
     def default_tokens(self, chosen: Chosen, usual: int) -> int:
         """New tokens if a request does not say how many: enough for each answer of a task that has a list of them."""
         task = chosen.task()
-        answers = task is not None and task.generates and task.options.answers
-        return min(task.options.max_new_tokens if answers else usual, self.settings.max_tokens)  # type: ignore[union-attr]
+        return min(usual if task is None else task.new_tokens(usual), self.settings.max_tokens)
 
     def ends(self, chosen: Chosen, *, chat: bool) -> frozenset[int]:
         """Tokens that end an answer: the base's own, and those that end the adapter's answers or a chat's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pefttools.errors import ConfigError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from pefttools.heads.served import ServedHead
+    from pefttools.tasks.language.allowed import AllowedAnswers
 
 
 class ServedTask(TrainedTask[ConfigT]):
@@ -45,6 +46,22 @@ class ServedTask(TrainedTask[ConfigT]):
     def answer_ends(self, processor: Any) -> list[int]:
         """Tokens that end a generated answer."""
         return []
+
+    def only_answers(self, processor: Any, ends: Collection[int]) -> AllowedAnswers | None:
+        """What may be generated; None for anything.
+
+        Args:
+            processor: the base's.
+            ends: tokens that end an answer.
+
+        Raises:
+            ConfigError: an answer is longer than the task generates.
+        """
+        return None
+
+    def new_tokens(self, usual: int) -> int:
+        """New tokens for a request that does not say how many: as many as usual, or as the allowed answers take."""
+        return usual
 
     def served_head(
         self, kind: str, state: Mapping[str, torch.Tensor], labels: Sequence[str], like: torch.Tensor

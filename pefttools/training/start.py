@@ -114,12 +114,11 @@ def open_parent(folder: Path, base: Base, method: Method[Any], config: MethodCon
     same = manifest.task.name == task.name
     if not same:
         other = tasks.get(manifest.task.name)
-        if task.encoder_decoder or other.encoder_decoder or task.modality != other.modality:
+        if any(one.encoder_decoder or one.modality != "text" for one in (task, other)):
             raise ConfigError(
                 f"from: {folder} was trained for the task {manifest.task.name!r}, whose adapter the task {task.name!r} "
                 "can't take over",
-                hint="Tasks that write by a decoder of their own, and tasks that read other kinds of inputs, have "
-                "adapters of their own.",
+                hint="That is possible among tasks that read texts, without a decoder of their own.",
             )
     return Parent(folder, manifest, held.digest, same)
 

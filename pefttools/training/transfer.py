@@ -19,8 +19,8 @@ from pefttools.sites import transformers_models
 from pefttools.tasks.task import Example
 from pefttools.tuned import TunedModel
 
-#: inputs of every base
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "input_features", "input_values")
+#: inputs of every base that reads texts
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def take_over(model: TunedModel, trained: TunedModel, folder: Path, probe: Sequence[Example], tolerance: float) -> None:
@@ -57,10 +57,7 @@ def take_over(model: TunedModel, trained: TunedModel, folder: Path, probe: Seque
             parameter.copy_(found)
     batch = model.spec.task.collate(probe, model.processor)
     # A row may have several texts, one for each choice.
-    read = {name: batch[name] for name in _INPUTS if name in batch}
-    if "input_ids" in read:
-        read = {name: tensor.flatten(0, -2) for name, tensor in read.items() if tensor.ndim > 1}
-    inputs = all_moved(read, model.device)
+    inputs = all_moved({name: batch[name].flatten(0, -2) for name in _INPUTS if name in batch}, model.device)
     ours, wanted = _states(model, inputs), _states(trained, inputs)
     if ours.shape != wanted.shape or not torch.allclose(
         ours, wanted, rtol=0, atol=tolerance * max(1.0, float(wanted.abs().max()))

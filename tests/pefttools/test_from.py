@@ -18,6 +18,7 @@ from pefttools.progress import SilentReporter
 from pefttools.recipe import Recipe, load_recipe
 from pefttools.training.prepare import build_model, prepare
 from pefttools.training.start import start_from
+from tests.pefttools.tasks.samples import SAMPLES
 
 TASK = {"name": "sequence-classification", "head": "mean"}
 
@@ -212,3 +213,21 @@ def test_tasks_with_a_decoder_of_their_own_start_anew(tmp_path: Path, tiny_t5: s
     recipe = _recipe(tiny_t5, intents, tmp_path / "b", task=TASK, **{"from": str(tmp_path / "a")})
     with pytest.raises(ConfigError, match="'seq2seq-lm', whose adapter the task 'sequence-classification' can't take"):
         pefttools.train(recipe)
+
+
+def test_tasks_on_pictures_start_anew(tmp_path: Path, tiny_clip: str) -> None:
+    tasks = ("image-text-retrieval", "zero-shot-image-classification")
+    recipes = []
+    for task, start in zip(tasks, (None, str(tmp_path / tasks[0])), strict=True):
+        options, rows = SAMPLES[task]
+        path = tmp_path / f"{task}.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        data = {"train": str(path), "validation": str(path)}
+        recipes.append(
+            _recipe(
+                tiny_clip, data, tmp_path / task, task={"name": task, **options}, **{"from": start} if start else {}
+            )
+        )
+    assert pefttools.train(recipes[0]) is not None
+    with pytest.raises(ConfigError, match="'image-text-retrieval', whose adapter the task 'zero-shot-image-class"):
+        prepare(Recipe.model_validate(recipes[1]))

@@ -79,6 +79,17 @@ class OnlyAllowed:
         return found
 
 
+def constraint(own: AllowedAnswers | None, rows: int, start: int) -> dict[str, list[OnlyAllowed]]:
+    """Options for ``generate`` that keep a batch to the allowed answers; none if any text may be written.
+
+    Args:
+        own: what each row may write.
+        rows: their number.
+        start: number of tokens before the answers.
+    """
+    return {} if own is None else {"logits_processor": [OnlyAllowed([own] * rows, [start] * rows)]}
+
+
 def _until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
     """The tokens up to the first that ends an answer; if none does, one that does follows."""
     stop = next((index for index, token in enumerate(tokens) if token in ends), None)

@@ -11,6 +11,7 @@ from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_order_of_size
+from pefttools.tasks.language.allowed import constraint
 from pefttools.tasks.language.causal_lm_config import CausalLMConfig
 from pefttools.tasks.language.chat_tokens import encoded
 from pefttools.tasks.language.chat_writer import ChatWriter
@@ -229,11 +230,12 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         def generate(batch: list[Example]) -> list[str]:
             prompts = [{"input_ids": example["prompt_ids"]} for example in batch]
             inputs = model.processor.pad(prompts, padding_side="left", return_tensors="pt")
-            only = self.constraint(model.processor, ends, len(batch), inputs["input_ids"].shape[1])
+            only = constraint(own, len(batch), inputs["input_ids"].shape[1])
             new = model.generate(dict(inputs), ends=ends, max_new_tokens=self.options.max_new_tokens, **only)
             return [answer_text(row, model.processor, ends).strip() for row in new.tolist()]
 
         ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}
+        own = self.only_answers(model.processor, ends)
         # Batches are formed by the length of the prompt here, not of the whole example.
         prompts = [{"input_ids": example["prompt_ids"], "prompt_ids": example["prompt_ids"]} for example in examples]
         return cast("list[str]", in_order_of_size(prompts, self.sizes(prompts), batch_size, run, progress))

@@ -39,8 +39,7 @@ def after_examples(messages: Sequence[Message], examples: Sequence[Message]) -> 
         messages: the chat.
         examples: questions and answers by turns; one that asks what the chat asks is left out.
     """
-    system = [message for message in messages if message["role"] in SYSTEM]
-    rest = [message for message in messages if message["role"] not in SYSTEM]
+    system, rest = _apart(messages)
     asked = {message["content"] for message in rest}
     pairs = zip(examples[::2], examples[1::2], strict=True)
     return [*system, *(one for pair in pairs if pair[0]["content"] not in asked for one in pair), *rest]
@@ -48,10 +47,15 @@ def after_examples(messages: Sequence[Message], examples: Sequence[Message]) -> 
 
 def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
     """A chat without its oldest turn; system messages and the last turn stay. None if there is no other turn."""
-    system = [message for message in messages if message["role"] in SYSTEM]
-    rest = [message for message in messages if message["role"] not in SYSTEM]
+    system, rest = _apart(messages)
     starts = [index for index, message in enumerate(rest) if message["role"] == "user" and index]
     return [*system, *rest[starts[0] :]] if starts else None
+
+
+def _apart(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """System messages, and the others."""
+    system = [message for message in messages if message["role"] in SYSTEM]
+    return system, [message for message in messages if message["role"] not in SYSTEM]
 
 
 def check_messages(table: Table, index: int, messages: Any, *, answered: bool) -> None:

@@ -14,6 +14,7 @@ from pefttools.errors import ConfigError
 from pefttools.methods import Target
 from pefttools.sites import transformers_models
 from pefttools.tasks.batches import in_order_of_size
+from pefttools.tasks.language.allowed import constraint
 from pefttools.tasks.language.generating_task import GeneratingConfig, GeneratingTask
 from pefttools.tasks.language.generation import answer_text, end_tokens
 from pefttools.tasks.number_format import in_format, number_format
@@ -178,12 +179,13 @@ class EncoderDecoderTask(GeneratingTask[ConfigT]):
         tokenizer = self.tokenizer_of(model.processor)
         ends = {*self.answer_ends(model.processor), *end_tokens(model.transformer)}
 
+        own = self.only_answers(model.processor, ends)
         start = len(self.opening(transformers_models(model.transformer)[0].config, model.processor))
 
         def run(batch: list[Example]) -> list[str]:
             new = self.written(
                 model, batch, ends=ends, max_new_tokens=self.options.max_new_tokens, num_beams=self.options.beams,
-                **self.constraint(model.processor, ends, len(batch), start),
+                **constraint(own, len(batch), start),
             )  # fmt: skip
             return [answer_text(row, tokenizer, ends).strip() for row in new.tolist()]
 

@@ -13,7 +13,7 @@ from pefttools.errors import ConfigError
 from pefttools.metrics import Metric
 from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
 from pefttools.metrics.texts import ExactMatch
-from pefttools.tasks.language.allowed import AllowedAnswers, OnlyAllowed
+from pefttools.tasks.language.allowed import AllowedAnswers
 from pefttools.tasks.language.generation import TextPrediction
 from pefttools.tasks.language.language_task import LanguageConfig, LanguageTask
 from pefttools.tasks.task import Example, Prediction, Progress
@@ -54,20 +54,15 @@ class GeneratingTask(LanguageTask[ConfigT]):
     ) -> list[str]:
         """One generated text per example."""
 
-    @abstractmethod
     def written_answers(self, answer: str, processor: Any) -> list[list[int]]:
-        """The tokens of an answer in each way that rows may have it, none of them cut."""
-
-    def only_answers(self, processor: Any, ends: Collection[int]) -> AllowedAnswers | None:
-        """What may be generated; None for anything.
-
-        Args:
-            processor: the base's.
-            ends: tokens that end an answer.
+        """The tokens of an answer in each way that rows may have it, none of them cut.
 
         Raises:
-            ConfigError: an answer is longer than ``max_new_tokens``.
+            ConfigError: the task does not define them, so that it can have no list of answers.
         """
+        raise ConfigError(f"the task {self.name!r} can't be kept to a list of answers", hint="Leave task.answers out.")
+
+    def only_answers(self, processor: Any, ends: Collection[int]) -> AllowedAnswers | None:
         if not self.options.answers:
             return None
         tokens = {answer: self.written_answers(answer, processor) for answer in self.options.answers}
@@ -91,17 +86,8 @@ class GeneratingTask(LanguageTask[ConfigT]):
                 hint="Add it there, or correct the row.",
             )  # fmt: skip
 
-    def constraint(self, processor: Any, ends: Collection[int], rows: int, start: int) -> dict[str, list[OnlyAllowed]]:
-        """Options for ``generate`` that keep a batch's answers to the allowed ones; empty if any text may be written.
-
-        Args:
-            processor: the base's.
-            ends: tokens that end an answer.
-            rows: number of rows.
-            start: number of tokens before the answers.
-        """
-        own = self.only_answers(processor, ends)
-        return {} if own is None else {"logits_processor": [OnlyAllowed([own] * rows, [start] * rows)]}
+    def new_tokens(self, usual: int) -> int:
+        return self.options.max_new_tokens if self.options.answers else usual
 
     @property
     def generated_tokens(self) -> int:

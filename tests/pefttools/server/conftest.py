@@ -60,15 +60,20 @@ def writers(tmp_path_factory: pytest.TempPathFactory, tiny_llama: str) -> Callab
         target = folder / str(number)
         if not target.exists():
             model = pefttools.wrap(tiny_llama, "lora", r=2, task="causal-lm")
-            generator = torch.Generator().manual_seed(number)
-            with torch.no_grad():
-                for name, parameter in model.named_parameters():
-                    if "lora_" in name:
-                        parameter.normal_(std=0.2, generator=generator)
+            fill_lora(model, number)
             pefttools.save(model, target)
         return target
 
     return get
+
+
+def fill_lora(model: torch.nn.Module, seed: int) -> None:
+    """Give LoRA's factors random numbers, as if they had been trained."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.2, generator=generator)
 
 
 class Server:

@@ -17,7 +17,7 @@ from pefttools.pool import AdapterPool
 from pefttools.recipe import Recipe, choose_task
 from pefttools.tasks.language.allowed import AllowedAnswers, OnlyAllowed
 from pefttools.training.prepare import prepare
-from tests.pefttools.server.conftest import serve  # noqa: F401
+from tests.pefttools.server.conftest import fill_lora, serve  # noqa: F401
 
 TOPICS = ["card lost", "card", "top up by cash", "refund"]
 PROMPTS = ["where is my card ?", "a refund , please", "how do i top up ?", "x"]
@@ -50,11 +50,7 @@ def test_whatever_the_logits_an_allowed_answer_comes_out(answers: list[list[int]
 
 def _trained(base: str, task: dict[str, Any], folder: Path, seed: int) -> Path:
     model = pefttools.wrap(base, "lora", r=2, task=task, precision="float32")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(std=0.2, generator=generator)
+    fill_lora(model, seed)
     pefttools.save(model, folder)
     return folder
 
