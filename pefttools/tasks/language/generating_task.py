@@ -14,7 +14,7 @@ from pefttools.metrics import Metric
 from pefttools.metrics.overlap import BLEU, ROUGE, ChrF
 from pefttools.metrics.texts import ExactMatch
 from pefttools.tasks.language.allowed import AllowedAnswers
-from pefttools.tasks.language.generation import TextPrediction
+from pefttools.tasks.language.generation import TextPrediction, answer_text
 from pefttools.tasks.language.language_task import LanguageConfig, LanguageTask
 from pefttools.tasks.task import Example, Prediction, Progress
 
@@ -54,6 +54,10 @@ class GeneratingTask(LanguageTask[ConfigT]):
     ) -> list[str]:
         """One generated text per example."""
 
+    def tokenizer_of(self, processor: Any) -> Any:
+        """The tokenizer that writes the answers."""
+        return processor
+
     def written_answers(self, answer: str, processor: Any) -> list[list[int]]:
         """The tokens of an answer in each way that rows may have it, none of them cut.
 
@@ -66,6 +70,13 @@ class GeneratingTask(LanguageTask[ConfigT]):
         if not self.options.answers:
             return None
         tokens = {answer: self.written_answers(answer, processor) for answer in self.options.answers}
+        for answer, ways in tokens.items():
+            read = answer_text(ways[0], self.tokenizer_of(processor), ends).strip()
+            if read != answer:
+                raise ConfigError(
+                    f"task.answers: the base's tokenizer gives {read!r} back for {answer!r}, which can't be written",
+                    hint="Write it in that way, in the rows too.",
+                )
         return AllowedAnswers(tokens, ends, self.options.max_new_tokens)
 
     def check_with(self, processor: Any) -> None:

@@ -90,6 +90,22 @@ def test_alone_and_in_a_pool(base: str, task: dict[str, Any], tmp_path: Path, re
     assert mixed == [alone[name][index] for name, index in pairs]
 
 
+def test_a_decoder_of_its_own_behind_a_server(tiny_t5: str, tmp_path: Path, serve: Any) -> None:  # noqa: F811
+    """Where a request does not say how many tokens, there is room for the longest answer; answers are in one batch."""
+    import httpx
+
+    long = "top up by cash at a shop in the town where the card was sold to me last year"
+    options = {"answers": [long, "refund"], "max_new_tokens": 24, "max_target_length": 24}
+    folder = _trained(tiny_t5, WRITING | options, tmp_path / "a", 4)
+    wanted = [one["prediction"] for one in pefttools.predict(folder, [{"text": prompt} for prompt in PROMPTS])]
+    assert set(wanted) <= {long, "refund"}
+    server = serve(tiny_t5, {"a": [folder]}, max_run_ms=0)
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        told = http.post("/v1/completions", json={"model": "a", "prompt": PROMPTS, "temperature": 0}).json()
+    assert [one["text"].strip() for one in told["choices"]] == wanted
+    assert {one["finish_reason"] for one in told["choices"]} == {"stop"}
+
+
 def test_it_is_the_most_likely_of_them_word_by_word(tiny_llama: str, tmp_path: Path) -> None:
     model = pefttools.load(_trained(tiny_llama, CAUSAL | {"answers": ["good", "bad"]}, tmp_path / "a", 5))
     task = model.spec.task
@@ -126,7 +142,12 @@ def test_what_makes_no_sense_is_refused(tiny_llama: str) -> None:
     table = Table("here", [{"prompt": "p", "completion": "other"}], {"prompt": "p", "completion": "c"}, [1])
     with pytest.raises(DataError, match=r"row 1, column 'c': 'other' is not one of the answers in task\.answers"):
         choose_task(CAUSAL | {"answers": ["good"]}).check(table, [])
-    model = pefttools.wrap(tiny_llama, "lora", task=CAUSAL | {"answers": ["good " * 9 + "!"]}, precision="float32")
+    model = pefttools.wrap(
+        tiny_llama, "lora", task=CAUSAL | {"answers": [" ".join(["good"] * 10)]}, precision="float32"
+    )
+    upper = pefttools.wrap(tiny_llama, "lora", task=CAUSAL | {"answers": ["Good"]}, precision="float32")
+    with pytest.raises(ConfigError, match="the base's tokenizer gives 'good' back for 'Good'"):
+        upper.spec.task.check_with(upper.processor)
     parts = [{"role": "user", "content": "p"}, {"role": "assistant", "content": [{"type": "text", "text": "good"}]}]
     rows = [{"messages": parts}]
     choose_task(CAUSAL | {"answers": ["good"]}).check(Table("here", rows, {"messages": "messages"}, [1]), [])
