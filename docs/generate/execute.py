@@ -32,6 +32,8 @@ def executed(path: Path, folder: Path) -> Any:
     for cell in notebook.cells:
         for key in _TRANSIENT:
             cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell["outputs"] = _joined(cell["outputs"])
         for output in cell.get("outputs", []):
             if "text" in output:
                 output["text"] = _without(output["text"], folder)
@@ -39,6 +41,18 @@ def executed(path: Path, folder: Path) -> Any:
                 if kind.startswith("text/"):
                     output["data"][kind] = _without(value, folder)
     return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Outputs in which one stream follows itself only once: a kernel sends what is printed in pieces of any size."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output["output_type"] == "stream" and output["name"] == last.get("name"):
+            last["text"] += output["text"]
+        else:
+            joined.append(output)
+    return joined
 
 
 def _without(text: str, folder: Path) -> str:

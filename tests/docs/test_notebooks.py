@@ -59,3 +59,14 @@ def test_a_page_shows_every_cell_and_its_outputs(name: str) -> None:
     )
     for target in re.findall(r"\]\((\.\./[^)#]+\.md)", page):
         assert (DOCS / "notebooks" / target).resolve().is_file() or target.removeprefix("../") in generated(), target
+
+
+def test_what_is_printed_is_one_output_however_it_arrives() -> None:
+    from generate.execute import _joined
+
+    def printed(text: str, name: str = "stdout") -> dict[str, str]:
+        return {"output_type": "stream", "name": name, "text": text}
+
+    shown = {"output_type": "display_data", "data": {"text/plain": "a"}}
+    pieces = [printed("a\n"), printed("b\n"), shown, printed("c\n"), printed("d\n", "stderr"), printed("e\n")]
+    assert _joined(pieces) == [printed("a\nb\n"), shown, printed("c\n"), printed("d\n", "stderr"), printed("e\n")]
