@@ -104,6 +104,9 @@ def _read(
         raise BaseModelError(
             f"the base model {base.id!r} can't be loaded as {auto.__name__}: {str(error) or repr(error)}"
         ) from error
+    if plain:
+        # When it is saved, transformers would name the weights as they were stored, though it stores others.
+        model._weight_conversions = None
     return model, info
 
 

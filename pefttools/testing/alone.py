@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,16 @@ from pefttools.deltas.weights import dense_weight
 from pefttools.errors import ConfigError, PeftToolsError
 from pefttools.sites import is_linear, parametrized
 from pefttools.tasks.task import Batch, Example
-from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of, tolerance
+from pefttools.testing.subject import (
+    WORKS,
+    DifferenceError,
+    Outcome,
+    Subject,
+    as_near,
+    assert_alike,
+    logits_of,
+    tolerance,
+)
 from pefttools.tuned import TunedModel
 
 #: share of an adapter's effect that a quantized base may differ by from its dequantized weights
@@ -127,9 +136,20 @@ def gradients_on(model: TunedModel, batch: Batch, *, dropout: bool = True) -> di
 
 
 def assert_same_gradients(
-    what: str, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], model: TunedModel
+    what: str,
+    found: dict[str, torch.Tensor],
+    wanted: dict[str, torch.Tensor],
+    model: TunedModel,
+    exact: Callable[[], dict[str, torch.Tensor]] | None = None,
 ) -> None:
     """Gradients are of the same parameters and equal, up to summation order and rounding of the model's number format.
+
+    Args:
+        what: what changes them, for the message.
+        found: gradients by parameter name.
+        wanted: what they are to be.
+        model: the model.
+        exact: gives them in float32; as in `assert_alike`.
 
     Raises:
         DifferenceError: they are not.
@@ -140,5 +160,6 @@ def assert_same_gradients(
     floor = max([1e-2, *(0.1 * float(gradient.abs().max()) for gradient in wanted.values())])
     for name, gradient in wanted.items():
         off, largest = float((found[name] - gradient).abs().max()), float(gradient.abs().max())
-        if not off <= tolerance(model) * max(floor, largest):
+        limit = tolerance(model) * max(floor, largest)
+        if not off <= limit and not (exact is not None and as_near(found[name], gradient, exact()[name], limit)):
             raise DifferenceError(f"{what} changes the gradient of {name}: off by {off:.2e} of {largest:.2e}")

@@ -10,7 +10,7 @@ from pefttools.errors import PeftToolsError
 from pefttools.planning.counter import weights_of
 from pefttools.tasks.language.padding_free import without_padding
 from pefttools.testing.alone import assert_same_gradients, gradients_of, gradients_on, rebuilt
-from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of
+from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, in_float32, logits_of
 from pefttools.tuned import TunedModel
 
 #: a rank that no site of a tiny model reaches, so that the export of any change of weights is exact
@@ -33,9 +33,12 @@ def check_packed(subject: Subject) -> Outcome:
         return Outcome("not tried", "the task packs no rows")
     if model.capabilities.trains == "nothing":
         return Outcome("not tried", "it trains nothing")
-    padded = gradients_on(model, task.collate(subject.examples, model.processor), dropout=False)
+    rows = task.collate(subject.examples, model.processor)
     packed = gradients_on(model, without_padding(subject.examples), dropout=False)
-    assert_same_gradients("packing", packed, padded, model)
+    padded = gradients_on(model, rows, dropout=False)
+    assert_same_gradients(
+        "packing", packed, padded, model, lambda: gradients_on(in_float32(model), rows, dropout=False)
+    )
     return WORKS
 
 

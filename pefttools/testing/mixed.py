@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,17 @@ import torch
 import pefttools
 from pefttools.errors import BaseModelError, ConfigError, PeftToolsError
 from pefttools.tasks.task import Example
-from pefttools.testing.subject import WORKS, DifferenceError, Outcome, Subject, assert_alike, logits_of, number_format
+from pefttools.testing.subject import (
+    WORKS,
+    DifferenceError,
+    Outcome,
+    Subject,
+    assert_alike,
+    in_float32,
+    logits_of,
+    number_format,
+)
+from pefttools.tuned import TunedModel
 
 
 def check_mixed(subject: Subject) -> Outcome:
@@ -55,9 +66,19 @@ def _among_others(pool: pefttools.AdapterPool, subject: Subject) -> Outcome:
                 raise DifferenceError(f"a row of a pool depends on its neighbours: off by {off:.2e}")
         return WORKS
     for one, answer in zip(unlabelled, answers, strict=True):
-        alone = logits_of(model, [one])
-        assert_alike("a row of a pool", answer, alone if answer.ndim == 2 else alone[0], model)
+        alone = _alone(model, one, answer.ndim)
+        assert_alike("a row of a pool", answer, alone, model, partial(_exactly, model, one, answer.ndim))
     return WORKS
+
+
+def _alone(model: TunedModel, example: Example, dimensions: int) -> torch.Tensor:
+    """The row's logits, with as many dimensions as in a pool."""
+    found = logits_of(model, [example])
+    return found if found.ndim == dimensions else found[0]
+
+
+def _exactly(model: TunedModel, example: Example, dimensions: int) -> torch.Tensor:
+    return _alone(in_float32(model), example, dimensions)
 
 
 def _pooled(pool: pefttools.AdapterPool, examples: Sequence[Example]) -> list[torch.Tensor]:

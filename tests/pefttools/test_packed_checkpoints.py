@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 import pefttools
 from pefttools.errors import BaseModelError, ConfigError
 
+from ..conftest import save_base
+
 
 def _stored(base: str, folder: Path, **given: Any) -> str:
     """A copy of a base whose configuration says that it is quantized."""
@@ -85,3 +87,62 @@ def test_fp8_is_not_quantized_once_more(variant: str, fp8: str) -> None:
         pefttools.wrap(fp8, "lora", task="causal-lm", variant=variant)
     with pytest.raises(ConfigError, match=f"already stored as fp8, and can't be stored as {variant}"):
         pefttools.plan(fp8, task="causal-lm", variants=[variant])
+
+
+#: what the four bits of a number in mxfp4 stand for
+_FOUR_BITS = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
+
+
+def _in_four_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A weight ``[experts, in, out]`` as the blocks and scales of mxfp4, and the weight that they stand for.
+
+    Of 32 numbers along ``in`` each has four bits, two of which share a byte, and all share a power of two.
+    """
+    groups = weight.transpose(1, 2).unflatten(-1, (-1, 32))
+    exponents = (groups.abs().amax(-1) / 6).log2().ceil()
+    scaled = groups / exponents.exp2()[..., None]
+    numbers = (scaled[..., None] - _FOUR_BITS).abs().argmin(-1)
+    stands_for = (_FOUR_BITS[numbers] * exponents.exp2()[..., None]).flatten(-2).transpose(1, 2)
+    blocks = (numbers[..., 0::2] | (numbers[..., 1::2] << 4)).to(torch.uint8)
+    return blocks, (exponents + 127).to(torch.uint8), stands_for
+
+
+@pytest.fixture
+def mxfp4(tmp_path: Path) -> tuple[str, str]:
+    """A gpt-oss whose experts are stored in mxfp4, and one with the plain weights that these stand for."""
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    config = GptOssConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, num_local_experts=4, num_experts_per_tok=2, vocab_size=30522, max_position_embeddings=128,
+        bos_token_id=101, eos_token_id=102, pad_token_id=0,
+    )  # fmt: skip
+    plain = save_base(GptOssForCausalLM(config), tmp_path / "plain")
+    packed = _stored(plain, tmp_path / "packed", quant_method="mxfp4", modules_to_not_convert=["lm_head"])
+    state, whole = (load_file(Path(folder) / "model.safetensors") for folder in (packed, plain))
+    for name in [one for one in state if one.endswith(("gate_up_proj", "down_proj"))]:
+        state[f"{name}_blocks"], state[f"{name}_scales"], stands_for = _in_four_bits(state.pop(name))
+        whole[name] = stands_for.contiguous()
+    for folder, weights in ((packed, state), (plain, whole)):
+        save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+    return packed, plain
+
+
+def test_mxfp4_is_read_as_plain_weights(mxfp4: tuple[str, str], tmp_path: Path) -> None:
+    packed, plain = mxfp4
+    found, wanted = (
+        pefttools.wrap(base, {"name": "lora", "r": 4}, task="causal-lm", precision="float32") for base in mxfp4
+    )
+    own = dict(found.transformer.named_parameters())
+    for name, parameter in wanted.transformer.named_parameters():
+        assert own[name].dtype == torch.float32 and ("lora_" in name or torch.equal(own[name], parameter)), name
+    pefttools.save(found, tmp_path / "artifact")
+    pefttools.merge(tmp_path / "artifact", tmp_path / "merged")
+    assert not (
+        set(load_file(tmp_path / "merged" / "model.safetensors")) - set(load_file(f"{plain}/model.safetensors"))
+    )
+    pefttools.AdapterPool(packed).load("one", tmp_path / "artifact")
+    rows = [pefttools.plan(base, task="causal-lm", methods=["lora"], batch_size=2, length=8)[0] for base in mxfp4]
+    assert rows[0].peak_bytes == rows[1].peak_bytes
+    with pytest.raises(ConfigError, match="already stored as mxfp4, and can't be stored as nf4"):
+        pefttools.wrap(packed, "lora", task="causal-lm", variant="nf4")

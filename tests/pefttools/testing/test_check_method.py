@@ -19,6 +19,7 @@ from pefttools.deltas import AdapterDeltas, LowRank, SiteDelta
 from pefttools.errors import ConfigError
 from pefttools.methods import Method, methods
 from pefttools.testing import check_method, check_variant
+from pefttools.testing.subject import as_near, in_float32
 
 Register = Callable[[type[Method[Any]]], str]
 
@@ -97,6 +98,28 @@ def test_a_method_that_breaks_its_word_is_found_out(
     task = {"name": "sequence-classification", "head": "mean"}
     with pytest.raises(AssertionError, match=said):
         check_method(register(plugin), base=tiny_bert, folder=tmp_path, task=task)
+
+
+def test_what_is_wrong_is_told_from_rounding_in_16_bits(register: Register, tiny_bert: str, tmp_path: Path) -> None:
+    task = {"name": "sequence-classification", "head": "mean"}
+    with pytest.raises(AssertionError, match="a row of a pool is off by"):
+        check_method(register(DoublesItsDeltas), base=tiny_bert, folder=tmp_path, task=task, variant="bfloat16")
+
+
+def test_a_result_may_be_as_far_from_the_exact_one_as_the_other_is() -> None:
+    exact, other = torch.tensor([1.0, 2.0]), torch.tensor([1.05, 2.0])
+    assert as_near(torch.tensor([1.0, 1.95]), other, exact, 0.0)
+    assert not as_near(torch.tensor([1.0, 1.94]), other, exact, 0.0)
+    assert not as_near(torch.tensor([1.0, float("nan")]), other, exact, 1.0)
+
+
+def test_a_copy_in_float32_has_the_same_weights_and_leaves_the_model_alone(tiny_bert: str) -> None:
+    model = pefttools.wrap(tiny_bert, "lora", labels=["a", "b"], variant="bfloat16")
+    copied = in_float32(model)
+    assert copied.autocast is None
+    for (name, one), (_, other) in zip(copied.named_parameters(), model.named_parameters(), strict=True):
+        assert one.dtype == torch.float32 and torch.equal(one, other.float()), name
+    assert torch.bfloat16 in {parameter.dtype for parameter in model.parameters()}
 
 
 def test_a_variant_that_drifts_is_found_out(tiny_bert: str, tmp_path: Path) -> None:
