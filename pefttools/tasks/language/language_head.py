@@ -7,7 +7,7 @@ the idea of Liger's fused linear cross-entropy (https://arxiv.org/abs/2410.10989
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,29 @@ def without_head(head: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torc
         else:
             head.forward = own
     return states, bool(read) and states.untyped_storage() is read[0].untyped_storage()
+
+
+def before_head(
+    transformer: nn.Module, run: Callable[[], torch.Tensor], apart: MutableMapping[nn.Module, bool]
+) -> tuple[torch.Tensor, nn.Module | None]:
+    """What a model's language head would read, and the head; logits and None if both can't be told apart.
+
+    Args:
+        transformer: the model.
+        run: gives its logits.
+        apart: for each model that was run, whether they can; it is filled in.
+    """
+    if apart.get(transformer, not _adds_a_bias(transformer)):
+        head: nn.Module = transformer.get_output_embeddings()  # type: ignore[operator]
+        states, apart[transformer] = without_head(head, run)
+        if apart[transformer]:
+            return states, head
+    return run(), None
+
+
+def _adds_a_bias(transformer: nn.Module) -> bool:
+    """Whether a bias follows the language head, as in BART and its relatives, so that its output is not the logits."""
+    return any(name.endswith("final_logits_bias") for name, _ in transformer.named_buffers())
 
 
 def places(labels: torch.Tensor) -> torch.Tensor:

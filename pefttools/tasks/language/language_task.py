@@ -83,14 +83,10 @@ class LanguageTask(Task[ConfigT]):
 
     def _before_head(self, transformer: nn.Module, batch: Batch) -> tuple[torch.Tensor, nn.Module | None]:
         """What the language head would read, and the head; logits and None if they can't be computed in pieces."""
-        from pefttools.tasks.language.language_head import without_head
+        from pefttools.tasks.language.language_head import before_head
 
-        if self.options.loss_rows and self._in_pieces.get(transformer, not _adds_a_bias(transformer)):
-            language_head: nn.Module = transformer.get_output_embeddings()  # type: ignore[operator]
-            states, in_pieces = without_head(language_head, lambda: self.logits(transformer, None, batch))
-            self._in_pieces[transformer] = in_pieces
-            if in_pieces:
-                return states, language_head
+        if self.options.loss_rows:
+            return before_head(transformer, lambda: self.logits(transformer, None, batch), self._in_pieces)
         return self.logits(transformer, None, batch), None
 
     def usual_metrics(self) -> list[Metric]:
@@ -139,8 +135,3 @@ class LanguageTask(Task[ConfigT]):
     def _scored(self, model: Model, batch: list[Example]) -> list[tuple[float, int, int]]:
         losses, rights, counts = self.evaluation_pass(model, self.collate(batch, model.processor))
         return list(zip(losses.tolist(), rights.long().tolist(), counts.tolist(), strict=True))
-
-
-def _adds_a_bias(transformer: nn.Module) -> bool:
-    """Whether a bias follows the language head, as in BART and its relatives, so that its output is not the logits."""
-    return any(name.endswith("final_logits_bias") for name, _ in transformer.named_buffers())

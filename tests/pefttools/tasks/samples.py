@@ -71,7 +71,8 @@ def base_of(name: str, request: pytest.FixtureRequest) -> str:
     """A tiny base for a task."""
     task = tasks.get(name)
     others = {"image": "tiny_vit", "audio": "tiny_whisper", "image-text": "tiny_clip"}
-    written = "tiny_t5" if task.encoder_decoder else "tiny_llama" if task.generates else "tiny_bert"
+    continues = task.generates or name == "prompted-classification"
+    written = "tiny_t5" if task.encoder_decoder else "tiny_llama" if continues else "tiny_bert"
     fixture = others.get(task.modality) or written
     found: str = request.getfixturevalue(fixture)
     return found
@@ -82,6 +83,14 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "sequence-classification": (
         {"head": "mean"},
         [{"text": _text(n), "label": f"l{n % 3}"} for n in range(24)],
+    ),
+    "prompted-classification": (
+        {
+            "pattern": "{text} it is about {mask}",
+            "words": {"l0": "apples", "l1": "nine"},
+            "labels": ["l0", "l1", "one"],
+        },
+        [{"text": _text(n), "label": ("l0", "l1", "one")[n % 3]} for n in range(24)],
     ),
     "causal-lm": (
         {"max_new_tokens": 3},
