@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,6 +139,8 @@ class AdapterCache:
     def load(self, name: str, folder: Path) -> None:
         """Make an adapter known and resident, replacing another of its name."""
         prepared = self._prepare(folder)
+        if prepared.passages is not None:  # a server, which adapters come to by name, looks them up
+            warnings.warn(f"{folder} was {prepared.passages}: rows must come with them", stacklevel=3)
         source = Source(folder, prepared.digest)
         with self.lock:
             self._put(name, source, prepared, wait=True, unasked=False)

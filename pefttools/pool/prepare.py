@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +43,7 @@ class PreparedAdapter:
         labels: label names of the task.
         roles: column roles of its training data; empty if the artifact does not record them.
         digest: digest of the artifact's manifest.
+        passages: what it was trained with that its rows don't show, in words; None if nothing.
     """
 
     method: Method[Any]
@@ -54,6 +54,7 @@ class PreparedAdapter:
     labels: tuple[str, ...]
     roles: frozenset[str] = frozenset()
     digest: str = ""
+    passages: str | None = None
 
     def without_deltas(self) -> PreparedAdapter:
         """The same once its weights have been copied, so that they are not held twice."""
@@ -111,9 +112,12 @@ class Preparer:
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
         found = manifest.knowledge
-        if found is not None and found.into == found.query:  # else rows without passages are refused
-            warnings.warn(f"{folder} was {manifest.passages()}: rows must come with them", stacklevel=2)
-        return replace(self.to_deltas(held.folder, manifest.task, method, config), digest=held.digest)
+        unseen = found is not None and found.into == found.query  # else rows without passages are refused
+        return replace(
+            self.to_deltas(held.folder, manifest.task, method, config),
+            digest=held.digest,
+            passages=manifest.passages() if unseen else None,
+        )
 
     def to_deltas(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> PreparedAdapter:
         """Deltas and head from the files that `write_weights` wrote.

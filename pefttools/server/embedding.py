@@ -56,7 +56,7 @@ async def embed(
     task = chosen.task()
     if task is None or not task.embeds:
         raise UnsuitedError(f"the model {chosen.name or service.settings.name!r} does not produce embeddings")
-    service.lookup.check_writing(chosen)
+    service.lookup.check_embedding(chosen)
     texts = [one for one in inputs if isinstance(one, str)]
     if texts:
         role = task.main_role()

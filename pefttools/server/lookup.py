@@ -10,7 +10,10 @@ from pefttools.data import Table
 from pefttools.knowledge import Hit, open_index
 from pefttools.server.answers import Chosen, UnsuitedError
 from pefttools.server.background import Background
+from pefttools.tasks.passages import Placement
 
+#: role that a text or a chat gets here, whatever that of the training rows was
+_WRITTEN = "text"
 #: of each row; None if nothing was looked up for it
 Sources = list[list[Hit]] | None
 
@@ -45,8 +48,8 @@ class Lookup:
                 hint="Start it with one: pefttools serve --knowledge FOLDER.",
             )
 
-    def check_writing(self, chosen: Chosen) -> None:
-        """Refuse an adapter that embeds or continues texts with passages in them: nothing would name the sources.
+    def check_embedding(self, chosen: Chosen) -> None:
+        """Refuse an adapter that embeds texts with passages in them: nothing would name the sources.
 
         Raises:
             UnsuitedError: it was trained with passages.
@@ -54,7 +57,7 @@ class Lookup:
         if chosen.manifest is not None and chosen.manifest.knowledge is not None:
             raise UnsuitedError(
                 f"the adapter {chosen.name!r} was trained on texts with passages that were looked up, which this "
-                "server does not do for texts that are embedded, and for texts and chats that are continued",
+                "server does not do for texts that are embedded",
                 hint="Use pefttools.predict(..., knowledge=FOLDER).",
             )
 
@@ -68,11 +71,36 @@ class Lookup:
             TooLongError: it took too long.
         """
         placement = None if chosen.manifest is None else chosen.manifest.knowledge
-        columns = {role: role for row in rows for role in row}
-        table = Table("the request", [dict(row) for row in rows], columns, range(1, len(rows) + 1))
+        table = _table(rows)
         if placement is None or placement.is_given(table):
             return rows, None
+        found, hits = await self._found(chosen, table, placement)
+        return found.rows, hits
+
+    async def add_before(self, chosen: Chosen, texts: Sequence[Any]) -> tuple[Sequence[Any], Sources]:
+        """Texts to continue, or chats, with their passages before them; of a chat, before the user's last message.
+
+        Args:
+            chosen: the adapter.
+            texts: strings, or lists of messages.
+
+        Raises:
+            DataError: a text that is empty, or a chat in which the user says nothing. Otherwise as `add`.
+        """
+        placement = None if chosen.manifest is None else chosen.manifest.knowledge
+        if placement is None:
+            return texts, None
+        here = placement.model_copy(update={"query": _WRITTEN, "into": _WRITTEN, "replace": False})
+        found, hits = await self._found(chosen, _table([{_WRITTEN: text} for text in texts]), here)
+        return [row[_WRITTEN] for row in found.rows], hits
+
+    async def _found(self, chosen: Chosen, table: Table, placement: Placement) -> tuple[Table, list[list[Hit]]]:
         self.check(chosen)
         assert self._index is not None
-        found, hits = await self._background.lookups(self._index.add_to, table, placement)
-        return found.rows, hits
+        found: tuple[Table, list[list[Hit]]] = await self._background.lookups(self._index.add_to, table, placement)
+        return found
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = {role: role for row in rows for role in row}
+    return Table("the request", [dict(row) for row in rows], columns, range(1, len(rows) + 1))

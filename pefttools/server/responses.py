@@ -165,12 +165,17 @@ class AnswerMessage(_Answer):
 
 
 class ChatChoice(_Answer):
-    """One answer."""
+    """One answer.
+
+    Attributes:
+        sources: the passages that were looked up, for an adapter that was trained with them.
+    """
 
     index: int
     message: AnswerMessage
     logprobs: None
     finish_reason: Literal["stop", "length"]
+    sources: list[Source] | None = None
 
 
 class ChatCompletion(_Answer):
@@ -185,12 +190,13 @@ class ChatCompletion(_Answer):
 
 
 class TextChoice(_Answer):
-    """A text's continuation."""
+    """A text's continuation; sources as in `ChatChoice`."""
 
     index: int
     text: str
     logprobs: None
     finish_reason: Literal["stop", "length"]
+    sources: list[Source] | None = None
 
 
 class Completion(_Answer):

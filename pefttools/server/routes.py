@@ -35,7 +35,7 @@ from pefttools.server.schemas import (
     PredictRequest,
 )
 from pefttools.server.service import Service
-from pefttools.server.streams import beginning, chat_chunks, stream, text_chunks, tokens_used
+from pefttools.server.streams import beginning, chat_chunks, cited, stream, text_chunks, tokens_used
 from pefttools.server.transcribing import TranscriptionRequest, events, transcription, usage
 from pefttools.store import check_name
 from pefttools.tasks.task import Example
@@ -166,7 +166,7 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
     messages = [
         {"role": "system" if one.role == "developer" else one.role, "content": one.text()} for one in request.messages
     ]
-    prompt = await service.prompt(chosen, messages)
+    prompt, sources = await service.prompt(chosen, messages)
     tokens = request.max_completion_tokens or request.max_tokens or service.default_tokens(chosen, _CHAT_TOKENS)
     generation = _generation(request, prompt, tokens, service, service.ends(chosen, chat=True))
     head = beginning("chat.completion", request.model)
@@ -174,10 +174,10 @@ async def chat(request: ChatRequest, http: Request, service: ServiceHere, caller
     if request.stream:
         usage = request.stream_options is not None and request.stream_options.include_usage
         pieces = service.stream(chosen, [generation])
-        return stream(chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage))
+        return stream(chat_chunks(pieces, generation, {**head, "object": "chat.completion.chunk"}, usage, sources))
     await service.generate(chosen, [generation], http.is_disconnected)
     message = {"role": "assistant", "content": generation.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": generation.reason}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": generation.reason} | cited(sources)
     return {**head, "choices": [choice], "usage": tokens_used([generation])}
 
 
@@ -191,19 +191,18 @@ async def completions(request: CompletionRequest, http: Request, service: Servic
     _limit(len(prompts), service)
     tokens = request.max_tokens or service.default_tokens(chosen, _DEFAULT_TOKENS)
     ends = service.ends(chosen, chat=False)
-    generations = [
-        _generation(request, one["input_ids"], tokens, service, ends, one)
-        for one in await service.examples(chosen, prompts)
-    ]
+    examples, found = await service.examples(chosen, prompts)
+    sources = [None] * len(prompts) if found is None else found
+    generations = [_generation(request, one["input_ids"], tokens, service, ends, one) for one in examples]
     for one in generations:
         service.suited.check_prompt(chosen, one.prompt, tokens)
     head = beginning("text_completion", request.model)
     if request.stream:
         usage = request.stream_options is not None and request.stream_options.include_usage
-        return stream(text_chunks(service.stream(chosen, generations), generations, head, usage))
+        return stream(text_chunks(service.stream(chosen, generations), generations, head, usage, sources))
     await service.generate(chosen, generations, http.is_disconnected)
     choices = [
-        {"index": index, "text": one.text, "logprobs": None, "finish_reason": one.reason}
+        {"index": index, "text": one.text, "logprobs": None, "finish_reason": one.reason} | cited(sources[index])
         for index, one in enumerate(generations)
     ]
     return {**head, "choices": choices, "usage": tokens_used(generations)}

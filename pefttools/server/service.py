@@ -14,6 +14,7 @@ import torch
 
 from pefttools.data import Table
 from pefttools.errors import ConfigError, DataError
+from pefttools.knowledge import Hit
 from pefttools.pool import AdapterPool
 from pefttools.predicting import OnError, encoded, example_of, row_by_row
 from pefttools.recipe import stored_method
@@ -22,7 +23,7 @@ from pefttools.server.background import Background
 from pefttools.server.batching import Batcher, WaitingRow
 from pefttools.server.generating import Generation
 from pefttools.server.keys import EVERYBODY, ForbiddenError, Keys
-from pefttools.server.lookup import Lookup
+from pefttools.server.lookup import Lookup, Sources
 from pefttools.server.metrics import Metrics
 from pefttools.server.models import Models
 from pefttools.server.running import ANSWER, GENERATE, BatchRunner
@@ -243,37 +244,42 @@ class Service:
             weakref.finalize(stream, setattr, row, "cancelled", True)
         return stream
 
-    async def prompt(self, chosen: Chosen, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Tokens of a chat, formatted as in the adapter's training and never truncated.
+    async def prompt(
+        self, chosen: Chosen, messages: Sequence[dict[str, Any]]
+    ) -> tuple[list[int], Sequence[Hit] | None]:
+        """Tokens of a chat, formatted as in the adapter's training and never truncated; and its passages, if any.
 
         Raises:
             DataError: the chat can't be written.
+            UnsuitedError: it needs passages, and the server has no index.
         """
-        self.lookup.check_writing(chosen)
         task = chosen.task() or self.pool.base_task
+        (whole,), sources = await self.lookup.add_before(chosen, [list(messages)])
         try:
-            return await self.background.tokens(
-                lambda tokenizer: task.prompt_ids({"messages": list(messages)}, tokenizer),
-                sum(len(one["content"]) for one in messages),
+            ids = await self.background.tokens(
+                lambda tokenizer: task.prompt_ids({"messages": whole}, tokenizer),
+                sum(len(one["content"]) for one in whole),
             )
+            return ids, None if sources is None else sources[0]
         except ConfigError as error:
             raise DataError(error.message, hint=error.hint) from error
 
-    async def examples(self, chosen: Chosen, texts: Sequence[str]) -> list[Example]:
-        """Texts to continue, or those that an encoder reads, encoded as in the adapter's training.
+    async def examples(self, chosen: Chosen, texts: Sequence[str]) -> tuple[list[Example], Sources]:
+        """Texts to continue, or those that an encoder reads, encoded as in the adapter's training; their passages too.
 
         Raises:
             DataError: an empty text.
+            UnsuitedError: they need passages, and the server has no index.
         """
-        self.lookup.check_writing(chosen)
         task = chosen.task() or self.pool.base_task
+        whole, sources = await self.lookup.add_before(chosen, texts)
 
         def work(tokenizer: Any) -> list[Example]:
             if task.encoder_decoder:
-                return [example_of(text, task, tokenizer, (), ()) for text in texts]
-            return [{"input_ids": list(tokenizer(text)["input_ids"])} for text in texts]
+                return [example_of(text, task, tokenizer, (), ()) for text in whole]
+            return [{"input_ids": list(tokenizer(text)["input_ids"])} for text in whole]
 
-        return await self.background.tokens(work, sum(map(len, texts)))
+        return await self.background.tokens(work, sum(map(len, whole))), sources
 
     def default_tokens(self, chosen: Chosen, usual: int) -> int:
         """New tokens if a request does not say how many: enough for each answer of a task that has a list of them."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi.responses import StreamingResponse
 
 from pefttools.errors import PeftToolsError
+from pefttools.knowledge import Hit
 from pefttools.server.errors import error_response
 from pefttools.server.generating import Generation
 
@@ -28,28 +29,42 @@ def tokens_used(generations: list[Generation]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def chat_chunks(
-    pieces: AsyncIterator[tuple[int, str | None]], generation: Generation, head: dict[str, Any], with_usage: bool
-) -> AsyncIterator[dict[str, Any]]:
-    """A chat's answer as it is generated."""
+def cited(sources: Sequence[Hit] | None) -> dict[str, Any]:
+    """The passages that an answer had before it, as a field of it; none if nothing was looked up."""
+    return {} if sources is None else {"sources": [hit.as_source() for hit in sources]}
 
-    def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
+
+async def chat_chunks(
+    pieces: AsyncIterator[tuple[int, str | None]],
+    generation: Generation,
+    head: dict[str, Any],
+    with_usage: bool,
+    sources: Sequence[Hit] | None = None,
+) -> AsyncIterator[dict[str, Any]]:
+    """A chat's answer as it is generated; its sources come with its end."""
+
+    def chunk(delta: dict[str, Any], reason: str | None = None, **last: Any) -> dict[str, Any]:
+        return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason, **last}]}
 
     yield chunk({"role": "assistant", "content": ""})
     async for _, piece in pieces:
-        yield chunk({}, generation.reason) if piece is None else chunk({"content": piece})
+        yield chunk({}, generation.reason, **cited(sources)) if piece is None else chunk({"content": piece})
     if with_usage:
         yield {**head, "choices": [], "usage": tokens_used([generation])}
 
 
 async def text_chunks(
-    pieces: AsyncIterator[tuple[int, str | None]], generations: list[Generation], head: dict[str, Any], with_usage: bool
+    pieces: AsyncIterator[tuple[int, str | None]],
+    generations: list[Generation],
+    head: dict[str, Any],
+    with_usage: bool,
+    sources: Sequence[Sequence[Hit] | None],
 ) -> AsyncIterator[dict[str, Any]]:
-    """Texts as they are generated, interleaved."""
+    """Texts as they are generated, interleaved; the sources of each come with its end."""
     async for index, piece in pieces:
-        reason = generations[index].reason if piece is None else None
-        yield {**head, "choices": [{"index": index, "text": piece or "", "logprobs": None, "finish_reason": reason}]}
+        reason, last = (generations[index].reason, cited(sources[index])) if piece is None else (None, {})
+        choice = {"index": index, "text": piece or "", "logprobs": None, "finish_reason": reason, **last}
+        yield {**head, "choices": [choice]}
     if with_usage:
         yield {**head, "choices": [], "usage": tokens_used(generations)}
 

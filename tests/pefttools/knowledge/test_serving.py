@@ -64,3 +64,82 @@ def test_a_merged_model_looks_nothing_up_and_the_card_says_what_is_read(trained:
     card = (trained / "artifact" / "README.md").read_text()
     assert "the 2 passages nearest to 'text', as 'pair'" in card
     assert 'pefttools.predict(model, ["..."], knowledge="path/to/an/index")' in card
+
+
+@pytest.fixture(scope="module")
+def writes(knowledge: KnowledgeIndex, tiny_llama: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of an adapter that continues texts, trained on prompts."""
+    folder = tmp_path_factory.mktemp("writes")
+    rows = [{"prompt": row["text"], "completion": row["label"]} for row in ROWS]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    pefttools.train(
+        {"base": tiny_llama, "method": "lora", "task": {"name": "causal-lm", "max_new_tokens": 4},
+         "data": {"train": str(folder / "rows.jsonl"), "validation": 0.2},
+         "knowledge": {"index": str(knowledge.folder), "passages": 2},
+         "training": {"max_steps": 6, "batch_size": 8, "precision": "float32", "learning_rate": 0.01},
+         "output": str(folder / "artifact")}
+    )  # fmt: skip
+    pefttools.Store(folder / "store").add(folder / "artifact", "found")
+    return folder
+
+
+def _events(answer: Any) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_chats_and_texts_are_continued_after_their_passages(
+    writes: Path, knowledge: KnowledgeIndex, tiny_llama: str
+) -> None:
+    alone = pefttools.predict(writes / "artifact", [{"prompt": text} for text in ASKED], knowledge=knowledge)
+    common = {"model": "found", "max_tokens": 4, "temperature": 0}
+    with running(Settings(base=tiny_llama, store=str(writes / "store"), knowledge=knowledge.folder)) as server:
+        for text, expected in zip(ASKED, alone, strict=True):
+            asked = {**common, "messages": [{"role": "user", "content": text}]}
+            (choice,) = server.http.post("/v1/chat/completions", json=asked).json()["choices"]
+            assert choice["message"]["content"].strip() == expected["prediction"]
+            assert choice["sources"] == expected["sources"] and len(choice["sources"]) == 2
+            streamed = _events(server.http.post("/v1/chat/completions", json={**asked, "stream": True}))
+            *_, last = (event["choices"][0] for event in streamed)
+            assert last["sources"] == expected["sources"] and last["finish_reason"]
+            assert "sources" not in streamed[0]["choices"][0]
+        texts = server.http.post("/v1/completions", json={**common, "prompt": ASKED}).json()["choices"]
+        assert [one["sources"] for one in texts] == [one["sources"] for one in alone]
+        ends = [
+            event["choices"][0]
+            for event in _events(server.http.post("/v1/completions", json={**common, "prompt": ASKED, "stream": True}))
+            if event["choices"][0]["finish_reason"]
+        ]
+        assert {one["index"]: one["sources"] for one in ends} == {n: one["sources"] for n, one in enumerate(alone)}
+        # The base was not trained with passages.
+        plain = {**common, "model": tiny_llama, "messages": [{"role": "user", "content": ASKED[0]}]}
+        base = server.http.get("/v1/models").json()["data"][0]["id"]
+        assert (
+            "sources"
+            not in server.http.post("/v1/chat/completions", json={**plain, "model": base}).json()["choices"][0]
+        )
+
+
+def test_a_chat_in_which_the_user_says_nothing_is_refused(
+    writes: Path, knowledge: KnowledgeIndex, tiny_llama: str
+) -> None:
+    with running(Settings(base=tiny_llama, store=str(writes / "store"), knowledge=knowledge.folder)) as server:
+        silent = {"model": "found", "messages": [{"role": "user", "content": " "}]}
+        answer = server.http.post("/v1/chat/completions", json=silent)
+    assert answer.status_code == 400
+    assert "there is no text to look passages up for" in answer.json()["error"]["message"]
+
+
+def test_a_server_without_an_index_continues_no_chats(writes: Path, tiny_llama: str) -> None:
+    with running(Settings(base=tiny_llama, store=str(writes / "store"))) as server:
+        asked = {"model": "found", "messages": [{"role": "user", "content": ASKED[0]}]}
+        answer = server.http.post("/v1/chat/completions", json=asked)
+    assert answer.status_code == 404
+    assert "this server has no index of them" in answer.json()["error"]["message"]
+
+
+def test_a_pool_says_that_rows_must_come_with_passages(writes: Path, tiny_llama: str) -> None:
+    pool = pefttools.AdapterPool(tiny_llama)
+    with pytest.warns(UserWarning, match="the 2 passages nearest to 'prompt', before it: rows must come with them"):
+        pool.load("found", writes / "artifact")
