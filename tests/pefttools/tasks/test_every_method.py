@@ -25,6 +25,7 @@ REFUSED = {
     ("head", "causal-lm"): "it trains a head, and the task has none",
     ("head", "seq2seq-lm"): "it trains a head, and the task has none",
     ("head", "speech-recognition"): "it trains a head, and the task has none",
+    ("head", "prompted-classification"): "the answers are words of the base's own language head",
 }
 #: tasks whose models read two texts, which a BERT tells apart by token types
 READ_PAIRS = ("multiple-choice", "question-answering")
@@ -74,7 +75,7 @@ def test_a_new_process_predicts_what_the_trained_model_did(
             "training": {"max_steps": 3, "batch_size": 8, "precision": "float32"}, "output": str(tmp_path / method),
         }  # fmt: skip
         why = REFUSED.get((method, variant)) or REFUSED.get((method, name))
-        if method == "bitfit" and name in ("causal-lm", "seq2seq-lm"):
+        if method == "bitfit" and name in ("causal-lm", "seq2seq-lm", "prompted-classification"):
             why = "no bias terms"  # as no Llama and no T5 has
         can = methods.get(method).capabilities
         if can.effect == "virtual_tokens" and tasks.get(name).modality != "text":
