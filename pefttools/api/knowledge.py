@@ -23,6 +23,7 @@ def index(
     *,
     fields: Sequence[str] = ("text",),
     id_field: str | None = None,
+    divide: int | None = None,
     base: str | None = None,
     reporter: Reporter | None = None,
 ) -> KnowledgeIndex:
@@ -34,6 +35,8 @@ def index(
         output: folder of the index; an older index there is replaced.
         fields: columns of the passages. Of one, its text; of several, ``name: value`` for each, as of a table's rows.
         id_field: column that names a passage in citations; by default its row number.
+        divide: longer passages are divided into parts of at most so many tokens, at the ends of sentences where there
+            are some; the parts of the passage ``7`` are called ``7/1``, ``7/2`` and so on.
         base: path of the encoder's base, if it has moved.
         reporter: shows progress.
 
@@ -47,8 +50,9 @@ def index(
     """
     given = str(passages) if isinstance(passages, Path) else passages
     return build_index(
-        given, Path(encoder), Path(output), fields=fields, id_field=id_field, base=base, reporter=reporter
-    )
+        given, Path(encoder), Path(output),
+        fields=fields, id_field=id_field, divide=divide, base=base, reporter=reporter,
+    )  # fmt: skip
 
 
 def search(

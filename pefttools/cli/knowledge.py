@@ -19,19 +19,30 @@ def index(
         ["text"], "--field", help="Column of the passage; of several, each becomes `name: value`."
     ),
     id_field: str | None = typer.Option(None, "--id", metavar="COLUMN", help="Column that names a passage."),
+    divide: int | None = typer.Option(
+        None, "--divide", min=16, metavar="TOKENS", help="Divide longer passages at the ends of sentences."
+    ),
     base: str | None = BASE,
 ) -> None:
     """Build an index of passages, which can be looked up for the rows of a recipe and of predictions.
 
     Examples:
         pefttools index manual.jsonl --encoder artifacts/encoder --output indexes/manual
+        pefttools index manual.jsonl --divide 128 --encoder artifacts/encoder --output indexes/manual
         pefttools index goods.csv --field name --field price --encoder artifacts/encoder --output indexes/goods
     """
     from pefttools import api
     from pefttools.progress import default_reporter
 
     found = api.index(
-        passages, encoder, output, fields=field, id_field=id_field, base=base, reporter=default_reporter()
+        passages,
+        encoder,
+        output,
+        fields=field,
+        id_field=id_field,
+        divide=divide,
+        base=base,
+        reporter=default_reporter(),
     )
     print(f"{len(found):,} passages in {output}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 from pefttools.artifact import load_artifact
 from pefttools.artifact.manifest import read_digest
 from pefttools.data.reading import read_table
-from pefttools.errors import DataError
+from pefttools.errors import ConfigError, DataError
 from pefttools.files import check_replaceable, folder_atomic, sha256_file
+from pefttools.knowledge.dividing import divided
 from pefttools.knowledge.embedding import check_encoder, embed
 from pefttools.knowledge.index import ABOUT, ENCODER, PASSAGES, VECTORS, About, KnowledgeIndex, open_index
 from pefttools.progress import Reporter, SilentReporter
+
+#: tokens of a part of a passage, at least
+_SMALLEST = 16
 
 
 def build_index(
@@ -25,6 +30,7 @@ def build_index(
     *,
     fields: Sequence[str] = ("text",),
     id_field: str | None = None,
+    divide: int | None = None,
     base: str | None = None,
     reporter: Reporter | None = None,
 ) -> KnowledgeIndex:
@@ -37,6 +43,8 @@ def build_index(
     digest = read_digest(encoder)
     model = load_artifact(encoder, base=base)
     check_encoder(model)
+    if divide is not None:
+        found = _parts(found, model.tokenizer, divide)
     with reporter.step("embedding passages", "passages") as advance:
         vectors, cuts = embed(model, [one["text"] for one in found], progress=advance)
     if cuts.cut:
@@ -83,6 +91,28 @@ def _passages(
     if not found:
         raise DataError(f"{source} has no passages")
     return [{"id": name, "text": text} for text, name in found.items()]
+
+
+def _parts(passages: Sequence[Mapping[str, str]], tokenizer: Any, tokens: int) -> list[dict[str, str]]:
+    """Long passages in parts, named ``7/1``, ``7/2``; the others as they are.
+
+    Raises:
+        ConfigError: parts of so few tokens, or a tokenizer that does not say where its tokens come from.
+        DataError: a part would have the name of another passage.
+    """
+    if tokens < _SMALLEST:
+        raise ConfigError(f"parts of passages must have {_SMALLEST} tokens or more, not {tokens}")
+    if not tokenizer.is_fast:
+        raise ConfigError("the encoder's tokenizer does not say where its tokens come from: passages can't be divided")
+    found = []
+    for one in passages:
+        parts = divided(one["text"], tokenizer, tokens)
+        names = [one["id"]] if len(parts) == 1 else [f"{one['id']}/{number}" for number in range(1, len(parts) + 1)]
+        found += [{"id": name, "text": part} for name, part in zip(names, parts, strict=True)]
+    counts = Counter(one["id"] for one in found)
+    if double := next((name for name, count in counts.items() if count > 1), None):
+        raise DataError(f"a part of a passage would be called {double!r}, as another passage is")
+    return found
 
 
 def _text(row: Mapping[str, Any], fields: Sequence[str]) -> str:
