@@ -87,7 +87,7 @@ def bench(
     if spec.baseline not in {run.label for run in runs}:
         reporter.event(f"no method is labelled {spec.baseline!r}: nothing is compared with a baseline")
     check_writable(spec.output / SUMMARY)
-    hashes = check_runs(runs)
+    hashes = check_runs(runs, reporter)
     summary = {
         **spec.model_dump(mode="json"),
         "runs": [run.id for run in runs],
@@ -154,8 +154,12 @@ def _done(
     return done
 
 
-def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
+def check_runs(runs: Sequence[PlannedRun], reporter: Reporter | None = None) -> dict[str, str]:
     """Check every run before the first starts.
+
+    Args:
+        runs: the runs.
+        reporter: shows progress where rows are looked up.
 
     Returns:
         Run id -> hash of everything that determines its result.
@@ -167,7 +171,7 @@ def check_runs(runs: Sequence[PlannedRun]) -> dict[str, str]:
 
     hashes = {}
     for run in runs:
-        prepared = prepare(run.recipe)
+        prepared = prepare(run.recipe, reporter)
         if run.search.head_learning_rate > 1 and not prepared.labels:
             raise ConfigError(
                 f"search.head_learning_rate={run.search.head_learning_rate}: the task {prepared.task.name!r} trains no "

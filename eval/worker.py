@@ -119,7 +119,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     from .search import search
 
     reporter = PipeReporter()
-    prepared = settle_microbatches(prepare(planned.recipe), reporter)
+    prepared = settle_microbatches(prepare(planned.recipe, reporter), reporter)
     facts |= {**_inputs(planned, prepared), "accumulation": prepared.recipe.training.microbatches}
 
     if planned.memory_check:

@@ -7,16 +7,24 @@ from typing import Any
 
 from pefttools.data import Splits, Table
 from pefttools.knowledge import KnowledgeIndex, open_index
+from pefttools.progress import Reporter
 from pefttools.tasks.passages import KnowledgeConfig, Placement
 from pefttools.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """An index, and where what is found in it goes."""
+    """An index, and where what is found in it goes.
+
+    Attributes:
+        index: the index.
+        placement: where passages go in a row.
+        reporter: shows how many rows have theirs.
+    """
 
     index: KnowledgeIndex
     placement: Placement
+    reporter: Reporter | None = None
 
     def columns(self, task: Task[Any], *, labelled: bool = True) -> dict[str, bool]:
         """What a table must have: not what comes from the index."""
@@ -25,7 +33,7 @@ class Knowledge:
 
     def add_to(self, table: Table) -> Table:
         """Rows with their passages, which are kept in the cache."""
-        return self.index.add_to(table, self.placement, keep=True)[0]
+        return self.index.add_to(table, self.placement, reporter=self.reporter, keep=True)[0]
 
     def add_to_splits(self, splits: Splits) -> Splits:
         """Splits with the passages of each row."""
@@ -38,7 +46,7 @@ class Knowledge:
         return Knowledge(self.index, self.placement.trained_on((splits.given or splits).train))
 
 
-def open_knowledge(config: KnowledgeConfig, task: Task[Any]) -> Knowledge:
+def open_knowledge(config: KnowledgeConfig, task: Task[Any], reporter: Reporter | None = None) -> Knowledge:
     """The index of a recipe.
 
     Raises:
@@ -46,4 +54,4 @@ def open_knowledge(config: KnowledgeConfig, task: Task[Any]) -> Knowledge:
         ConfigError: the task has no place for passages.
     """
     placement = config.placement(task)
-    return Knowledge(open_index(config.index), placement)
+    return Knowledge(open_index(config.index), placement, reporter)

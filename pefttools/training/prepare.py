@@ -21,6 +21,7 @@ from pefttools.files import check_replaceable, check_writable
 from pefttools.methods import Method, MethodConfig
 from pefttools.objectives import Objective
 from pefttools.outline import check_on_outline
+from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.lengths import fit_to_base
 from pefttools.tasks.task import Task
@@ -81,8 +82,12 @@ class Prepared:
         return found
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Prepared:
     """Check all that can be checked before a model is loaded.
+
+    Args:
+        recipe: what is to be trained.
+        reporter: shows progress where rows are looked up.
 
     Raises:
         PeftToolsError: anything wrong with names, options, their combination, the data or the output folder.
@@ -98,7 +103,7 @@ def prepare(recipe: Recipe) -> Prepared:
     base = locate_base(recipe.base, recipe.revision)
     task, shortened = fit_to_base(task, base, method.virtual_tokens(config))
     parent = None if recipe.parent is None else open_parent(recipe.parent, base, method, config, task)
-    knowledge = None if recipe.knowledge is None else open_knowledge(recipe.knowledge, task)
+    knowledge = None if recipe.knowledge is None else open_knowledge(recipe.knowledge, task, reporter)
     if parent is not None:
         parent.check_passages(None if knowledge is None else knowledge.placement)
     splits, labels = _rows(recipe, task, parent, knowledge)

@@ -34,7 +34,7 @@ def train(recipe: Recipe, reporter: Reporter, *, resume: bool = False, overwrite
             checkpoint belongs to a different training run.
     """
     check_free(recipe.output, resume=resume, overwrite=overwrite)
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, reporter)
     work = work_folder(recipe.output)
     checkpoint = None
     if resume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -192,3 +192,18 @@ def test_other_passages_are_another_training(
     second = prepare(validate(Recipe, {**recipe, "knowledge": {"index": str(other.folder), "passages": 2}}, "recipe"))
     assert first.splits.digests() == second.splits.digests()
     assert first.digests() != second.digests()
+
+
+def test_it_shows_how_many_rows_have_their_passages(
+    knowledge: KnowledgeIndex, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Steps(SilentReporter):
+        seen: ClassVar[list[str]] = []
+
+        def step(self, name: str, unit: str) -> Any:
+            self.seen.append(name)
+            return super().step(name, unit)
+
+    monkeypatch.setenv("PEFTTOOLS_CACHE", str(tmp_path / "cache"))
+    pefttools.train(_recipe(knowledge, tiny_bert, tmp_path), reporter=Steps())
+    assert Steps.seen.count("looking up passages") == 2  # training and validation rows
