@@ -173,7 +173,7 @@ class RunRecord(_Part):
         fewest_rows: number of measured rows of the rarest class that occurs; None without classes.
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty if there is no test split.
-        robustness: title of a condition -> the saved artifact's metrics under it, on the rows of test, or of validation.
+        robustness: title of a condition -> metrics under it of the saved artifact, on the same rows.
         accumulation: number of parts in which each batch was computed.
         seconds: ``train`` (steps only), ``train_cpu`` (processor time of them, over all threads),
             ``evaluation_in_training``, ``evaluation`` (final), ``total``.

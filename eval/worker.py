@@ -155,9 +155,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
     _measure_memory(prepared, rss, gpu, reporter, facts)
 
 
-def _measured(
-    prepared: Prepared, final: Evaluation, folder: Path, under: Mapping[str, NDArray[Any]]
-) -> dict[str, Any]:
+def _measured(prepared: Prepared, final: Evaluation, folder: Path, under: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Write what will be compared, under each condition too, and describe its metrics."""
     report = prepared.task.class_report(final, prepared.labels)
     write_predictions(folder, final.entries())
