@@ -110,3 +110,16 @@ def test_weights_of_classes_and_groups_are_no_obstacle(tiny_bert: str) -> None:
     model = build(locate_base(tiny_bert), "float32", method, config, task, labels, precision="float32", seed=0)
     found = AttackedModel(model, attack(FGM, FGMConfig, 0.1)).run(examples_of(model))
     assert found.isfinite().all()
+
+
+def test_pixels_are_moved_as_embeddings_are(tiny_vit: str) -> None:
+    method, config = choose_method("lora")
+    task = choose_task("image-classification")
+    model = build(locate_base(tiny_vit), "float32", method, config, task, ["a", "b"], precision="float32", seed=0)
+    size = model.transformer.config.image_size  # type: ignore[union-attr]
+    labels = torch.tensor([0, 1, 1])
+    batch = {"pixel_values": torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)), "labels": labels}
+    plain = model.run_batch({"pixel_values": batch["pixel_values"]})
+    found = AttackedModel(model, attack(FGM, FGMConfig, 1e-2)).run_batch(batch)
+    before, after = (torch.nn.functional.cross_entropy(one, labels, reduction="none") for one in (plain, found))
+    assert (after > before).all()
