@@ -22,6 +22,7 @@ from .cards import Cards, visible_cards
 from .environment import Environment, this_environment
 from .pipe import parse
 from .records import LOG, RUNS, SUMMARY, Failure, RunRecord, read_record, write_record
+from .robustness import check_conditions
 from .spec import BenchSpec, PlannedRun, load_spec, plan
 
 _GIB = 2**30
@@ -177,6 +178,7 @@ def check_runs(runs: Sequence[PlannedRun], reporter: Reporter | None = None) -> 
                 f"search.head_learning_rate={run.search.head_learning_rate}: the task {prepared.task.name!r} trains no "
                 "head"
             )
+        check_conditions(run.robustness, prepared)
         hashes[run.id] = run.hash(prepared.digests())
     return hashes
 

@@ -134,6 +134,22 @@ class ArtifactEntry(_Part):
     share_of_base: float
 
 
+class UnderCondition(_Part):
+    """A model on the measured rows under a condition.
+
+    Attributes:
+        settings: what was done, see `pefttools.robustness.Condition.settings`.
+        metrics: as on the rows as they are.
+        changed: what became of their texts; None if they are as they were.
+        seconds: of the evaluation.
+    """
+
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    changed: str | None = None
+    seconds: float
+
+
 class Failure(_Part):
     """Why a run has no result."""
 
@@ -157,6 +173,7 @@ class RunRecord(_Part):
         fewest_rows: number of measured rows of the rarest class that occurs; None without classes.
         validation: metrics on validation of the saved artifact.
         test: metrics on test of the saved artifact; empty if there is no test split.
+        robustness: title of a condition -> metrics under it of the saved artifact, on the same rows.
         accumulation: number of parts in which each batch was computed.
         seconds: ``train`` (steps only), ``train_cpu`` (processor time of them, over all threads),
             ``evaluation_in_training``, ``evaluation`` (final), ``total``.
@@ -196,6 +213,7 @@ class RunRecord(_Part):
     fewest_rows: int | None = None
     validation: dict[str, float] = Field(default_factory=dict)
     test: dict[str, float] = Field(default_factory=dict)
+    robustness: dict[str, UnderCondition] = Field(default_factory=dict)
     accumulation: int = 1
     steps: int = 0
     best_step: int = 0

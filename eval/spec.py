@@ -15,10 +15,12 @@ from pefttools.compute.config import SelectionConfig, TrainingConfig
 from pefttools.data import DataConfig
 from pefttools.errors import ConfigError
 from pefttools.recipe import Choice, MethodChoice, Recipe, method_title, read_yaml, validate
+from pefttools.robustness import Condition
 from pefttools.tasks.passages import KnowledgeConfig
 from pefttools.training.rates import Rates
 
 from .records import ARTIFACT, RUNS
+from .robustness import settings_of, titles
 
 
 class Search(BaseModel):
@@ -113,6 +115,10 @@ class BenchSpec(BaseModel):
         default_factory=lambda: [0], min_length=1, description="every method is trained once with each"
     )
     baseline: str = Field("full", description="label of the method that the others are compared with")
+    robustness: list[Condition] = Field(
+        default_factory=list,
+        description="conditions under which each chosen model is measured too, on the same rows: typos, attacks",
+    )
     search: Search = Field(default_factory=lambda: Search(), description="learning rates that each method tries")
     storage: str = Field("auto", description="number format of the artifacts: auto, float16 or float32")
     reuse: Literal["same", "any"] = Field(
@@ -134,6 +140,7 @@ class PlannedRun(BaseModel):
     recipe: Recipe
     search: Search
     memory_check: bool = True
+    robustness: tuple[Condition, ...] = ()
 
     def hash(self, digests: dict[str, str]) -> str:
         """sha256 of all that determines the result: the resolved recipe, the search, and base and data by content."""
@@ -143,6 +150,8 @@ class PlannedRun(BaseModel):
         if self.search.head_learning_rate == 1:
             del search["head_learning_rate"]  # as records of earlier versions have it
         content |= {"search": search, "digests": digests}
+        if self.robustness:
+            content["robustness"] = settings_of(self.robustness)
         # The order of the fields in a file does not matter.
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -160,8 +169,9 @@ def plan(spec: BenchSpec) -> list[PlannedRun]:
     """All runs of a spec, the first seed of every method before the second of any.
 
     Raises:
-        ConfigError: two runs with the same name, or a repeated seed.
+        ConfigError: two runs with the same name, or a repeated seed; conditions with the same title.
     """
+    titles(spec.robustness)
     runs = [
         _planned(spec, choice, index, variant, seed)
         for seed in spec.seeds
@@ -212,7 +222,7 @@ def _planned(spec: BenchSpec, choice: MethodChoice, index: int, variant: str, se
         "storage": spec.storage,
     }
     return PlannedRun(id=name, label=label, recipe=validate(Recipe, recipe, f"methods.{index}"), search=spec.search,
-                      memory_check=spec.memory_check)  # fmt: skip
+                      memory_check=spec.memory_check, robustness=tuple(spec.robustness))  # fmt: skip
 
 
 def slug(text: str) -> str:

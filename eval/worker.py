@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ from .row_values import write_row_values
 from .spec import PlannedRun
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pefttools.progress import Reporter
     from pefttools.tasks.task import Evaluation, Example
     from pefttools.training.fit import Fitted
@@ -116,6 +118,7 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
 
     from .gpu import GpuPeaks
     from .prediction import check_fits
+    from .robustness import measure
     from .search import search
 
     reporter = PipeReporter()
@@ -145,19 +148,20 @@ def _work(planned: PlannedRun, folder: Path, facts: dict[str, Any]) -> None:
         facts["seconds"]["evaluation"] = seconds
         facts["test"] = test.metrics
         final = test
-    facts |= _measured(prepared, final, folder)
+    facts["robustness"], under = measure(planned.robustness, prepared, stored.model, reporter)
+    facts |= _measured(prepared, final, folder, under)
 
     del stored, best  # memory is measured without them
     _measure_memory(prepared, rss, gpu, reporter, facts)
 
 
-def _measured(prepared: Prepared, final: Evaluation, folder: Path) -> dict[str, Any]:
-    """Write what will be compared, and describe its metrics."""
+def _measured(prepared: Prepared, final: Evaluation, folder: Path, under: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Write what will be compared, under each condition too, and describe its metrics."""
     report = prepared.task.class_report(final, prepared.labels)
     write_predictions(folder, final.entries())
     # Not for other metrics: one from another library may take minutes, and this leaves rows out fifty times.
     if (values := final.row_values(prepared.selection.metric)) is not None:
-        write_row_values(folder, prepared.selection.metric, values)
+        write_row_values(folder, prepared.selection.metric, values, under)
     return {
         "fewest_rows": min((one.rows for one in report.classes if one.rows), default=None) if report else None,
         "measures": {

@@ -208,6 +208,21 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
+def read_choice(text: str, where: str) -> Choice:
+    """A name, or a mapping with name and options in YAML, as it is written on a command line.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        found = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} {text!r} is not valid YAML: {error}") from error
+    if not isinstance(found, str | dict):
+        raise ConfigError(f"{where} {text!r}: give a name, or a mapping: '{{name: NAME, option: value}}'")
+    return found
+
+
 def validate(model: type[ModelT], value: Any, where: str) -> ModelT:
     """Validate through pydantic, with messages for people.
 

@@ -8,25 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-
-from pefttools.metrics import Measure
 
 from ..environment import Environment
 from ..records import RunRecord, read_records
-from ..statistics import (
-    Common,
-    Comparison,
-    Interval,
-    Models,
-    common_variance,
-    compare,
-    seeds_interval,
-    value_interval,
-)
+from ..statistics import Common, Comparison, Models, common_variance, compare
 from .data import ReportData, ResultRow
 from .fronts import front
+from .measured import interval_of, measured_on, models_of, rows_of
 from .reading import check, planned, planned_ids, planned_of_row, read_summary, values_of_rows
+from .robustness import under_conditions
 
 #: label and variant
 Key = tuple[str, str]
@@ -48,7 +38,7 @@ def build(folder: Path) -> ReportData:
     base_key = _baseline_key(groups, baseline)
     base = groups[base_key] if base_key is not None else []
     measure = records[0].measure
-    models = {key: _models(values_of_rows(folder, runs), runs, base or runs, measure) for key, runs in groups.items()}
+    models = {key: models_of(values_of_rows(folder, runs), runs, base or runs, measure) for key, runs in groups.items()}
     comparisons, common = _compared(models, base_key, measure.margin, records[0].greater_is_better)
     planned_runs = planned_of_row(folder)
     usual = _usual(records)
@@ -67,42 +57,24 @@ def build(folder: Path) -> ReportData:
         for key, runs in groups.items()
     ]
     done = {record.id for record in records}
+    ranked = tuple(_ranked(rows, 1.0 if records[0].greater_is_better else -1.0))
     return ReportData(
         title,
         baseline,
         records[0].primary_metric,
         measure,
-        tuple(_ranked(rows, 1.0 if records[0].greater_is_better else -1.0)),
+        ranked,
         tuple(records),
         len(found) - len(records),
         tuple(one for one in planned_ids(folder) if one not in done),
         folder,
+        under_conditions(folder, ranked, measure),
     )
 
 
 def _baseline_key(groups: Mapping[Key, list[RunRecord]], baseline: str) -> Key | None:
     keys = [key for key, runs in groups.items() if key[0] == baseline and any(run.status == "ok" for run in runs)]
     return min(keys, key=lambda key: key[1] != "float32") if keys else None
-
-
-def _models(
-    values: Mapping[int, NDArray[np.float64]], runs: Sequence[RunRecord], like: Sequence[RunRecord], measure: Measure
-) -> Models | None:
-    """The models of a method that were measured on the rows of the baseline; None if there are none.
-
-    Args:
-        values: seed -> each row's number.
-        runs: of the method.
-        like: runs of the baseline, or of the method itself if there is no baseline.
-        measure: what the numbers mean.
-    """
-    on = _rows_of(like)
-    known = [values[run.seed] for run in runs if run.seed in values and _measured_on(run) == on]
-    known = [one for one in known if len(one)]
-    if not known:
-        return None
-    rows = Counter(map(len, known)).most_common(1)[0][0]
-    return Models.of(np.stack([one for one in known if len(one) == rows]), measure.bounds)
 
 
 def _compared(
@@ -116,20 +88,10 @@ def _compared(
     return compare(alike, baseline, margin, higher_is_better=higher_is_better)
 
 
-def _rows_of(runs: Sequence[RunRecord]) -> str | None:
-    """Digest of the rows that most of some runs were measured on."""
-    found = Counter(_measured_on(run) for run in runs if run.status == "ok")
-    return found.most_common(1)[0][0] if found else None
-
-
 def _on_other_rows(runs: Sequence[RunRecord], base: Sequence[RunRecord]) -> tuple[int, ...]:
     """Seeds that were measured on other rows than the baseline: a folder may hold runs on older data."""
-    on = _rows_of(base or runs)
-    return tuple(sorted(run.seed for run in runs if run.status == "ok" and _measured_on(run) != on))
-
-
-def _measured_on(run: RunRecord) -> str | None:
-    return run.data.get("test" if run.test else "validation")
+    on = rows_of(base or runs)
+    return tuple(sorted(run.seed for run in runs if run.status == "ok" and measured_on(run) != on))
 
 
 def _usual(records: Sequence[RunRecord]) -> Environment:
@@ -162,7 +124,7 @@ def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common 
     done = [run for run in runs if run.status == "ok"]
     scores = [run.score for run in done if run.score is not None]
     score = sum(scores) / len(scores) if scores else None
-    interval, kind = _interval(done, scores, models, common)
+    interval, kind = interval_of(done, scores, models, common)
     names = dict.fromkeys(name for run in done for name in run.metrics)
     metrics = {
         name: sum(run.metrics[name] for run in done if name in run.metrics) / sum(name in run.metrics for run in done)
@@ -175,24 +137,6 @@ def _row(key: Key, runs: list[RunRecord], models: Models | None, common: Common 
         deviation=float(np.std(scores, ddof=1)) if len(scores) > 1 else None, metrics=metrics, against=None,
         unpaired=(), is_baseline=False, memory=memory,
     )  # fmt: skip
-
-
-def _interval(
-    done: Sequence[RunRecord], scores: Sequence[float], models: Models | None, common: Common | None
-) -> tuple[Interval | None, str]:
-    """Over rows and seeds if each row's number is known; otherwise over seeds."""
-    if not scores:
-        return None, ""
-    if models is not None and models.seeds == len(scores) and np.allclose(models.of_seeds, scores, rtol=0, atol=1e-9):
-        rows = "test rows" if done[0].test else "validation rows"
-        return value_interval(models, common), rows if models.seeds == 1 else f"seeds and {rows}"
-    interval = seeds_interval(scores)
-    bounds = done[0].measure.bounds
-    if interval is not None and bounds is not None:
-        # The t interval of two seeds can easily be wider than what is possible.
-        high = interval.high if bounds[1] is None else min(bounds[1], interval.high)
-        interval = Interval(max(bounds[0], interval.low), high)
-    return interval, "seeds" if interval is not None else ""
 
 
 def _ranked(rows: list[ResultRow], sign: float) -> list[ResultRow]:

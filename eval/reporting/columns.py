@@ -61,6 +61,9 @@ RESULTS = (
     "label", "score", "interval_low", "seed_deviation", "difference", "verdict", "seeds", "trained_parameters",
     "training_peak_bytes", "artifact_bytes", "train_seconds",
 )  # fmt: skip
+#: scores under a condition
+UNDER = ("label", "score", "plain", "interval_low", "seed_deviation", "difference", "verdict", "seeds")
+UNDER_TERMINAL = ("label", "score", "plain", "interval_low", "difference")
 #: memory and speed in full
 RESOURCES = (
     "label", "training_peak_bytes", "predicted_training_peak_bytes", "predicted_gpu_training_peak_bytes",
@@ -126,6 +129,11 @@ def _scores(data: ReportData) -> list[Column]:
         Column(
             "interval_low", f"95 % interval ({next(iter(kinds))})" if of_one_kind else "95 % interval", interval,
             "95 % interval", "95 %", lambda row: formatting.spread(row, measure),
+        ),
+        Column(
+            "plain", "Drop from plain rows" if measure.higher_is_better else "Rise from plain rows",
+            lambda row: formatting.loss_of_score(row, measure), narrow="lost",
+            value=lambda row: -1.0 if row.plain is None or row.score is None else abs(row.plain - row.score),
         ),
         Column("seed_deviation", "Between seeds", lambda row: formatting.deviation(row, measure), "between seeds"),
         Column(

@@ -30,6 +30,7 @@ class ResultRow:
         memory: of the first seed: parts are exact and do not vary.
         pareto_memory: no other row is better in both score and training memory.
         pareto_parameters: the same for trained parameters.
+        plain: of a row under a condition, the score on the rows as they are.
     """
 
     label: str
@@ -51,6 +52,7 @@ class ResultRow:
     baseline_learned: bool = True
     pareto_memory: bool = False
     pareto_parameters: bool = False
+    plain: float | None = None
 
     @property
     def done(self) -> tuple[RunRecord, ...]:
@@ -117,6 +119,19 @@ def verdict(found: Comparison) -> str:
 
 
 @dataclass(frozen=True)
+class Under:
+    """The methods under a condition, such as typos or an attack.
+
+    Attributes:
+        condition: its title.
+        rows: as those of the report, with score, interval and comparison under the condition.
+    """
+
+    condition: str
+    rows: tuple[ResultRow, ...]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """A comparison."""
 
@@ -132,6 +147,8 @@ class ReportData:
     missing: tuple[str, ...] = ()
     #: where the runs' predictions are; None if nowhere
     folder: Path | None = None
+    #: the same methods under each condition of the spec
+    robustness: tuple[Under, ...] = ()
 
     @property
     def planned(self) -> int:

@@ -10,6 +10,7 @@ from ..statistics import Comparison
 from .data import ReportData, ResultRow
 from .formatting import bytes_, chance, difference, difference_unit, percent, reason, runs, unfinished
 from .trials import at_edge
+from .under import under_findings
 
 #: below so many rows of a class, an average over classes varies more than its intervals say
 ENOUGH_ROWS = 10
@@ -30,7 +31,7 @@ def findings(data: ReportData) -> list[str]:
         for row in scored
         if row.against is not None and baseline is not None and row.baseline_learned and not row.did_not_learn
     ]
-    found += _verdicts(data, compared)
+    found += _verdicts(data, compared) + under_findings(data)
     measured = [row for row in scored if row.memory is not None]
     if measured and baseline is not None and baseline.memory is not None:
         least = min(measured, key=lambda row: row.memory.training.peak if row.memory else 0)

@@ -40,6 +40,14 @@ def difference(row: ResultRow, measure: Measure) -> str:
     return f"{scale * against.difference:{form}} ({low:{form}} to {high:{form}})"
 
 
+def loss_of_score(row: ResultRow, measure: Measure) -> str:
+    """By how much the score of a row under a condition is worse than on the rows as they are."""
+    if row.plain is None or row.score is None:
+        return "–"
+    lost = row.plain - row.score if measure.higher_is_better else row.score - row.plain
+    return f"{100 * lost:.1f} points" if measure.unit == "%" else f"{lost:.3g}"
+
+
 def difference_in_short(row: ResultRow, measure: Measure) -> str:
     """The same without its interval, but with a sign for the verdict."""
     if row.is_baseline:

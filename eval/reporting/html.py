@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..plotting import SHARED, compressed_plotly
+from ..records import UnderCondition
 from . import classes, formatting, trials
-from .columns import PARTS, RESOURCES, RESULTS, Column, chosen, html_rows
+from .columns import PARTS, RESOURCES, RESULTS, UNDER, Cell, Column, chosen, html_rows
 from .data import ReportData
 from .figures import figures
 from .findings import findings
@@ -30,7 +32,7 @@ def to_html(data: ReportData) -> str:
     )
     return environment.get_template("report.html").render(
         data=data,
-        tables={name: (own, html_rows(data, own)) for name, own in _tables(data).items()},
+        tables={name: (own, html_rows(data, own)) for name, own in _tables(data).items()} | _under(data),
         findings=findings(data),
         trials=trials.lines(data),
         class_reports=classes.reports(data),
@@ -50,11 +52,28 @@ def _tables(data: ReportData) -> dict[str, list[Column]]:
     return {name: chosen(data, keys) for name, keys in named.items()}
 
 
+def _under(data: ReportData) -> dict[str, tuple[list[Column], list[list[Cell]]]]:
+    """A table for each condition."""
+    found = {}
+    for number, under in enumerate(data.robustness):
+        own = replace(data, rows=under.rows)
+        columns = chosen(own, UNDER)
+        found[f"under-{number}"] = columns, html_rows(own, columns)
+    return found
+
+
+def _said(under: UnderCondition) -> str:
+    """What a run gave under a condition."""
+    figures = [f"{name} {value:.4f}" for name, value in under.metrics.items()]
+    return ", ".join([*figures, *([under.changed] if under.changed else []), f"{under.seconds:g} s"])
+
+
 def _run(record: Any) -> dict[str, Any]:
     """The details of one run, as names and texts."""
     facts = {
         "status": record.status if record.error is None else f"{record.status}: {record.error.message}",
         "metrics": ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items()),
+        **{f"under {title}": _said(one) for title, one in record.robustness.items()},
         "seconds": ", ".join(f"{name} {value:g}" for name, value in record.seconds.items()),
         "steps": f"{record.steps}, best {record.best_step}",
         "did not learn": record.did_not_learn or "",

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 
 from . import formatting, trials
-from .columns import MARKDOWN, chosen
+from .columns import MARKDOWN, UNDER, chosen
 from .data import ReportData
 from .findings import findings
 
 
 def to_markdown(data: ReportData) -> str:
     """Table, findings and notes."""
-    columns = chosen(data, MARKDOWN)
     lines = [
         f"# {_plain(data.title)}",
         "",
-        "| " + " | ".join(_plain(column.in_markdown) for column in columns) + " |",
-        "|---" * len(columns) + "|",
-    ]
-    lines += ["| " + " | ".join(_plain(column.text(row)) for column in columns) + " |" for row in data.rows]
-    lines += [
+        *_table(data, MARKDOWN),
         "",
         *(f"- {_plain(text)}" for text in findings(data)),
         "",
         _plain(formatting.memory_note(data)),
         "",
+        *_robustness(data),
         *_trials(data),
     ]
     return "\n".join(lines)
+
+
+def _table(data: ReportData, keys: Iterable[str]) -> list[str]:
+    columns = chosen(data, keys)
+    return [
+        "| " + " | ".join(_plain(column.in_markdown) for column in columns) + " |",
+        "|---" * len(columns) + "|",
+        *("| " + " | ".join(_plain(column.text(row)) for column in columns) + " |" for row in data.rows),
+    ]
+
+
+def _robustness(data: ReportData) -> list[str]:
+    """A table for each condition."""
+    found = []
+    for under in data.robustness:
+        found += [f"## Under {_plain(under.condition)}", "", *_table(replace(data, rows=under.rows), UNDER), ""]
+    return found
 
 
 def _trials(data: ReportData) -> list[str]:

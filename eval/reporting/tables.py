@@ -21,6 +21,7 @@ def flat(row: ResultRow, metric: str) -> dict[str, Any]:
     predicted = memory.predicted if memory else None
     return {
         "label": row.label,
+        **({} if row.plain is None else {"plain": row.plain}),
         "variant": row.variant,
         "method": row.method,
         "seeds": len(row.done),
@@ -79,7 +80,7 @@ def flat(row: ResultRow, metric: str) -> dict[str, Any]:
 
 def to_csv(data: ReportData) -> str:
     """One line per method and variant."""
-    rows = [flat(row, data.metric) for row in data.rows]
+    rows = [{**flat(row, data.metric), **_under(data, row)} for row in data.rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
@@ -87,6 +88,16 @@ def to_csv(data: ReportData) -> str:
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.items()})
     return stream.getvalue()
+
+
+def _under(data: ReportData, row: ResultRow) -> dict[str, Any]:
+    """Score and difference of a row under each condition."""
+    keys = (data.metric, "difference", "difference_low", "difference_high", "p", "verdict")
+    found: dict[str, Any] = {}
+    for under in data.robustness:
+        own = next((flat(one, data.metric) for one in under.rows if one.name == row.name), dict.fromkeys(keys))
+        found |= {f"{under.condition}: {key}": own[key] for key in keys}
+    return found
 
 
 def to_json(data: ReportData) -> str:
@@ -104,6 +115,10 @@ def to_json(data: ReportData) -> str:
         "runs_missing": list(data.missing),
         "findings": findings(data),
         "rows": [flat(row, data.metric) for row in data.rows],
+        "robustness": [
+            {"condition": under.condition, "rows": [flat(row, data.metric) for row in under.rows]}
+            for under in data.robustness
+        ],
         "runs": [record.model_dump(mode="json") for record in data.records],
     }
     return canonical_json(_finite(content))

@@ -5,7 +5,7 @@ both varies with the rows and with the seeds that were drawn: `models` separates
 `comparison` combine them, `multiple` corrects for several comparisons in one report.
 """
 
-from .comparison import ALPHA, Comparison, Verdict, compare
+from .comparison import ALPHA, Comparison, Verdict, compare, compare_all
 from .intervals import LEVEL, Interval, seeds_interval, share_interval, value_interval
 from .models import Common, Models, common_variance
 from .multiple import holm
@@ -20,6 +20,7 @@ __all__ = [
     "Verdict",
     "common_variance",
     "compare",
+    "compare_all",
     "holm",
     "seeds_interval",
     "share_interval",

@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -94,12 +94,41 @@ def compare(
     Raises:
         ValueError: different numbers of rows.
     """
-    common = common_variance([baseline, *methods.values()])
-    differences = {name: _Difference(models, baseline, common) for name, models in methods.items()}
-    p = holm([one.p for one in differences.values()])
-    equal = None if margin is None else holm([one.p_equal(margin) for one in differences.values()])
-    found = {
-        name: Comparison(
+    (found,) = compare_all([(methods, baseline)], margin, higher_is_better=higher_is_better)
+    return found
+
+
+def compare_all(
+    groups: Sequence[tuple[Mapping[Name, Models], Models]],
+    margin: float | None = None,
+    *,
+    higher_is_better: bool = True,
+) -> list[tuple[dict[Name, Comparison], Common | None]]:
+    """Several comparisons, such as one under each of several conditions, whose p values are corrected together.
+
+    Args:
+        groups: methods by name, and their baseline, as `compare` takes them; the groups may have different rows.
+        margin: see `compare`.
+        higher_is_better: see `compare`.
+
+    Returns:
+        What `compare` gives, for each group.
+
+    Raises:
+        ValueError: different numbers of rows within a group.
+    """
+    commons = [common_variance([baseline, *methods.values()]) for methods, baseline in groups]
+    differences = [
+        (group, name, _Difference(models, baseline, commons[group]))
+        for group, (methods, baseline) in enumerate(groups)
+        for name, models in methods.items()
+    ]
+    p = holm([one.p for _, _, one in differences])
+    equal = None if margin is None else holm([one.p_equal(margin) for _, _, one in differences])
+    found: list[dict[Name, Comparison]] = [{} for _ in groups]
+    for index, (group, name, one) in enumerate(differences):
+        methods, baseline = groups[group]
+        found[group][name] = Comparison(
             one.value,
             one.interval(),
             p[index],
@@ -109,9 +138,7 @@ def compare(
             baseline.rows,
             higher_is_better,
         )
-        for index, (name, one) in enumerate(differences.items())
-    }
-    return found, common
+    return list(zip(found, commons, strict=True))
 
 
 class _Difference:

@@ -35,6 +35,7 @@ from pefttools.recipe import (
     load_recipe,
     validate,
 )
+from pefttools.robustness import Condition
 from pefttools.tasks import Evaluation, Task, tasks
 from pefttools.tasks.cuts import cuts_of
 from pefttools.tasks.lengths import fit_to_base
@@ -260,9 +261,12 @@ def evaluate(
     delimiter: str | None = None,
     batch_size: int = 64,
     knowledge: KnowledgeIndex | PathLike | None = None,
+    typos: float | None = None,
+    attack: str | Mapping[str, Any] | None = None,
+    seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Metrics and predictions of a tuned model on labelled rows.
+    """Metrics and predictions of a tuned model on labelled rows, as they are or made harder.
 
     Args:
         model: a tuned model or the folder of an artifact.
@@ -271,29 +275,55 @@ def evaluate(
         delimiter: delimiter of a csv file; None to detect it.
         batch_size: rows at a time.
         knowledge: an index of passages that are looked up for each row; see `pefttools.index`.
+        typos: share of the words of four letters or more that get a typo; before passages are looked up.
+        attack: moves what the model reads of each row against its own label: ``fgm``, ``pgd``, or a mapping with name
+            and options.
+        seed: which words get which typos.
         reporter: shows progress.
 
     Raises:
-        ConfigError: the model was trained with passages, and there is no index to find them in.
+        ConfigError: the model was trained with passages, and there is no index to find them in; or its task can't be
+            measured under an attack or with typos.
         DataError: a row that the model can't take.
     """
+    condition = _condition(typos, attack, seed)
     tuned = model if isinstance(model, TunedModel) else load(model)
     task, reporter = tuned.spec.task, reporter or SilentReporter()
     knowledge = None if knowledge is None else opened(knowledge)
     if not isinstance(data, Table):
         data = _read(tuned, data, columns_with(tuned, knowledge), columns, delimiter=delimiter)
+    if condition is not None:
+        condition.check(task, data)
+        if (misspelt := condition.misspelt(data, task)) is not None:
+            reporter.event(misspelt.said())
+            data = misspelt.table
     data, _ = with_passages(tuned, data, knowledge, reporter)
     task.check_roles(data.columns, tuned.spec.columns)
     task.check(data, tuned.labels)
     examples = task.encode(data, tuned.processor, tuned.labels)
     for note in data.notes:
         reporter.event(note)
-    with reporter.step("evaluating", "rows") as advance:
-        evaluation = task.evaluate(tuned, examples, batch_size=batch_size, progress=advance)
+    with reporter.step("evaluating" if condition is None else f"evaluating under {condition.title}", "rows") as advance:
+        evaluate_by = task.evaluate if condition is None else condition.evaluate
+        evaluation = evaluate_by(tuned, examples, batch_size=batch_size, progress=advance)
     cuts = cuts_of(examples, task)
     if cuts.cut:
         reporter.event(cuts.line(data.source))
     return evaluation
+
+
+def _condition(typos: float | None, attack: str | Mapping[str, Any] | None, seed: int) -> Condition | None:
+    """What is done to the rows; None if nothing.
+
+    Raises:
+        ConfigError: a share out of range, an unknown attack or option.
+    """
+    if typos is None and attack is None:
+        return None
+    given = {"typos": typos, "attack": dict(attack) if isinstance(attack, Mapping) else attack, "seed": seed}
+    condition = validate(Condition, given, "evaluate")
+    condition.chosen_attack()
+    return condition
 
 
 def _read(

@@ -36,6 +36,13 @@ def evaluate(
     delimiter: str | None = DELIMITER,
     batch_size: int = BATCH,
     knowledge: Path | None = KNOWLEDGE,
+    typos: float | None = typer.Option(
+        None, "--typos", metavar="SHARE", help="Put a typo into this share of the words of four letters or more."
+    ),
+    attack: str | None = typer.Option(
+        None, "--attack", help="Move each row's input against its label: fgm, pgd, or '{name: pgd, epsilon: 0.2}'."
+    ),
+    seed: int = typer.Option(0, "--seed", help="Which words get which typos."),
     predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
     per_class: bool = typer.Option(False, "--per-class", help="Also show scores per class and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -45,16 +52,20 @@ def evaluate(
     Examples:
         pefttools evaluate artifacts/intents --data test.csv
         pefttools evaluate artifacts/intents --data test.csv --per-class --predictions out.jsonl
+        pefttools evaluate artifacts/intents --data test.csv --typos 0.1
+        pefttools evaluate artifacts/intents --data test.csv --attack "{name: pgd, epsilon: 0.2, steps: 5}"
     """
     from pefttools import api
     from pefttools.cli.class_tables import print_classes
     from pefttools.errors import ConfigError
     from pefttools.progress import default_reporter
+    from pefttools.recipe import read_choice
 
+    chosen = None if attack is None else read_choice(attack, "--attack")
     model = api.load(artifact, base=base, variant=variant)
     found = api.evaluate(
         model, data, columns=_columns(column), delimiter=delimiter, batch_size=batch_size, knowledge=knowledge,
-        reporter=default_reporter(),
+        typos=typos, attack=chosen, seed=seed, reporter=default_reporter(),
     )  # fmt: skip
     if predictions is not None:
         _write_lines(predictions, found.entries())

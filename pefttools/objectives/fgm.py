@@ -10,6 +10,7 @@ from pefttools.objectives.objective import WeightedConfig
 if TYPE_CHECKING:
     import torch
 
+    from pefttools.objectives.inputs import Change
     from pefttools.objectives.step import Step
 
 
@@ -33,13 +34,17 @@ class FGM(Attack[FGMConfig]):
     summary = "adversarial training: one step against the model (FGM)"
     paper = "https://arxiv.org/abs/1605.07725"
     config = FGMConfig
+    attacks = True
     reads_slope = True
 
     def term(self, step: Step) -> torch.Tensor:
+        return self.options.weight * step.run(self.attack(step)).loss
+
+    def attack(self, step: Step) -> Change:
         way = direction(step.slope(), step.texts)
 
         def change(read: torch.Tensor) -> torch.Tensor:
             size = step.texts.norm(step.texts.without_padding(read.detach()))
             return read + (self.options.epsilon * size * way).to(read.dtype)
 
-        return self.options.weight * step.run(change).loss
+        return change

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pefttools.bases import BaseVariant
     from pefttools.methods import Method, Pass
+    from pefttools.objectives.inputs import Change
     from pefttools.objectives.step import Step
     from pefttools.tasks import Task
     from pefttools.tasks.evaluation import Prediction
@@ -58,6 +59,8 @@ class Objective(ABC, Generic[ConfigT]):
     #: whether it runs passes of its own, in which what the model reads is changed: embeddings of tokens, pixels, or
     #: features of sound
     perturbs: ClassVar[bool] = False
+    #: whether it says what change of the input raises the loss; see `attack`
+    attacks: ClassVar[bool] = False
     #: whether it asks for the gradient of the plain loss with regard to what the model reads; see `Step.slope`
     reads_slope: ClassVar[bool] = False
     #: whether it says what the model reads in every pass; see `change`
@@ -89,6 +92,14 @@ class Objective(ABC, Generic[ConfigT]):
         """
         if method.capabilities.trains == "nothing":
             raise ConfigError(f"the objective {self.name!r} has no effect: the method {method.name!r} trains nothing")
+        self.check_task(task)
+
+    def check_task(self, task: Task[Any]) -> None:
+        """Refuse a task that it can't be used for, whatever the method and the variant.
+
+        Raises:
+            ConfigError: names both.
+        """
         if task.loss_over_batch and (self.perturbs or self.changes_input or self.compares or self.replaces_loss):
             raise ConfigError(
                 f"the objective {self.name!r} can't be used for the task {task.name!r}, whose loss compares all rows "
@@ -184,6 +195,16 @@ class Objective(ABC, Generic[ConfigT]):
             step: gives forward passes over the step's batch.
         """
         return None
+
+    def attack(self, step: Step) -> Change:
+        """The change of the input that raises the loss of a batch; with `attacks`.
+
+        A trained model is measured under it too; then no parameter takes a gradient.
+
+        Args:
+            step: gives forward passes over the batch.
+        """
+        raise NotImplementedError(f"the objective {self.name!r} says that it attacks, and has no attack()")
 
     def change(self, read: torch.Tensor, step: Step) -> torch.Tensor:
         """What the model is to read in every pass of a training step, instead of what it would; with `changes_input`.

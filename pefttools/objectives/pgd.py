@@ -10,6 +10,7 @@ from pefttools.objectives.objective import WeightedConfig
 if TYPE_CHECKING:
     import torch
 
+    from pefttools.objectives.inputs import Change
     from pefttools.objectives.step import Step
 
 
@@ -32,9 +33,13 @@ class PGD(SteppedAttack[PGDConfig]):
     summary = "adversarial training: several steps against the model (PGD)"
     paper = "https://arxiv.org/abs/1706.06083"
     config = PGDConfig
+    attacks = True
     reads_slope = True
 
     def term(self, step: Step) -> torch.Tensor:
+        return self.options.weight * step.run(self.attack(step)).loss
+
+    def attack(self, step: Step) -> Change:
         import torch
 
         from pefttools.objectives.perturbation import Perturbation
@@ -45,4 +50,4 @@ class PGD(SteppedAttack[PGDConfig]):
             loss = step.run(delta).loss
             (slope,) = torch.autograd.grad(loss * step.scale, [delta.tensor])
             delta.move(self.enlarged(delta.tensor.detach(), slope, delta.read, step.texts))
-        return self.options.weight * step.run(delta).loss
+        return delta

@@ -90,6 +90,11 @@ class Task(ServedTask[ConfigT]):
         return frozenset(name for name, role in cls.roles.items() if role.kind in ("image", "audio"))
 
     @classmethod
+    def misspellable(cls) -> frozenset[str]:
+        """Roles whose words may have typos without changing what is right: texts that are read and not learned."""
+        return frozenset(name for name, role in cls.roles.items() if role.is_input and role.kind in ("text", "words"))
+
+    @classmethod
     def main_role(cls) -> str:
         """The role of plain inputs, as of a list of texts."""
         return next(iter(cls.roles))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pefttools.errors import ConfigError
 from pefttools.tasks.scoring import ConfigT, ScoredTask
@@ -27,6 +27,17 @@ class TrainedTask(ScoredTask[ConfigT]):
     has_divergence: ClassVar[bool] = False
     #: whether each answer is one of several outcomes, of which labels number the right one; see `log_probabilities`
     has_outcomes: ClassVar[bool] = False
+
+    #: why what the model reads can't be moved against each row's own label when the task is measured; None if it can
+    why_not_attacked: ClassVar[str | None] = None
+
+    def to_be_attacked(self, labels: Sequence[str]) -> Self:
+        """The same task with a loss that needs no training rows: what they decide changes no direction of a gradient.
+
+        Args:
+            labels: label names.
+        """
+        return self
 
     @abstractmethod
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:

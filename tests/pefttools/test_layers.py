@@ -24,7 +24,7 @@ LAYERS = [
     ["recipe"],
     ["tuned"],
     ["building"],
-    ["outline", "predicting"],
+    ["outline", "predicting", "robustness"],
     ["artifact"],
     ["planning", "importers", "store", "knowledge"],
     ["training"],

@@ -99,6 +99,13 @@ class OneLabelTask(HeadTask[ConfigT]):
     def allowed_answers(self, labels: Sequence[str]) -> Sequence[bool] | None:
         return answers_of(tuple(self.options.answers), tuple(map(tuple, self.options.among)), tuple(labels))
 
+    def to_be_attacked(self, labels: Sequence[str]) -> Self:
+        task = copy.copy(self)
+        task.options = self.options.model_copy(update={"class_weights": None})
+        if self.options.among:
+            task._apart = told_apart(self.options.among, labels)
+        return task
+
     def _weighted(self, train: Table, labels: Sequence[str]) -> Self:
         given = self.options.class_weights
         if given is None:

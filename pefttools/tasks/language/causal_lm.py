@@ -56,6 +56,10 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         self._padded: WeakKeyDictionary[Model, str | None] = WeakKeyDictionary()
 
     @classmethod
+    def misspellable(cls) -> frozenset[str]:
+        return frozenset({"prompt"})  # of chats and plain texts what is read is learned too
+
+    @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
         return {"plain": "joined", **options}  # the only one before 0.2
 

@@ -38,6 +38,7 @@ class LanguageTask(Task[ConfigT]):
 
     has_divergence = True
     has_outcomes = True
+    why_not_attacked = "its rows are measured token by token, and by what the model writes"
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config)

@@ -77,6 +77,10 @@ class MaskedLM(LanguageTask[MaskedLMConfig]):
     self_supervised = True
     servable = False
 
+    @classmethod
+    def misspellable(cls) -> frozenset[str]:
+        return frozenset()  # what is read is what is learned
+
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         for index, row in enumerate(table.rows):
             check_text(table, index, "text", row)

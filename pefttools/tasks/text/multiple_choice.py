@@ -99,6 +99,7 @@ class MultipleChoice(TextStatesTask[MultipleChoiceConfig]):
     has_outcomes = True
     peft_task_type = "SEQ_CLS"
     ranks = True
+    why_not_attacked = "its model reads a row's choices one at a time, and the loss is of all of them"
 
     named_metrics = {"accuracy": Accuracy}  # noqa: RUF012
 

@@ -106,6 +106,10 @@ class QuestionAnswering(TextStatesTask[QuestionAnsweringConfig]):
         "unanswerable_accuracy": UnanswerableAccuracy,
     }
 
+    @classmethod
+    def misspellable(cls) -> frozenset[str]:
+        return frozenset({"question"})  # an answer is a piece of the context
+
     def usual_metrics(self) -> list[Metric]:
         return [AnswerF1(), AnswerExactMatch(), TokenLoss()]
 
