@@ -33,6 +33,7 @@ FOLLOWED: dict[str, Page] = {
         unrun={"pip install": _INSTALLS},
     ),
     "docs/troubleshooting.md": Page(quick=True),
+    "docs/comparisons.md": Page(after=("docs/quickstart.md", "pefttools train recipe.yaml")),
     "docs/survey.md": Page(
         after=("docs/quickstart.md", "pefttools train recipe.yaml"),
         inline="pefttools compose",
