@@ -37,6 +37,20 @@ def test_collected_gradients_are_those_of_the_sum() -> None:
     torch.testing.assert_close(sum(slopes) / 64.0, wanted[1])
 
 
+def test_what_a_method_does_to_a_gradient_is_done_once() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    handle = weight.register_hook(lambda gradient: 3 * gradient)
+    collected = Collected([weight])
+    collected.add((2 * weight).sum())
+    outer = Collected([weight])
+    outer.add(collected.total())
+    outer.total().backward()
+    assert weight.grad is not None and weight.grad.tolist() == [6.0, 6.0]
+    handle.remove()
+    weight.sum().backward()
+    assert weight.grad.tolist() == [7.0, 7.0]
+
+
 class _Reference:
     """The model's loss as a function of what is added to its embeddings, by nothing but torch."""
 
