@@ -49,8 +49,8 @@ def layers_of(base: Base, who: str) -> Layers:
     count, size = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     if getattr(config, "is_encoder_decoder", False) or not isinstance(count, int) or not isinstance(size, int):
         raise ConfigError(
-            f"{who} reads hidden states, and the layers of {base.id!r} ({base.model_type}) are not one stack of one "
-            "size"
+            f"{who} reads hidden states, and the layers of {base.id!r} ({base.model_type}) are not one after the "
+            "other, with states of one size"
         )
     return Layers(base.id, count, size)
 

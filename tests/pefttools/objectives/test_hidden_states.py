@@ -194,7 +194,7 @@ class TestRefusals:
             self._raises(match, tiny_bert, tmp_path, teacher=str(teacher), layers=layers)
 
     def test_an_encoder_with_a_decoder(self, teacher: Path, tiny_bart: str, tmp_path: Path) -> None:
-        self._raises("are not one stack of one size", tiny_bart, tmp_path, teacher=str(teacher))
+        self._raises("are not one after the other", tiny_bart, tmp_path, teacher=str(teacher))
 
     def test_options_without_effect(self) -> None:
         with pytest.raises(ConfigError, match="hidden states of several teachers"):

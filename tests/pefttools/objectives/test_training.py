@@ -143,6 +143,7 @@ def test_its_term_is_in_the_history(request: pytest.FixtureRequest, tmp_path: Pa
             for name in ("pgd", "freelb", "smart", "vat", "neftune", "setfit")
         ),
         pytest.param({"name": "vat", "unlabelled": "more.csv"}, marks=pytest.mark.slow),
+        pytest.param({"name": "distillation", "teacher": "somewhere", "hidden": 1.0}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_memory_is_planned_within_a_hundredth(objective: Any, tiny_bert: str) -> None:
