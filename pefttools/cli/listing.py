@@ -168,7 +168,9 @@ def objectives(as_json: bool = typer.Option(False, "--json", help="Print JSON.")
 def _effect_on_loss(objective: type[Objective[Any]]) -> str:
     if objective.replaces_loss or objective.shapes_loss:
         return "is replaced"
-    return "is computed on a changed input" if objective.changes_input else "gets a further term"
+    if objective.changes_input or objective.changes_weights:
+        return f"is computed {'on a changed input' if objective.changes_input else 'with changed weights'}"
+    return "gets a further term"
 
 
 def schema(

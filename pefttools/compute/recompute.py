@@ -33,11 +33,7 @@ def recompute_layers(model: nn.Module, kind: Recompute) -> None:
     Raises:
         ConfigError: the model has no layers that transformers marks as such.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    inner = {id(below) for layer in layers for below in layer.modules() if below is not layer}
-    outer = [layer for layer in layers if id(layer) not in inner]
+    outer = outermost_layers(model)
     if not outer:
         raise ConfigError(
             f"{type(model).__name__} has no layers that could be recomputed in the backward pass",
@@ -45,6 +41,15 @@ def recompute_layers(model: nn.Module, kind: Recompute) -> None:
         )
     for layer in outer:
         layer.forward = types.MethodType(partial(_forward, type(layer).forward, kind), layer)
+
+
+def outermost_layers(model: nn.Module) -> list[nn.Module]:
+    """The modules that transformers marks as layers, without those that are inside another one; in order."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    inner = {id(below) for layer in layers for below in layer.modules() if below is not layer}
+    return [layer for layer in layers if id(layer) not in inner]
 
 
 def _forward(plain: Any, kind: Recompute, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:

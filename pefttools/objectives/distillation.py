@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pefttools.errors import ConfigError, UnknownNameError
 from pefttools.objectives.objective import Objective, ObjectiveConfig
@@ -31,6 +31,14 @@ class DistillationConfig(ObjectiveConfig):
     alpha: float = Field(
         0.5, gt=0, le=1, description="share of the teacher's answers in the loss; the labels have the rest"
     )
+    hidden: float = Field(
+        0.0, ge=0, description="factor of the distance of hidden states from the teacher's; 0: they are not learned"
+    )
+    layers: Literal["uniform", "last"] | dict[int, int] = Field(
+        "uniform",
+        description="whose hidden states are learned: uniform: of every layer, from those of the teacher at equal "
+        "distances; last: of the last one; or pairs of a layer and the teacher's that it learns from, counted from 1",
+    )
     among: list[list[str]] = Field(
         default_factory=list,
         description="groups of labels: how the teacher tells those of a group apart is learned, group by group; empty: "
@@ -42,18 +50,36 @@ class DistillationConfig(ObjectiveConfig):
     def _several(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Path) else value
 
+    @model_validator(mode="after")
+    def _of_one(self) -> Self:
+        if self.hidden and len(self.teacher) > 1:
+            raise ValueError("hidden states of several teachers can't be averaged: give one teacher, or hidden: 0")
+        if not self.layers:
+            raise ValueError("layers names none")
+        if not self.hidden and "layers" in self.model_fields_set:
+            raise ValueError("layers has no effect without hidden")
+        return self
+
 
 class Distillation(Objective[DistillationConfig]):
-    """``(1 - alpha) L + alpha T^2 KL(teacher / T, student / T)``, with ``T`` the temperature.
+    """``(1 - alpha) L + alpha T^2 KL(teacher / T, student / T) + hidden * H``, with ``T`` the temperature.
 
     The teacher may have another base, another variant and another method; what it must have is the labels. It answers
     each training row once, in eval mode, before the training begins; its answers are kept in the cache. With the groups
     of labels that were learned before (`among`) and the model of before as the teacher, this is learning without
     forgetting.
 
+    ``H`` is the mean over layers and rows of ``|s/|s| - t/|t||^2``, where ``s`` is the state of a row after a layer and
+    ``t`` that of the teacher after the layer that it is mapped to. As in patient distillation a row has one state per
+    layer, so that the teacher's fit into the cache; it is the mean over the row's tokens here, not the first token's,
+    since bases differ in what they keep there. The last layers are among those that are mapped. Hidden states must be
+    of one size: there is no projection that is trained along.
+
     References:
         Hinton, G., Vinyals, O. and Dean, J. (2015). Distilling the knowledge in a neural network.
         https://arxiv.org/abs/1503.02531
+        Sun, S., Cheng, Y., Gan, Z. and Liu, J. (2019). Patient knowledge distillation for BERT model compression.
+        EMNLP. https://arxiv.org/abs/1908.09355
         Li, Z. and Hoiem, D. (2016). Learning without forgetting. ECCV. https://arxiv.org/abs/1606.09282
     """
 
@@ -69,6 +95,8 @@ class Distillation(Objective[DistillationConfig]):
         super().__init__(config)
         self._answers: torch.Tensor | None = None
         self._groups: list[list[int]] = []
+        self._states: Mapping[int, torch.Tensor] = {}
+        self._layers: list[int] = []
 
     def check(self, method: Method[Any], variant: BaseVariant, task: Task[Any]) -> None:
         super().check(method, variant, task)
@@ -78,12 +106,38 @@ class Distillation(Objective[DistillationConfig]):
                 f"{task.name!r} gives none",
                 hint="Of a task that writes texts, let the teacher predict the rows and train on its answers.",
             )
+        if self.options.hidden and task.modality not in ("text", "image"):
+            raise ConfigError(
+                f"{self.name}.hidden needs a task that reads texts or images; {task.name!r} reads {task.modality}"
+            )
 
     def teachers(self) -> Sequence[Path]:
         return self.options.teacher
 
     def teach(self, answers: Sequence[torch.Tensor]) -> None:
         self._answers = sum(answers[1:], answers[0]) / len(answers)
+
+    def learns_states(self) -> bool:
+        return self.options.hidden > 0
+
+    def learned_layers(self, layers: int, of_teacher: int | None) -> Mapping[int, int]:
+        chosen = self.options.layers
+        last = layers if of_teacher is None else of_teacher
+        if chosen == "last":
+            return {layers: last}
+        if chosen == "uniform":  # the last from the last; of equal numbers each from its own
+            return {number: -(-number * last // layers) for number in range(1, layers + 1)}
+        for number, other in chosen.items():
+            for whose, layer, there in (("the model", number, layers), ("the teacher", other, of_teacher)):
+                if layer < 1 or (there is not None and layer > there):
+                    raise ConfigError(f"{self.name}.layers: {whose} has no layer {layer}; it has {there}, from 1")
+        return chosen
+
+    def teach_states(self, states: Sequence[Mapping[int, torch.Tensor]]) -> None:
+        (self._states,) = states
+
+    def read_layers(self) -> Sequence[int]:
+        return self._layers
 
     def check_labels(self, labels: Sequence[str]) -> None:
         for label in (label for group in self.options.among for label in group):
@@ -93,6 +147,11 @@ class Distillation(Objective[DistillationConfig]):
 
     def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
         self._groups = [[model.labels.index(label) for label in group] for group in self.options.among]
+        if self.learns_states():
+            from pefttools.objectives.layers import layer_modules
+
+            count = len(layer_modules(model.transformer, f"the objective {self.name!r}"))
+            self._layers = sorted(self.learned_layers(count, None))
 
     def term(self, step: Step) -> torch.Tensor:
         import torch
@@ -110,7 +169,28 @@ class Distillation(Objective[DistillationConfig]):
             divergence = torch.stack(each).sum() / step.task.items(step.labels, step.num_items)
         else:
             divergence = step.divergence(teacher, student)
-        return (1 - options.alpha) * plain.loss + options.alpha * options.temperature**2 * divergence
+        total = (1 - options.alpha) * plain.loss + options.alpha * options.temperature**2 * divergence
+        return total + options.hidden * self._distance(step, plain.states) if self._layers else total
+
+    def _distance(self, step: Step, states: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """How far hidden states are from the teacher's."""
+        import torch
+        from torch.nn.functional import normalize
+
+        each = []
+        for number in self._layers:
+            mine = states[number]
+            if step.rows is None:  # a step that is only measured
+                known = torch.zeros_like(mine)
+            else:
+                known = self._states[number][step.rows.cpu()].to(mine.device)
+            if known.shape != mine.shape:
+                raise ConfigError(
+                    f"{self.name}.layers: states of layer {number} have size {mine.shape[-1]}, those of the teacher's "
+                    f"{known.shape[-1]}"
+                )
+            each.append((normalize(mine, dim=-1) - normalize(known, dim=-1)).square().sum(-1))
+        return torch.stack(each).mean() / step.model.passes
 
 
 def _divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:

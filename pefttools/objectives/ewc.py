@@ -45,6 +45,7 @@ class EWC(Objective[EWCConfig]):
     summary = "continual learning: weights that old rows depend on are held (elastic weight consolidation)"
     paper = "https://arxiv.org/abs/1612.00796"
     config = EWCConfig
+    of_weights = True
 
     def old_rows(self) -> tuple[Path, int] | None:
         return self.options.rows, self.options.limit

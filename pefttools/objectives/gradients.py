@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ class Collected:
             Those gradients, in float32, times `scale`: their lengths are of no account.
         """
         wanted = [*self._trained, *inputs]
-        found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss * self._scale, wanted, allow_unused=True)
+        with _without_hooks(self._trained):
+            found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss * self._scale, wanted, allow_unused=True)
         for index, gradient in enumerate(found[: len(self._trained)]):
             if gradient is None:
                 continue
@@ -46,6 +48,16 @@ class Collected:
         rest = zip(inputs, found[len(self._trained) :], strict=True)
         return [torch.zeros_like(given) if one is None else one.float() for given, one in rest]
 
+    def change(self, chain: Callable[[int, torch.Tensor], None]) -> None:
+        """Change the gradients that were added so far.
+
+        Args:
+            chain: called with the number of each parameter and its gradient, which it changes in place.
+        """
+        for number, gradient in enumerate(self._sums):
+            if gradient is not None:
+                chain(number, gradient)
+
     def total(self) -> torch.Tensor:
         """The sum of the losses; its backward pass hands out the gradients."""
         assert self._value is not None, "nothing was added"
@@ -54,6 +66,19 @@ class Collected:
         gradients = [gradient for _, gradient in pairs]
         total: torch.Tensor = _Known.apply(self._value, gradients, self._scale, *[p for p, _ in pairs])  # type: ignore[no-untyped-call]
         return total
+
+
+@contextmanager
+def _without_hooks(parameters: Sequence[torch.Tensor]) -> Iterator[None]:
+    """What methods do to a gradient is done once, when it is handed out, and not when it is taken too."""
+    hooks = [(one, one._backward_hooks) for one in parameters if one._backward_hooks]
+    try:
+        for parameter, _ in hooks:
+            parameter._backward_hooks = None
+        yield
+    finally:
+        for parameter, own in hooks:
+            parameter._backward_hooks = own
 
 
 class _Known(torch.autograd.Function):

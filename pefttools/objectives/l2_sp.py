@@ -40,6 +40,7 @@ class L2SP(Objective[L2SPConfig]):
     summary = "regularization: trained weights are pulled to where they began (L2-SP)"
     paper = "https://arxiv.org/abs/1802.01483"
     config = L2SPConfig
+    of_weights = True
 
     def begin(self, model: Model, trained: dict[str, torch.Tensor]) -> None:
         self._start = {name: p.detach().clone() for name, p in trained.items()}

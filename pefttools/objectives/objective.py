@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -65,6 +66,10 @@ class Objective(ABC, Generic[ConfigT]):
     reads_slope: ClassVar[bool] = False
     #: whether it says what the model reads in every pass; see `change`
     changes_input: ClassVar[bool] = False
+    #: whether it says what the trained weights are in the passes of a step; see `weights`
+    changes_weights: ClassVar[bool] = False
+    #: whether its term is one of the trained weights as they are, for which no pass is run
+    of_weights: ClassVar[bool] = False
     #: whether it compares the answers of two forward passes; see `Task.divergence`
     compares: ClassVar[bool] = False
     #: whether it reads what the head's linear layer reads of each row; see `Outcome.features`
@@ -145,6 +150,31 @@ class Objective(ABC, Generic[ConfigT]):
         """
         return
 
+    def learns_states(self) -> bool:
+        """Whether it learns hidden states of its teachers beside their answers; see `learned_layers`."""
+        return False
+
+    def learned_layers(self, layers: int, of_teacher: int | None) -> Mapping[int, int]:
+        """Layers of the model whose states are learned from its teacher's, and from which of the teacher's; from 1.
+
+        Args:
+            layers: number of the model's layers.
+            of_teacher: number of the teacher's; None in a step that is only measured, where there is no teacher.
+
+        Raises:
+            ConfigError: an option names a layer that there is none of.
+        """
+        return {}
+
+    def teach_states(self, states: Sequence[Mapping[int, torch.Tensor]]) -> None:
+        """Called after `teach`, where it learns hidden states.
+
+        Args:
+            states: of each teacher, by layer of the model that is to learn them, what the teacher's layer gives for
+                each training row: the mean over the tokens, ``[rows, hidden]``.
+        """
+        return
+
     def unlabelled(self) -> Path | None:
         """A file of rows without labels that it learns from too; None if it needs none."""
         return None
@@ -188,6 +218,10 @@ class Objective(ABC, Generic[ConfigT]):
         """
         return
 
+    def read_layers(self) -> Sequence[int]:
+        """Layers of the model, from 1, whose states it reads in each pass, once it has begun; see `Outcome.states`."""
+        return ()
+
     def term(self, step: Step) -> torch.Tensor | None:
         """What is added to the loss of a training step, or replaces it: a scalar; None: nothing.
 
@@ -214,6 +248,18 @@ class Objective(ABC, Generic[ConfigT]):
             step: the step.
         """
         return read
+
+    def weights(self, step: Step) -> AbstractContextManager[Callable[[str, torch.Tensor], None]]:
+        """The trained weights as all passes of a step, and their backward passes, are to read them; `changes_weights`.
+
+        Args:
+            step: the step; its `trained` are changed in place, and put back at the end of the block.
+
+        Returns:
+            A context that gives the chain rule: what is called with the name of a weight and the gradient with regard
+            to what was read, and makes it in place that with regard to the weight.
+        """
+        raise NotImplementedError(f"the objective {self.name!r} says that it changes weights, and has no weights()")
 
     def loss(self, logits: torch.Tensor, step: Step) -> torch.Tensor:
         """The loss of a pass, where this objective says what it is: a scalar, a mean as `Task.loss` gives it.
@@ -260,6 +306,7 @@ def check_together(terms: Sequence[Objective[Any]]) -> None:
     for place, names in (
         ("replace the task's loss", [one.name for one in terms if one.replaces_loss]),
         ("say what the loss of a pass is", [one.name for one in terms if one.shapes_loss]),
+        ("change the trained weights", [one.name for one in terms if one.changes_weights]),
         ("fit the head", [one.name for one in terms if one.fits_head]),
     ):
         if len(names) > 1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from pefttools.objectives.features import inputs_of, last_linear
 from pefttools.objectives.gradients import Collected
 from pefttools.objectives.inputs import Change, Texts, changed_input
+from pefttools.objectives.layers import layer_modules, mean_of_each, outputs_of
 from pefttools.objectives.perturbation import Perturbation
 from pefttools.tasks.task import Task
 from pefttools.tasks.types import IGNORE, Batch
@@ -60,11 +61,13 @@ class Outcome:
         loss: the task's, or that of the objective that shapes it: a scalar.
         logits: as `Task.logits`; None where no objective of the training reads them.
         features: what the head's linear layer reads, ``[rows, hidden]``; None where no objective reads them.
+        states: by layer, from 1, what objectives read of it: the mean over a row's tokens, ``[rows, hidden]``.
     """
 
     loss: torch.Tensor
     logits: torch.Tensor | None
     features: torch.Tensor | None = None
+    states: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
 
 class Step:
@@ -106,13 +109,13 @@ class Step:
         self._changes = [one for one in terms if one.changes_input]
         self._shape = next((one for one in terms if one.shapes_loss), None)
         self._reads_features = any(one.reads_features for one in terms)
+        self._layers = sorted({number for one in terms for number in one.read_layers()})
         self._reads_logits = self._shape is not None or any(one.compares for one in terms)
         self._reads_slope = any(one.reads_slope for one in terms)
         self._keeps_graph = any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
         self._plain: Outcome | None = None
         self._slope: torch.Tensor | None = None
-        self._random = _Random(labels.device)
-        self._begun = False
+        self._random: _Random | None = None
 
     @property
     def task(self) -> Task[Any]:
@@ -168,10 +171,11 @@ class Step:
             change: of what the model reads; None: it reads what it reads in the plain pass.
             same_dropout: with the dropout of the step's first pass; else with another.
         """
-        if self._begun and same_dropout:
+        if self._random is not None and same_dropout:
             with self._random.again():
                 return self._run(change)
-        self._begun = True
+        if self._random is None:  # what is drawn for the whole step, such as a mask of weights, is drawn by now
+            self._random = _Random(self.labels.device)
         return self._run(change)
 
     def divergence(self, logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -203,6 +207,15 @@ class Step:
             return self._outcome(batch)
 
     def _outcome(self, batch: Batch) -> Outcome:
+        if not self._layers:
+            return self._with_features(batch)
+        who = " and ".join(repr(one.name) for one in self._terms if one.read_layers())
+        modules = layer_modules(self.model.transformer, who)
+        with outputs_of(modules, self._layers) as given:
+            outcome = self._with_features(batch)
+        return replace(outcome, states=mean_of_each(given, self.texts, len(self.labels), who))
+
+    def _with_features(self, batch: Batch) -> Outcome:
         if not self._reads_features:
             return self._answered(batch)
         model, of_head = self.model, self.model.of_head()
@@ -221,7 +234,7 @@ class Step:
 
 
 class _Random:
-    """The state of the random numbers that a step begins with."""
+    """The state of the random numbers that the first pass of a step begins with."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -244,9 +257,28 @@ def total_loss(step: Step, terms: Sequence[Objective[Any]]) -> tuple[torch.Tenso
     Returns:
         The sum; and by objective its term, apart from any graph.
     """
+    changing = next((one for one in terms if one.changes_weights), None)
+    if changing is None:
+        return _sum_of(step, terms, plain=not any(one.replaces_loss for one in terms))
+    collected, names = step.collected(), list(step.trained)
+    # Backward passes may run layers again, so the weights are put back only when they are done.
+    with changing.weights(step) as chain:
+        passes = [one for one in terms if not one.of_weights]
+        loss, found = _sum_of(step, passes, plain=not any(one.replaces_loss for one in terms))
+        collected.add(loss)
+        collected.change(lambda number, gradient: chain(names[number], gradient))
+    rest, more = _sum_of(step, [one for one in terms if one.of_weights], plain=False)
+    return collected.total() + rest, {**found, **more}
+
+
+def _sum_of(
+    step: Step, terms: Sequence[Objective[Any]], *, plain: bool
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The sum of some terms and, with `plain`, of the loss of the plain pass; and the terms."""
     # The plain pass first: whoever reads its logits finds them there.
-    added = [] if any(one.replaces_loss for one in terms) else [step.plain().loss]
+    added = [step.plain().loss] if plain else []
     found = {one.name: term for one in terms if (term := one.term(step)) is not None}
     added += found.values()
-    total = torch.stack([term.float() for term in added]).sum()
+    zero = torch.zeros((), device=step.labels.device)
+    total = torch.stack([zero, *(term.float() for term in added)]).sum()
     return total, {name: term.detach() for name, term in found.items()}

@@ -41,6 +41,9 @@ class Model(Protocol):
     def capabilities(self) -> Capabilities:
         """What its method does."""
 
+    def of_head(self) -> set[str]:
+        """Names of the trained parameters that are the head's."""
+
     def run(self, examples: Sequence[Example]) -> torch.Tensor:
         """Logits of encoded examples, in eval mode and without gradients."""
 

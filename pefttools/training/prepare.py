@@ -30,7 +30,7 @@ from pefttools.training.knowledge import Knowledge, open_knowledge
 from pefttools.training.rates import Rates, default_rates
 from pefttools.training.selection import Selection, check_measured, choose_selection
 from pefttools.training.start import Parent, open_parent
-from pefttools.training.teaching import Teacher, open_teacher
+from pefttools.training.teaching import Teacher, check_layers, open_teacher
 from pefttools.tuned import TunedModel
 
 
@@ -111,6 +111,8 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Prepared:
     for objective in objectives:
         objective.check_labels(labels)
     teachers = tuple(tuple(open_teacher(folder, task, labels) for folder in one.teachers()) for one in objectives)
+    for objective, several in zip(objectives, teachers, strict=True):
+        check_layers(objective, base, several)
     others = _Others(recipe, task, labels, knowledge)
     unlabelled = tuple(others.unlabelled(one, splits) for one in objectives)
     old_rows = tuple(others.old_rows(one, parent) for one in objectives)

@@ -15,7 +15,7 @@ from pefttools.objectives import Objective
 from pefttools.progress import Reporter
 from pefttools.tasks.task import Example
 from pefttools.training.prepare import Prepared
-from pefttools.training.teaching import answers_of
+from pefttools.training.teaching import answers_of, learned_layers
 from pefttools.training.unlabelled import Unlabelled
 from pefttools.tuned import TunedModel
 
@@ -26,8 +26,17 @@ def teach(prepared: Prepared, model: TunedModel, reporter: Reporter) -> None:
     given = prepared.splits.given or prepared.splits
     table, size = given.train, prepared.recipe.training.eval_batch_size
     for objective, teachers in zip(model.objectives, prepared.teachers, strict=True):
-        if teachers:
-            objective.teach([answers_of(one, table, prepared.labels, size, reporter) for one in teachers])
+        if not teachers:
+            continue
+        mapped = learned_layers(objective, prepared.base, teachers)
+        answers = [
+            answers_of(one, table, prepared.labels, size, reporter, list(layers.values()))
+            for one, layers in zip(teachers, mapped, strict=True)
+        ]
+        objective.teach([one.logits for one in answers])
+        if objective.learns_states():
+            pairs = zip(answers, mapped, strict=True)
+            objective.teach_states([{mine: one.states[n] for mine, n in layers.items()} for one, layers in pairs])
     for objective, rows in zip(model.objectives, prepared.unlabelled, strict=True):
         if rows is not None:
             examples = prepared.task.encode(rows, model.processor, prepared.labels, labelled=False)

@@ -81,7 +81,7 @@ def test_the_loss_is_the_papers(teacher: Path, tmp_path: Path) -> None:
     recipe = Recipe.model_validate(_recipe(MINILM, rows, tmp_path / "artifact", objective=objective))
     prepared = prepare(recipe)
     ((one, _),) = prepared.teachers
-    logits = answers_of(one, prepared.splits.train, prepared.labels, 8, SilentReporter())
+    logits = answers_of(one, prepared.splits.train, prepared.labels, 8, SilentReporter()).logits
     model = build_model(prepared).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

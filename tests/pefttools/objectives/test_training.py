@@ -32,7 +32,7 @@ MORE = ("l2-sp", "focal", "pgd", "label-smoothing")
 OFTEN = {
     ("fgm", "image-classification"), ("freelb", "causal-lm"), ("r-drop", "token-classification"),
     ("vat", "question-answering"), ("fgm", "speech-recognition"), ("supcon", "causal-lm"), ("l2-sp", "multiple-choice"),
-    ("fgm", "sentence-embedding"), ("focal", "regression"),
+    ("fgm", "sentence-embedding"), ("mixout", "sentence-embedding"), ("focal", "regression"),
 }  # fmt: skip
 
 
@@ -107,11 +107,12 @@ def test_parts_of_a_batch_change_no_weight(name: str, request: pytest.FixtureReq
     torch.testing.assert_close(found[1], found[0], atol=2e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("objective", [{"name": "l2-sp", "alpha": 5.0}, pytest.param("mixout", marks=pytest.mark.slow)])
 def test_a_training_that_goes_on_ends_as_one_that_was_not_interrupted(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objective: Any, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The place that weights are pulled to is in the checkpoint."""
-    recipe = _recipe("sequence-classification", {"name": "l2-sp", "alpha": 5.0}, request, tmp_path, max_steps=6,
+    """The place that weights are pulled to, or mixed with, is in the checkpoint."""
+    recipe = _recipe("sequence-classification", objective, request, tmp_path, max_steps=6,
                      evaluations=3, learning_rate=1e-2)  # fmt: skip
     whole = _weights(recipe)
     train_in_two_parts(recipe, monkeypatch, until=4)
@@ -142,6 +143,7 @@ def test_its_term_is_in_the_history(request: pytest.FixtureRequest, tmp_path: Pa
             for name in ("pgd", "freelb", "smart", "vat", "neftune", "setfit")
         ),
         pytest.param({"name": "vat", "unlabelled": "more.csv"}, marks=pytest.mark.slow),
+        pytest.param({"name": "distillation", "teacher": "somewhere", "hidden": 1.0}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_memory_is_planned_within_a_hundredth(objective: Any, tiny_bert: str) -> None:
