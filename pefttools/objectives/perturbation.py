@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch._subclasses.fake_tensor import is_fake
 
 from pefttools.objectives.inputs import Change
 
@@ -38,5 +43,24 @@ class Perturbation:
     def __call__(self, read: torch.Tensor) -> torch.Tensor:
         self._read = read.detach().float()
         if self._tensor is None:
-            self.move(self._start(self._read))
+            with _drawn_apart(self._read):
+                self.move(self._start(self._read))
         return read + self.tensor.to(read.dtype)
+
+
+@contextmanager
+def _drawn_apart(like: torch.Tensor) -> Iterator[None]:
+    """Random numbers that follow from those of the pass, but take none of them: its dropout stays that of the others.
+
+    Args:
+        like: where they are drawn.
+    """
+    if is_fake(like):  # only memory is planned
+        yield
+        return
+    on_card = like.device.type == "cuda"
+    with torch.random.fork_rng(devices=[like.device] if on_card else []):
+        state = torch.cuda.get_rng_state(like.device) if on_card else torch.get_rng_state()
+        own = torch.cuda.default_generators[like.get_device()] if on_card else torch.default_generator
+        own.manual_seed(zlib.crc32(state.numpy().tobytes()))
+        yield

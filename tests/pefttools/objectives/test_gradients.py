@@ -9,6 +9,7 @@ import torch
 
 from pefttools.objectives.gradients import Collected
 from pefttools.objectives.inputs import input_embeddings
+from pefttools.objectives.perturbation import Perturbation
 from pefttools.objectives.step import Step
 from pefttools.tuned import TunedModel
 from tests.pefttools.objectives.models import NAMES, TEXTS, batch_of, classifier, gradients, language_model
@@ -246,6 +247,23 @@ def test_the_dropout_of_all_passes_is_the_same_and_of_r_drop_another(tiny_bert: 
     after = torch.rand(())
     assert not torch.equal(step.run(same_dropout=False).loss, first)
     assert not torch.equal(torch.rand(()), after)
+
+
+def test_a_change_that_begins_at_random_has_no_other_dropout_and_is_new_in_each_step(tiny_bert: str) -> None:
+    model = classifier(tiny_bert, ["l2-sp", "fgm"])
+    batch = batch_of(model)
+    inputs = {n: v for n, v in batch.items() if n != "targets"}
+    noises = []
+    for _ in range(2):
+        step = Step(model, inputs, batch["targets"], None, ())
+        plain = step.run().loss
+
+        def none(read: torch.Tensor) -> torch.Tensor:
+            noises.append(torch.randn_like(read))
+            return 0 * noises[-1]
+
+        assert torch.equal(step.run(Perturbation(none)).loss, plain)
+    assert not torch.equal(*noises)
 
 
 def test_an_attack_raises_the_loss_more_than_noise_of_its_size(tiny_bert: str) -> None:
