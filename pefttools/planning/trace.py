@@ -19,7 +19,7 @@ from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.sharding import Sharding
 from pefttools.sites import transformers_models
-from pefttools.tasks.task import LABELLED, Batch
+from pefttools.tasks.task import Batch
 from pefttools.tuned import TunedModel
 
 

@@ -168,6 +168,10 @@ class ScoredTask(ABC, Generic[ConfigT]):
         """The parts of all of some rows."""
         return Parts(self, examples)
 
+    def without_answers(self) -> Self:
+        """The same task, which measures without generating answers, if that takes long."""
+        return self
+
     def training_set(self, examples: Sequence[Example]) -> Sequence[Example]:
         """What is trained on, one loss each: the rows, unless a task says that it is their parts."""
         return examples

@@ -50,7 +50,7 @@ def measured_before(model: TunedModel, examples: Sequence[Example], batch_size: 
     task = model.spec.task
     if task.learned_by == ("loss",):
         return {"loss": mean_loss(model, examples, batch_size)}
-    found = task.evaluate(model, examples, batch_size=batch_size).metrics
+    found = task.without_answers().evaluate(model, examples, batch_size=batch_size).metrics
     return {name: found[name] for name in task.learned_by}
 
 

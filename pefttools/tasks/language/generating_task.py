@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -97,6 +97,9 @@ class GeneratingTask(LanguageTask[ConfigT]):
                 hint="Add it there, or correct the row.",
             )  # fmt: skip
 
+    def without_answers(self) -> Self:
+        return type(self)(self.options.model_copy(update={"generate": False, "metrics": []}))
+
     def new_tokens(self, usual: int) -> int:
         return self.options.max_new_tokens if self.options.answers else usual
 
@@ -138,6 +141,7 @@ class GeneratingTask(LanguageTask[ConfigT]):
 
 
 def part_of(progress: Progress | None, step: int, steps: int) -> Progress | None:
+    """Progress of one of several passes over the same rows."""
     if progress is None:
         return None
     return lambda done, total: progress((step * total + done) // steps, total)

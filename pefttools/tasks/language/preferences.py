@@ -135,7 +135,9 @@ class Preferences(CausalLM):
         try:
             chosen, rejected = (encoded(_answered(row, role), writer, answered=True) for role in ("chosen", "rejected"))
         except ConfigError as error:
-            raise table.error(index, "messages" if row.get("messages") else "prompt", error.message, hint=error.hint) from error
+            raise table.error(
+                index, "messages" if row.get("messages") else "prompt", error.message, hint=error.hint
+            ) from error
         # What leaves room for the longer answer is also cut for the shorter one.
         prompt = min(chosen["prompt_ids"], rejected["prompt_ids"], key=len)
         for one in (chosen, rejected):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 import pefttools
+from pefttools.bases.skeleton import skeleton
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.errors import ConfigError
 from pefttools.objectives.step import Step
 from pefttools.planning.device import CPU
@@ -23,6 +26,7 @@ from pefttools.tasks.types import ROWS
 from pefttools.testing import check_objective
 from pefttools.training.prepare import Prepared, build_model, prepare
 from pefttools.training.reference import refer, reference_of_base
+from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
 from tests.allocator import peak_of
 from tests.interrupted import train_in_two_parts
@@ -32,6 +36,8 @@ ROWS_OF_SAMPLE = SAMPLES["preferences"][1]
 #: without dropout, so that two computations see the same model
 LORA = {"name": "lora", "dropout": 0.0}
 RANKERS = ("dpo", "orpo")
+#: where both go the same way, one is enough every day
+EITHER = ("dpo", pytest.param("orpo", marks=pytest.mark.slow))
 
 
 def _recipe(base: str, objective: Any, folder: Path, rows: Any = ROWS_OF_SAMPLE, **changes: Any) -> dict[str, Any]:
@@ -78,12 +84,12 @@ def _same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> No
         assert float((found[name] - gradient).abs().max()) <= 1e-4 * largest, name
 
 
-@pytest.mark.parametrize("name", RANKERS)
+@pytest.mark.parametrize("name", EITHER)
 def test_it_holds_its_contract(name: str, tiny_llama: str, tmp_path: Path) -> None:
     check_objective(name, base=tiny_llama, rows=ROWS_OF_SAMPLE, folder=tmp_path, task="preferences")
 
 
-@pytest.mark.parametrize("beta", [0.1, 2.0])
+@pytest.mark.parametrize("beta", [0.1, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_dpo_is_that_of_trl(beta: float, tiny_llama: str, tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -104,7 +110,7 @@ def test_dpo_is_that_of_trl(beta: float, tiny_llama: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:You are importing from 'trl.experimental'")
-@pytest.mark.parametrize("weight", [0.1, 1.0])
+@pytest.mark.parametrize("weight", [1.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_orpo_is_that_of_trl(weight: float, tiny_llama: str, tmp_path: Path) -> None:
     """TRL's own loss on chosen answers counts the tokens of prompts too, as a causal language model's does."""
     from datasets import Dataset
@@ -166,8 +172,10 @@ def _compare(
 
 
 @pytest.mark.parametrize("name", RANKERS)
-def test_gradients_are_those_of_finite_differences(name: str, tiny_llama: str, tmp_path: Path) -> None:
-    prepared, model = _begun(_recipe(tiny_llama, name, tmp_path))
+def test_gradients_are_those_of_finite_differences(name: str, tiny_gpt2: str, tmp_path: Path) -> None:
+    """With a GPT-2, whose norms compute in float64 too."""
+    prepared, model = _begun(_recipe(tiny_gpt2, name, tmp_path))
+    _without_dropout(model)
     model.double()
     batch = _batch(prepared, model)
     targets, rows = batch.pop("targets"), batch.pop(ROWS)
@@ -210,6 +218,12 @@ def test_dpo_begins_with_the_base(method: Any, tiny_llama: str, tmp_path: Path) 
     torch.testing.assert_close(known, torch.tensor([better, worse]).T, atol=1e-4, rtol=1e-5)
 
 
+def _without_dropout(model: TunedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
 def _spoken(plain: Any, example: dict[str, Any], ids: str, labels: str) -> float:
     """Log-probability of an answer, token by token."""
     with torch.no_grad():
@@ -229,7 +243,7 @@ def test_swapped_answers_turn_the_margin_round(tiny_llama: str, tmp_path: Path) 
     assert found[0] == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", RANKERS)
+@pytest.mark.parametrize("name", EITHER)
 def test_parts_of_a_batch_change_no_weight(name: str, tiny_llama: str, tmp_path: Path) -> None:
     """Rows count alike, however many tokens their answers have, also in a last batch that is not full."""
     found = [_weights(_recipe(tiny_llama, name, tmp_path, gradient_accumulation=n, max_steps=4)) for n in (1, 4)]
@@ -246,3 +260,131 @@ def _weights(recipe: dict[str, Any]) -> torch.Tensor:
 def _kept(recipe: dict[str, Any]) -> torch.Tensor:
     state = load_file(Path(recipe["output"]) / "adapter_model.safetensors")
     return torch.cat([state[name].flatten() for name in sorted(state)])
+
+
+@pytest.mark.parametrize("from_artifact", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_training_that_goes_on_ends_as_one_that_was_not_interrupted(
+    from_artifact: bool, tiny_llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is the model that training started from, not the one that it goes on from."""
+    recipe = _recipe(tiny_llama, "dpo", tmp_path, evaluations=3)
+    if from_artifact:
+        first = {**recipe, "objective": [], "output": tmp_path / "first"}
+        assert pefttools.train(first) is not None
+        recipe["from"] = str(tmp_path / "first")
+    whole = _weights(recipe)
+    train_in_two_parts(recipe, monkeypatch, until=4)
+    torch.testing.assert_close(_kept(recipe), whole)
+
+
+def test_what_training_starts_from_is_asked_once(tiny_llama: str, tmp_path: Path) -> None:
+    """Its answers are kept by content, for any method."""
+    recipe = _recipe(tiny_llama, "dpo", tmp_path, [{**row, "prompt": f"ask {row['prompt']}"} for row in ROWS_OF_SAMPLE])
+    said = [_asked(recipe), _asked({**recipe, "method": "bottleneck"})]
+    assert said == [True, False]
+    first = {**recipe, "objective": [], "output": tmp_path / "first"}
+    assert pefttools.train(first) is not None
+    prepared = prepare(Recipe.model_validate({**recipe, "from": str(tmp_path / "first")}))
+    assert reference_of_base(prepared, SilentReporter()) is None
+    model = build_model(prepared)
+    start_from(model, prepared.parent, prepared.examples.train[:4])  # type: ignore[arg-type]
+    refer(prepared, model, None, SilentReporter())
+    model.train()
+    assert float(_loss(model, _batch(prepared, model))[0]) == pytest.approx(math.log(2), abs=1e-6)
+
+
+def _asked(recipe: dict[str, Any]) -> bool:
+    steps: list[str] = []
+
+    class Keeps(SilentReporter):
+        def step(self, name: str, unit: str) -> Any:
+            steps.append(name)
+            return super().step(name, unit)
+
+    assert reference_of_base(prepare(Recipe.model_validate(recipe)), Keeps()) is not None
+    return any(name.startswith("asking the base") for name in steps)
+
+
+#: colours are liked in the morning, and numbers in the evening
+COLOURS, NUMBERS = ("red", "green", "blue", "white"), ("one", "two", "three", "four")
+
+
+def _liked(count: int) -> list[dict[str, str]]:
+    rows = []
+    for index in range(count):
+        colour, number, at = COLOURS[index % 4], NUMBERS[index // 4 % 4], index // 16
+        morning = index % 2 == 0
+        chosen, rejected = (colour, number) if morning else (number, colour)
+        prompt = f"{'morning' if morning else 'evening'} {'abcdefgh'[at % 8]} {'ijklmnop'[index % 8]}"
+        rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return rows
+
+
+@pytest.mark.parametrize(("name", "method"), [("dpo", LORA), ("orpo", "bottleneck")])
+def test_chosen_answers_become_the_likelier_ones(name: str, method: Any, tiny_llama: str, tmp_path: Path) -> None:
+    """Of rows that were held out; what is saved is loaded without a reference, and writes texts."""
+    recipe = _recipe(
+        tiny_llama, name, tmp_path, _liked(96), method=method, max_steps=30, learning_rate=5e-3, batch_size=16
+    )
+    before = prepare(Recipe.model_validate(recipe))
+    untrained = build_model(before)
+    start = before.task.evaluate(untrained, before.examples.validation, batch_size=32).metrics
+    stored = pefttools.train(recipe)
+    assert stored is not None
+    found = stored.validation.metrics
+    assert start["preferred"] < 0.75 and found["preferred"] > 0.95, (start, found)
+    assert found["margin"] > start["margin"] + 1
+    assert stored.manifest.training["did_not_learn"] is None
+    answers = pefttools.predict(tmp_path / "artifact", [{"prompt": "morning a k"}, {"prompt": "evening b l"}])
+    assert all(isinstance(one["prediction"], str) for one in answers)
+
+
+@pytest.mark.parametrize("name", EITHER)
+def test_memory_is_planned_within_a_hundredth(name: str, tiny_llama: str, tmp_path: Path) -> None:
+    task = {"name": "preferences", "loss_rows": 16}  # so that logits do not outweigh all else
+    _, model = _begun(_recipe(tiny_llama, name, tmp_path, task=task))
+    rows, length = 12, 48
+    ids = torch.randint(5, 1000, (rows, length))
+    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    batch = {**example, **{f"rejected_{name}": tensor.clone() for name, tensor in example.items()}}
+    targets = batch.pop("labels")
+    optimizer = make_optimizer("adamw", list(model.trained().values()), 1e-6)
+
+    def step() -> None:
+        model(**batch, targets=targets).backward()
+        torch.nn.utils.clip_grad_norm_(list(model.trained().values()), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(2):
+        step()
+    measured = peak_of(step)
+    shape = Shape(batch_size=rows, length=length, precision="float32")
+    row, plain = (
+        Planned(skeleton(tiny_llama), task, LORA, "float32", 1, CPU, objective).row(shape) for objective in (name, ())
+    )
+    assert row.peak_bytes > 1.1 * plain.peak_bytes, "two answers take more than one"
+    kept = row.peak_bytes - sum(p.numel() * 4 for p in model.parameters()) - row.optimizer_bytes
+    assert abs(kept - measured) <= 0.01 * row.peak_bytes, (kept, measured, row)
+
+
+@pytest.mark.parametrize(
+    ("objective", "task", "why"),
+    [
+        ("dpo", "causal-lm", "needs a better and a worse answer per row, which the task 'causal-lm' does not have"),
+        (["dpo", "orpo"], "preferences", "'dpo' and 'orpo' can't be used together: both rank answers"),
+        (["dpo", "freelb"], "preferences", "'dpo' and 'freelb' can't be used together: both replace the task's loss"),
+        (["orpo", "fgm"], "preferences", "'fgm' is about one answer per row"),
+        (["orpo", "focal"], "preferences", "'focal' is about one answer per row"),
+        ("dpo", {"name": "preferences", "packing": True}, "packing"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    objective: Any, task: Any, why: str, tiny_llama: str, tmp_path: Path
+) -> None:
+    recipe = _recipe(tiny_llama, objective, tmp_path, task=task)
+    if task == "causal-lm":
+        recipe["data"]["columns"] = {"completion": "chosen"}
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        pefttools.train(recipe)
+    assert not (tmp_path / "artifact").exists()
