@@ -345,8 +345,7 @@ def main() -> None:
     made: dict[str, Callable[[], dict[str, Rows]]] = {
         "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "preferences": preferences,
         "passages": passages, "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes,
-        "numbers": numbers,
-        "speech": speech,
+        "numbers": numbers, "speech": speech,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")
