@@ -89,25 +89,21 @@ def retrieval() -> dict[str, Rows]:
 
 def preferences() -> dict[str, Rows]:
     """Customers' questions with the name of their intent as the better answer, and that of another as the worse one."""
+    drawn, found = random.Random(0), {}
     intents = sorted({label for _, label in _banking("train")})
-    drawn = random.Random(0)
-    found = {}
+    names = {intent: intent.replace("_", " ").rstrip("?").lower() for intent in intents}
     for split, count in (("train", 360), ("test", 150)):
         rows = _banking(split)
         drawn.shuffle(rows)
         found[f"preferences-{split}"] = [
             {
                 "prompt": text,
-                "chosen": _spelled(label),
-                "rejected": _spelled(drawn.choice([one for one in intents if one != label])),
+                "chosen": names[label],
+                "rejected": names[drawn.choice([i for i in intents if i != label])],
             }
             for text, label in rows[:count]
         ]
     return found
-
-
-def _spelled(label: str) -> str:
-    return label.replace("_", " ").rstrip("?").lower()
 
 
 def _banking(split: str) -> list[tuple[str, str]]:

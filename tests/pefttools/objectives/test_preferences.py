@@ -277,9 +277,12 @@ def test_a_training_that_goes_on_ends_as_one_that_was_not_interrupted(
     torch.testing.assert_close(_kept(recipe), whole)
 
 
-def test_what_training_starts_from_is_asked_once(tiny_llama: str, tmp_path: Path) -> None:
+def test_what_training_starts_from_is_asked_once(
+    tiny_llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its answers are kept by content, for any method."""
-    recipe = _recipe(tiny_llama, "dpo", tmp_path, [{**row, "prompt": f"ask {row['prompt']}"} for row in ROWS_OF_SAMPLE])
+    monkeypatch.setenv("PEFTTOOLS_CACHE", str(tmp_path / "cache"))
+    recipe = _recipe(tiny_llama, "dpo", tmp_path)
     said = [_asked(recipe), _asked({**recipe, "method": "bottleneck"})]
     assert said == [True, False]
     first = {**recipe, "objective": [], "output": tmp_path / "first"}
@@ -346,6 +349,7 @@ def test_memory_is_planned_within_a_hundredth(name: str, tiny_llama: str, tmp_pa
     rows, length = 12, 48
     ids = torch.randint(5, 1000, (rows, length))
     example = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    example["attention_mask"][0, -1] = 0
     batch = {**example, **{f"rejected_{name}": tensor.clone() for name, tensor in example.items()}}
     targets = batch.pop("labels")
     optimizer = make_optimizer("adamw", list(model.trained().values()), 1e-6)
