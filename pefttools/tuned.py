@@ -81,6 +81,8 @@ class TunedModel(nn.Module):
         self.parts = 1
         #: forward passes whose gradients are accumulated for a step; the method's penalty is divided among them
         self.passes = 1
+        #: rows of the training step that is being computed, in all its passes and processes; None: those of its batch
+        self.step_rows: int | None = None
         #: what is minimised beside the task's loss, or instead of it
         self.objectives: tuple[Objective[Any], ...] = ()
         self._objectives_begun = False

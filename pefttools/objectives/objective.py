@@ -81,6 +81,10 @@ class Objective(ABC, Generic[ConfigT]):
     replaces_loss: ClassVar[bool] = False
     #: whether it says what the loss of a pass is, in the task's place; see `loss`
     shapes_loss: ClassVar[bool] = False
+    #: whether it compares how likely the better and the worse answer of a row are; see `Step.rejected`
+    ranks_answers: ClassVar[bool] = False
+    #: whether it asks for the likelihoods of those answers under the model that training starts from; see `refer`
+    reads_start: ClassVar[bool] = False
     #: whether rows of one label are to come in twos, so that a batch has pairs of them
     pairs_rows: ClassVar[bool] = False
     #: whether it says what the head's weights are once all else is trained; see `fit_head`
@@ -114,6 +118,12 @@ class Objective(ABC, Generic[ConfigT]):
             raise ConfigError(
                 f"the objective {self.name!r} compares the answers of two passes, which the task {task.name!r} "
                 "does not support"
+            )
+        if self.ranks_answers and not task.has_preferences:
+            raise ConfigError(
+                f"the objective {self.name!r} needs a better and a worse answer per row, which the task {task.name!r} "
+                "does not have",
+                hint=f"Tasks that do: {', '.join(_with_preferences())}.",
             )
         if self.shapes_loss and not task.has_outcomes:
             raise ConfigError(
@@ -172,6 +182,16 @@ class Objective(ABC, Generic[ConfigT]):
         Args:
             states: of each teacher, by layer of the model that is to learn them, what the teacher's layer gives for
                 each training row: the mean over the tokens, ``[rows, hidden]``.
+        """
+        return
+
+    def refer(self, likelihoods: torch.Tensor) -> None:
+        """Called before `begin`; with `reads_start`.
+
+        Args:
+            likelihoods: logarithms of the probabilities of the better and the worse answer of each training row,
+                ``[rows, 2]``, under the base without an adapter, or under the artifact that training starts from; see
+                `Step.rows`.
         """
         return
 
@@ -308,6 +328,21 @@ def check_together(terms: Sequence[Objective[Any]]) -> None:
         ("say what the loss of a pass is", [one.name for one in terms if one.shapes_loss]),
         ("change the trained weights", [one.name for one in terms if one.changes_weights]),
         ("fit the head", [one.name for one in terms if one.fits_head]),
+        ("rank answers", [one.name for one in terms if one.ranks_answers]),
     ):
         if len(names) > 1:
             raise ConfigError(f"the objectives {' and '.join(map(repr, names))} can't be used together: both {place}")
+    ranks = [one.name for one in terms if one.ranks_answers]
+    others = [one.name for one in terms if one.perturbs or one.compares or one.shapes_loss or one.reads_features]
+    if ranks and others:
+        raise ConfigError(
+            f"the objectives {ranks[0]!r} and {others[0]!r} can't be used together: {others[0]!r} is about one answer "
+            "per row"
+        )
+
+
+def _with_preferences() -> list[str]:
+    """Names of the tasks whose rows have a better and a worse answer."""
+    from pefttools.tasks.task import tasks
+
+    return [name for name in tasks if tasks.get(name).has_preferences]

@@ -32,6 +32,8 @@ class Trainable(Protocol):
     autocast: torch.dtype | None
     #: parts that a step's batch is split into
     passes: int
+    #: rows of the whole step; None: those of its batch
+    step_rows: int | None
 
     @property
     def transformer(self) -> nn.Module:
@@ -62,12 +64,22 @@ class Outcome:
         logits: as `Task.logits`; None where no objective of the training reads them.
         features: what the head's linear layer reads, ``[rows, hidden]``; None where no objective reads them.
         states: by layer, from 1, what objectives read of it: the mean over a row's tokens, ``[rows, hidden]``.
+        likelihoods: logarithms of the probabilities of the rows' answers, ``[rows]``; None where no objective ranks
+            answers.
+        tokens: number of tokens of each of those answers.
     """
 
     loss: torch.Tensor
     logits: torch.Tensor | None
     features: torch.Tensor | None = None
     states: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    likelihoods: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+
+    def answers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`likelihoods` and `tokens`, for objectives that rank answers."""
+        assert self.likelihoods is not None and self.tokens is not None, "no objective of this training ranks answers"
+        return self.likelihoods, self.tokens
 
 
 class Step:
@@ -111,6 +123,7 @@ class Step:
         self._reads_features = any(one.reads_features for one in terms)
         self._layers = sorted({number for one in terms for number in one.read_layers()})
         self._reads_logits = self._shape is not None or any(one.compares for one in terms)
+        self._ranks_answers = any(one.ranks_answers for one in terms)
         self._reads_slope = any(one.reads_slope for one in terms)
         self._keeps_graph = any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
         self._plain: Outcome | None = None
@@ -141,6 +154,19 @@ class Step:
             logits = self._plain.logits
         assert logits is not None, "no objective of this training reads logits"
         return logits.detach()
+
+    def rejected(self) -> Outcome:
+        """A pass over the worse answers of the batch, of which the plain pass reads the better ones."""
+        batch, labels = self.task.rejected(self.batch)
+        return Step(self.model, batch, labels, self.num_items, self._terms).run()
+
+    def row_mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The part of this batch in the mean over all rows of the step.
+
+        Args:
+            values: one per row of the batch.
+        """
+        return values.sum() / (self.model.step_rows or len(values))
 
     def over(self, batch: Batch) -> Step:
         """A step over other rows, without labels; of a task with one label per row.
@@ -225,6 +251,10 @@ class Step:
 
     def _answered(self, batch: Batch) -> Outcome:
         task, model, batch = self.task, self.model, dict(batch)
+        if self._ranks_answers:
+            likelihoods = task.log_likelihoods(model.transformer, model.head, batch, self.labels)
+            loss = -likelihoods.sum() / task.items(self.labels, self.num_items)
+            return Outcome(loss, None, likelihoods=likelihoods, tokens=(self.labels != IGNORE).sum(1))
         if not self._reads_logits:
             return Outcome(model.task_loss(batch, self.labels, self.num_items), None)
         logits = task.training_logits(model.transformer, model.head, batch)

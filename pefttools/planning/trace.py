@@ -19,7 +19,7 @@ from pefttools.planning.fake import SharedGradients, WithoutNumbers, to_fake
 from pefttools.planning.optimizers import planned_optimizer
 from pefttools.planning.sharding import Sharding
 from pefttools.sites import transformers_models
-from pefttools.tasks.task import LABELLED, Batch
+from pefttools.tasks.task import Batch
 from pefttools.tuned import TunedModel
 
 
@@ -136,7 +136,7 @@ class Trace:
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             batch.pop("labels", None)
-            batch.pop(LABELLED, None)
+            batch = self.model.spec.task.model_inputs(batch)
             self.model.train()
             counter.reset_peak()
             before = counter.now.total()
@@ -152,6 +152,7 @@ class Trace:
         with self._counting() as (counter, _):
             batch = self._batch(rows, length)
             batch.pop("labels")
+            batch = self.model.spec.task.model_inputs(batch)
             with counter, kernels(self.device), self.model.inference_mode(), self.model.precision():
                 # Once the prompt is read, virtual tokens are in the cache, and the model itself continues.
                 inner = transformers_models(self.model)[0]

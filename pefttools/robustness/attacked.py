@@ -31,8 +31,9 @@ class AttackedModel:
         attack: an objective that attacks.
     """
 
-    #: as a step of training takes it
+    #: as a step of training takes them: its batch is the whole step
     passes = 1
+    step_rows: int | None = None
 
     def __init__(self, model: TunedModel, attack: Objective[Any]) -> None:
         self._model = model

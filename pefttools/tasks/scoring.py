@@ -60,6 +60,9 @@ class ScoredTask(ABC, Generic[ConfigT]):
     sized_by: ClassVar[str | None] = "input_ids"
     #: what sizes are counted in
     size_unit: ClassVar[SizeUnit] = TOKENS
+    #: metrics of which at least one must be better after training than before, if it is not known what a model that
+    #: ignores its input gets; see `uninformed`
+    learned_by: ClassVar[tuple[str, ...]] = ("loss",)
     #: whether there is one output per token, not one per row
     per_token: ClassVar[bool] = False
 
@@ -164,6 +167,10 @@ class ScoredTask(ABC, Generic[ConfigT]):
     def in_parts(self, examples: Sequence[Example]) -> Parts:
         """The parts of all of some rows."""
         return Parts(self, examples)
+
+    def without_answers(self) -> Self:
+        """The same task, which measures without generating answers, if that takes long."""
+        return self
 
     def training_set(self, examples: Sequence[Example]) -> Sequence[Example]:
         """What is trained on, one loss each: the rows, unless a task says that it is their parts."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pefttools.errors import ConfigError
 from pefttools.tasks.scoring import ConfigT, ScoredTask
-from pefttools.tasks.types import IGNORE, Batch, Example
+from pefttools.tasks.types import IGNORE, LABELLED, Batch, Example
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,8 @@ class TrainedTask(ScoredTask[ConfigT]):
     has_divergence: ClassVar[bool] = False
     #: whether each answer is one of several outcomes, of which labels number the right one; see `log_probabilities`
     has_outcomes: ClassVar[bool] = False
+    #: whether a row has a better and a worse answer; see `rejected`, `log_likelihoods`
+    has_preferences: ClassVar[bool] = False
 
     #: why what the model reads can't be moved against each row's own label when the task is measured; None if it can
     why_not_attacked: ClassVar[str | None] = None
@@ -69,6 +71,10 @@ class TrainedTask(ScoredTask[ConfigT]):
     def kept_apart(self, example: Example) -> Hashable | None:
         """Training examples with the same key are kept out of one batch, if possible; None if they need not be."""
         return None
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """What the model itself reads of a batch without its labels."""
+        return {name: tensor for name, tensor in batch.items() if name != LABELLED}
 
     @abstractmethod
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
@@ -117,6 +123,27 @@ class TrainedTask(ScoredTask[ConfigT]):
             labels: what has none is left out.
         """
         raise NotImplementedError(f"the task {self.name!r} says that its answers are outcomes, and names none")
+
+    def rejected(self, batch: Batch) -> tuple[Batch, torch.Tensor]:
+        """The worse answers of a batch, as a batch of as many rows, and their labels.
+
+        Args:
+            batch: without labels; by itself it is one of the better answers.
+        """
+        raise NotImplementedError(f"the task {self.name!r} says that its rows have a better and a worse answer")
+
+    def log_likelihoods(
+        self, transformer: nn.Module, head: nn.Module | None, batch: Batch, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """The logarithm of the probability of each row's whole answer, ``[rows]``.
+
+        Args:
+            transformer: the model.
+            head: its head, if that is ours.
+            batch: without labels.
+            labels: the tokens of the answers; -100 elsewhere.
+        """
+        raise NotImplementedError(f"the task {self.name!r} says that its rows have a better and a worse answer")
 
     def divergence(
         self,

@@ -16,9 +16,10 @@ from pefttools.progress import Reporter
 from pefttools.recipe import Recipe
 from pefttools.tasks.task import Evaluation
 from pefttools.training.checkpoints import Checkpoint
-from pefttools.training.learning import knows_a_bar, mean_loss, why_not_learned
+from pefttools.training.learning import knows_a_bar, measured_before, why_not_learned
 from pefttools.training.prepare import Prepared, build_model
 from pefttools.training.rates import Rates
+from pefttools.training.reference import refer, reference_of_base
 from pefttools.training.shown import passes, remember, report_unlabelled, teach
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
@@ -96,6 +97,7 @@ def fit(
 
     recipe, task = prepared.recipe, prepared.task
     rates = rates or prepared.rates
+    of_base = reference_of_base(prepared, reporter)
     set_seed(recipe.seed)
     model = build_model(prepared)
     _announce(prepared, model, rates, reporter)
@@ -105,6 +107,7 @@ def fit(
         prepared.method.prepare(model.transformer, prepared.config, passes(prepared, model))
     teach(prepared, model, reporter)
     before = _ready(prepared, model, reporter)
+    refer(prepared, model, of_base, reporter)
     trainer, spent = _run(prepared, model, rates, reporter, work, checkpoint)
     evaluation, why = Evaluation({}), None
     if is_main_process():
@@ -150,8 +153,8 @@ def _announce(prepared: Prepared, model: TunedModel, rates: Rates, reporter: Rep
             reporter.event(cuts.line(split))
 
 
-def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float | None:
-    """Load the initial weights; gives the loss before training, if nothing else says what a model must beat."""
+def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> dict[str, float] | None:
+    """Load the initial weights; gives metrics before training, if nothing else says what a model must beat."""
     task, validation = prepared.task, prepared.examples.validation
     processes = world_size()
     reporter.event(f"training on {model.device}, {processes} process{'' if processes == 1 else 'es'}")
@@ -165,7 +168,7 @@ def _ready(prepared: Prepared, model: TunedModel, reporter: Reporter) -> float |
         reporter.event(prepared.parent.said())
     remember(prepared, model)
     if is_main_process() and not knows_a_bar(task, validation, prepared.labels):
-        return mean_loss(model, validation, prepared.recipe.training.eval_batch_size)
+        return measured_before(model, validation, prepared.recipe.training.eval_batch_size)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,21 @@ def mean_loss(model: TunedModel, examples: Sequence[Example], batch_size: int) -
     return total / max(count, 1)
 
 
+def measured_before(model: TunedModel, examples: Sequence[Example], batch_size: int) -> dict[str, float]:
+    """What a model must beat by training, if its task does not say: metrics in `Task.learned_by`, as they are now.
+
+    Args:
+        model: the model.
+        examples: encoded, with labels.
+        batch_size: examples at a time.
+    """
+    task = model.spec.task
+    if task.learned_by == ("loss",):
+        return {"loss": mean_loss(model, examples, batch_size)}
+    found = task.without_answers().evaluate(model, examples, batch_size=batch_size).metrics
+    return {name: found[name] for name in task.learned_by}
+
+
 def knows_a_bar(task: Task[Any], examples: Sequence[Example], labels: Sequence[str]) -> bool:
     """Whether the task says what a model must beat on some rows; if not, its loss before training is the bar."""
     if type(task).uninformed is Task.uninformed:
@@ -51,29 +66,26 @@ def why_not_learned(
     selection: Selection,
     evaluation: Evaluation,
     labels: Sequence[str],
-    loss_before: float | None,
+    before: Mapping[str, float] | None,
 ) -> str | None:
     """Why a trained model is no better than an untrained one, in one sentence; None if it is better.
 
     If the task knows the best predictions that ignore the input, such as always the most frequent label, the model must
     give more than one answer, and be better than those by the metric that chooses the best model, or distinguish rows
-    better than chance: a model that weights rare labels may well be right less often. Otherwise its loss must be lower
-    than before training.
+    better than chance: a model that weights rare labels may well be right less often. Otherwise its loss, or another of
+    the metrics in `Task.learned_by`, must be better than before training.
 
     Args:
         task: the model's task.
         selection: the metric that chooses.
         evaluation: that of the trained model on the validation rows.
         labels: label names.
-        loss_before: `mean_loss` of the model before training, if it is known.
+        before: what `measured_before` gave for the model before training, if it is known.
     """
     references = evaluation.references
     uninformed = task.uninformed(references, labels)
     if uninformed is None:
-        loss = evaluation.metrics.get("loss")
-        if loss is None or loss_before is None or loss < (1 - _ROUNDING) * loss_before:
-            return None
-        return f"validation loss is {loss:.4f}, no lower than the {loss_before:.4f} before training"
+        return _no_better(task, evaluation.metrics, before or {})
     if all(one == references[0] for one in references):
         return None  # there is nothing to distinguish
     answers = evaluation.answers()
@@ -90,3 +102,17 @@ def why_not_learned(
         f"validation {own.metric} is {evaluation.metrics[own.metric]:.4f}, no better than the {bar[own.metric]:.4f} of "
         f"the best answer that ignores the input, {uninformed[0].shown(uninformed[0].answer)!r} for every row"
     )
+
+
+def _no_better(task: Task[Any], found: Mapping[str, float], before: Mapping[str, float]) -> str | None:
+    """In which metrics a model is no better than before training; None if it is better in one, or none is known."""
+    higher = {one.name: one.measure.higher_is_better is True for one in task.metrics}
+    known = [name for name in before if name in found]
+    said = []
+    for name in known:
+        sign = 1 if higher.get(name, False) else -1
+        if sign * (found[name] - before[name]) > _ROUNDING * abs(before[name]):
+            return None
+        than = "no higher" if sign > 0 else "no lower"
+        said.append(f"validation {name} is {found[name]:.4f}, {than} than the {before[name]:.4f} before training")
+    return ", and ".join(said) or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -134,6 +134,16 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         return LengthWindowSampler(
             lengths, self.config.batch_size, self.args.data_seed or 0, together=together, apart=apart
         )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Any]:
+        """The batches of a step, whose rows are counted where objectives compare answers row by row."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if any(one.ranks_answers for one in self.tuned.objectives):
+            rows = torch.tensor(sum(len(batch["labels"]) for batch in batches), device=device)
+            self.tuned.step_rows = int(self.accelerator.gather(rows).sum())
+        return batches, items
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss, computed inside the model's forward, so that the processes that share the work see it."""
@@ -286,7 +296,7 @@ class _Advance(TrainerCallback):  # type: ignore[misc]
 
 def _batch(model: TunedModel, numbered: Sequence[tuple[int, Example]]) -> Batch:
     batch = model.spec.task.training_batch(model, [example for _, example in numbered])
-    if any(one.teachers() for one in model.objectives):
+    if any(one.teachers() or one.reads_start for one in model.objectives):
         batch[ROWS] = torch.tensor([number for number, _ in numbered])
     return batch
 

@@ -201,8 +201,7 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         return batch
 
     def logits(self, transformer: nn.Module, head: nn.Module | None, batch: Batch) -> torch.Tensor:
-        batch = {name: tensor for name, tensor in batch.items() if name != LABELLED}
-        logits: torch.Tensor = transformer(**batch, use_cache=False).logits
+        logits: torch.Tensor = transformer(**self.model_inputs(batch), use_cache=False).logits
         return logits[:, -batch["input_ids"].shape[1] :]
 
     def idle_options(self, tokenizer: Any, train: Table) -> list[str]:

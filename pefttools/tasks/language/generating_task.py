@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -97,6 +97,9 @@ class GeneratingTask(LanguageTask[ConfigT]):
                 hint="Add it there, or correct the row.",
             )  # fmt: skip
 
+    def without_answers(self) -> Self:
+        return type(self)(self.options.model_copy(update={"generate": False, "metrics": []}))
+
     def new_tokens(self, usual: int) -> int:
         return self.options.max_new_tokens if self.options.answers else usual
 
@@ -130,14 +133,15 @@ class GeneratingTask(LanguageTask[ConfigT]):
             found = self.answers(model, examples, batch_size=batch_size, progress=progress)
             return [TextPrediction(answer) for answer in found]
         steps = 2 if self.options.generate else 1
-        forced = self.scored(model, examples, batch_size, _part(progress, 0, steps))
+        forced = self.scored(model, examples, batch_size, part_of(progress, 0, steps))
         if not self.options.generate:
             return [TextPrediction(None, *numbers) for numbers in forced]
-        answers = self.answers(model, examples, batch_size=batch_size, progress=_part(progress, 1, steps))
+        answers = self.answers(model, examples, batch_size=batch_size, progress=part_of(progress, 1, steps))
         return [TextPrediction(answer, *numbers) for answer, numbers in zip(answers, forced, strict=True)]
 
 
-def _part(progress: Progress | None, step: int, steps: int) -> Progress | None:
+def part_of(progress: Progress | None, step: int, steps: int) -> Progress | None:
+    """Progress of one of several passes over the same rows."""
     if progress is None:
         return None
     return lambda done, total: progress((step * total + done) // steps, total)

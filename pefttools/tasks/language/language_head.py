@@ -126,14 +126,14 @@ def chunked_cross_entropy(states: torch.Tensor, labels: torch.Tensor, head: nn.M
     return total
 
 
-def _starts(states: torch.Tensor, rows: int) -> Sequence[int]:
+def starts(states: torch.Tensor, rows: int) -> Sequence[int]:
     """Where the pieces begin."""
     starts = range(0, len(states), rows)
     # Without values, when only memory is planned, all pieces are alike.
     return [*starts[:2], starts[-1]] if is_fake(states) and len(starts) > 3 else starts
 
 
-def _added(total: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
+def added(total: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
     """A sum of gradients, in place in the first.
 
     A linear layer's gradient is a view, so the first is taken out of it: autograd adds up a parameter's gradients in
@@ -155,7 +155,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         of_states = torch.empty_like(states) if wanted[0] else None
         of_trained: list[torch.Tensor | None] = [None] * len(trained)
-        for start in _starts(states, rows):
+        for start in starts(states, rows):
             part = slice(start, start + rows)
             with torch.enable_grad():
                 piece = states[part].detach().requires_grad_(wanted[0])
@@ -174,7 +174,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 of_states[part] = found.pop(0)
             for index, needed in enumerate(wanted[1:]):
                 if needed:
-                    of_trained[index] = _added(of_trained[index], found.pop(0))  # no variable keeps a piece's alive
+                    of_trained[index] = added(of_trained[index], found.pop(0))  # no variable keeps a piece's alive
         ctx.gradients = (of_states, *of_trained)
         return total
 

@@ -18,6 +18,8 @@ NAMES = [
     for name in objectives
     if not any(field.is_required() for field in objectives.get(name).config.model_fields.values())
 ]
+#: of these, those that do not need a better and a worse answer per row
+UNRANKED = [name for name in NAMES if not objectives.get(name).ranks_answers]
 TEXTS = ["where is my card", "I lost it", "please send the money back to the old account today", "no"]
 
 

@@ -12,7 +12,7 @@ from pefttools.objectives.inputs import input_embeddings
 from pefttools.objectives.perturbation import Perturbation
 from pefttools.objectives.step import Step
 from pefttools.tuned import TunedModel
-from tests.pefttools.objectives.models import NAMES, TEXTS, batch_of, classifier, gradients, language_model
+from tests.pefttools.objectives.models import TEXTS, UNRANKED, batch_of, classifier, gradients, language_model
 
 
 def _same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], tolerance: float = 1e-4) -> None:
@@ -210,7 +210,7 @@ def _without_dropout(model: TunedModel) -> None:
             module.dropout_prob = 0.0  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", UNRANKED)
 def test_activations_that_are_recomputed_in_part_change_nothing(name: str, tiny_bert: str) -> None:
     found = []
     options: list[Any] = [False, "selective"]
@@ -223,7 +223,8 @@ def test_activations_that_are_recomputed_in_part_change_nothing(name: str, tiny_
 
 @pytest.mark.filterwarnings("ignore:r-drop has no effect")
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in ("freelb", "vat", "smart", "neftune", "supcon", "setfit", "mixout")]
+    "name",
+    [name for name in UNRANKED if name not in ("freelb", "vat", "smart", "neftune", "supcon", "setfit", "mixout")],
 )
 def test_texts_behind_each_other_change_nothing(name: str, tiny_llama: str) -> None:
     """Of those that draw no numbers, whose order is another one there, and that are for tokens too."""

@@ -64,6 +64,8 @@ def test_an_objective_is_trained_with_every_task_or_refused(
     why = None
     if of.loss_over_batch and (kind.perturbs or kind.changes_input or kind.compares or kind.replaces_loss):
         why = "whose loss compares all rows of a batch"
+    elif kind.ranks_answers and not of.has_preferences:
+        why = "needs a better and a worse answer per row"
     elif kind.compares and not of.has_divergence:
         why = "compares the answers of two passes"
     elif kind.shapes_loss and not of.has_outcomes:

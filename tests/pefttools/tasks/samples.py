@@ -96,6 +96,13 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"max_new_tokens": 3},
         [{"prompt": _text(n), "completion": _WORDS[n % 12]} for n in range(24)],
     ),
+    "preferences": (
+        {"max_new_tokens": 3},
+        [
+            {"prompt": _text(n), "chosen": f"{_WORDS[n % 12]} {_text(n % 3)}", "rejected": _text(n + 1)}
+            for n in range(24)
+        ],
+    ),
     "seq2seq-lm": (
         {"max_new_tokens": 3, "max_target_length": 64},
         [{"text": _text(n), "target": _text(3 * n + 1)} for n in range(24)],

@@ -23,6 +23,7 @@ BUILT_IN = [name for name in AVAILABLE if methods.origin(name).distribution == "
 REFUSED = {
     ("full", "nf4"): "can't be used with the variant 'nf4'",
     ("head", "causal-lm"): "it trains a head, and the task has none",
+    ("head", "preferences"): "it trains a head, and the task has none",
     ("head", "seq2seq-lm"): "it trains a head, and the task has none",
     ("head", "speech-recognition"): "it trains a head, and the task has none",
     ("head", "prompted-classification"): "the answers are words of the base's own language head",
