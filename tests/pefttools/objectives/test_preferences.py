@@ -135,7 +135,7 @@ def test_orpo_is_that_of_trl(weight: float, tiny_llama: str, tmp_path: Path) -> 
         inputs = {name: value for name, value in batch.items() if name not in (ROWS, "targets")}
         return *rest[:4], other.task_loss(inputs, batch["targets"])
 
-    trainer.concatenated_forward = on_answers_alone
+    trainer.concatenated_forward = on_answers_alone  # type: ignore[assignment]
     inputs = {"chosen_input_ids": batch["input_ids"], "chosen_attention_mask": batch["attention_mask"]}
     inputs |= {f"rejected_{name}": batch[f"rejected_{name}"] for name in ("input_ids", "attention_mask")}
     for name, labels in (("chosen", batch["targets"]), ("rejected", batch["rejected_labels"])):

@@ -116,7 +116,7 @@ def test_pixels_are_moved_as_embeddings_are(tiny_vit: str) -> None:
     method, config = choose_method("lora")
     task = choose_task("image-classification")
     model = build(locate_base(tiny_vit), "float32", method, config, task, ["a", "b"], precision="float32", seed=0)
-    size = model.transformer.config.image_size  # type: ignore[union-attr]
+    size: int = model.transformer.config.image_size  # type: ignore[union-attr,assignment]
     labels = torch.tensor([0, 1, 1])
     batch = {"pixel_values": torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)), "labels": labels}
     plain = model.run_batch({"pixel_values": batch["pixel_values"]})
