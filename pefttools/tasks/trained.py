@@ -31,7 +31,7 @@ class TrainedTask(ScoredTask[ConfigT]):
     has_preferences: ClassVar[bool] = False
 
     #: why what the model reads can't be moved against each row's own label when the task is measured; None if it can
-    why_not_attacked: ClassVar[str | None] = None
+    why_not_attacked: str | None = None
 
     def to_be_attacked(self, labels: Sequence[str]) -> Self:
         """The same task with a loss that needs no training rows: what they decide changes no direction of a gradient.

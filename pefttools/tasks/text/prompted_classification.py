@@ -81,6 +81,8 @@ class PromptedClassification(OneLabelTask[PromptedConfig]):
 
     def __init__(self, config: PromptedConfig) -> None:
         super().__init__(config)
+        if config.calibrate:
+            self.why_not_attacked = "task.calibrate also reads texts that have no label"
         #: what is taken off the logits in prediction; None if nothing
         self._any_case: torch.Tensor | None = None
         #: for each model that was run: whether its language head can be run on single places

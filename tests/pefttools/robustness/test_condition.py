@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def _table(task: str) -> Table:
 def test_tasks_that_have_no_such_thing_refuse_it(task: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         condition(**given).check(choose_task(task), _table(task))
+
+
+def test_what_reads_texts_without_labels_is_not_attacked() -> None:
+    for calibrate in (True, False):
+        task = choose_task({"name": "prompted-classification", "calibrate": calibrate})
+        with pytest.raises(ConfigError, match="also reads texts that have no label") if calibrate else nullcontext():
+            condition(attack="fgm").check(task, _table("prompted-classification"))
 
 
 def test_chats_take_no_typos_and_prompts_do() -> None:
