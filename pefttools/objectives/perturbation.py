@@ -43,13 +43,13 @@ class Perturbation:
     def __call__(self, read: torch.Tensor) -> torch.Tensor:
         self._read = read.detach().float()
         if self._tensor is None:
-            with _drawn_apart(self._read):
+            with drawn_apart(self._read):
                 self.move(self._start(self._read))
         return read + self.tensor.to(read.dtype)
 
 
 @contextmanager
-def _drawn_apart(like: torch.Tensor) -> Iterator[None]:
+def drawn_apart(like: torch.Tensor) -> Iterator[None]:
     """Random numbers that follow from those of the pass, but take none of them: its dropout stays that of the others.
 
     Args:

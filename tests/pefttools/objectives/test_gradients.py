@@ -9,7 +9,7 @@ import torch
 
 from pefttools.objectives.gradients import Collected
 from pefttools.objectives.inputs import input_embeddings
-from pefttools.objectives.perturbation import Perturbation
+from pefttools.objectives.perturbation import Perturbation, drawn_apart
 from pefttools.objectives.step import Step
 from pefttools.tuned import TunedModel
 from tests.pefttools.objectives.models import TEXTS, UNRANKED, batch_of, classifier, gradients, language_model
@@ -107,7 +107,8 @@ def _pgd(of: _Reference) -> torch.Tensor:
 
 def _freelb(of: _Reference) -> torch.Tensor:
     count = of.batch["attention_mask"].sum(1)[:, None, None] * of.read.shape[-1]
-    noise = torch.empty_like(of.read).uniform_(-1, 1) * of.batch["attention_mask"][..., None]
+    with drawn_apart(of.read):
+        noise = torch.empty_like(of.read).uniform_(-1, 1) * of.batch["attention_mask"][..., None]
     added, total = 0.1 * of.sizes / count.sqrt() * noise, torch.zeros(())
     for _ in range(3):
         total = total + of.loss(added) / 3
@@ -117,7 +118,8 @@ def _freelb(of: _Reference) -> torch.Tensor:
 
 def _vat(of: _Reference) -> torch.Tensor:
     fixed = of.logits().detach()
-    first = 0.01 * of.sizes * of.unit(torch.randn_like(of.read))
+    with drawn_apart(of.read):
+        first = 0.01 * of.sizes * of.unit(torch.randn_like(of.read))
     added = 0.1 * of.sizes * of.way(lambda at: of.kl(fixed, of.logits(at)), first)
     return of.loss() + of.kl(fixed, of.logits(added))
 
@@ -128,7 +130,8 @@ def _smart(of: _Reference) -> torch.Tensor:
 
     plain = of.logits()
     count = of.batch["attention_mask"].sum(1)[:, None, None] * of.read.shape[-1]
-    noise = torch.randn_like(of.read) * of.batch["attention_mask"][..., None]
+    with drawn_apart(of.read):
+        noise = torch.randn_like(of.read) * of.batch["attention_mask"][..., None]
     first = 1e-3 * of.sizes / count.sqrt() * noise
     way = of.way(lambda at: both(plain.detach(), of.logits(at)), first)
     added = of.within(first + 0.15 * of.sizes * way, 0.1)

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import shutil
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -174,14 +173,11 @@ def test_health_and_readiness(
             hanging = [threads.submit(server.http.get, "/v1/models") for _ in range(20)]
             stuck = threads.submit(_classify_directly, server)
             time.sleep(0.6)
-            times = []
             for _ in range(20):
-                begin = time.perf_counter()
                 assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
-                times.append(time.perf_counter() - begin)
-            assert statistics.median(times) < 0.05
             not_ready = httpx.get(f"{server.url}/ready")
             assert not_ready.status_code == 503 and not_ready.json() == {"status": "the batches make no progress"}
+            assert not any(one.done() for one in (*hanging, stuck)), "nothing hung: this shows nothing"
         finally:
             free.set()
         assert all(one.result().status_code == 200 for one in hanging)
