@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,9 +45,26 @@ def under_conditions(folder: Path, rows: Sequence[ResultRow], measure: Measure) 
 
 
 def _measured_under(title: str, rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """The rows with those of their runs that were measured under a condition."""
-    found = [replace(row, runs=tuple(run for run in row.done if title in run.robustness)) for row in rows]
+    """The rows with those of their runs that were measured under a condition.
+
+    What has its title can differ if the spec was changed and not run to its end: then what most runs were measured
+    under counts, and the others are left out.
+    """
+    every = [_told(run, title) for row in rows for run in row.done if title in run.robustness]
+    most, _ = Counter(every).most_common(1)[0]
+    found = [
+        replace(
+            row,
+            runs=tuple(run for run in row.done if title in run.robustness and _told(run, title) == most),
+        )
+        for row in rows
+    ]
     return [row for row in found if row.runs]
+
+
+def _told(run: RunRecord, title: str) -> str:
+    """What was done in a run under a condition."""
+    return json.dumps(run.robustness[title].settings, sort_keys=True)
 
 
 def _models(folder: Path, title: str, rows: Sequence[ResultRow], measure: Measure) -> _Named:

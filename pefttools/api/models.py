@@ -263,7 +263,7 @@ def evaluate(
     knowledge: KnowledgeIndex | PathLike | None = None,
     typos: float | None = None,
     attack: str | Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Metrics and predictions of a tuned model on labelled rows, as they are or made harder.
@@ -278,7 +278,7 @@ def evaluate(
         typos: share of the words of four letters or more that get a typo; before passages are looked up.
         attack: moves what the model reads of each row against its own label: ``fgm``, ``pgd``, or a mapping with name
             and options.
-        seed: which words get which typos.
+        seed: which words get which typos; 0 if there are any.
         reporter: shows progress.
 
     Raises:
@@ -312,15 +312,16 @@ def evaluate(
     return evaluation
 
 
-def _condition(typos: float | None, attack: str | Mapping[str, Any] | None, seed: int) -> Condition | None:
+def _condition(typos: float | None, attack: str | Mapping[str, Any] | None, seed: int | None) -> Condition | None:
     """What is done to the rows; None if nothing.
 
     Raises:
-        ConfigError: a share out of range, an unknown attack or option.
+        ConfigError: a share out of range, an unknown attack or option; a seed without typos.
     """
-    if typos is None and attack is None:
+    if typos is None and attack is None and seed is None:
         return None
-    given = {"typos": typos, "attack": dict(attack) if isinstance(attack, Mapping) else attack, "seed": seed}
+    given = {"typos": typos, "attack": dict(attack) if isinstance(attack, Mapping) else attack}
+    given |= {} if seed is None else {"seed": seed}
     condition = validate(Condition, given, "evaluate")
     condition.chosen_attack()
     return condition

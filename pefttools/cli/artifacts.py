@@ -42,7 +42,7 @@ def evaluate(
     attack: str | None = typer.Option(
         None, "--attack", help="Move each row's input against its label: fgm, pgd, or '{name: pgd, epsilon: 0.2}'."
     ),
-    seed: int = typer.Option(0, "--seed", help="Which words get which typos."),
+    seed: int | None = typer.Option(None, "--seed", help="Which words get which typos.  [default: 0]"),
     predictions: Path | None = typer.Option(None, "--predictions", help="Write one JSON object per row here."),
     per_class: bool = typer.Option(False, "--per-class", help="Also show scores per class and the confusion matrix."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),

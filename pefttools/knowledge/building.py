@@ -94,7 +94,7 @@ def _passages(
 
 
 def _parts(passages: Sequence[Mapping[str, str]], tokenizer: Any, tokens: int) -> list[dict[str, str]]:
-    """Long passages in parts, named ``7/1``, ``7/2``; the others as they are.
+    """Long passages in parts, named ``7/1``, ``7/2``; the others as they are. Equal parts are kept once.
 
     Raises:
         ConfigError: parts of so few tokens, or a tokenizer that does not say where its tokens come from.
@@ -104,11 +104,14 @@ def _parts(passages: Sequence[Mapping[str, str]], tokenizer: Any, tokens: int) -
         raise ConfigError(f"parts of passages must have {_SMALLEST} tokens or more, not {tokens}")
     if not tokenizer.is_fast:
         raise ConfigError("the encoder's tokenizer does not say where its tokens come from: passages can't be divided")
-    found = []
+    found, texts = [], set()
     for one in passages:
         parts = divided(one["text"], tokenizer, tokens)
         names = [one["id"]] if len(parts) == 1 else [f"{one['id']}/{number}" for number in range(1, len(parts) + 1)]
-        found += [{"id": name, "text": part} for name, part in zip(names, parts, strict=True)]
+        for name, part in zip(names, parts, strict=True):
+            if part not in texts:  # such as what stands below every page
+                texts.add(part)
+                found.append({"id": name, "text": part})
     counts = Counter(one["id"] for one in found)
     if double := next((name for name, count in counts.items() if count > 1), None):
         raise DataError(f"a part of a passage would be called {double!r}, as another passage is")

@@ -55,7 +55,7 @@ class DistillationConfig(ObjectiveConfig):
         if self.hidden and len(self.teacher) > 1:
             raise ValueError("hidden states of several teachers can't be averaged: give one teacher, or hidden: 0")
         if not self.layers:
-            raise ValueError("layers names none")
+            raise ValueError("layers is empty")
         if not self.hidden and "layers" in self.model_fields_set:
             raise ValueError("layers has no effect without hidden")
         return self
@@ -190,7 +190,7 @@ class Distillation(Objective[DistillationConfig]):
                     f"{known.shape[-1]}"
                 )
             each.append((normalize(mine, dim=-1) - normalize(known, dim=-1)).square().sum(-1))
-        return torch.stack(each).mean() / step.model.passes
+        return step.row_mean(torch.stack(each).mean(0))
 
 
 def _divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:

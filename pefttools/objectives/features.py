@@ -28,6 +28,10 @@ def check_reads_one_vector(name: str, task: Task[Any]) -> None:
         )
     if not task.one_label:
         raise ConfigError(f"the objective {name!r} needs one label per row, which the task {task.name!r} has not")
+    if task.why_no_head is not None:
+        raise ConfigError(
+            f"the objective {name!r} reads what a head of the task {task.name!r} reads: {task.why_no_head}"
+        )
 
 
 def check_one_vector(who: str, features: torch.Tensor | None) -> torch.Tensor:

@@ -68,7 +68,9 @@ def layer_modules(model: nn.Module, who: str) -> list[nn.Module]:
     named = transformers_models(model)[0]
     config = named.config.get_text_config()
     if len(found) != getattr(config, "num_hidden_layers", None):  # ALBERT runs one layer several times
-        raise ConfigError(f"{who} reads hidden states, and the layers of {type(named).__name__} can't be told apart")
+        raise ConfigError(
+            f"{who} reads hidden states, and the layers of {type(named).__name__} can't be identified one by one"
+        )
     return found
 
 

@@ -125,7 +125,8 @@ class Step:
         self._reads_logits = self._shape is not None or any(one.compares for one in terms)
         self._ranks_answers = any(one.ranks_answers for one in terms)
         self._reads_slope = any(one.reads_slope for one in terms)
-        self._keeps_graph = any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
+        reads = self._reads_features or self._ranks_answers or bool(self._layers)
+        self._keeps_graph = reads or any(one.keeps_graph for one in terms) or not any(one.perturbs for one in terms)
         self._plain: Outcome | None = None
         self._slope: torch.Tensor | None = None
         self._random: _Random | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from pefttools.errors import ArtifactError, CapacityError, UnknownNameError, is_out_of_memory
+from pefttools.pool.introduced import warn_of_passages
 from pefttools.pool.prepare import PreparedAdapter
 from pefttools.pool.weight_slots import Allocation, WeightSlots
 from pefttools.tasks.task import Example, Prediction
@@ -139,8 +139,7 @@ class AdapterCache:
     def load(self, name: str, folder: Path) -> None:
         """Make an adapter known and resident, replacing another of its name."""
         prepared = self._prepare(folder)
-        if prepared.passages is not None:  # a server, which adapters come to by name, looks them up
-            warnings.warn(f"{folder} was {prepared.passages}: rows must come with them", stacklevel=3)
+        warn_of_passages(folder, prepared.passages)
         source = Source(folder, prepared.digest)
         with self.lock:
             self._put(name, source, prepared, wait=True, unasked=False)

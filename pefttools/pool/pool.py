@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from pefttools.artifact.manifest import read_digest
 from pefttools.artifact.signing import trusted
 from pefttools.bases import locate_base
 from pefttools.compute.precision import default_device
@@ -19,6 +18,7 @@ from pefttools.pool.adapter_cache import AdapterCache, Resident
 from pefttools.pool.base import load_served_base
 from pefttools.pool.generation import Sampling, token_ids
 from pefttools.pool.inputs import Inputs, Tensors, are_rows
+from pefttools.pool.introduced import introduced
 from pefttools.pool.parts import answers_of, predictions
 from pefttools.pool.prepare import Preparer
 from pefttools.pool.running import Answer, Runner
@@ -120,7 +120,7 @@ class AdapterPool:
         Raises:
             ArtifactError: there is no artifact in the folder.
         """
-        self._cache.register(name, Path(artifact), digest or read_digest(Path(artifact)))
+        self._cache.register(name, Path(artifact), digest or introduced(Path(artifact)))
 
     def load(self, name: str, artifact: str | Path) -> None:
         """Make an adapter known and resident; one of the same name is replaced, between two calls.

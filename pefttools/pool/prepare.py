@@ -26,6 +26,7 @@ from pefttools.heads.served import LanguageHead, ServedHead
 from pefttools.heads.shell import HeadShell
 from pefttools.methods import Method, MethodConfig, Target
 from pefttools.pool.base import ServedBase
+from pefttools.pool.introduced import unseen_passages
 from pefttools.recipe import stored_method
 from pefttools.tasks import Task
 
@@ -111,12 +112,10 @@ class Preparer:
         check_combination(method, config, variants.get(self.served.variant)(), task)
         self._fitting.check(held.folder, manifest)
         warn_without_effect(held.folder, manifest, folder)
-        found = manifest.knowledge
-        unseen = found is not None and found.into == found.query  # else rows without passages are refused
         return replace(
             self.to_deltas(held.folder, manifest.task, method, config),
             digest=held.digest,
-            passages=manifest.passages() if unseen else None,
+            passages=unseen_passages(manifest),
         )
 
     def to_deltas(self, folder: Path, entry: TaskEntry, method: Method[Any], config: MethodConfig) -> PreparedAdapter:

@@ -44,6 +44,8 @@ class Condition(BaseModel):
     def _does_something(self) -> Self:
         if self.typos is None and self.attack is None:
             raise ValueError("give typos, an attack, or both")
+        if self.typos is None and "seed" in self.model_fields_set:
+            raise ValueError("seed says which words get typos, and there are to be none")
         return self
 
     @property
@@ -51,7 +53,11 @@ class Condition(BaseModel):
         """Its name, or what is done, in a few words."""
         if self.name is not None:
             return self.name
-        parts = [] if self.typos is None else [f"typos in {100 * self.typos:g} % of words"]
+        parts = (
+            []
+            if self.typos is None
+            else [f"typos in {100 * self.typos:g} % of words" + (f" (seed {self.seed})" if self.seed else "")]
+        )
         if self.attack is not None:
             settings = self.settings()["attack"]
             name, options = settings.pop("name"), {key: one for key, one in settings.items() if one is not None}

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from pefttools.compute.finite import FiniteLosses
+from pefttools.compute.processes import world_size
 from pefttools.progress import Advance
 from pefttools.tasks.task import Example
 from pefttools.tasks.types import ROWS, Batch
@@ -78,7 +79,8 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
         advance: Advance,
     ) -> None:
         self.tuned = model
-        model.passes = arguments.gradient_accumulation_steps
+        # The loss is multiplied by the number of processes, for sums that are divided by the labels of all of them.
+        model.passes = arguments.gradient_accumulation_steps * world_size()
         self.made_from = made_from(prepared)
         self.config = prepared.recipe.training
         self.selection = prepared.selection
@@ -138,9 +140,9 @@ class TuningTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """The batches of a step, whose rows are counted where objectives compare answers row by row."""
+        """The batches of a step, whose rows are counted where objectives take means over rows."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if any(one.ranks_answers for one in self.tuned.objectives):
+        if any(one.ranks_answers or one.learns_states() for one in self.tuned.objectives):
             rows = torch.tensor(sum(len(batch["labels"]) for batch in batches), device=device)
             self.tuned.step_rows = int(self.accelerator.gather(rows).sum())
         return batches, items

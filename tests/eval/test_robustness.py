@@ -175,7 +175,10 @@ def test_conditions_are_a_part_of_what_a_run_is(tmp_path: Path) -> None:
     assert runs() != runs(robustness=[]) != runs(robustness=[{"typos": 0.1}])
     assert runs(robustness=[{"attack": "fgm"}]) == runs(robustness=[{"attack": {"name": "fgm", "epsilon": 0.1}}])
     with pytest.raises(ConfigError, match="two conditions are called"):
-        runs(robustness=[{"typos": 0.1}, {"typos": 0.1, "seed": 2}])
+        runs(robustness=[{"typos": 0.1}, {"typos": 0.1, "seed": 0}])
+    assert len(runs(robustness=[{"typos": 0.1}, {"typos": 0.1, "seed": 2}])) == len(runs())
+    with pytest.raises(ConfigError, match="seed says which words get typos"):
+        runs(robustness=[{"attack": "fgm", "seed": 2}])
     with pytest.raises(ConfigError, match="is not an attack"):
         runs(robustness=[{"attack": "focal"}])
 

@@ -12,6 +12,7 @@ from pefttools.data import Table
 from pefttools.data.mapped import MappedItems
 from pefttools.errors import ConfigError, DataError
 from pefttools.metrics import Metric
+from pefttools.metrics.choices import split
 from pefttools.metrics.preferences import Margin, Preferred, PreferredPerToken
 from pefttools.tasks.language.causal_lm import CausalLM
 from pefttools.tasks.language.causal_lm_config import CausalLMConfig
@@ -93,6 +94,10 @@ class Preferences(CausalLM):
     @classmethod
     def upgraded(cls, options: dict[str, Any]) -> dict[str, Any]:
         return options
+
+    def trial_answers(self, labels: Sequence[str]) -> Sequence[str]:
+        of_answers = [one for one in self.options.metrics if split(one)[0] != PreferredPerToken.name]
+        return super().trial_answers(labels) if of_answers else ()
 
     def usual_metrics(self) -> list[Metric]:
         return [Preferred(), Margin(), *super().usual_metrics()]

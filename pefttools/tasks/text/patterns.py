@@ -10,6 +10,7 @@ from pefttools.errors import ConfigError
 
 TEXT, PAIR, MASK = "{text}", "{pair}", "{mask}"
 _PLACES = re.compile(r"\{(text|pair|mask)\}")
+_NAMES = re.compile(r"\{(\w*)\}")
 
 
 def check_pattern(pattern: str) -> None:
@@ -18,9 +19,11 @@ def check_pattern(pattern: str) -> None:
     Raises:
         ValueError: says what is wrong.
     """
-    found = _PLACES.findall(pattern)
+    found = _NAMES.findall(pattern)
     if "text" not in found or found.count("mask") != 1:
         raise ValueError(f"the pattern must contain {TEXT}, and {MASK} once, where the word is missing: {pattern!r}")
+    if unknown := [name for name in found if name not in ("text", "pair", "mask")]:
+        raise ValueError(f"the pattern has places for {TEXT}, {PAIR} and {MASK}, not for {{{unknown[0]}}}: {pattern!r}")
 
 
 class Pattern:
@@ -31,20 +34,49 @@ class Pattern:
         tokenizer: the base's; if it has no mask token, the word follows at the end.
 
     Raises:
-        ConfigError: text follows the word, but the model can't read on from there.
+        ConfigError: text follows the word, but the model can't read on from there; or there is another mask.
     """
 
     def __init__(self, pattern: str, tokenizer: Any) -> None:
         masked = tokenizer.mask_token is not None
-        if not masked and not pattern.rstrip().endswith(MASK):
+        if not masked and not pattern.endswith(MASK):
             raise ConfigError(
                 f"task.pattern: this base continues texts, so that {MASK} must be at the end: {pattern!r}",
                 hint=f"Write for example: {TEXT} This is about {MASK}",
             )
-        # A continuing model's word brings its own space along.
-        self._pattern = pattern if masked else pattern.rstrip().removesuffix(MASK).rstrip()
         self._tokenizer = tokenizer
         self._mask = str(tokenizer.mask_token) if masked else ""
+        if self._mask and self._mask in pattern:
+            raise ConfigError(f"task.pattern contains the mask token, {self._mask}: {MASK} stands for it")
+        before = pattern[: pattern.index(MASK)]
+        # A continuing model's word brings its own space along.
+        self._pattern = pattern if masked else before.rstrip(" ")
+        #: what stands directly before the word: a piece of the pattern, or a word that stands for a text
+        self._before = _PLACES.split(before.rstrip(" "))[-1] or "x"
+        self._space = " " if before.endswith(" ") else ""
+
+    def word(self, word: str) -> list[int]:
+        """The tokens of a word where the pattern lacks one.
+
+        Raises:
+            ConfigError: it has no token of its own there.
+        """
+        first, whole = (
+            self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (self._before, f"{self._before}{self._space}{word}")
+        )
+        tokens = list(whole[len(first) :])
+        special = tokens and (tokens[0] == self._tokenizer.unk_token_id or tokens[0] in self._tokenizer.all_special_ids)
+        if whole[: len(first)] != first or not tokens or special or not self._tokenizer.decode(tokens[:1]).strip():
+            raise ConfigError(
+                f"task.words: the base's tokenizer has no token for {word!r} after {self._before + self._space!r}",
+                hint="Choose another word, or another pattern.",
+            )
+        return tokens
+
+    def pieces(self, tokens: Sequence[int]) -> str:
+        """Tokens as they are written, for messages."""
+        return ", ".join(repr(self._tokenizer.decode([one])) for one in tokens)
 
     def encode(self, row: Mapping[str, str], limit: int) -> tuple[list[int], int]:
         """A row's tokens, cut to a limit within its texts, the longer one first; and their number before that.
@@ -86,39 +118,39 @@ class Pattern:
         return text[: min(kept, len(text) - 1)]
 
 
-def word_tokens(words: Mapping[str, str], labels: Sequence[str], tokenizer: Any) -> list[int]:
-    """The token of each label's word, as it stands after another word.
+def word_tokens(words: Mapping[str, str], labels: Sequence[str], pattern: Pattern, *, masked: bool) -> list[int]:
+    """The token of each label's word where a pattern lacks one.
 
     Where a model continues texts it is the word's first token, after which the others could follow.
 
     Args:
         words: label -> its word; a label that is missing is its own word.
         labels: label names.
-        tokenizer: the base's; if it has no mask token, the model continues texts.
+        pattern: the pattern.
+        masked: whether the model fills in a mask, which stands for one token.
 
     Raises:
-        ConfigError: a word of several tokens for a mask; a token for two labels; a label that there is none of.
+        ConfigError: a word of several tokens for a mask, or of none; a token for two labels; a label that there is none
+            of.
     """
     if unknown := sorted(words.keys() - set(labels)):
         raise ConfigError(
             f"task.words: {unknown[0]!r} is not a label", hint=f"The labels are: {', '.join(labels[:30])}."
         )
-    before = tokenizer("x", add_special_tokens=False)["input_ids"]
     found: dict[int, str] = {}
     for label in labels:
         word = words.get(label, label)
-        tokens = tokenizer(f"x {word}", add_special_tokens=False)["input_ids"][len(before) :]
-        if len(tokens) > 1 and tokenizer.mask_token is not None:
-            pieces = ", ".join(map(repr, map(tokenizer.decode, tokens)))
+        tokens = pattern.word(word)
+        if len(tokens) > 1 and masked:
             raise ConfigError(
                 f"task.words: a mask stands for one token, but the word for the label {label!r}, {word!r}, is "
-                f"{len(tokens)}: {pieces}",
+                f"{len(tokens)}: {pattern.pieces(tokens)}",
                 hint="Choose a more common word for it.",
             )
         if tokens[0] in found:
             raise ConfigError(
                 f"task.words: the words for the labels {found[tokens[0]]!r} and {label!r} begin with the same token, "
-                f"{tokenizer.decode(tokens[:1])!r}",
+                f"{pattern.pieces(tokens[:1])}",
                 hint="Give one of them another word in task.words.",
             )
         found[tokens[0]] = label

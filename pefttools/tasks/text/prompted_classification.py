@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from pefttools.data import Table
 from pefttools.data.columns import Row
-from pefttools.errors import BaseModelError, ConfigError
+from pefttools.errors import BaseModelError, ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.labels.class_config import ClassOptions
 from pefttools.tasks.labels.one_label import ClassPrediction, OneLabelTask
@@ -85,6 +85,8 @@ class PromptedClassification(OneLabelTask[PromptedConfig]):
             self.why_not_attacked = "task.calibrate also reads texts that have no label"
         #: what is taken off the logits in prediction; None if nothing
         self._any_case: torch.Tensor | None = None
+        #: label names, once they are known
+        self._labels: tuple[str, ...] = ()
         #: for each model that was run: whether its language head can be run on single places
         self._in_places: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -96,12 +98,9 @@ class PromptedClassification(OneLabelTask[PromptedConfig]):
         return "words"
 
     def settled(self, train: Table, labels: Sequence[str]) -> Self:
-        if (PAIR in self.options.pattern) != ("pair" in train.columns):
-            has = "has no place for" if "pair" in train.columns else "names"
-            raise ConfigError(
-                f"task.pattern {has} {PAIR}, but the rows {'have' if has[0] == 'h' else 'lack'} a column `pair`"
-            )
-        return super().settled(train, labels)
+        task = copy.copy(super().settled(train, labels))
+        task._labels = tuple(labels)
+        return task
 
     def planned(self) -> Self:
         return type(self)(self.options.model_copy(update={"class_weights": None, "words": {}}))
@@ -113,7 +112,19 @@ class PromptedClassification(OneLabelTask[PromptedConfig]):
         return tokenizer
 
     def check_with(self, processor: Any) -> None:
-        Pattern(self.options.pattern, processor)
+        self._words(self._labels, processor)
+
+    def _words(self, labels: Sequence[str], tokenizer: Any) -> list[int]:
+        pattern = Pattern(self.options.pattern, tokenizer)
+        if not labels:
+            return []
+        return word_tokens(self.options.words, labels, pattern, masked=tokenizer.mask_token is not None)
+
+    def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
+        if (PAIR in self.options.pattern) != ("pair" in table.columns):
+            has, rows = ("names", "lack") if PAIR in self.options.pattern else ("has no place for", "have")
+            raise DataError(f"{table.source}: task.pattern {has} {PAIR}, but the rows {rows} a column `pair`")
+        super().check(table, labels, labelled=labelled)
 
     def build(self, base: Base, variant: BaseVariant, labels: Sequence[str], head_kind: str | None = None) -> TaskModel:
         import transformers
@@ -133,7 +144,7 @@ class PromptedClassification(OneLabelTask[PromptedConfig]):
             )
         # Without a base's files there are no words, of which nothing but the number matters.
         planned = isinstance(base, Skeleton)
-        words = range(len(labels)) if planned else word_tokens(self.options.words, labels, tokenizer)
+        words = range(len(labels)) if planned else self._words(labels, tokenizer)
         head = LabelWords(list(words), tokenizer.mask_token_id if masked and not planned else None)
         target = Target(self.name, "FEATURE_EXTRACTION" if masked else "CAUSAL_LM")
         return TaskModel(transformer, head, "words", target, tokenizer)
@@ -224,5 +235,8 @@ def _fills_masks(base: Base) -> bool:
     outline = base if isinstance(base, Skeleton) else Skeleton(base.id, base.folder, base.revision)
     config = outline.configuration()
     if config.is_encoder_decoder:
-        raise BaseModelError(f"the base model {base.id!r} reads and writes apart, and fills in no words")
+        raise BaseModelError(
+            f"the base model {base.id!r} has an encoder and a decoder, which the task "
+            f"{PromptedClassification.name!r} does not support"
+        )
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES

@@ -49,12 +49,19 @@ def test_parts_end_where_sentences_do() -> None:
 
 
 def test_the_end_of_a_long_passage_is_found(encoder: Path, tmp_path: Path) -> None:
-    long = " ".join(["one two three."] * 20 + ["apples pears plums."] * 4)
+    long = " ".join([f"one two three, {number}." for number in range(20)] + ["apples pears plums."] * 4)
     index = pefttools.index([long, "seven eight"], encoder, tmp_path / "index", divide=24)
     names = [one["id"] for one in index.passages]
     assert names[0] == "1/1" and names[-1] == "2" and len(names) > 4
     (hits,) = index.search(["apples pears plums. apples pears plums."], 1)
     assert "apples" in hits[0].text and hits[0].id.startswith("1/")
+
+
+def test_equal_parts_are_kept_once(encoder: Path, tmp_path: Path) -> None:
+    rows = [f"{word} two three four five six. " * 4 + "All rights are reserved by us." for word in ("one", "apples")]
+    index = pefttools.index(rows, encoder, tmp_path / "index", divide=16)
+    texts = [one["text"] for one in index.passages]
+    assert len(texts) == len(set(texts)) and texts.count("All rights are reserved by us.") == 1
 
 
 def test_parts_that_can_not_be_named_or_are_too_small_are_refused(encoder: Path, tmp_path: Path) -> None:

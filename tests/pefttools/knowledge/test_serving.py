@@ -143,3 +143,5 @@ def test_a_pool_says_that_rows_must_come_with_passages(writes: Path, tiny_llama:
     pool = pefttools.AdapterPool(tiny_llama)
     with pytest.warns(UserWarning, match="the 2 passages nearest to 'prompt', before it: rows must come with them"):
         pool.load("found", writes / "artifact")
+    with pytest.warns(UserWarning, match="rows must come with them"):
+        pool.register("again", writes / "artifact")

@@ -11,7 +11,7 @@ import torch
 
 import pefttools
 from pefttools.bases import locate_base
-from pefttools.errors import DataError
+from pefttools.errors import ConfigError, DataError
 from pefttools.metrics.preferences import Margin, Preferred, PreferredPerToken
 from pefttools.recipe import choose_task
 from pefttools.tasks.language.preferences import PreferencePrediction
@@ -116,3 +116,10 @@ def test_an_artifact_of_completions_goes_on_with_preferences(tiny_llama: str, tm
     second = {**recipe, "task": "preferences", "objective": "dpo", "from": tmp_path / "first"}
     stored = pefttools.train({**second, "output": tmp_path / "second"})
     assert stored is not None and stored.manifest.task.name == "preferences"
+
+
+def test_a_metric_of_likelihoods_needs_no_generated_answers() -> None:
+    task = choose_task({"name": "preferences", "metrics": ["preferred_per_token"]})
+    assert task.load_metrics(()) == [] and "preferred_per_token" in [one.name for one in task.metrics]
+    with pytest.raises(ConfigError, match="compare generated answers"):
+        choose_task({"name": "preferences", "metrics": ["bleu"]}).load_metrics(())

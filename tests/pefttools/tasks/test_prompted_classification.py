@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 import pefttools
 from pefttools.data import Table
-from pefttools.errors import BaseModelError, ConfigError, DataError
+from pefttools.errors import BaseModelError, ConfigError, DataError, PeftToolsError
 from pefttools.packages import package_path
 from pefttools.tasks.text.patterns import Pattern, word_tokens
 from pefttools.tuned import TunedModel
@@ -140,19 +140,48 @@ def test_a_limit_that_the_pattern_alone_exceeds_is_an_error() -> None:
         Pattern("one two three four five six seven {text} was {mask}", _tokenizer(masks=True)).encode({"text": "a"}, 8)
 
 
+def _tokens(words: dict[str, str], pattern: str = "{text} it was {mask}", *, masks: bool = True) -> list[int]:
+    return word_tokens(words, LABELS, Pattern(pattern, _tokenizer(masks=masks)), masked=masks)
+
+
 def test_words_are_tokens_of_their_own() -> None:
-    tokenizer = _tokenizer(masks=True)
-    assert word_tokens(WORDS, LABELS, tokenizer) == tokenizer.convert_tokens_to_ids(["great", "terrible"])
+    ids = _tokenizer(masks=True).convert_tokens_to_ids
+    assert _tokens(WORDS) == ids(["great", "terrible"])
     with pytest.raises(ConfigError, match=r"a mask stands for one token, .*'pears', is 2: 'pear', '##s'"):
-        word_tokens({"good": "pears"}, LABELS, tokenizer)
+        _tokens({"good": "pears"})
     with pytest.raises(ConfigError, match="'good' and 'bad' begin with the same token, 'great'"):
-        word_tokens({"good": "great", "bad": "great"}, LABELS, tokenizer)
+        _tokens({"good": "great", "bad": "great"})
     with pytest.raises(ConfigError, match="'other' is not a label"):
-        word_tokens({"other": "great"}, LABELS, tokenizer)
+        _tokens({"other": "great"})
     # A model that continues texts could write the rest after it.
-    assert word_tokens({"good": "pears"}, LABELS, _tokenizer(masks=False)) == tokenizer.convert_tokens_to_ids(
-        ["pear", "bad"]
+    assert _tokens({"good": "pears"}, masks=False) == ids(["pear", "bad"])
+
+
+@pytest.mark.parametrize("word", ["", " ", "[MASK]", "[SEP]", "\U0001f600", "\u2603\ufe0f"])
+def test_what_is_no_word_for_the_tokenizer_is_refused(word: str) -> None:
+    for masks in (True, False) if word != "[MASK]" else (True,):
+        with pytest.raises(ConfigError, match="has no token for"):
+            _tokens({"good": word}, masks=masks)
+
+
+def test_a_word_is_that_after_the_patterns_own_ending() -> None:
+    """Of a tokenizer that keeps spaces: after a space, a line break or a quote it is another token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {one: number for number, one in enumerate(["<e>", "x", ":", "Ċ", '"', "good", "Ġgood", "bad", "Ġbad"])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<e>"))
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Split("Ċ", "isolated")]
     )
+    made.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<e>", unk_token="<e>")
+    for ending, wanted in ((": ", ["Ġgood", "Ġbad"]), (":\n", ["good", "bad"])):
+        pattern = Pattern(f"{{text}}{ending}{{mask}}", tokenizer)
+        found = word_tokens({}, LABELS, pattern, masked=False)
+        assert found == [vocabulary[one] for one in wanted], ending
+        ids, _ = pattern.encode({"text": "x"}, 16)
+        assert ids == [vocabulary[one] for one in ("x", ":", *(["Ċ"] if "\n" in ending else []))]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +190,7 @@ def test_words_are_tokens_of_their_own() -> None:
         ({"pattern": "{text} was good"}, "the pattern must contain"),
         ({"pattern": "it was {mask}"}, "the pattern must contain"),
         ({"pattern": "{mask} {text} {mask}"}, "the pattern must contain"),
+        ({"pattern": "{text} {label} {mask}"}, "not for {label}"),
     ],
 )
 def test_a_pattern_needs_a_text_and_one_word(options: dict[str, Any], said: str, tiny_llama: str) -> None:
@@ -171,7 +201,7 @@ def test_a_pattern_needs_a_text_and_one_word(options: dict[str, Any], said: str,
 def test_what_can_not_work_is_refused(tiny_llama: str, tiny_bert: str, tiny_t5: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lacks weights of a language head"):
         _wrapped(tiny_bert)
-    with pytest.raises(BaseModelError, match="reads and writes apart"):
+    with pytest.raises(BaseModelError, match="has an encoder and a decoder"):
         _wrapped(tiny_t5)
     train = tmp_path / "train.csv"
     train.write_text("text,label\na,good\nb,bad\n")
@@ -183,8 +213,27 @@ def test_what_can_not_work_is_refused(tiny_llama: str, tiny_bert: str, tiny_t5: 
         ("head", "{text} is {mask}", "the answers are words of the base's own language head"),
     ):
         task = {"name": "prompted-classification", "pattern": pattern}
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(PeftToolsError, match=said):
             pefttools.train({**recipe, "method": method, "task": task})
+    with pytest.raises(DataError, match="but the rows lack a column `pair`"):
+        pefttools.predict(_wrapped(tiny_llama, pattern="{text} or {pair} is {mask}"), ["a"])
+
+
+def test_a_mask_in_the_pattern_is_refused(masked_base: str) -> None:
+    with pytest.raises(ConfigError, match="contains the mask token"):
+        _wrapped(masked_base, pattern="{text} [MASK] {mask}")
+
+
+def test_words_are_checked_before_a_base_is_loaded(tiny_llama: str, tmp_path: Path) -> None:
+    from pefttools.recipe import Recipe
+    from pefttools.training.prepare import prepare
+
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\na,good\nb,bad\n")
+    task = {"name": "prompted-classification", "words": {"typo": "great"}}
+    data = {"train": str(train), "validation": str(train)}
+    with pytest.raises(ConfigError, match="'typo' is not a label"):
+        prepare(Recipe.model_validate({"base": tiny_llama, "method": "lora", "task": task, "data": data}))
 
 
 def test_a_mask_in_a_text_is_not_taken_for_the_patterns(masked_base: str) -> None:
