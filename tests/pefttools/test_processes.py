@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -97,3 +98,41 @@ def test_processes_that_end_apart_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     processes.check_alike({name: tensor.clone() for name, tensor in state.items()})
     with pytest.raises(TrainingError, match="different weights"):
         processes.check_alike({**state, "a": torch.tensor([1.0, 1.0, 1.0000001])})
+
+
+_GRADIENTS = """
+import json, os, sys
+import pefttools
+from pefttools.training import trainer
+
+def tell(self, args, state, control, **given):
+    if os.environ.get("RANK", "0") == "0":
+        trained = self.trainer.tuned.trained()
+        print(json.dumps({name: float(one.grad.norm()) for name, one in trained.items() if one.grad is not None}))
+
+trainer._Advance.on_optimizer_step = tell
+pefttools.train(json.loads(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_term_of_two_processes_is_that_of_one(tiny_bert: str, intents: dict[str, str], tmp_path: Path) -> None:
+    """A term that a process divides by its parts is not added up over the processes."""
+    script = tmp_path / "gradients.py"
+    script.write_text(_GRADIENTS)
+    found = []
+    for name, program in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])):
+        recipe = {
+            **_recipe(intents, tmp_path / name), "base": tiny_bert, "method": {"name": "lora", "dropout": 0.0},
+            "objective": {"name": "l2-sp", "beta": 500.0},
+            "training": {"max_steps": 1, "batch_size": 16, "precision": "float32", "max_gradient_norm": 1e9},
+        }  # fmt: skip
+        clean = {key: value for key, value in os.environ.items() if key not in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
+        done = subprocess.run(
+            [sys.executable, *program, str(script), json.dumps(recipe)],
+            capture_output=True, text=True, check=False, env={**clean, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
+    head = [one["head.linear.weight"] for one in found]
+    assert head[1] == pytest.approx(head[0], rel=0.1), "twice as much where both processes count"
