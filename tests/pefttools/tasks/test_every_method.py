@@ -76,7 +76,7 @@ def test_a_new_process_predicts_what_the_trained_model_did(
             "training": {"max_steps": 3, "batch_size": 8, "precision": "float32"}, "output": str(tmp_path / method),
         }  # fmt: skip
         why = REFUSED.get((method, variant)) or REFUSED.get((method, name))
-        if method == "bitfit" and name in ("causal-lm", "seq2seq-lm", "prompted-classification"):
+        if method == "bitfit" and name in ("causal-lm", "seq2seq-lm", "preferences", "prompted-classification"):
             why = "no bias terms"  # as no Llama and no T5 has
         can = methods.get(method).capabilities
         if can.effect == "virtual_tokens" and tasks.get(name).modality != "text":
