@@ -18,7 +18,7 @@ from pefttools.compute.precision import check_precision, default_device
 from pefttools.data import Table, read_table
 from pefttools.data.reading import column_names
 from pefttools.errors import ConfigError
-from pefttools.knowledge import KnowledgeIndex
+from pefttools.knowledge import KnowledgeIndex, cited
 from pefttools.methods import Method, methods
 from pefttools.objectives import Objective
 from pefttools.outline import check_on_outline
@@ -250,7 +250,7 @@ def predict(
     found = _predict(tuned, table, batch_size=batch_size, on_error=on_error, all_scores=all_scores, reporter=reporter)
     if hits is None:
         return found
-    return [{**one, "sources": [hit.as_source() for hit in sources]} for one, sources in zip(found, hits, strict=True)]
+    return [{**one, **cited(sources)} for one, sources in zip(found, hits, strict=True)]
 
 
 def evaluate(

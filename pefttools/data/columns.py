@@ -22,6 +22,11 @@ class MissingColumnError(LookupError):
     """A row has no column for a role that needs one; its arguments are column and role."""
 
 
+def how_to_map(role: str) -> str:
+    """How a column is given a role, for hints."""
+    return f"Map one: data.columns.{role}=NAME in a recipe, --column {role}=NAME with predict and evaluate."
+
+
 class Columns:
     """The columns of a source by the roles that they play.
 

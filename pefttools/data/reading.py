@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pefttools.data.arrow_rows import RowCodec
-from pefttools.data.columns import Columns, MissingColumnError, Row
+from pefttools.data.columns import Columns, MissingColumnError, Row, how_to_map
 from pefttools.data.hub import from_hub
 from pefttools.data.mapped import MappedItems, forget, found, kept
 from pefttools.data.readers import files_of, read_file
@@ -150,8 +150,7 @@ class _Reading:
 def _without(where: str, column: str, role: str, row: Row) -> DataError:
     return DataError(
         f"{where}: no column {column!r} for the role {role!r}",
-        hint=f"It has: {', '.join(map(repr, row))}. Map one: data.columns.{role}=NAME in a recipe, "
-        f"--column {role}=NAME with predict and evaluate.",
+        hint=f"It has: {', '.join(map(repr, row))}. {how_to_map(role)}",
     )
 
 

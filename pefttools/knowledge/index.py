@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -66,6 +66,11 @@ class Hit:
     def as_source(self) -> dict[str, str | float]:
         """How an answer cites it."""
         return {"id": self.id, "score": round(self.score, 4)}
+
+
+def cited(hits: Sequence[Hit] | None) -> dict[str, Any]:
+    """The passages that an answer was given with, as a field of it; none if nothing was looked up."""
+    return {} if hits is None else {"sources": [hit.as_source() for hit in hits]}
 
 
 class KnowledgeIndex:

@@ -34,8 +34,8 @@ class Mixout(Objective[MixoutConfig]):
 
     ``m`` is 1 with probability ``p`` and 0 otherwise, drawn for each weight; ``w0`` are the trained weights as training
     begins. The mean over the draws is ``w``, which is what is evaluated, saved and updated. ``m`` is the same in all
-    passes of a step, and drawn anew for each part of a batch that is computed in parts. Penalties
-    on the weights, such as `l2-sp`, are of ``w``.
+    passes of a step, and drawn anew for each part of a batch that is computed in parts. Penalties on the weights,
+    such as `l2-sp`, are of ``w``.
 
     If the base's own weights are trained, ``w0`` are the pretrained ones, as in the paper. Of an adapter they are the
     adapter's start: the weights that a method draws or computes, or those of the artifact that training starts `from`.

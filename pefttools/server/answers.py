@@ -8,7 +8,7 @@ from typing import Any
 
 from pefttools.artifact import Manifest
 from pefttools.errors import DataError, PeftToolsError
-from pefttools.knowledge import Hit
+from pefttools.knowledge import Hit, cited
 from pefttools.tasks import Task
 from pefttools.tasks.cuts import is_cut
 from pefttools.tasks.task import Example, Prediction
@@ -69,5 +69,4 @@ class Answered:
         if self.prediction is None:
             return {"error": {"message": self.error}}
         cut = {} if self.cut_from is None else {"cut_from": self.cut_from}
-        sources = {} if self.sources is None else {"sources": [hit.as_source() for hit in self.sources]}
-        return {**self.prediction.as_dict(all_scores=all_scores), **cut, **sources}
+        return {**self.prediction.as_dict(all_scores=all_scores), **cut, **cited(self.sources)}

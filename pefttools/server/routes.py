@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Form, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from pefttools.errors import ConfigError
+from pefttools.knowledge import cited
 from pefttools.server.embedding import EmbeddingRequest, embed, written
 from pefttools.server.generating import Generation, sampling
 from pefttools.server.keys import Caller
@@ -35,7 +36,7 @@ from pefttools.server.schemas import (
     PredictRequest,
 )
 from pefttools.server.service import Service
-from pefttools.server.streams import beginning, chat_chunks, cited, stream, text_chunks, tokens_used
+from pefttools.server.streams import beginning, chat_chunks, stream, text_chunks, tokens_used
 from pefttools.server.transcribing import TranscriptionRequest, events, transcription, usage
 from pefttools.store import check_name
 from pefttools.tasks.task import Example

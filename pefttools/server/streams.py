@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from pefttools.errors import PeftToolsError
-from pefttools.knowledge import Hit
+from pefttools.knowledge import Hit, cited
 from pefttools.server.errors import error_response
 from pefttools.server.generating import Generation
 
@@ -27,11 +27,6 @@ def tokens_used(generations: list[Generation]) -> dict[str, int]:
     prompt = sum(len(one.prompt) for one in generations)
     completion = sum(len(one.tokens) for one in generations)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def cited(sources: Sequence[Hit] | None) -> dict[str, Any]:
-    """The passages that an answer had before it, as a field of it; none if nothing was looked up."""
-    return {} if sources is None else {"sources": [hit.as_source() for hit in sources]}
 
 
 async def chat_chunks(

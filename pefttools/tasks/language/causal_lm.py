@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakKeyDictionary
 
 from pefttools.data import Table
+from pefttools.data.columns import how_to_map
 from pefttools.errors import ConfigError, DataError
 from pefttools.methods import Target
 from pefttools.tasks.batches import in_order_of_size
@@ -80,8 +81,7 @@ class CausalLM(GeneratingTask[CausalLMConfig]):
         if "messages" not in columns and not ({"prompt", "completion"} if labelled else {"prompt"}) <= columns:
             raise DataError(
                 f"{table.source}: the task causal-lm needs the columns prompt and completion, or messages, or text",
-                hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. "
-                "Map one: data.columns.prompt=NAME in a recipe, --column prompt=NAME with predict and evaluate.",
+                hint=f"Found: {', '.join(sorted(columns)) or 'none of them'}. {how_to_map('prompt')}",
             )
         for index, row in enumerate(table.rows):
             if row.get("messages") is not None:

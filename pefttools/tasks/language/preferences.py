@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import Field
 
 from pefttools.data import Table
+from pefttools.data.columns import how_to_map
 from pefttools.data.mapped import MappedItems
 from pefttools.errors import ConfigError, DataError
 from pefttools.metrics import Metric
@@ -106,8 +107,7 @@ class Preferences(CausalLM):
         if not {"prompt", "messages"} & table.columns.keys():
             raise DataError(
                 f"{table.source}: the task {self.name} needs the column prompt, or messages",
-                hint=f"Found: {', '.join(sorted(table.columns)) or 'none of them'}. "
-                "Map one: data.columns.prompt=NAME in a recipe, --column prompt=NAME with predict and evaluate.",
+                hint=f"Found: {', '.join(sorted(table.columns)) or 'none of them'}. {how_to_map('prompt')}",
             )
         for index, row in enumerate(table.rows):
             if row.get("messages") is None:

@@ -45,6 +45,8 @@ class Pattern:
                 hint=f"Write for example: {TEXT} This is about {MASK}",
             )
         self._tokenizer = tokenizer
+        #: whether the model fills in a mask, which stands for one token
+        self.masked = masked
         self._mask = str(tokenizer.mask_token) if masked else ""
         if self._mask and self._mask in pattern:
             raise ConfigError(f"task.pattern contains the mask token, {self._mask}: {MASK} stands for it")
@@ -118,7 +120,7 @@ class Pattern:
         return text[: min(kept, len(text) - 1)]
 
 
-def word_tokens(words: Mapping[str, str], labels: Sequence[str], pattern: Pattern, *, masked: bool) -> list[int]:
+def word_tokens(words: Mapping[str, str], labels: Sequence[str], pattern: Pattern) -> list[int]:
     """The token of each label's word where a pattern lacks one.
 
     Where a model continues texts it is the word's first token, after which the others could follow.
@@ -127,7 +129,6 @@ def word_tokens(words: Mapping[str, str], labels: Sequence[str], pattern: Patter
         words: label -> its word; a label that is missing is its own word.
         labels: label names.
         pattern: the pattern.
-        masked: whether the model fills in a mask, which stands for one token.
 
     Raises:
         ConfigError: a word of several tokens for a mask, or of none; a token for two labels; a label that there is none
@@ -141,7 +142,7 @@ def word_tokens(words: Mapping[str, str], labels: Sequence[str], pattern: Patter
     for label in labels:
         word = words.get(label, label)
         tokens = pattern.word(word)
-        if len(tokens) > 1 and masked:
+        if len(tokens) > 1 and pattern.masked:
             raise ConfigError(
                 f"task.words: a mask stands for one token, but the word for the label {label!r}, {word!r}, is "
                 f"{len(tokens)}: {pattern.pieces(tokens)}",

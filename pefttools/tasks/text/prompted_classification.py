@@ -116,9 +116,7 @@ class PromptedClassification(OneLabelTask[PromptedConfig]):
 
     def _words(self, labels: Sequence[str], tokenizer: Any) -> list[int]:
         pattern = Pattern(self.options.pattern, tokenizer)
-        if not labels:
-            return []
-        return word_tokens(self.options.words, labels, pattern, masked=tokenizer.mask_token is not None)
+        return word_tokens(self.options.words, labels, pattern) if labels else []
 
     def check(self, table: Table, labels: Sequence[str], *, labelled: bool = True) -> None:
         if (PAIR in self.options.pattern) != ("pair" in table.columns):

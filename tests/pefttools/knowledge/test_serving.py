@@ -19,13 +19,11 @@ ROWS = [{"text": " ".join(WORDS[n % 7 : n % 7 + 3]), "label": ("few", "many")[n 
 ASKED = ["one two three", "apples pears"]
 
 
-@pytest.fixture(scope="module")
-def trained(knowledge: KnowledgeIndex, tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact in a store of its own."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+def _trained(folder: Path, knowledge: KnowledgeIndex, base: str, task: dict[str, Any], rows: list[Any]) -> Path:
+    """An artifact that was trained with passages, in a store of its own."""
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     pefttools.train(
-        {"base": tiny_bert, "method": "lora", "task": {"name": "sequence-classification", "head": "mean"},
+        {"base": base, "method": "lora", "task": task,
          "data": {"train": str(folder / "rows.jsonl"), "validation": 0.2},
          "knowledge": {"index": str(knowledge.folder), "passages": 2},
          "training": {"max_steps": 6, "batch_size": 8, "precision": "float32", "learning_rate": 0.01},
@@ -33,6 +31,13 @@ def trained(knowledge: KnowledgeIndex, tiny_bert: str, tmp_path_factory: pytest.
     )  # fmt: skip
     pefttools.Store(folder / "store").add(folder / "artifact", "found")
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained(knowledge: KnowledgeIndex, tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that classifies."""
+    task = {"name": "sequence-classification", "head": "mean"}
+    return _trained(tmp_path_factory.mktemp("trained"), knowledge, tiny_bert, task, ROWS)
 
 
 def test_a_server_looks_up_what_predict_does(trained: Path, knowledge: KnowledgeIndex, tiny_bert: str) -> None:
@@ -68,19 +73,10 @@ def test_a_merged_model_looks_nothing_up_and_the_card_says_what_is_read(trained:
 
 @pytest.fixture(scope="module")
 def writes(knowledge: KnowledgeIndex, tiny_llama: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of an adapter that continues texts, trained on prompts."""
-    folder = tmp_path_factory.mktemp("writes")
+    """One that continues texts, trained on prompts."""
     rows = [{"prompt": row["text"], "completion": row["label"]} for row in ROWS]
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    pefttools.train(
-        {"base": tiny_llama, "method": "lora", "task": {"name": "causal-lm", "max_new_tokens": 4},
-         "data": {"train": str(folder / "rows.jsonl"), "validation": 0.2},
-         "knowledge": {"index": str(knowledge.folder), "passages": 2},
-         "training": {"max_steps": 6, "batch_size": 8, "precision": "float32", "learning_rate": 0.01},
-         "output": str(folder / "artifact")}
-    )  # fmt: skip
-    pefttools.Store(folder / "store").add(folder / "artifact", "found")
-    return folder
+    task = {"name": "causal-lm", "max_new_tokens": 4}
+    return _trained(tmp_path_factory.mktemp("writes"), knowledge, tiny_llama, task, rows)
 
 
 def _events(answer: Any) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ import torch
 
 from pefttools.bases import locate_base
 from pefttools.building import build
+from pefttools.compute.optimizers import make_optimizer
 from pefttools.objectives import objectives
 from pefttools.recipe import choose_method, choose_objectives, choose_task
 from pefttools.tuned import TunedModel
+from tests.allocator import peak_of
 
 #: those that need nothing but their defaults
 NAMES = [
@@ -46,6 +48,29 @@ def _made(base: str, objective: Any, method: Any, task: Any, labels: list[str], 
             if p.requires_grad:
                 p.add_(0.05 * torch.randn(p.shape, generator=generator))
     return model.train()
+
+
+def peak_of_step(model: TunedModel, given: dict[str, torch.Tensor], passes: int = 1) -> int:
+    """Peak memory of an optimizer step, once its states are there; see `peak_of`.
+
+    Args:
+        model: the model.
+        given: the batch, and its ``targets``.
+        passes: over the same batch.
+    """
+    trained = list(model.trained().values())
+    optimizer = make_optimizer("adamw", trained, 1e-6)
+
+    def step() -> None:
+        for _ in range(passes):
+            model(**given).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(2):
+        step()
+    return peak_of(step)
 
 
 def batch_of(model: TunedModel, texts: list[str] = TEXTS) -> dict[str, Any]:

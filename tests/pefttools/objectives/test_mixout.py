@@ -17,9 +17,8 @@ from pefttools.planning.device import CPU
 from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_objectives
 from pefttools.tuned import TunedModel
-from tests.allocator import peak_of
 from tests.methods import AVAILABLE, choice_of, daily
-from tests.pefttools.objectives.models import batch_of, classifier, gradients
+from tests.pefttools.objectives.models import batch_of, classifier, gradients, peak_of_step
 
 SHARE = 0.4
 MIXOUT = {"name": "mixout", "p": SHARE}
@@ -234,25 +233,13 @@ def test_weights_are_put_back_when_a_pass_fails(tiny_bert: str) -> None:
 def test_memory_is_planned_within_a_hundredth(method: str, tiny_bert: str) -> None:
     """With gradients of an earlier part of the batch."""
     from pefttools.bases.skeleton import skeleton
-    from pefttools.compute.optimizers import make_optimizer
 
     model = classifier(tiny_bert, MIXOUT, method)
     rows, length = 12, 64
     batch = {"input_ids": torch.randint(5, 1000, (rows, length)), "attention_mask": torch.ones(rows, length).long()}
     batch["attention_mask"][0, -1] = 0
     labels = torch.zeros(rows, dtype=torch.long)
-    optimizer = make_optimizer("adamw", list(model.trained().values()), 1e-6)
-
-    def step() -> None:
-        for _ in range(2):
-            model(**batch, targets=labels).backward()
-        torch.nn.utils.clip_grad_norm_(list(model.trained().values()), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for _ in range(2):
-        step()
-    measured = peak_of(step)
+    measured = peak_of_step(model, {**batch, "targets": labels}, passes=2)
     planned = Planned(skeleton(tiny_bert), "sequence-classification", method, "float32", 3, CPU, MIXOUT)
     row = planned.row(Shape(batch_size=2 * rows, length=length, precision="float32", accumulation=2))
     (objective,) = model.objectives

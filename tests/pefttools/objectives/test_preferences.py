@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 import pefttools
 from pefttools.bases.skeleton import skeleton
-from pefttools.compute.optimizers import make_optimizer
 from pefttools.errors import ConfigError
 from pefttools.objectives.step import Step
 from pefttools.planning.device import CPU
@@ -28,8 +27,8 @@ from pefttools.training.prepare import Prepared, build_model, prepare
 from pefttools.training.reference import refer, reference_of_base
 from pefttools.training.start import start_from
 from pefttools.tuned import TunedModel
-from tests.allocator import peak_of
 from tests.interrupted import train_in_two_parts
+from tests.pefttools.objectives.models import peak_of_step
 from tests.pefttools.tasks.samples import SAMPLES
 
 ROWS_OF_SAMPLE = SAMPLES["preferences"][1]
@@ -352,17 +351,7 @@ def test_memory_is_planned_within_a_hundredth(name: str, tiny_llama: str, tmp_pa
     example["attention_mask"][0, -1] = 0
     batch = {**example, **{f"rejected_{name}": tensor.clone() for name, tensor in example.items()}}
     targets = batch.pop("labels")
-    optimizer = make_optimizer("adamw", list(model.trained().values()), 1e-6)
-
-    def step() -> None:
-        model(**batch, targets=targets).backward()
-        torch.nn.utils.clip_grad_norm_(list(model.trained().values()), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for _ in range(2):
-        step()
-    measured = peak_of(step)
+    measured = peak_of_step(model, {**batch, "targets": targets})
     shape = Shape(batch_size=rows, length=length, precision="float32")
     row, plain = (
         Planned(skeleton(tiny_llama), task, LORA, "float32", 1, CPU, objective).row(shape) for objective in (name, ())

@@ -18,10 +18,9 @@ from pefttools.planning.device import CPU
 from pefttools.planning.plan import Planned, Shape
 from pefttools.recipe import choose_objectives
 from pefttools.tasks import tasks
-from tests.allocator import peak_of
 from tests.interrupted import train_in_two_parts
 from tests.methods import AVAILABLE, choice_of, daily
-from tests.pefttools.objectives.models import NAMES, batch_of, classifier, gradients
+from tests.pefttools.objectives.models import NAMES, batch_of, classifier, gradients, peak_of_step
 from tests.pefttools.tasks.samples import SAMPLES, base_of
 
 #: by task, weights after the same training without an objective
@@ -150,24 +149,13 @@ def test_its_term_is_in_the_history(request: pytest.FixtureRequest, tmp_path: Pa
 )  # fmt: skip
 def test_memory_is_planned_within_a_hundredth(objective: Any, tiny_bert: str) -> None:
     from pefttools.bases.skeleton import skeleton
-    from pefttools.compute.optimizers import make_optimizer
 
     model = classifier(tiny_bert, objective)
     rows, length = 24, 96
     batch = {"input_ids": torch.randint(5, 1000, (rows, length)), "attention_mask": torch.ones(rows, length).long()}
     batch["attention_mask"][0, -1] = 0
     labels = torch.zeros(rows, dtype=torch.long)
-    optimizer = make_optimizer("adamw", list(model.trained().values()), 1e-6)
-
-    def step() -> None:
-        model(**batch, targets=labels).backward()
-        torch.nn.utils.clip_grad_norm_(list(model.trained().values()), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for _ in range(2):
-        step()
-    measured = peak_of(step)
+    measured = peak_of_step(model, {**batch, "targets": labels})
     planned = Planned(skeleton(tiny_bert), "sequence-classification", "lora", "float32", 3, CPU, objective)
     shape = Shape(batch_size=rows, length=length, precision="float32")
     row = planned.row(shape)

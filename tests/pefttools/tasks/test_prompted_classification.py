@@ -141,7 +141,7 @@ def test_a_limit_that_the_pattern_alone_exceeds_is_an_error() -> None:
 
 
 def _tokens(words: dict[str, str], pattern: str = "{text} it was {mask}", *, masks: bool = True) -> list[int]:
-    return word_tokens(words, LABELS, Pattern(pattern, _tokenizer(masks=masks)), masked=masks)
+    return word_tokens(words, LABELS, Pattern(pattern, _tokenizer(masks=masks)))
 
 
 def test_words_are_tokens_of_their_own() -> None:
@@ -178,7 +178,7 @@ def test_a_word_is_that_after_the_patterns_own_ending() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<e>", unk_token="<e>")
     for ending, wanted in ((": ", ["Ġgood", "Ġbad"]), (":\n", ["good", "bad"])):
         pattern = Pattern(f"{{text}}{ending}{{mask}}", tokenizer)
-        found = word_tokens({}, LABELS, pattern, masked=False)
+        found = word_tokens({}, LABELS, pattern)
         assert found == [vocabulary[one] for one in wanted], ending
         ids, _ = pattern.encode({"text": "x"}, 16)
         assert ids == [vocabulary[one] for one in ("x", ":", *(["Ċ"] if "\n" in ending else []))]
